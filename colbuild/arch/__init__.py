@@ -1,0 +1,60 @@
+"""Architectures as tables of named axes; counts and shapes from them alone, without any weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from colbuild.arch.architecture import (
+    Architecture,
+    Role,
+    Structure,
+    Tensor,
+    axis_length,
+    config_for,
+    forward_flops,
+    norm_sites,
+    parameters,
+    structure_of,
+    tensors,
+)
+from colbuild.arch.llama import LLAMA
+from colbuild.arch.shape import Shape
+from colbuild.errors import BuildError
+
+ARCHITECTURES: Mapping[str, Architecture] = {"llama": LLAMA}
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Role",
+    "Shape",
+    "Structure",
+    "Tensor",
+    "axis_length",
+    "config_for",
+    "forward_flops",
+    "norm_sites",
+    "parameters",
+    "read_structure",
+    "tensors",
+]
+
+
+def read_structure(config: Mapping[str, Any]) -> Structure:
+    """The structure that a config.json describes.
+
+    Raises:
+        BuildError: The architecture is not supported, or the configuration lacks a key.
+    """
+    name = config.get("model_type")
+    architecture = ARCHITECTURES.get(str(name))
+    if architecture is None:
+        raise BuildError(
+            f"architecture '{name}' is not supported",
+            hint=f"supported: {', '.join(sorted(ARCHITECTURES))}; a new one is one table in colbuild/arch/",
+        )
+    try:
+        return structure_of(config, architecture)
+    except KeyError as error:
+        raise BuildError(f"the model's config.json has no key {error}, which {name} needs") from None

@@ -1,0 +1,205 @@
+"""From a size to a shape: which lengths give a model of the asked number of parameters.
+
+A target is met along a curve of shapes. For an anchor the curve starts at the AnsNet and shrinks depth and FFN in
+proportion; hidden width and heads join once these fall below half. For a DesNet it is the straight line between its two
+neighbours. The point on the curve is then rounded to legal lengths, and the FFN width takes up what rounding left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import ceil, floor, lcm
+
+from colbuild.arch.architecture import Structure, parameters
+from colbuild.arch.shape import Shape
+
+TOLERANCE = 0.01
+"""A solved shape has the asked number of parameters within this share."""
+
+_EXACT_ENOUGH = 0.0025
+_MULTIPLES = (64, 32, 16, 8, 4, 2, 1)
+_JOIN = 0.5
+_KERNEL_WIDTH = 8
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A shape with real lengths; heads are counted in kv groups, so that a prefix of them is a whole number of groups."""
+
+    layers: float
+    hidden: float
+    ffn: float
+    kv_heads: float
+
+
+class NoShapeError(ValueError):
+    """No legal shape has the asked size; the message says what comes nearest."""
+
+
+def solve_down(start: Structure, upper: Shape, target: int) -> Shape:
+    """A shape of `target` parameters inside `upper`, on the curve that shrinks `start` (the AnsNet).
+
+    Raises:
+        NoShapeError: No shape comes within `TOLERANCE` of the target.
+    """
+    whole = _point(start.shape)
+
+    def curve(share: float) -> _Point:
+        widths = min(1.0, share / _JOIN)
+        return _Point(whole.layers * share, whole.hidden * widths, whole.ffn * share, whole.kv_heads * widths)
+
+    smallest = replace(upper, layers=1, hidden=_group(start.shape), ffn=1, heads=_group(start.shape), kv_heads=1)
+    return _solve(start, curve, smallest, upper, target)
+
+
+def solve_between(start: Structure, larger: Shape, smaller: Shape, target: int) -> Shape:
+    """A shape of `target` parameters on the straight line between two nested shapes.
+
+    Raises:
+        NoShapeError: No shape comes within `TOLERANCE` of the target.
+    """
+    high, low = _point(larger), _point(smaller)
+
+    def curve(share: float) -> _Point:
+        return _Point(
+            low.layers + share * (high.layers - low.layers),
+            low.hidden + share * (high.hidden - low.hidden),
+            low.ffn + share * (high.ffn - low.ffn),
+            low.kv_heads + share * (high.kv_heads - low.kv_heads),
+        )
+
+    return _solve(start, curve, smaller, larger, target)
+
+
+def contains(outer: Shape, inner: Shape) -> bool:
+    """Whether `inner` is a prefix of `outer` along every axis, so that its weights are a subset."""
+    return (
+        inner.layers <= outer.layers
+        and inner.hidden <= outer.hidden
+        and inner.ffn <= outer.ffn
+        and inner.kv_heads <= outer.kv_heads
+        and inner.head_dim == outer.head_dim
+        and inner.vocab == outer.vocab
+        and inner.heads * outer.kv_heads == outer.heads * inner.kv_heads
+    )
+
+
+def refusals(shape: Shape, ansnet: Shape) -> list[str]:
+    """Why a shape cannot be built from the AnsNet; an empty list when it can."""
+    reasons = []
+    if shape.hidden % shape.heads:
+        reasons.append(f"hidden {shape.hidden} is not a multiple of heads {shape.heads}")
+    if shape.heads % shape.kv_heads:
+        reasons.append(f"heads {shape.heads} is not a multiple of kv_heads {shape.kv_heads}")
+    elif shape.heads * ansnet.kv_heads != ansnet.heads * shape.kv_heads:
+        reasons.append(
+            f"{shape.heads} heads for {shape.kv_heads} kv_heads: the AnsNet has {_group(ansnet)} heads for each kv head, "
+            "and a subset keeps that"
+        )
+    for axis in ("layers", "hidden", "ffn", "heads", "kv_heads"):
+        ours, theirs = getattr(shape, axis), getattr(ansnet, axis)
+        if ours > theirs:
+            reasons.append(f"{axis} {ours} is more than the AnsNet's {theirs}")
+    return reasons
+
+
+def _point(shape: Shape) -> _Point:
+    return _Point(shape.layers, shape.hidden, shape.ffn, shape.kv_heads)
+
+
+def _group(shape: Shape) -> int:
+    """Query heads per kv head."""
+    return shape.heads // shape.kv_heads
+
+
+def _solve(start: Structure, curve: Callable[[float], _Point], lower: Shape, upper: Shape, target: int) -> Shape:
+    point = curve(_share(start, curve, target))
+    nearest: list[int] = []
+    # Widths that kernels like come first; where neighbours lie so close that none has the size, any legal one.
+    for width in (_KERNEL_WIDTH, 1):
+        best: tuple[tuple[bool, float], Shape] | None = None
+        for shape, off_curve in _candidates(start, point, lower, upper, target, width):
+            count = parameters(start.at(shape))
+            nearest.append(count)
+            error = abs(count - target) / target
+            rank = (error > _EXACT_ENOUGH, off_curve)
+            if error <= TOLERANCE and (best is None or rank < best[0]):
+                best = (rank, shape)
+        if best is not None:
+            return best[1]
+    near = f"; the nearest possible has {min(nearest, key=lambda count: abs(count - target)):,}" if nearest else ""
+    raise NoShapeError(f"no shape has {target:,} parameters within {TOLERANCE:.0%}{near}")
+
+
+def _share(start: Structure, curve: Callable[[float], _Point], target: int) -> float:
+    """Where on the curve the real-valued parameter count meets the target, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _count(start, curve(middle)) < target:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _count(start: Structure, point: _Point) -> float:
+    """The parameter count at real lengths: `parameters` only multiplies and adds, so it serves for these too."""
+    real = replace(
+        start.shape,
+        layers=point.layers,  # type: ignore[arg-type]
+        hidden=point.hidden,  # type: ignore[arg-type]
+        ffn=point.ffn,  # type: ignore[arg-type]
+        kv_heads=point.kv_heads,  # type: ignore[arg-type]
+        heads=point.kv_heads * _group(start.shape),  # type: ignore[arg-type]
+    )
+    return parameters(start.at(real))
+
+
+def _candidates(
+    start: Structure, point: _Point, lower: Shape, upper: Shape, target: int, width: int
+) -> Iterator[tuple[Shape, float]]:
+    """Legal shapes around a point, each with how far it lies from it (sum over axes, in shares of the upper shape).
+
+    Hidden widths divide by the head count (transformers' configurations insist) and by `width`.
+    """
+    group = _group(start.shape)
+    for kv_heads in _around(point.kv_heads, lower.kv_heads, upper.kv_heads, 1):
+        multiple = lcm(kv_heads * group, width)
+        for hidden in _around(point.hidden, lower.hidden, upper.hidden, multiple):
+            if hidden % (kv_heads * group):
+                continue
+            for layers in _around(point.layers, lower.layers, upper.layers, 1):
+                frame = replace(upper, layers=layers, hidden=hidden, heads=kv_heads * group, kv_heads=kv_heads)
+                ffn = _fitting_ffn(start, frame, lower.ffn, upper.ffn, target)
+                shape = replace(frame, ffn=ffn)
+                off = (
+                    abs(layers - point.layers) / upper.layers
+                    + abs(hidden - point.hidden) / upper.hidden
+                    + abs(kv_heads - point.kv_heads) / upper.kv_heads
+                    + abs(ffn - point.ffn) / upper.ffn
+                )
+                yield shape, off
+
+
+def _around(value: float, low: int, high: int, multiple: int) -> list[int]:
+    """Multiples next to a value, inside the bounds; a bound itself counts where it is hit."""
+    if low == high:
+        return [low]
+    below = floor(value / multiple) * multiple
+    around = {below - multiple, below, below + multiple, ceil(value / multiple) * multiple + multiple}
+    inside = {number for number in around if low <= number <= high and number > 0}
+    return sorted(inside | {min(max(round(value), low), high)} if not inside or multiple == 1 else inside)
+
+
+def _fitting_ffn(start: Structure, frame: Shape, low: int, high: int, target: int) -> int:
+    """The FFN width that brings a shape nearest to the target: the roundest number that is near enough."""
+    without = parameters(start.at(replace(frame, ffn=0)))
+    each = parameters(start.at(replace(frame, ffn=1))) - without
+    exact = (target - without) / each
+    for multiple in _MULTIPLES:
+        ffn = min(max(round(exact / multiple) * multiple, low), high)
+        if abs(ffn - exact) * each <= _EXACT_ENOUGH * target:
+            return ffn
+    return min(max(round(exact), low), high)

@@ -1,0 +1,215 @@
+"""The commands. What is dear to import is imported inside the command that needs it: start-up time is a feature."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colbuild import __version__
+from colbuild.errors import EXIT_DONE, EXIT_FAILED, ColbuildError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from colbuild.run.events import Listener
+
+app = typer.Typer(
+    name="colbuild",
+    help="Builds families of language models from one file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEFAULT_SPEC = Path("specs/family.yaml")
+
+Spec = Annotated[Path, typer.Argument(help="The family's file.", show_default=True)]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", metavar="DIR", help="Where the store lies (also COLBUILD_STORE).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+class SchemaKind(str, Enum):
+    """The files that have a schema."""
+
+    FAMILY = "family"
+    RECIPE = "recipe"
+    PROFILE = "profile"
+
+
+@app.command()
+def plan(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson = False) -> None:
+    """Show what a build would do, and why."""
+    from colbuild import api
+    from colbuild.cli.plan_view import plan_to_json, print_plan
+
+    loaded = api.load_family(spec)
+    console = _console()
+    with _listener(_console(stderr=True), as_json=False) as listener:
+        planned = api.make_plan(loaded, api.open_workspace(loaded, store), listener)
+    if as_json:
+        _print_json(plan_to_json(planned))
+    else:
+        print_plan(planned, console)
+
+
+@app.command()
+def build(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson = False) -> None:
+    """Build the family: what is not in the store yet, and nothing else."""
+    from colbuild import api
+    from colbuild.cli.table_view import print_built
+
+    loaded = api.load_family(spec)
+    workspace = api.open_workspace(loaded, store)
+    console = _console()
+    with _listener(console, as_json=as_json) as listener:
+        planned = api.make_plan(loaded, workspace, listener)
+        built = api.build(planned, workspace, listener)
+    if not as_json:
+        print_built(planned, built, console)
+
+
+@app.command()
+def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson = False) -> None:
+    """Show the models of the family: which are built, how good they are, where their packages lie."""
+    from colbuild import api
+    from colbuild.cli.table_view import print_status, status_to_json
+
+    loaded = api.load_family(spec)
+    workspace = api.open_workspace(loaded, store)
+    with _listener(_console(stderr=True), as_json=False) as listener:
+        planned = api.make_plan(loaded, workspace, listener)
+    rows = api.family_status(planned, workspace)
+    if as_json:
+        _print_json(status_to_json(planned, rows))
+    else:
+        print_status(planned, rows, _console())
+
+
+@app.command()
+def schema(
+    kind: Annotated[SchemaKind, typer.Argument(help="Which file's schema.")] = SchemaKind.FAMILY,
+) -> None:
+    """Print the JSON schema of a family, a recipe or a device profile."""
+    from colbuild.api import schema_text
+
+    sys.stdout.write(schema_text(kind.value))
+
+
+@app.command()
+def run(
+    package: Annotated[Path, typer.Argument(help="A package's folder, such as out/smol-edge/phone/phone-int8.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to say to the model.")],
+    max_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate at most.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides what is drawn at a temperature above 0.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with; all cores by default.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as text, without the chat template.")] = False,
+) -> None:
+    """Try a package: answer a prompt with onnxruntime, as the tokens come."""
+    from colbuild.api import answer
+
+    generation = answer(
+        package, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, threads=threads, chat=not raw
+    )
+    for piece in generation.pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    _console(stderr=True).print(generation.summary(), style="dim", highlight=False)
+
+
+def _version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"colbuild {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Builds families of language models from one file."""
+
+
+def main() -> None:
+    """Runs the command line and exits with one of DESIGN's exit codes."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Runs one command; returns its exit code. A user's mistake is told, never thrown."""
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=arguments, prog_name="colbuild", standalone_mode=False)
+    except ColbuildError as error:
+        _print_error(error.message, error.hint)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _print_error("interrupted", "what was finished is kept; 'colbuild build' goes on from there")
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # The reader of a pipe has had enough, as with `| head`.
+        sys.stderr.close()
+        return EXIT_FAILED
+    except Exception as error:
+        return _usage_error(error)
+    return result if isinstance(result, int) else EXIT_DONE
+
+
+def _usage_error(error: Exception) -> int:
+    """What typer itself raises for wrong arguments; anything else is thrown on, for it is a mistake of ours.
+
+    Its own exit code for this, 2, means "work pending" here.
+    """
+    show = getattr(error, "show", None)
+    if callable(show):
+        show()
+        return EXIT_FAILED
+    if type(error).__name__ == "Abort":
+        _print_error("interrupted", "what was finished is kept; 'colbuild build' goes on from there")
+        return EXIT_FAILED
+    raise error
+
+
+def _print_error(message: str, hint: str | None) -> None:
+    from rich.text import Text
+
+    console = _console(stderr=True)
+    text = Text.assemble(("error", "bold red"), (": ", "bold"), message)
+    if hint:
+        text.append("\n")
+        text.append_text(Text.assemble(("hint", "bold cyan"), (": ", "bold"), hint))
+    console.print(text, soft_wrap=True, highlight=False)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+
+
+def _listener(console: Console, *, as_json: bool) -> AbstractContextManager[Listener]:
+    """How events are shown: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
+    from contextlib import nullcontext
+
+    from colbuild.cli.live import json_listener, live_listener, plain_listener
+
+    if as_json:
+        return nullcontext(json_listener(sys.stdout))
+    return live_listener(console) if console.is_terminal else nullcontext(plain_listener(console))

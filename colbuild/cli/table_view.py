@@ -1,0 +1,110 @@
+"""The family's table: size, quality and packages of each model, next to the AnsNet's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from colbuild.report.table import Row
+from colbuild.units import format_bytes, format_count, format_duration
+
+if TYPE_CHECKING:
+    from colbuild.api import Built, FamilyPlan
+
+STATUS_FORMAT = "colbuild.status.v1"
+_NONE = "–"
+
+
+def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
+    """Prints what a build left: the table, then what was done."""
+    total = len(plan.graph.steps)
+    print_rows(built.rows, console)
+    if not built.ran:
+        console.print(f"Nothing to do: all {total} steps of {plan.loaded.family.name} are in the store.")
+        return
+    console.print(
+        f"Built {plan.loaded.family.name}: {len(built.ran)} of {total} steps ran, {total - len(built.ran)} were in the "
+        f"store, {format_duration(built.seconds)}.",
+        soft_wrap=True,
+    )
+    packages = [package for row in built.rows if row.kind == "DesNet" for package in row.packages]
+    if packages:
+        console.print(
+            f"Try one: colbuild run {_relative(packages[0].folder)} --prompt 'What is a lamp?'", soft_wrap=True
+        )
+
+
+def print_status(plan: FamilyPlan, rows: Sequence[Row], console: Console) -> None:
+    """Prints how the family stands."""
+    print_rows(rows, console)
+    pending = len(plan.pending)
+    name = plan.loaded.family.name
+    if pending:
+        console.print(
+            f"{name}: {len(plan.steps) - pending} of {len(plan.steps)} steps are in the store; "
+            "'colbuild plan' shows the rest, 'colbuild build' builds it.",
+            soft_wrap=True,
+        )
+    else:
+        console.print(f"{name}: all {len(plan.steps)} steps are in the store.")
+
+
+def print_rows(rows: Sequence[Row], console: Console) -> None:
+    """Prints the table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("model", no_wrap=True)
+    table.add_column("made from", no_wrap=True)
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("layers x ffn", justify="right", no_wrap=True)
+    table.add_column("bits/byte", justify="right", no_wrap=True)
+    table.add_column("agrees", justify="right", no_wrap=True)
+    table.add_column("package", overflow="fold")
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.origin or row.kind,
+            format_count(row.parameters),
+            f"{row.shape.layers} x {row.shape.ffn}",
+            _NONE if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}",
+            _NONE if row.agreement is None else f"{row.agreement:.0%}",
+            "\n".join(f"{format_bytes(package.size)}  {package.profile}" for package in row.packages) or _NONE,
+            style="dim" if row.kind == "anchor" else "",
+        )
+    console.print()
+    console.print(table)
+    console.print()
+    if any(row.bits_per_byte is not None for row in rows):
+        console.print("bits/byte: on held-out text, lower is better; agrees: likeliest next token equals the AnsNet's")
+
+
+def status_to_json(plan: FamilyPlan, rows: Sequence[Row]) -> dict[str, Any]:
+    """How the family stands, as JSON values."""
+    return {
+        "format": STATUS_FORMAT,
+        "family": plan.loaded.family.name,
+        "steps": len(plan.steps),
+        "pending": [step.step.id for step in plan.pending],
+        "models": [
+            {
+                **asdict(row),
+                "packages": [
+                    {"profile": package.profile, "size": package.size, "folder": str(package.folder)}
+                    for package in row.packages
+                ],
+            }
+            for row in rows
+        ],
+    }
+
+
+def _relative(path: Path) -> Path:
+    """A path as one would type it here."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -1,0 +1,44 @@
+"""The errors a user may see, each with its exit code: one place for what DESIGN section 6 promises."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_WORK_PENDING = 2
+EXIT_SPEC_ERROR = 3
+EXIT_STALE_PLAN = 4
+EXIT_SOURCE_UNAVAILABLE = 5
+
+
+class ColbuildError(Exception):
+    """Something a user can act on; shown without a traceback.
+
+    Args:
+        message: What is wrong and where, in one or a few lines.
+        hint: The next thing to try, if there is one.
+    """
+
+    exit_code: ClassVar[int] = EXIT_FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class BuildError(ColbuildError):
+    """A step failed, or what it was given cannot be used."""
+
+
+class SpecError(ColbuildError):
+    """What the user wrote is wrong; the message already holds every problem with its place."""
+
+    exit_code: ClassVar[int] = EXIT_SPEC_ERROR
+
+
+class SourceUnavailableError(ColbuildError):
+    """A source cannot be reached, does not exist, or is not what was pinned."""
+
+    exit_code: ClassVar[int] = EXIT_SOURCE_UNAVAILABLE

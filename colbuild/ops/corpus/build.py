@@ -1,0 +1,93 @@
+"""The corpus step."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+from colbuild.errors import BuildError
+from colbuild.ops.corpus.documents import documents
+from colbuild.ops.corpus.files import raw_files
+from colbuild.ops.corpus.pack import SplitWriter, fill_empty
+from colbuild.ops.corpus.readers import FORMATS
+from colbuild.ops.corpus.reading import Reading
+from colbuild.ops.corpus.tokens import Vocabulary, load_vocabulary, tokenise
+from colbuild.ops.step import StepRun
+from colbuild.progress import Progress
+from colbuild.train.packing import FORMAT, META, SplitCounts
+
+
+def run(step: StepRun) -> None:
+    """Packs a corpus.
+
+    Inputs: `raw` (a file or folder), `tokenizer` (a folder with tokenizer.json). Params: `format`, a key of `FORMATS`;
+    `text`, the field that holds the text; `limit`, bytes of text or None; `heldout`, the share of documents held out.
+    The output is what `colbuild.train.packing` reads.
+
+    Raises:
+        BuildError: There is no text, it cannot be read as the format, or there is too little to hold some out.
+    """
+    form = FORMATS[step.params["format"]]
+    limit: int | None = step.params["limit"]
+    vocabulary = load_vocabulary(step.inputs["tokenizer"])
+    files = raw_files(step.inputs["raw"], form.suffixes)
+    step.report(Progress(0, limit or 0, "bytes", "reading"))
+    limited = False
+    with (
+        tempfile.TemporaryDirectory(dir=step.output, prefix=".scratch-") as scratch,
+        SplitWriter(step.output, "train", vocabulary) as train,
+        SplitWriter(step.output, "heldout", vocabulary) as heldout,
+        # Closed at the limit, so that files and processes of the reader do not wait for the garbage collector.
+        closing(form.read(Reading(files, step.params["text"], Path(scratch)))) as texts,
+    ):
+        for batch in tokenise(documents(texts, limit), vocabulary):
+            for document in batch:
+                (heldout if document.document.rank < step.params["heldout"] else train).add(document)
+                limited = limited or document.document.limited
+            step.report(Progress(train.counts.bytes + heldout.counts.bytes, limit or 0, "bytes", "tokenising"))
+    counts = (train.counts, heldout.counts)
+    if sum(split.tokens - split.documents for split in counts) == 0:
+        raise _empty(step, files)
+    if step.params["heldout"] > 0.0:
+        counts = fill_empty(train, heldout)
+        if not all(split.documents for split in counts):
+            raise _nothing_held_out(step)
+    done = counts[0].bytes + counts[1].bytes
+    _write_meta(step.output, vocabulary, dict(zip(("train", "heldout"), counts, strict=True)), limited=limited)
+    step.report(Progress(done, done, "bytes", "tokenising"))
+
+
+def _write_meta(folder: Path, vocabulary: Vocabulary, splits: dict[str, SplitCounts], *, limited: bool) -> None:
+    meta = {
+        "format": FORMAT,
+        "dtype": vocabulary.dtype,
+        "separator": vocabulary.separator,
+        "vocabulary": vocabulary.size,
+        "limit_reached": limited,
+        "splits": {name: asdict(counts) for name, counts in splits.items()},
+    }
+    (folder / META).write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _empty(step: StepRun, files: Sequence[Path]) -> BuildError:
+    form = step.params["format"]
+    size = sum(path.stat().st_size for path in files)
+    which = f"{files[0]}" if len(files) == 1 else f"{len(files)} files in {step.inputs['raw']}"
+    limit = step.params["limit"]
+    return BuildError(
+        f"the corpus is empty: no text in {which} ({size:,} bytes, read as {form}, "
+        f"{'no limit' if limit is None else f'limit {limit:,} bytes'})",
+        hint=f"check the data section: 'source', 'format' and 'limit'; {FORMATS[form].check}",
+    )
+
+
+def _nothing_held_out(step: StepRun) -> BuildError:
+    return BuildError(
+        f"the corpus is one document, so none of it can be held out (heldout: {step.params['heldout']})",
+        hint="give more documents (in plain text they are separated by two blank lines), "
+        "or say 'heldout: 0' and, to measure on the same text, 'split: all'",
+    )

@@ -1,0 +1,116 @@
+"""Text to token ids, in parallel, and the tokenizer's own facts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from colbuild.errors import BuildError
+from colbuild.ops.corpus.documents import Document
+from colbuild.ops.corpus.files import pieces
+
+PART: Final = 1 << 14
+"""Characters of a document that are tokenised as one. The byte count of every part is kept, so a measurement can stop
+inside a long document and its bits per byte stay exact."""
+
+_BATCH: Final = 1 << 20
+_END: Final = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer, ready to use.
+
+    Attributes:
+        tokenizer: From the `tokenizers` library.
+        size: One more than its largest id.
+        separator: The id that follows each document.
+    """
+
+    tokenizer: Tokenizer
+    size: int
+    separator: int
+
+    @property
+    def dtype(self) -> str:
+        """The smallest little-endian type that holds every id."""
+        return "<u2" if self.size <= 1 << 16 else "<u4"
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """A document's token ids and UTF-8 bytes, part by part."""
+
+    document: Document
+    parts: tuple[tuple[NDArray[np.uint32], int], ...]
+
+
+def load_vocabulary(folder: Path) -> Vocabulary:
+    """Reads the tokenizer of a model folder.
+
+    Raises:
+        BuildError: There is none, it cannot be read, or no token can separate documents.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise BuildError(f"{folder} has no tokenizer.json", hint="the model must come with a tokenizer.json")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises nothing narrower.
+        raise BuildError(f"{path} cannot be read: {error}", hint="get the model again") from error
+    # It may come with orders to cut or pad, which a corpus must not suffer.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    return Vocabulary(tokenizer, size, _separator(tokenizer, folder))
+
+
+def tokenise(documents: Iterable[Document], vocabulary: Vocabulary) -> Iterator[list[Tokenised]]:
+    """Batches of tokenised documents, in order; at most about a batch of text is held at once."""
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += document.size
+        if size >= _BATCH:
+            yield _tokenise(batch, vocabulary)
+            batch, size = [], 0
+    if batch:
+        yield _tokenise(batch, vocabulary)
+
+
+def _tokenise(batch: list[Document], vocabulary: Vocabulary) -> list[Tokenised]:
+    parts = [list(pieces(document.text, PART)) for document in batch]
+    flat = [part for document in parts for part in document]
+    encodings = iter(vocabulary.tokenizer.encode_batch_fast(flat, add_special_tokens=False))
+    return [
+        Tokenised(
+            document,
+            tuple((np.asarray(next(encodings).ids, dtype=np.uint32), len(part.encode("utf-8"))) for part in own),
+        )
+        for document, own in zip(batch, parts, strict=True)
+    ]
+
+
+def _separator(tokenizer: Tokenizer, folder: Path) -> int:
+    path = folder / "tokenizer_config.json"
+    try:
+        settings = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise BuildError(f"{path} is not JSON: {error}", hint="get the model again") from error
+    for token in (_END, settings.get("eos_token"), settings.get("bos_token")):
+        name = token.get("content") if isinstance(token, dict) else token
+        found = tokenizer.token_to_id(name) if isinstance(name, str) else None
+        if found is not None:
+            return int(found)
+    raise BuildError(
+        f"the tokenizer in {folder} has no token to put between documents: neither {_END}, nor an eos or bos token",
+        hint='name one in its tokenizer_config.json: "eos_token"',
+    )

@@ -1,0 +1,55 @@
+"""evaluate: how well a model predicts held-out text, and how often it says what the AnsNet says."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from colbuild.ops.models import check_vocabulary, model_of
+from colbuild.ops.step import StepRun
+from colbuild.progress import Progress
+from colbuild.train.measure import NOTHING, score_window
+from colbuild.train.packing import evaluation_documents, open_corpus
+from colbuild.weights.checkpoint import load_checkpoint, write_json
+
+METRICS = "metrics.json"
+CONTEXT = 512
+
+
+def run(step: StepRun) -> None:
+    """Measures a model on whole documents of held-out text.
+
+    Inputs: `model`, `reference` (the AnsNet), `corpus`. Params: `tokens`, `split`. The output is `metrics.json`: `loss` in
+    nats per token, `perplexity`, `bits_per_byte` of UTF-8 text, `top1_agreement` with the reference (0 to 1), and what
+    they were measured on.
+    """
+    model = model_of(load_checkpoint(step.inputs["model"]), torch.bfloat16)
+    # The AnsNet is compared with itself: it agrees, and need not be computed twice.
+    same = step.inputs["reference"] == step.inputs["model"]
+    reference = None if same else model_of(load_checkpoint(step.inputs["reference"]), torch.bfloat16)
+    corpus = open_corpus(step.inputs["corpus"], step.params["split"])
+    check_vocabulary(corpus.vocabulary, model)
+    windows = evaluation_documents(
+        corpus, step.params["tokens"], min(CONTEXT, int(model.config.max_position_embeddings))
+    )
+    wanted = sum(len(window.targets) for window in windows)
+    total, size = NOTHING, 0
+    for window in windows:
+        total = total.plus(score_window(model, window.inputs[None], window.targets, reference))
+        size += window.bytes
+        report = {"bits/byte": total.nats / math.log(2) / size} if size else {}
+        step.report(Progress(total.tokens, wanted, "tokens", "measuring", report))
+    loss = total.nats / total.tokens
+    write_json(
+        step.output / METRICS,
+        {
+            "loss": loss,
+            "perplexity": math.exp(loss),
+            "bits_per_byte": total.nats / math.log(2) / size,
+            "top1_agreement": total.agreed / total.tokens,
+            "tokens": total.tokens,
+            "bytes": size,
+            "split": step.params["split"],
+        },
+    )

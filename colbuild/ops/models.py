@@ -1,0 +1,75 @@
+"""Checkpoints as running transformers models, and the calibration tokens that steps look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from colbuild.errors import BuildError
+from colbuild.train.packing import calibration_windows, open_corpus
+from colbuild.weights.checkpoint import Checkpoint
+
+CALIBRATION_WINDOW = 512
+
+
+def build_model(
+    config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], *, dtype: torch.dtype
+) -> PreTrainedModel:
+    """A transformers model with a copy of these weights, in evaluation mode.
+
+    Raises:
+        BuildError: The weights are not those of the configuration.
+    """
+    settings = AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(settings, dtype=dtype)
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    expected = {name for name, _ in model.named_parameters()}
+    if expected != set(weights):
+        odd = sorted(expected ^ set(weights))
+        raise BuildError(f"the weights do not match the model's configuration: {', '.join(odd[:4])}")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+        _fill_buffers(model)
+    return model.eval()
+
+
+def _fill_buffers(model: PreTrainedModel) -> None:
+    """Computes what is stored in no file: rotary frequencies, which a model made without memory lacks."""
+    for module in model.modules():
+        if hasattr(module, "inv_freq"):
+            fresh = type(module)(model.config)
+            for name, buffer in fresh.named_buffers():
+                setattr(module, name, buffer)
+
+
+def model_of(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
+    """A checkpoint as a model."""
+    return build_model(checkpoint.config, checkpoint.tensors, dtype=dtype)
+
+
+def calibration(corpus: Path, split: str, tokens: int, model: PreTrainedModel) -> torch.Tensor:
+    """Windows [windows, length + 1] for about `tokens` predictions.
+
+    Raises:
+        BuildError: The corpus is too small, or was made with another tokenizer.
+    """
+    packed = open_corpus(corpus, split)
+    check_vocabulary(packed.vocabulary, model)
+    length = min(CALIBRATION_WINDOW, model.config.max_position_embeddings, max(1, packed.tokens - 1))
+    return calibration_windows(packed, tokens, length)
+
+
+def check_vocabulary(vocabulary: int, model: PreTrainedModel) -> None:
+    """Raises BuildError if token ids would lie outside the model's embedding."""
+    if vocabulary > model.config.vocab_size:
+        raise BuildError(
+            f"the tokenizer knows {vocabulary:,} tokens, the model's embedding {model.config.vocab_size:,}",
+            hint="the AnsNet's tokenizer and weights do not belong together",
+        )

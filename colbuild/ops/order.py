@@ -1,0 +1,24 @@
+"""order: the AnsNet with every axis sorted by importance, so that smaller models are prefixes of it."""
+
+from __future__ import annotations
+
+import torch
+
+from colbuild.ops.models import calibration, model_of
+from colbuild.ops.step import StepRun
+from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
+from colbuild.weights.importance import measure_importance
+from colbuild.weights.order import order
+
+
+def run(step: StepRun) -> None:
+    """Orders a model.
+
+    Inputs: `model`, `corpus`. Params: `split`, and `tokens`, how many calibration tokens to look at.
+    """
+    folder = step.inputs["model"]
+    checkpoint = load_checkpoint(folder)
+    model = model_of(checkpoint, torch.bfloat16)
+    windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], model)
+    importance = measure_importance(model, checkpoint.structure, windows[:, :-1], step.report)
+    save_checkpoint(order(checkpoint, importance), step.output, folder)

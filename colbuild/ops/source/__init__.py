@@ -1,0 +1,96 @@
+"""source: from a URI to bytes on this disk with a known digest, and from a foreign model to a plain one.
+
+Nothing here imports torch or transformers except `convert` and what only it uses, so that planning may look sources up.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from colbuild.ops.source import local, package
+from colbuild.ops.source.downloads import Download, Fetched, Get, check_pin, fetch_once, recorded
+from colbuild.ops.source.model_config import read_config
+from colbuild.progress import Report, silent
+from colbuild.spec.sources import (
+    HubSource,
+    LocalSource,
+    PackageSource,
+    PyPISource,
+    Source,
+    parse_source,
+    source_file_name,
+)
+
+__all__ = ["Fetched", "fetch", "look", "read_config"]
+
+
+def look(uri: str, *, root: Path, downloads: Path) -> str | None:
+    """The digest of a source's content, as far as it is known without any network.
+
+    What lies on this machine is hashed, or remembered since it was last hashed. What was fetched before is known by its
+    record, even if its content is gone.
+
+    Args:
+        uri: A source in the grammar of `colbuild.spec.sources`.
+        root: The project's folder, which "./" stands for.
+        downloads: Where fetched sources are kept.
+
+    Returns:
+        The digest; None if the source has to be fetched first.
+
+    Raises:
+        SourceUnavailableError: A source on this machine does not exist or cannot be read.
+    """
+    here = _here(uri, root)
+    if here is not None:
+        return local.digest(here, downloads)
+    record = recorded(downloads, uri)
+    return record.digest if record else None
+
+
+def fetch(uri: str, *, root: Path, downloads: Path, sha256: str | None = None, report: Report = silent) -> Fetched:
+    """Gets a source, unless it is here already.
+
+    Args:
+        uri: A source in the grammar of `colbuild.spec.sources`.
+        root: The project's folder, which "./" stands for.
+        downloads: Where fetched sources are kept.
+        sha256: The digest that it must have.
+        report: Called now and then with the progress made.
+
+    Raises:
+        SourceUnavailableError: It cannot be reached, does not exist, or is not what was asked for or was before.
+        BuildError: It cannot be kept on this disk.
+    """
+    here = _here(uri, root)
+    if here is not None:
+        found = Fetched(here.path, local.digest(here, downloads))
+        check_pin(uri, found.digest, sha256)
+        return found
+    source = parse_source(uri)
+    download = Download(uri, source_file_name(source), _getter(source))
+    return fetch_once(download, downloads=downloads, sha256=sha256, report=report)
+
+
+def _getter(source: Source) -> Get:
+    # The clients are slow to import, and a plan, which only looks, needs none of them.
+    if isinstance(source, HubSource):
+        from colbuild.ops.source import hub
+
+        return partial(hub.get, source)
+    if isinstance(source, PyPISource):
+        from colbuild.ops.source import pypi
+
+        return partial(pypi.get, source)
+    raise AssertionError(f"{source} is on this machine and is not fetched")
+
+
+def _here(uri: str, root: Path) -> local.Place | None:
+    """Where a source lies if it is on this machine; None if it has to be fetched."""
+    source = parse_source(uri)
+    if isinstance(source, LocalSource):
+        return local.place(uri, source, root)
+    if isinstance(source, PackageSource):
+        return package.place(uri, source)
+    return None

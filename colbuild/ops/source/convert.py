@@ -1,0 +1,81 @@
+"""source: a model of any supported form as a plain Hugging Face folder that transformers loads strictly, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from colbuild.arch import Structure, parameters, read_structure
+from colbuild.errors import BuildError
+from colbuild.ops.source.folder_weights import read_folder_weights
+from colbuild.ops.source.gguf_file import read_header
+from colbuild.ops.source.gguf_weights import read_gguf_weights
+from colbuild.ops.source.model_config import read_config
+from colbuild.ops.source.tokenizer import check_tokenizer, convert_gguf_tokenizer, copy_tokenizer
+from colbuild.ops.step import StepRun
+from colbuild.progress import Progress, Report
+from colbuild.weights.checkpoint import CONFIG, WEIGHTS, check_tensors, write_json
+
+_OF_ANOTHER_MACHINE = ("_name_or_path", "transformers_version")
+
+
+def run(step: StepRun) -> None:
+    """Converts a fetched model.
+
+    Inputs: `raw`, a model folder or a GGUF file. Params: none. The output holds config.json, model.safetensors and the
+    tokenizer; a folder's tensors are copied as they are, a GGUF file's are dequantised.
+
+    Raises:
+        BuildError: It is no model, is damaged, would have to run code of its own, or is of an unsupported architecture.
+    """
+    raw = step.inputs["raw"]
+    config = read_config(raw)
+    structure = read_structure(config)
+    weights = dict(_reported(_weights(raw, config, structure), parameters(structure), step.report))
+    check_tensors(structure, weights)
+    dtype = _name_of(weights)
+    # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
+    save_file(weights, step.output / WEIGHTS, metadata={"format": "pt"})
+    write_json(step.output / CONFIG, _plain(config, structure, dtype))
+    if raw.is_dir():
+        copy_tokenizer(raw, step.output)
+    else:
+        convert_gguf_tokenizer(raw, read_header(raw).metadata, step.output)
+    check_tokenizer(step.output, structure.shape.vocab)
+
+
+def _weights(raw: Path, config: dict[str, Any], structure: Structure) -> Iterator[tuple[str, torch.Tensor]]:
+    if raw.is_dir():
+        return read_folder_weights(raw, structure)
+    return read_gguf_weights(raw, read_header(raw), structure, getattr(torch, config["dtype"]))
+
+
+def _reported(
+    weights: Iterator[tuple[str, torch.Tensor]], total: int, report: Report
+) -> Iterator[tuple[str, torch.Tensor]]:
+    done = 0
+    for name, tensor in weights:
+        yield name, tensor
+        done += tensor.numel()
+        report(Progress(min(done, total), total, "parameters", "converting"))
+
+
+def _name_of(weights: dict[str, torch.Tensor]) -> str:
+    """The type that most parameters are stored in."""
+    counts: dict[str, int] = {}
+    for tensor in weights.values():
+        name = str(tensor.dtype).removeprefix("torch.")
+        counts[name] = counts.get(name, 0) + tensor.numel()
+    if not counts:
+        raise BuildError("the model holds no weights")
+    return max(sorted(counts), key=counts.__getitem__)
+
+
+def _plain(config: dict[str, Any], structure: Structure, dtype: str) -> dict[str, Any]:
+    """The configuration with what transformers needs to load it, in the spelling of its old and its new versions."""
+    kept = {key: value for key, value in config.items() if key not in _OF_ANOTHER_MACHINE}
+    return kept | {"architectures": [structure.architecture.model_class], "dtype": dtype, "torch_dtype": dtype}

@@ -1,0 +1,195 @@
+"""Where fetched sources are kept, and the record that pins each to what it was when it was first fetched.
+
+::
+
+    downloads/
+      <sha256 of the URI>/record.json     what it was: digest, files, where it came from
+      <sha256 of the URI>/content/<name>  the file or folder itself; may be deleted at any time
+      <sha256 of the URI>/partial/        a fetch that is under way, or was killed
+      <sha256 of the URI>.lock            held by whoever fetches it
+      hashes/                             remembered digests of files on this machine
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from colbuild.errors import SourceUnavailableError
+from colbuild.progress import Progress, Report
+from colbuild.store.files import read_json, storage_errors, sync_folder, write_json_durably
+from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
+from colbuild.store.locks import hold, remove
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A source that is on this disk.
+
+    Attributes:
+        path: The file or folder; read-only where colbuild fetched it.
+        digest: The sha256 of a file's content; of a folder, `colbuild.store.tree_digest` of its files.
+    """
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a source was when it was first fetched.
+
+    Attributes:
+        uri: The source.
+        digest: Of its content.
+        is_folder: Whether it is a folder.
+        files: The files in the folder; or the one file, under its own name.
+        origin: What the place it came from calls this very content: a hub's commit, an archive's name and sha256.
+    """
+
+    uri: str
+    digest: str
+    is_folder: bool
+    files: tuple[TreeEntry, ...]
+    origin: Mapping[str, str]
+
+
+Get = Callable[[Path, Mapping[str, str], Report], Mapping[str, str]]
+"""Puts a source's file or folder at a path, in an empty folder that scratch files may use too, and returns its origin.
+
+The second argument is the origin of an earlier fetch, so that the same content can be asked for; empty the first time.
+"""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A source that has to be fetched: its URI, the name to keep it under, and how to get it."""
+
+    uri: str
+    name: str
+    get: Get
+
+
+_RECORD = TypeAdapter(Record)
+
+
+def recorded(downloads: Path, uri: str) -> Record | None:
+    """The record of an earlier fetch; None if there is none, or it is damaged."""
+    return _read_record(_folder(downloads, uri), uri)
+
+
+def check_pin(uri: str, digest: str, sha256: str | None) -> None:
+    """Compares a source's digest with the one that was asked for.
+
+    Raises:
+        SourceUnavailableError: They differ.
+    """
+    if sha256 is not None and digest != sha256:
+        raise SourceUnavailableError(
+            f"{uri} is not what 'sha256' asks for: it is {digest}, asked for is {sha256}",
+            hint="Find out why it differs; if the new content is right, write its digest in the spec.",
+        )
+
+
+def fetch_once(download: Download, *, downloads: Path, sha256: str | None, report: Report) -> Fetched:
+    """Fetches a source unless its content is here, intact; other processes that want the same one wait meanwhile.
+
+    Raises:
+        SourceUnavailableError: It cannot be had, or is not what it was, or not what `sha256` says.
+        BuildError: The disk refuses.
+    """
+    place = _folder(downloads, download.uri)
+    target = place / "content" / download.name
+
+    def waiting() -> None:
+        report(Progress(0, 0, "bytes", "waiting for another download of it"))
+
+    with storage_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+        with hold(place.with_suffix(".lock"), waiting):
+            record = _read_record(place, download.uri)
+            if record is not None:
+                check_pin(download.uri, record.digest, sha256)
+                if _is_intact(target, record):
+                    return Fetched(target, record.digest)
+            return Fetched(target, _fetch(download, place, record, sha256, report).digest)
+
+
+def _fetch(download: Download, place: Path, record: Record | None, sha256: str | None, report: Report) -> Record:
+    partial = place / "partial"
+    remove(partial)
+    partial.mkdir()
+    try:
+        origin = download.get(partial / download.name, record.origin if record else {}, report)
+        fresh = _describe(download.uri, partial / download.name, origin)
+        check_pin(download.uri, fresh.digest, sha256)
+        _check_same(record, fresh, place)
+        _seal(partial)
+        remove(place / "content")
+        partial.rename(place / "content")
+        sync_folder(place)
+    finally:
+        remove(partial)
+        with suppress(OSError):
+            # Only if nothing was fetched is the folder empty, and so removed.
+            place.rmdir()
+    write_json_durably(place, place / "record.json", asdict(fresh))
+    return fresh
+
+
+def _describe(uri: str, path: Path, origin: Mapping[str, str]) -> Record:
+    if path.is_dir():
+        entries = scan_tree(path)
+        return Record(uri, tree_digest(entries), True, entries, origin)
+    digest = hash_file(path)
+    return Record(uri, digest, False, (TreeEntry(path.name, path.stat().st_size, digest),), origin)
+
+
+def _check_same(record: Record | None, fresh: Record, place: Path) -> None:
+    if record is not None and fresh.digest != record.digest:
+        raise SourceUnavailableError(
+            f"{fresh.uri} is no longer what it was when first fetched: {record.digest}, but {fresh.digest}",
+            hint=f"Find out why; to take the new content, remove {place} and build again.",
+        )
+
+
+def _is_intact(target: Path, record: Record) -> bool:
+    """Whether every file is there in its size. Contents are read-only and not read again."""
+    root = target if record.is_folder else target.parent
+    try:
+        return all((root / entry.path).stat().st_size == entry.size for entry in record.files)
+    except OSError:
+        return False
+
+
+def _seal(partial: Path) -> None:
+    """Makes all in the folder durable and read-only; the folder itself stays writable, or it could not be moved."""
+    for folder, _, names in os.walk(partial, topdown=False):
+        for name in names:
+            path = Path(folder, name)
+            path.chmod(0o444)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(folder))
+        if Path(folder) != partial:
+            Path(folder).chmod(0o555)
+
+
+def _folder(downloads: Path, uri: str) -> Path:
+    return downloads / hashlib.sha256(uri.encode("utf-8")).hexdigest()
+
+
+def _read_record(place: Path, uri: str) -> Record | None:
+    value: Any = read_json(place / "record.json")
+    try:
+        record = _RECORD.validate_python(value)
+    except ValidationError:
+        return None
+    return record if record.uri == uri else None

@@ -1,0 +1,88 @@
+"""The weights of a Hugging Face model folder: one safetensors file, or several with an index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from colbuild.arch import Structure, tensors
+from colbuild.errors import BuildError
+from colbuild.weights.checkpoint import WEIGHTS
+
+INDEX = f"{WEIGHTS}.index.json"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_HEAD = "lm_head.weight"
+_BUFFER = "rotary_emb.inv_freq"
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def read_folder_weights(folder: Path, structure: Structure) -> Iterator[tuple[str, torch.Tensor]]:
+    """Reads every tensor of a model, one after the other, as it is stored.
+
+    A head that is tied to the embedding is stored by some and not by others, and so are the rotary frequencies that follow
+    from the configuration: both are left out.
+
+    Yields:
+        Name and tensor, backed by the file.
+
+    Raises:
+        BuildError: There are no safetensors, or they are damaged, or one is no floating point tensor.
+    """
+    kept = {tensor.name for tensor in tensors(structure)}
+    seen: set[str] = set()
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                # The handle is no mapping: it has keys(), but cannot be iterated.
+                for name in file.keys():  # noqa: SIM118
+                    if name.endswith(_BUFFER) or (name == _HEAD and _HEAD not in kept):
+                        continue
+                    if name in seen:
+                        raise BuildError(f"{folder} stores {name} twice; it cannot be told which one is meant")
+                    seen.add(name)
+                    yield name, _checked(name, file.get_tensor(name), path)
+        except (OSError, SafetensorError) as error:
+            raise BuildError(
+                f"{path.name} in {folder} cannot be read: {error}", hint="It may be cut off: fetch it again."
+            ) from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not index.is_file():
+        raise _no_safetensors(folder)
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise BuildError(f"{index} is not an index of safetensors files ({error})") from None
+    for name in names:
+        if not isinstance(name, str) or "/" in name or "\\" in name or not name.endswith(".safetensors"):
+            raise BuildError(f"{index} names {name!r}, which is no safetensors file beside it")
+        if not (folder / name).is_file():
+            raise BuildError(f"{folder} lacks {name}, which its index names", hint="Fetch the model again.")
+    return [folder / name for name in names]
+
+
+def _no_safetensors(folder: Path) -> BuildError:
+    pickles = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if pickles:
+        return BuildError(
+            f"{folder} holds pickled weights only ({pickles[0]}), which run code when they are loaded",
+            hint="Convert it to safetensors.",
+        )
+    return BuildError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}")
+
+
+def _checked(name: str, tensor: torch.Tensor, path: Path) -> torch.Tensor:
+    if tensor.dtype not in _DTYPES:
+        raise BuildError(
+            f"{name} in {path} is of type {tensor.dtype}; float32, float16 and bfloat16 can be used",
+            hint="Use the model's original weights rather than quantised ones.",
+        )
+    return tensor

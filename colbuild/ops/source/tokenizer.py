@@ -1,0 +1,138 @@
+"""The tokenizer of a source as `tokenizer.json` and its companions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from colbuild.errors import BuildError
+from colbuild.weights.checkpoint import COMPANIONS, write_json
+
+TOKENIZER = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+_ANY_FAST = "PreTrainedTokenizerFast"
+_CONVERTIBLE = ("tokenizer.model", "vocab.json")
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_DIGITS = {"type": "Digits", "individual_digits": True}
+_SPLITTERS: Mapping[str, Mapping[str, Any]] = {
+    "default": _BYTES,
+    "gpt-2": _BYTES,
+    "smollm": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTES]},
+}
+"""What `tokenizer.ggml.pre` stands for, as tokenizer.json says it."""
+_FROM_THIS_RUN = ("name_or_path", "_commit_hash", "is_local", "local_files_only", "trust_remote_code", "gguf_file")
+# What transformers raises for a tokenizer that it cannot read or convert, a missing package among it.
+_FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, NotImplementedError)
+
+
+def copy_tokenizer(folder: Path, output: Path) -> None:
+    """Copies a model folder's tokenizer, converting it first where it is of an older form.
+
+    Raises:
+        BuildError: There is none, or it needs code of its own, or it cannot be converted.
+    """
+    settings = _read(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    if settings.get("auto_map"):
+        raise BuildError(f"the tokenizer in {folder} asks for code of its own ('auto_map'), which colbuild never runs")
+    for name in COMPANIONS:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, output / name)
+    if not (folder / TOKENIZER).is_file():
+        if not any((folder / name).is_file() for name in _CONVERTIBLE):
+            raise BuildError(f"{folder} has no tokenizer: neither {TOKENIZER} nor {' nor '.join(_CONVERTIBLE)}")
+        _convert(folder, None, output)
+    elif not (folder / SETTINGS).is_file():
+        write_json(output / SETTINGS, {"tokenizer_class": _ANY_FAST})
+
+
+def convert_gguf_tokenizer(path: Path, metadata: Mapping[str, Any], output: Path) -> None:
+    """Writes a GGUF file's tokenizer and chat template.
+
+    Raises:
+        BuildError: There is none, or it cannot be converted.
+    """
+    if "tokenizer.ggml.tokens" not in metadata:
+        raise BuildError(f"{path.name} holds no tokenizer", hint="Use a GGUF file that llama.cpp itself can run.")
+    splitter = _splitter(path.name, metadata)
+    _convert(path.parent, path.name, output)
+    if splitter is not None:
+        write_json(output / TOKENIZER, {**_read(output / TOKENIZER), "pre_tokenizer": splitter})
+
+
+def _splitter(name: str, metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How text is cut before its bytes are merged; None where the conversion knows it.
+
+    transformers (seen in 5.24) does not look at `tokenizer.ggml.pre` and cuts as GPT-2 does, so other models would get other
+    tokens than they were trained with.
+    """
+    if metadata.get("tokenizer.ggml.model") != "gpt2":
+        return None
+    kind = metadata.get("tokenizer.ggml.pre", "default")
+    if kind not in _SPLITTERS:
+        raise BuildError(
+            f"{name} cuts text in a way that is not supported ('tokenizer.ggml.pre' is '{kind}')",
+            hint="Use the model's safetensors folder instead.",
+        )
+    return _SPLITTERS[kind]
+
+
+def check_tokenizer(output: Path, vocabulary: int) -> None:
+    """Compares the tokenizer that was written with the rows of the model's embedding.
+
+    Raises:
+        BuildError: It is not readable, or has ids that the model has no embedding for.
+    """
+    content = _read(output / TOKENIZER)
+    highest = _highest_id(content)
+    if highest >= vocabulary:
+        raise BuildError(
+            f"the tokenizer has the id {highest}, but the model's embedding has {vocabulary} rows",
+            hint="Tokenizer and weights are not of the same model.",
+        )
+
+
+def _highest_id(content: Mapping[str, Any]) -> int:
+    try:
+        vocabulary = content["model"]["vocab"]
+        # A unigram model lists its pieces in order; the others map them to ids.
+        highest = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
+        return int(max([highest, *(token["id"] for token in content.get("added_tokens") or ())]))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BuildError(f"{TOKENIZER} is not a tokenizer: {error!r} is missing or of another form") from None
+
+
+def _convert(folder: Path, gguf_file: str | None, output: Path) -> None:
+    """Lets transformers build a fast tokenizer from the files alone, with no network and no code of theirs."""
+    from transformers import AutoTokenizer
+
+    extra = {} if gguf_file is None else {"gguf_file": gguf_file}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **extra)
+        tokenizer.save_pretrained(output)
+    except _FAILURES as error:
+        what = gguf_file or folder
+        raise BuildError(
+            f"the tokenizer of {what} cannot be converted to {TOKENIZER}: {str(error).strip().splitlines()[0]}",
+            hint=f"Put a {TOKENIZER} beside the model's config.json and use that folder.",
+        ) from error
+    if not (output / TOKENIZER).is_file():
+        raise BuildError(f"transformers makes no {TOKENIZER} of the tokenizer of {gguf_file or folder}")
+    settings = _read(output / SETTINGS)
+    # The same model from another folder is the same model. The class has this name since version 4, and still in 5.
+    kept = {key: value for key, value in settings.items() if key not in _FROM_THIS_RUN and key != "backend"}
+    if kept.get("tokenizer_class") == "TokenizersBackend":
+        kept["tokenizer_class"] = _ANY_FAST
+    write_json(output / SETTINGS, kept)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{path} is not readable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BuildError(f"{path} holds no JSON object")
+    return value

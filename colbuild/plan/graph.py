@@ -1,0 +1,231 @@
+"""From a family with solved shapes to the steps that build it, in an order that can be run.
+
+::
+
+    source ─> corpus ─> order ─> distill a100 ─> distill a76 ─> …            the chain, once
+                                      └──────┬──────┘
+                                    interpolate phone ─> recover phone       each DesNet
+                                             ├─> evaluate phone
+                                             └─> export phone/phone-int8
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import networkx
+
+from colbuild.plan.chain import ANSNET, Chain
+from colbuild.plan.step import Step
+from colbuild.spec.formats import detect_format
+from colbuild.spec.models import Data, EvalData, Family, Profile
+
+FamilyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class BuildGraph:
+    """Everything a family's build does.
+
+    Attributes:
+        steps: In an order in which each comes after what it needs.
+        origins: Step id -> where its parameters were asked for: first key of `params` -> path in the resolved family. The
+            empty key is the step's own place.
+        models: Model name -> id of the step that makes it.
+        metrics: Model name -> id of the step that measures it.
+        packages: (model name, profile name) -> id of the step that packs it.
+    """
+
+    steps: tuple[Step, ...]
+    origins: Mapping[str, Mapping[str, FamilyPath]]
+    models: Mapping[str, str]
+    metrics: Mapping[str, str]
+    packages: Mapping[tuple[str, str], str]
+
+
+@dataclass
+class _Draft:
+    """The graph while it is being drawn."""
+
+    steps: dict[str, Step] = field(default_factory=dict)
+    origins: dict[str, dict[str, FamilyPath]] = field(default_factory=dict)
+
+    def add(self, step: Step, origins: dict[str, FamilyPath]) -> str:
+        self.steps.setdefault(step.id, step)
+        self.origins.setdefault(step.id, origins)
+        return step.id
+
+
+def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> BuildGraph:
+    """Draws the steps of a family.
+
+    Args:
+        family: The resolved spec.
+        chain: Its members' shapes and places.
+        versions: Exact versions of torch, onnx and onnxruntime; they are part of an export's key.
+    """
+    draft = _Draft()
+    source = draft.add(
+        Step("source ansnet", "source", {}, sources={"raw": family.ansnet.source}), {"": ("ansnet", "source")}
+    )
+    train = _corpus(draft, "train", family.data.train, source)
+    same_text = _corpus_params(family.data.train) == _corpus_params(family.data.eval)
+    held = train if same_text else _corpus(draft, "eval", family.data.eval, source)
+    models = {ANSNET: source}
+    if chain.needed or chain.desnets:
+        models |= _chain(draft, family, chain, source, train)
+    for index, placed in enumerate(chain.desnets):
+        models[placed.member.name] = _desnet(draft, family, chain, index, models, train)
+    wanted: dict[str, tuple[FamilyPath, tuple[Profile, ...]]] = {ANSNET: (("ansnet",), family.ansnet.exports)}
+    wanted |= {anchor.name: (("anchors", i), ()) for i, anchor in enumerate(family.anchors[: chain.needed])}
+    wanted |= {desnet.name: (("desnets", i), desnet.exports) for i, desnet in enumerate(family.desnets)}
+    metrics: dict[str, str] = {}
+    packages: dict[tuple[str, str], str] = {}
+    measured: dict[str, str] = {}
+    for name, (path, profiles) in wanted.items():
+        # A DesNet that equals an anchor is the same model: it is measured once.
+        made_by = models[name]
+        if made_by not in measured:
+            measured[made_by] = _evaluate(draft, name, path, made_by, source, held, family.data.eval)
+        metrics[name] = measured[made_by]
+        for place, profile in enumerate(profiles):
+            packages[name, profile.name] = _export(draft, name, profile, made_by, (*path, "exports", place), versions)
+    return BuildGraph(_ordered(draft.steps), draft.origins, models, metrics, packages)
+
+
+def sources(graph: BuildGraph) -> Sequence[str]:
+    """Every source URI that the graph reads, once each."""
+    return list(dict.fromkeys(uri for step in graph.steps for uri in step.sources.values()))
+
+
+def digraph(steps: Sequence[Step]) -> networkx.DiGraph[str]:
+    """The steps as a networkx graph; an edge runs from a step to those that need it."""
+    graph: networkx.DiGraph[str] = networkx.DiGraph()
+    for step in steps:
+        graph.add_node(step.id)
+        graph.add_edges_from((needed, step.id) for needed in step.inputs.values())
+    return graph
+
+
+def _ordered(steps: Mapping[str, Step]) -> tuple[Step, ...]:
+    """Topological order, ties in the order in which the steps were drawn."""
+    place = {step_id: index for index, step_id in enumerate(steps)}
+    order = networkx.lexicographical_topological_sort(digraph(list(steps.values())), key=place.__getitem__)
+    return tuple(steps[step_id] for step_id in order)
+
+
+def _corpus_params(data: Data) -> dict[str, Any]:
+    return {
+        "format": detect_format(data.source) if data.format == "auto" else data.format,
+        "text": data.text,
+        "limit": data.limit,
+        "heldout": data.heldout,
+        "source": data.source,
+    }
+
+
+def _corpus(draft: _Draft, name: str, data: Data, source: str) -> str:
+    params = _corpus_params(data)
+    uri = params.pop("source")
+    step = Step(f"corpus {name}", "corpus", params, inputs={"tokenizer": source}, sources={"raw": uri})
+    place: FamilyPath = ("data", name)
+    return draft.add(step, {"": place, **{key: (*place, key) for key in params}})
+
+
+def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str) -> dict[str, str]:
+    ordered = draft.add(
+        Step(
+            "order ansnet",
+            "order",
+            {"tokens": family.order.tokens, "split": family.data.train.split},
+            inputs={"model": source, "corpus": corpus},
+        ),
+        {"": ("ansnet",), "tokens": ("order", "tokens"), "split": ("data", "train", "split")},
+    )
+    made = {_ORDERED: ordered}
+    teacher = ordered
+    for index, member in enumerate(chain.anchors[: chain.needed]):
+        path: FamilyPath = ("anchors", index)
+        params = {
+            "shape": asdict(member.structure.shape),
+            "recipe": family.anchors[index].recipe.model_dump(mode="json"),
+            "split": family.data.train.split,
+        }
+        teacher = draft.add(
+            Step(f"distill {member.name}", "distill", params, inputs={"teacher": teacher, "corpus": corpus}),
+            {"": path, "shape": path, "recipe": (*path, "recipe"), "split": ("data", "train", "split")},
+        )
+        made[member.name] = teacher
+    return made
+
+
+_ORDERED = "ansnet (ordered)"
+
+
+def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Mapping[str, str], corpus: str) -> str:
+    desnet, placed = family.desnets[index], chain.desnets[index]
+    path: FamilyPath = ("desnets", index)
+    nodes = (_ORDERED, *(anchor.name for anchor in chain.anchors))
+    above = 0 if placed.larger.name == ANSNET else nodes.index(placed.larger.name)
+    larger = models[nodes[above]]
+    made = larger
+    split = family.data.train.split
+    if placed.smaller is not None:
+        params = {
+            "shape": asdict(placed.member.structure.shape),
+            "method": desnet.interpolate.method,
+            "tokens": desnet.interpolate.tokens,
+            "split": split,
+        }
+        made = draft.add(
+            Step(
+                f"interpolate {desnet.name}",
+                "interpolate",
+                params,
+                inputs={"larger": larger, "smaller": models[placed.smaller.name], "corpus": corpus},
+            ),
+            {
+                "": path,
+                "shape": path,
+                "method": (*path, "interpolate", "method"),
+                "tokens": (*path, "interpolate", "tokens"),
+                "split": ("data", "train", "split"),
+            },
+        )
+    if desnet.recover is None:
+        return made
+    # A DesNet that equals an anchor would be its own teacher and learn nothing: it learns from the link above.
+    teacher = larger if placed.smaller is not None else models[nodes[max(above - 1, 0)]]
+    return draft.add(
+        Step(
+            f"recover {desnet.name}",
+            "recover",
+            {"recipe": desnet.recover.model_dump(mode="json"), "split": split},
+            inputs={"start": made, "teacher": teacher, "corpus": corpus},
+        ),
+        {"": path, "recipe": (*path, "recover"), "split": ("data", "train", "split")},
+    )
+
+
+def _evaluate(draft: _Draft, name: str, path: FamilyPath, model: str, ansnet: str, corpus: str, data: EvalData) -> str:
+    return draft.add(
+        Step(
+            f"evaluate {name}",
+            "evaluate",
+            {"tokens": data.tokens, "split": data.split},
+            inputs={"model": model, "reference": ansnet, "corpus": corpus},
+        ),
+        {"": path, "tokens": ("data", "eval", "tokens"), "split": ("data", "eval", "split")},
+    )
+
+
+def _export(
+    draft: _Draft, name: str, profile: Profile, model: str, path: FamilyPath, versions: Mapping[str, str]
+) -> str:
+    params = {"profile": profile.model_dump(mode="json", exclude={"name"}), "versions": dict(versions)}
+    return draft.add(
+        Step(f"export {name}/{profile.name}", "export", params, inputs={"model": model}),
+        {"": path, "profile": path},
+    )

@@ -1,0 +1,170 @@
+"""What each step is going to do, and why: cached, new, changed, or only if something before it comes out different."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from colbuild.plan.graph import BuildGraph
+from colbuild.plan.keys import action_key
+from colbuild.plan.step import Step
+from colbuild.spec import Places
+from colbuild.store import ActionRecord, Store
+
+
+class State(Enum):
+    """A step's state, by the sign it is printed with."""
+
+    CACHED = "="
+    NEW = "+"
+    CHANGED = "~"
+    CONDITIONAL = "?"
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One line of the plan.
+
+    Attributes:
+        step: The step.
+        state: What will happen to it.
+        why: The reason, with file and line where a person's change is the reason.
+        key: Its action key; None while an input's content is not known yet.
+        output: Digest of its result, when it is in the store.
+        seconds: How long its last run took on this machine; None if it never ran here.
+    """
+
+    step: Step
+    state: State
+    why: str
+    key: str | None
+    output: str | None
+    seconds: float | None
+
+
+def plan_steps(
+    graph: BuildGraph,
+    *,
+    family: str,
+    store: Store,
+    places: Places,
+    source_digest: Callable[[str], str | None],
+) -> tuple[StepPlan, ...]:
+    """Decides the state of every step.
+
+    Args:
+        graph: The steps, in topological order.
+        family: Its name; the store remembers each family's last build by it.
+        store: Where results are looked up.
+        places: Where each value of the spec was written, for the reasons.
+        source_digest: URI -> digest of its content, None when that is not known without fetching it.
+    """
+    planned: dict[str, StepPlan] = {}
+    digests = {uri: source_digest(uri) for step in graph.steps for uri in step.sources.values()}
+    for step in graph.steps:
+        last = store.last(family, step.id)
+        inputs = {role: planned[needed].output for role, needed in step.inputs.items()}
+        inputs |= {role: digests[uri] for role, uri in step.sources.items()}
+        known = {role: digest for role, digest in inputs.items() if digest is not None}
+        seconds = last.seconds if last else None
+        if len(known) == len(inputs):
+            key = action_key(step.op, step.params, known)
+            hit = store.lookup(key)
+            if hit is not None:
+                planned[step.id] = StepPlan(step, State.CACHED, "in the store", key, hit.output, hit.seconds)
+                continue
+            state, why = _reason(step, last, known, graph, places)
+            planned[step.id] = StepPlan(step, state, why, key, None, seconds)
+            continue
+        unknown = [role for role in inputs if role not in known]
+        if last is not None and not _difference(step, last, known):
+            why = _condition(step, unknown, planned)
+            planned[step.id] = StepPlan(step, State.CONDITIONAL, why, None, None, seconds)
+            continue
+        state, why = _reason(step, last, known, graph, places)
+        planned[step.id] = StepPlan(step, state, why, None, None, seconds)
+    return tuple(planned.values())
+
+
+def _reason(
+    step: Step, last: ActionRecord | None, known: Mapping[str, str], graph: BuildGraph, places: Places
+) -> tuple[State, str]:
+    """Why a step that is not in the store has to run."""
+    origins = graph.origins[step.id]
+    if last is None:
+        place = places.nearest(origins[""])
+        return State.NEW, f"new  {place}" if place else "new"
+    changes = _difference(step, last, known)
+    if not changes:
+        return State.CHANGED, "its result is no longer in the store"
+    described = [_describe(change, origins, places) for change in changes]
+    more = f" and {len(described) - 2} more" if len(described) > 2 else ""
+    return State.CHANGED, "; ".join(described[:2]) + more
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field of a step's parameters or inputs that differs from its last run."""
+
+    path: tuple[str, ...]
+    before: Any
+    after: Any
+
+
+def _difference(step: Step, last: ActionRecord, known: Mapping[str, str]) -> list[Change]:
+    """What differs from the last run, as far as it is known."""
+    changes = list(_walk((), last.params, step.params))
+    roles = {*step.inputs, *step.sources}
+    changes += [
+        Change(("input", role), last.inputs.get(role), known.get(role))
+        for role in sorted(roles | last.inputs.keys())
+        if (role in known and known[role] != last.inputs.get(role)) or role not in roles
+    ]
+    if not changes and last.key != action_key(step.op, step.params, last.inputs):
+        changes.append(Change(("colbuild",), "another version of this step", "this one"))
+    return changes
+
+
+def _walk(path: tuple[str, ...], before: Any, after: Any) -> Sequence[Change]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return [
+            change
+            for key in sorted(before.keys() | after.keys())
+            for change in _walk((*path, key), before.get(key), after.get(key))
+        ]
+    # Parameters come from JSON on one side and from Python on the other: a tuple equals a list.
+    same = (
+        list(before) == list(after)
+        if isinstance(before, list | tuple) and isinstance(after, list | tuple)
+        else before == after
+    )
+    return [] if same else [Change(path, before, after)]
+
+
+def _describe(change: Change, origins: Mapping[str, tuple[str | int, ...]], places: Places) -> str:
+    if change.path[0] == "input":
+        return f"its {change.path[1]} changed"
+    if change.path[0] == "colbuild":
+        return "this version of colbuild builds it differently"
+    head, *rest = change.path
+    named = ".".join(rest) if head in ("recipe", "profile") and rest else ".".join(change.path)
+    origin = origins.get(head)
+    place = places.nearest((*origin, *rest)) if origin else None
+    return f"{named} {_show(change.before)} -> {_show(change.after)}" + (f"  {place}" if place else "")
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _condition(step: Step, unknown: Sequence[str], planned: Mapping[str, StepPlan]) -> str:
+    names = [planned_name(step.inputs[role]) if role in step.inputs else step.sources[role] for role in unknown]
+    return f"only if {' or '.join(dict.fromkeys(names))} changes"
+
+
+def planned_name(step_id: str) -> str:
+    """What a step makes, in a reader's words: "distill a60" makes "a60"; "corpus train" is "the corpus"."""
+    op, _, name = step_id.partition(" ")
+    return {"corpus": "the corpus", "source": "the AnsNet", "order": "the ordered AnsNet"}.get(op, name)

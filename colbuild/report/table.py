@@ -1,0 +1,106 @@
+"""The family at a glance: one line for each model, with its size, its quality and its packages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colbuild.arch import Shape
+from colbuild.plan.chain import Chain, Member, Placed
+from colbuild.plan.graph import BuildGraph
+
+
+@dataclass(frozen=True)
+class PackageRow:
+    """A package: its profile, the bytes in its folder and where that is."""
+
+    profile: str
+    size: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model of the family; what has not been built or measured yet is None.
+
+    Attributes:
+        name: The model's name.
+        kind: "AnsNet", "anchor" or "DesNet".
+        origin: What it was made from, in a few words; empty for the AnsNet.
+        shape: Its shape.
+        parameters: Stored parameters.
+        bits_per_byte: On held-out text.
+        perplexity: On held-out text, per token.
+        agreement: How often its likeliest next token is the AnsNet's, 0 to 1.
+        packages: Those that are built.
+    """
+
+    name: str
+    kind: str
+    origin: str
+    shape: Shape
+    parameters: int
+    bits_per_byte: float | None
+    perplexity: float | None
+    agreement: float | None
+    packages: tuple[PackageRow, ...]
+
+
+def family_rows(chain: Chain, graph: BuildGraph, results: Mapping[str, Path], out: Path) -> tuple[Row, ...]:
+    """The lines of a family: the AnsNet, the anchors that are built, the DesNets.
+
+    Args:
+        chain: The family's members.
+        graph: Its steps.
+        results: Step id -> folder of its result, for the steps that have one.
+        out: The family's folder for packages.
+    """
+    anchors = chain.anchors[: chain.needed]
+    rows = [_row(chain.ansnet, "AnsNet", "", graph, results, out)]
+    before = (chain.ansnet, *anchors)
+    rows += [
+        _row(member, "anchor", f"distilled from {above.name}", graph, results, out)
+        for above, member in zip(before, anchors, strict=False)
+    ]
+    rows += [_row(placed.member, "DesNet", _origin(placed), graph, results, out) for placed in chain.desnets]
+    return tuple(rows)
+
+
+def _origin(placed: Placed) -> str:
+    if placed.smaller is None:
+        return f"equals {placed.larger.name}"
+    return f"{placed.larger.name} <> {placed.smaller.name}"
+
+
+def _row(member: Member, kind: str, origin: str, graph: BuildGraph, results: Mapping[str, Path], out: Path) -> Row:
+    metrics = _metrics(results.get(graph.metrics.get(member.name, "")))
+    packages = tuple(
+        PackageRow(profile, _size(results[step]), out / member.name / profile)
+        for (model, profile), step in graph.packages.items()
+        if model == member.name and step in results
+    )
+    return Row(
+        name=member.name,
+        kind=kind,
+        origin=origin,
+        shape=member.structure.shape,
+        parameters=member.parameters,
+        bits_per_byte=metrics.get("bits_per_byte"),
+        perplexity=metrics.get("perplexity"),
+        agreement=metrics.get("top1_agreement"),
+        packages=packages,
+    )
+
+
+def _metrics(folder: Path | None) -> Mapping[str, Any]:
+    if folder is None:
+        return {}
+    found: Mapping[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

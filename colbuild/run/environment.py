@@ -1,0 +1,26 @@
+"""What has to be set before torch is imported."""
+
+from __future__ import annotations
+
+import os
+
+from colbuild.train.allocator import keep_pages
+
+
+def prepare_process() -> None:
+    """Settings for this process that change speed and noise, not results; what the user has set stays."""
+    keep_pages()
+    # Threads that wait by spinning starve those of another build on the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Libraries that draw progress bars of their own would draw over ours.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def quiet_libraries() -> None:
+    """Silences transformers' bars and warnings; called once it will be imported anyway."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,26 @@
+"""Which function carries out which operation; imported only when one has to run, since most of them need torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Final
+
+from colbuild.ops.step import StepRun
+
+MODULES: Final[Mapping[str, str]] = {
+    "source": "colbuild.ops.source.convert",
+    "corpus": "colbuild.ops.corpus.build",
+    "order": "colbuild.ops.order",
+    "distill": "colbuild.ops.distill",
+    "interpolate": "colbuild.ops.interpolate",
+    "recover": "colbuild.ops.recover",
+    "evaluate": "colbuild.ops.evaluate",
+    "export": "colbuild.ops.export",
+}
+
+
+def operation(op: str) -> Callable[[StepRun], None]:
+    """The function that fills a step's output."""
+    run: Callable[[StepRun], None] = import_module(MODULES[op]).run
+    return run

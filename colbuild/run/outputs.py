@@ -1,0 +1,61 @@
+"""What lands in `out/<family>/`: every model as a folder that transformers loads, every package, as soon as it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from colbuild.plan.graph import BuildGraph
+from colbuild.plan.step import Step
+from colbuild.run.events import Listener, Notice, Packaged
+from colbuild.store import ActionRecord, Store
+
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a family's results go.
+
+    Attributes:
+        folder: `out/<family>`.
+        places: Step id -> folders that its result is put at.
+    """
+
+    folder: Path
+    places: Mapping[str, tuple[Path, ...]]
+
+
+def outputs_of(graph: BuildGraph, out: Path, family: str) -> Outputs:
+    """The places of every model and package of a graph."""
+    folder = out / family
+    places: dict[str, tuple[Path, ...]] = {}
+    for model, step in graph.models.items():
+        if model in graph.metrics:
+            places[step] = (*places.get(step, ()), folder / model / CHECKPOINT)
+    for (model, profile), step in graph.packages.items():
+        places[step] = (*places.get(step, ()), package_folder(folder, model, profile))
+    return Outputs(folder, places)
+
+
+def package_folder(folder: Path, model: str, profile: str) -> Path:
+    """Where a package lies below a family's folder."""
+    return folder / model / profile
+
+
+def place_outputs(
+    outputs: Outputs, graph: BuildGraph, store: Store, step: Step, record: ActionRecord, listener: Listener
+) -> None:
+    """Puts a step's result at its places, if it has any.
+
+    Raises:
+        BuildError: The disk refuses.
+    """
+    packages = {package_folder(outputs.folder, *names): names for names in graph.packages}
+    for target in outputs.places.get(step.id, ()):
+        placement = store.place(record.output, target)
+        if placement.kept is not None:
+            listener(Notice(f"{target} held files that colbuild did not put there; they are now in {placement.kept}"))
+        if target in packages and placement.changed:
+            listener(Packaged(*packages[target], str(target), record.size))

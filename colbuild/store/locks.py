@@ -1,0 +1,102 @@
+"""Locks between processes, and scratch places that are cleaned up even after a crash.
+
+A lock is a `flock` on a small file: the kernel releases it however its process ends. The file is removed by the holder, so
+whoever then gets the lock checks that it locked the file that stands at the path now, and tries again if not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_SUFFIX = ".lock"
+
+
+def _nothing() -> None:
+    """For holders who do not care that they wait."""
+
+
+@contextmanager
+def hold(path: Path, on_wait: Callable[[], None] = _nothing) -> Iterator[None]:
+    """Hold the lock at `path`: no other process or thread holds it meanwhile. `on_wait` is called before a wait."""
+    descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if descriptor is None:
+        on_wait()
+        descriptor = _lock(path, fcntl.LOCK_EX)
+    if descriptor is None:
+        raise AssertionError("a blocking lock returned without being held")
+    try:
+        yield
+    finally:
+        _release(path, descriptor)
+
+
+@contextmanager
+def scratch_path(folder: Path) -> Iterator[Path]:
+    """A fresh path in `folder` at which nothing exists yet. What is there at the end is removed."""
+    path = folder / uuid.uuid4().hex
+    with hold(path.with_suffix(_SUFFIX)):
+        try:
+            yield path
+        finally:
+            remove(path)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the scratch paths of processes that no longer live.
+
+    The lock is taken before the path is made, so a path without a lock file belongs to nobody.
+    """
+    for name in sorted({entry.stem for entry in folder.iterdir()}):
+        lock = folder / f"{name}{_SUFFIX}"
+        descriptor = _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if descriptor is not None:
+            try:
+                remove(folder / name)
+            finally:
+                _release(lock, descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole tree, read-only folders included; nothing happens if it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        for folder, _, _ in os.walk(path):
+            Path(folder).chmod(0o700)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _lock(path: Path, operation: int) -> int | None:
+    """A descriptor that holds the lock, or None if the operation does not wait and another holds it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, operation)
+            if _stands_at(path, descriptor):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _stands_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _release(path: Path, descriptor: int) -> None:
+    with suppress(OSError):
+        path.unlink()
+    os.close(descriptor)

@@ -1,0 +1,52 @@
+"""Action records: which inputs and parameters made which tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+
+@dataclass(frozen=True)
+class ActionRecord:
+    """A finished action.
+
+    Attributes:
+        key: What decides whether it can be reused (see `colbuild.plan.keys`).
+        step: The id of the step that ran it.
+        op: Its operation.
+        params: The parameters in its key.
+        inputs: Role -> content digest.
+        output: The digest of the tree it made.
+        size: The bytes in that tree.
+        seconds: How long it took.
+        built_at: When it ended, in seconds since 1970.
+    """
+
+    key: str
+    step: str
+    op: str
+    params: Mapping[str, Any] = field(hash=False)
+    inputs: Mapping[str, str] = field(hash=False)
+    output: str
+    size: int
+    seconds: float
+    built_at: float
+
+
+_ADAPTER = TypeAdapter(ActionRecord)
+
+
+def record_to_json(record: ActionRecord) -> dict[str, Any]:
+    """The record as JSON values."""
+    return asdict(record)
+
+
+def record_from_json(value: Any) -> ActionRecord | None:
+    """The record behind JSON values; None if they are not one."""
+    try:
+        return _ADAPTER.validate_python(value)
+    except ValidationError:
+        return None

@@ -1,0 +1,36 @@
+"""Making glibc keep its pages: training on a CPU is 1.6 to 1.8 times faster for it (DESIGN section 7).
+
+glibc maps every big buffer anew and gives it back when it is freed, so each training step faults its activations and
+gradients in again, page by page. Raising the thresholds makes it reuse them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
+
+_KEEP_BYTES = 2**31 - 1  # mallopt takes an int
+_TOP_PAD_BYTES = 256 * 2**20
+
+
+def keep_pages() -> bool:
+    """Raises glibc's mmap and trim thresholds for this process; call it before torch is imported.
+
+    Returns:
+        Whether the allocator took the settings; False where it is not glibc's.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
+    mallopt.restype = ctypes.c_int
+    settings = ((_M_MMAP_THRESHOLD, _KEEP_BYTES), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, _TOP_PAD_BYTES))
+    return all([mallopt(name, value) == 1 for name, value in settings])

@@ -1,0 +1,132 @@
+"""A checkpoint: weights with what colbuild must remember of where they came from.
+
+On disk it is a Hugging Face model folder plus `lineage.json` (which AnsNet layer each layer is, and how layers rank) and
+`residual.safetensors` (energy of the residual stream, needed when the hidden width shrinks).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from colbuild.arch import Structure, read_structure, tensors
+from colbuild.errors import BuildError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+LINEAGE = "lineage.json"
+RESIDUAL = "residual.safetensors"
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+"""Files that every model of a family carries over from the AnsNet unchanged."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where an ordered model's layers come from.
+
+    Attributes:
+        layers: For each layer, its index in the AnsNet.
+        ranking: Every AnsNet layer, most important first; a model of n layers keeps the first n of them.
+        residual: Mean square of each residual channel at each norm's input, [norm sites, hidden], in the order of
+            `colbuild.arch.norm_sites`.
+    """
+
+    layers: tuple[int, ...]
+    ranking: tuple[int, ...]
+    residual: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's configuration, structure and weights; `lineage` once it has been ordered."""
+
+    config: Mapping[str, Any]
+    structure: Structure
+    tensors: Mapping[str, torch.Tensor]
+    lineage: Lineage | None = None
+
+    @property
+    def ordered(self) -> Lineage:
+        """The lineage of an ordered model.
+
+        Raises:
+            BuildError: The model has not been ordered, so its prefixes mean nothing.
+        """
+        if self.lineage is None:
+            raise BuildError("the model has no lineage.json: it was never ordered, so its prefixes are not subsets")
+        return self.lineage
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Reads a model folder; the weights stay memory-mapped until they are touched.
+
+    Raises:
+        BuildError: A file is missing or damaged, or the tensors are not the ones that the configuration implies.
+    """
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    structure = read_structure(config)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise BuildError(f"{WEIGHTS} cannot be read: {error}") from None
+    check_tensors(structure, weights)
+    lineage = None
+    if (folder / LINEAGE).exists():
+        facts = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
+        residual = load_file(folder / RESIDUAL)["residual"]
+        lineage = Lineage(tuple(facts["layers"]), tuple(facts["ranking"]), residual)
+    return Checkpoint(config, structure, weights, lineage)
+
+
+def check_tensors(structure: Structure, weights: Mapping[str, torch.Tensor]) -> None:
+    """Compares weights with the table of their architecture.
+
+    Raises:
+        BuildError: Tensors are missing, unknown, or of another shape.
+    """
+    expected = {tensor.name: tensor.lengths for tensor in tensors(structure)}
+    missing = sorted(expected.keys() - weights.keys())
+    unknown = sorted(weights.keys() - expected.keys())
+    wrong = sorted(name for name in expected.keys() & weights.keys() if tuple(weights[name].shape) != expected[name])
+    if missing or unknown or wrong:
+        parts = [
+            f"{what}: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
+            for what, names in (("missing", missing), ("not in the architecture", unknown), ("of another shape", wrong))
+            if names
+        ]
+        raise BuildError(f"the weights do not match the model's configuration; {'; '.join(parts)}")
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, companions: Path) -> None:
+    """Writes a model folder that transformers loads strictly; tokenizer and the like are copied from `companions`."""
+    contiguous = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
+    save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
+    write_json(folder / CONFIG, dict(checkpoint.config))
+    if checkpoint.lineage is not None:
+        lineage = checkpoint.lineage
+        write_json(folder / LINEAGE, {"layers": list(lineage.layers), "ranking": list(lineage.ranking)})
+        save_file({"residual": lineage.residual.contiguous()}, folder / RESIDUAL)
+    for name in COMPANIONS:
+        if (companions / name).exists():
+            shutil.copyfile(companions / name, folder / name)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON as every step does: sorted, indented, with a newline at its end."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,116 @@
+"""Interpolation: a DesNet of a size between two nested anchors, without training.
+
+What both anchors have is mixed, (1 - alpha) larger + alpha smaller, with an alpha of its own for each group of tensors. What
+only the larger one has (more FFN channels, heads, layers) is taken from it, and what these parts write into the residual
+stream is scaled by 1 - fill: fill 0 keeps them (donor), fill 1 silences them (the zero expansion of Chain-of-Learngene,
+arXiv 2605.07783, section 3.3). `subset` and `expand` are the two corners of this space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from colbuild.arch import Role, Shape, Tensor, tensors
+from colbuild.weights.checkpoint import Checkpoint
+from colbuild.weights.subset import at_layer, subset
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How much of the smaller anchor goes into each group; 0 is all larger, 1 is all smaller.
+
+    Attributes:
+        embedding: Embedding, head and norms.
+        attention: Attention projections.
+        mlp: Feed-forward projections.
+        fill: Output of FFN channels and heads that only the larger anchor has: scaled by 1 - fill.
+        depth: Output of layers that only the larger anchor has: scaled by 1 - depth.
+    """
+
+    embedding: float
+    attention: float
+    mlp: float
+    fill: float
+    depth: float
+
+
+SUBSET = Mix(0.0, 0.0, 0.0, 0.0, 0.0)
+"""The larger anchor's subset: nothing of the smaller one."""
+
+EXPAND = Mix(1.0, 1.0, 1.0, 1.0, 1.0)
+"""The smaller anchor, expanded by silent parts: its own function."""
+
+_GROUP = {
+    Role.EMBEDDING: "embedding",
+    Role.HEAD: "embedding",
+    Role.NORM: "embedding",
+    Role.ATTENTION_IN: "attention",
+    Role.ATTENTION_OUT: "attention",
+    Role.FFN_IN: "mlp",
+    Role.FFN_OUT: "mlp",
+}
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Two nested models brought to a DesNet's coordinates.
+
+    Attributes:
+        base: The larger anchor's subset in the DesNet's shape: where every mixture starts.
+        smaller: The smaller anchor.
+        partner: For each layer of the DesNet, its position in the smaller anchor; None where only the larger has it.
+    """
+
+    base: Checkpoint
+    smaller: Checkpoint
+    partner: tuple[int | None, ...]
+
+    @property
+    def has_fill(self) -> bool:
+        """Whether the DesNet has channels or heads that the smaller anchor lacks."""
+        ours, theirs = self.base.structure.shape, self.smaller.structure.shape
+        return (ours.ffn, ours.heads) != (theirs.ffn, theirs.heads)
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether the DesNet has layers that the smaller anchor lacks."""
+        return None in self.partner
+
+
+def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape) -> Neighbours:
+    """Prepares two anchors for mixing at a shape between them.
+
+    Raises:
+        BuildError: The shape is not inside the larger anchor, or one of them was never ordered.
+    """
+    base = subset(larger, shape)
+    position = {layer: index for index, layer in enumerate(smaller.ordered.layers)}
+    return Neighbours(base, smaller, tuple(position.get(layer) for layer in base.ordered.layers))
+
+
+def mix(pair: Neighbours, how: Mix) -> dict[str, torch.Tensor]:
+    """The DesNet's weights for one mixture; inputs are left as they are."""
+    return {tensor.name: _mix_tensor(pair, tensor, how) for tensor in tensors(pair.base.structure)}
+
+
+def _mix_tensor(pair: Neighbours, tensor: Tensor, how: Mix) -> torch.Tensor:
+    base = pair.base.tensors[tensor.name]
+    writes = tensor.role in (Role.FFN_OUT, Role.ATTENTION_OUT)
+    partner = None if tensor.layer is None else pair.partner[tensor.layer]
+    if tensor.layer is not None and partner is None:
+        return base * (1.0 - how.depth) if writes and how.depth else base
+    name = tensor.name if tensor.layer is None or partner is None else at_layer(tensor.name, tensor.layer, partner)
+    small = pair.smaller.tensors[name]
+    alpha = getattr(how, _GROUP[tensor.role])
+    fills = writes and len(tensor.axes) == 2 and how.fill != 0.0
+    if alpha == 0.0 and not fills:
+        return base
+    mixed = base.clone()
+    shared = tuple(slice(0, length) for length in small.shape)
+    mixed[shared] = torch.lerp(base[shared], small, alpha)
+    if fills:
+        # The second axis of an output projection is what it reads: columns past the smaller anchor's are the donor's.
+        mixed[:, small.shape[1] :] *= 1.0 - how.fill
+    return mixed

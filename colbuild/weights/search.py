@@ -1,0 +1,110 @@
+"""Finding the best mixture of two anchors: a cheap search scored by the loss on calibration tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from colbuild.progress import Progress, Report
+from colbuild.weights.interpolate import EXPAND, SUBSET, Mix
+
+GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+_FINE = 0.125
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A mixture and its loss in nats per token."""
+
+    mix: Mix
+    loss: float
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Which coordinates of a mixture make a difference: those of parts that exist."""
+
+    fill: bool
+    depth: bool
+
+    def names(self) -> tuple[str, ...]:
+        """The coordinates to search, most influential first."""
+        return ("mlp", "attention", *(("depth",) if self.depth else ()), "embedding", *(("fill",) if self.fill else ()))
+
+
+Score = Callable[[Mix], float]
+
+
+def only(mix: Mix) -> Callable[[Score, Axes, Report], list[Scored]]:
+    """A search that looks at one mixture only."""
+
+    def search(score: Score, axes: Axes, report: Report) -> list[Scored]:
+        return [Scored(mix, score(mix))]
+
+    return search
+
+
+def global_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
+    """One alpha for everything both anchors have, donor fill for the rest; subset and expand are scored too.
+
+    Donor layers are both kept whole and scaled by 1 - alpha.
+    """
+    candidates = [SUBSET, EXPAND]
+    for alpha in GRID[1:]:
+        candidates.append(Mix(alpha, alpha, alpha, alpha, 0.0))
+        if axes.depth and alpha < 1.0:
+            candidates.append(Mix(alpha, alpha, alpha, alpha, alpha))
+    candidates.append(Mix(1.0, 1.0, 1.0, 0.0, 0.0))
+    return _score_all(candidates, score, report, len(candidates))
+
+
+def group_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
+    """An alpha for each group: coordinate descent over a coarse grid from the best single alpha, then finer steps.
+
+    Never worse than the candidates of `global_alpha`, subset and expand among them, on the tokens it is scored with.
+    """
+    scored = global_alpha(score, axes, report)
+    names = axes.names()
+    budget = len(scored) + len(names) * (len(GRID) + 1)
+    for values in (_coarse, _fine):
+        for name in names:
+            best = min(scored, key=_loss)
+            known = {entry.mix for entry in scored}
+            candidates = [replace(best.mix, **{name: value}) for value in values(getattr(best.mix, name))]
+            new = [candidate for candidate in candidates if candidate not in known]
+            scored += _score_all(new, score, report, budget, len(scored))
+    return scored
+
+
+SEARCHES: dict[str, Callable[[Score, Axes, Report], list[Scored]]] = {
+    "group_alpha": group_alpha,
+    "global_alpha": global_alpha,
+    "subset": only(SUBSET),
+    "expand": only(EXPAND),
+}
+
+
+def best_of(scored: Sequence[Scored]) -> Scored:
+    """The mixture of lowest loss; the earliest one where several tie."""
+    return min(scored, key=_loss)
+
+
+def _score_all(mixes: Sequence[Mix], score: Score, report: Report, total: int, done: int = 0) -> list[Scored]:
+    scored = []
+    for candidate in mixes:
+        scored.append(Scored(candidate, score(candidate)))
+        count = done + len(scored)
+        report(Progress(count, max(total, count), "candidates", "scoring", {"loss": scored[-1].loss}))
+    return scored
+
+
+def _loss(entry: Scored) -> float:
+    return entry.loss
+
+
+def _coarse(_: float) -> tuple[float, ...]:
+    return GRID
+
+
+def _fine(value: float) -> tuple[float, ...]:
+    return tuple(near for near in (value - _FINE, value + _FINE) if 0.0 <= near <= 1.0)

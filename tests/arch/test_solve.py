@@ -1,0 +1,68 @@
+"""A solved shape has the asked size, is legal, and nests between its neighbours."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from colbuild.arch import Shape, parameters, read_structure
+from colbuild.arch.solve import TOLERANCE, NoShapeError, contains, refusals, solve_between, solve_down
+from tests.helpers.configs import SMOLLM2
+
+ANSNET = read_structure(SMOLLM2)
+
+
+def size(shape: Shape) -> int:
+    return parameters(ANSNET.at(shape))
+
+
+@given(st.integers(8_000_000, 134_000_000))
+def test_anchor_has_the_asked_size_and_fits_inside_the_ansnet(target):
+    shape = solve_down(ANSNET, ANSNET.shape, target)
+    assert abs(size(shape) - target) <= TOLERANCE * target
+    assert refusals(shape, ANSNET.shape) == []
+    assert contains(ANSNET.shape, shape)
+
+
+@given(st.integers(20_000_000, 133_000_000), st.floats(0.45, 0.97), st.floats(0.1, 0.9))
+def test_desnet_has_the_asked_size_and_nests_between_its_neighbours(first, ratio, share):
+    larger = solve_down(ANSNET, ANSNET.shape, first)
+    smaller = solve_down(ANSNET, larger, int(first * ratio))
+    target = int(size(smaller) + share * (size(larger) - size(smaller)))
+    shape = solve_between(ANSNET, larger, smaller, target)
+    assert abs(size(shape) - target) <= TOLERANCE * target
+    assert contains(larger, shape)
+    assert contains(shape, smaller)
+    assert refusals(shape, ANSNET.shape) == []
+
+
+def test_depth_and_ffn_shrink_in_proportion_while_widths_stay():
+    shape = solve_down(ANSNET, ANSNET.shape, 103_000_000)
+    assert (shape.hidden, shape.heads, shape.kv_heads) == (576, 9, 3)
+    assert abs(shape.layers / 30 - shape.ffn / 1536) < 0.05
+
+
+def test_hidden_joins_below_half_of_depth_and_ffn():
+    shape = solve_down(ANSNET, ANSNET.shape, 40_000_000)
+    assert shape.hidden < 576
+
+
+def test_size_that_no_shape_has_is_refused_with_the_nearest():
+    with pytest.raises(NoShapeError, match="nearest possible"):
+        solve_down(ANSNET, ANSNET.shape, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"hidden": 577}, "not a multiple of heads"),
+        ({"heads": 8}, "not a multiple of kv_heads"),
+        ({"heads": 6, "hidden": 576}, "heads for 3 kv_heads"),
+        ({"layers": 31}, "layers 31 is more than the AnsNet's 30"),
+    ],
+)
+def test_illegal_shape_is_refused_with_its_reason(change, reason):
+    from dataclasses import replace
+
+    assert any(reason in found for found in refusals(replace(ANSNET.shape, **change), ANSNET.shape))

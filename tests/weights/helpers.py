@@ -1,0 +1,99 @@
+"""Random checkpoints of any llama shape, and what transformers itself computes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from colbuild.arch import Role, Shape, norm_sites, read_structure, tensors
+from colbuild.weights.checkpoint import Checkpoint
+from colbuild.weights.importance import Importance
+from colbuild.weights.order import order
+
+GQA = {
+    "model_type": "llama",
+    "num_hidden_layers": 4,
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "head_dim": 8,
+    "vocab_size": 70,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+    "attention_bias": True,
+    "mlp_bias": True,
+}
+"""Grouped heads, biases, tied embeddings: everything that can go wrong at once."""
+
+
+def random_checkpoint(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """Weights of a size at which logits differ clearly; norms and biases are random too, so that their order shows."""
+    generator = torch.Generator().manual_seed(seed)
+    structure = read_structure(config)
+    weights = {}
+    for tensor in tensors(structure):
+        noise = torch.randn(tensor.lengths, generator=generator)
+        weights[tensor.name] = (1.0 + 0.3 * noise if tensor.role is Role.NORM else 0.2 * noise).to(dtype)
+    return Checkpoint(dict(config), structure, weights)
+
+
+def random_importance(checkpoint: Checkpoint, seed: int = 0) -> Importance:
+    """Scores in an order of their own."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    shape = checkpoint.structure.shape
+
+    def scores(*lengths: int) -> torch.Tensor:
+        return torch.rand(*lengths, generator=generator) + 0.05
+
+    return Importance(
+        ffn=scores(shape.layers, shape.ffn),
+        heads=scores(shape.layers, shape.heads),
+        hidden=scores(shape.hidden),
+        layers=scores(shape.layers),
+        residual=scores(len(norm_sites(checkpoint.structure)), shape.hidden),
+    )
+
+
+def random_ordered(config: Mapping[str, Any] = GQA, seed: int = 0, dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """A random checkpoint, ordered by random scores."""
+    checkpoint = random_checkpoint(config, seed, dtype)
+    return order(checkpoint, random_importance(checkpoint, seed))
+
+
+def shaped(checkpoint: Checkpoint, **lengths: int) -> Shape:
+    """The checkpoint's shape with some lengths replaced."""
+    return replace(checkpoint.structure.shape, **lengths)
+
+
+def retrained(checkpoint: Checkpoint, seed: int, amount: float = 0.1) -> Checkpoint:
+    """The checkpoint as training would leave it: every weight moved, the lineage kept."""
+    generator = torch.Generator().manual_seed(seed)
+    moved = {
+        name: tensor + amount * torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
+        for name, tensor in checkpoint.tensors.items()
+    }
+    return replace(checkpoint, tensors=moved)
+
+
+def reference_model(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor] | None = None) -> LlamaForCausalLM:
+    """The model built by transformers alone, in float32; loading is strict but for the tied head."""
+    model = LlamaForCausalLM(LlamaConfig(**checkpoint.config)).eval()
+    found = model.load_state_dict(weights or checkpoint.tensors, strict=False)
+    tied = ["lm_head.weight"] if model.config.tie_word_embeddings else []
+    assert found.unexpected_keys == []
+    assert found.missing_keys in ([], tied)
+    return model
+
+
+def logits(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+    """Logits [2, 16, vocabulary] on fixed random tokens, as transformers computes them."""
+    tokens = torch.randint(
+        0, checkpoint.structure.shape.vocab, (2, 16), generator=torch.Generator().manual_seed(99)
+    )
+    with torch.no_grad():
+        return reference_model(checkpoint, weights)(input_ids=tokens).logits
