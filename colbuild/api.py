@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from colbuild.arch import Structure, read_structure
 from colbuild.plan.chain import Chain, resolve_chain
@@ -27,12 +27,17 @@ from colbuild.run.record import recorded
 from colbuild.run.sources import Sources, sources_of
 from colbuild.spec import LoadedFamily, load_family
 from colbuild.spec.schema import schema_text
+from colbuild.spec.sources import HubSource, PyPISource, parse_source
 from colbuild.store import ActionRecord, Store, open_store
+
+if TYPE_CHECKING:
+    from colbuild.export.runtime import Generation
 
 __all__ = [
     "Built",
     "FamilyPlan",
     "Workspace",
+    "answer",
     "build",
     "family_status",
     "load_family",
@@ -169,25 +174,52 @@ def family_status(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
     return _rows(plan, workspace, {step: record for step, record in records.items() if record is not None})
 
 
+def answer(
+    package: Path,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    threads: int | None = None,
+    chat: bool = True,
+) -> Generation:
+    """Opens a package and answers a prompt, token by token; see `colbuild.export.runtime`.
+
+    Raises:
+        BuildError: It is no package, it is damaged, or the prompt does not fit.
+    """
+    from colbuild.export.runtime import generate, open_package
+
+    opened = open_package(package, threads)
+    return generate(opened, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, chat=chat)
+
+
 def _rows(plan: FamilyPlan, workspace: Workspace, records: Mapping[str, ActionRecord]) -> tuple[Row, ...]:
     found = {step: workspace.store.files(record.output) for step, record in records.items()}
     return family_rows(plan.chain, plan.graph, found, workspace.out / plan.loaded.family.name)
 
 
 def _structure(loaded: LoadedFamily, store: Store, sources: Sources, listener: Listener) -> Structure:
-    """The AnsNet's structure, from memory where its content is known, else from its files."""
+    """The AnsNet's structure, from memory where its content is known, else from its files.
+
+    What lies on this machine is read anew each time, which is quick, so that a plan writes nothing.
+    """
     uri = loaded.family.ansnet.source
     digest = sources.digest(uri)
     config: Any = store.remembered("config", digest) if digest else None
     if not isinstance(config, dict):
         from colbuild.ops.source import read_config
 
-        listener(Notice(f"reading the AnsNet's shape from {uri}"))
-        store.prepare()
+        remote = isinstance(parse_source(uri), PyPISource | HubSource)
+        if remote:
+            listener(Notice(f"fetching the AnsNet, whose shape everything else follows from: {uri}"))
+            store.prepare()
         fetched = sources.fetch(uri, listener)
         config = read_config(fetched.path)
         structure = read_structure(config)
-        store.remember("config", fetched.digest, config)
+        if remote:
+            store.remember("config", fetched.digest, config)
         return structure
     return read_structure(config)
 

@@ -31,9 +31,7 @@ def project(tmp_path: Path, tiny_inputs: Path) -> Path:
 
 
 @pytest.fixture
-def colbuild(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Ran]:
+def colbuild(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Runs colbuild in the fresh project."""
     return command(project, monkeypatch, capsys)
 

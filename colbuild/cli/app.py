@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import AbstractContextManager
 from enum import Enum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +30,7 @@ app = typer.Typer(
 )
 
 DEFAULT_SPEC = Path("specs/family.yaml")
+_LOG_WIDTH = 120
 
 Spec = Annotated[Path, typer.Argument(help="The family's file.", show_default=True)]
 StorePath = Annotated[
@@ -143,6 +146,10 @@ def options(
 
 def main() -> None:
     """Runs the command line and exits with one of DESIGN's exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal that knows ASCII only shows "?" for a name's letters instead of an error.
+            stream.reconfigure(errors="replace")
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -161,7 +168,7 @@ def run_command(arguments: list[str]) -> int:
         # The reader of a pipe has had enough, as with `| head`.
         sys.stderr.close()
         return EXIT_FAILED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (what is not a mistake in the arguments is raised again)
         return _usage_error(error)
     return result if isinstance(result, int) else EXIT_DONE
 
@@ -201,7 +208,11 @@ def _print_json(value: object) -> None:
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    console = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # A log has no width; tables are not to be cut at rich's guess of 80.
+        console.width = _LOG_WIDTH
+    return console
 
 
 def _listener(console: Console, *, as_json: bool) -> AbstractContextManager[Listener]:

@@ -60,16 +60,16 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     table.add_column("model", no_wrap=True)
     table.add_column("made from", no_wrap=True)
     table.add_column("params", justify="right", no_wrap=True)
-    table.add_column("layers x ffn", justify="right", no_wrap=True)
+    table.add_column("shape", justify="right", no_wrap=True)
     table.add_column("bits/byte", justify="right", no_wrap=True)
     table.add_column("agrees", justify="right", no_wrap=True)
-    table.add_column("package", overflow="fold")
+    table.add_column("package", no_wrap=True)
     for row in rows:
         table.add_row(
             row.name,
             row.origin or row.kind,
             format_count(row.parameters),
-            f"{row.shape.layers} x {row.shape.ffn}",
+            f"{row.shape.layers}x{row.shape.ffn}",
             _NONE if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}",
             _NONE if row.agreement is None else f"{row.agreement:.0%}",
             "\n".join(f"{format_bytes(package.size)}  {package.profile}" for package in row.packages) or _NONE,
@@ -79,7 +79,11 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     console.print(table)
     console.print()
     if any(row.bits_per_byte is not None for row in rows):
-        console.print("bits/byte: on held-out text, lower is better; agrees: likeliest next token equals the AnsNet's")
+        console.print(
+            "shape: layers x ffn; bits/byte: on held-out text, lower is better; "
+            "agrees: likeliest next token equals the AnsNet's",
+            soft_wrap=True,
+        )
 
 
 def status_to_json(plan: FamilyPlan, rows: Sequence[Row]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-
+"""A model as an ONNX package: graph, quantisation, parity, manifest; and running packages."""

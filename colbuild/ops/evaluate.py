@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from colbuild.errors import BuildError
 from colbuild.ops.models import check_vocabulary, model_of
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
@@ -15,6 +16,8 @@ from colbuild.weights.checkpoint import load_checkpoint, write_json
 
 METRICS = "metrics.json"
 CONTEXT = 512
+_LOST = 700.0
+"""A loss in nats whose perplexity is no float any more; no model that computes at all comes near."""
 
 
 def run(step: StepRun) -> None:
@@ -23,6 +26,9 @@ def run(step: StepRun) -> None:
     Inputs: `model`, `reference` (the AnsNet), `corpus`. Params: `tokens`, `split`. The output is `metrics.json`: `loss` in
     nats per token, `perplexity`, `bits_per_byte` of UTF-8 text, `top1_agreement` with the reference (0 to 1), and what
     they were measured on.
+
+    Raises:
+        BuildError: The corpus was made with another tokenizer, or the model's loss is no number.
     """
     model = model_of(load_checkpoint(step.inputs["model"]), torch.bfloat16)
     # The AnsNet is compared with itself: it agrees, and need not be computed twice.
@@ -41,6 +47,8 @@ def run(step: StepRun) -> None:
         report = {"bits/byte": total.nats / math.log(2) / size} if size else {}
         step.report(Progress(total.tokens, wanted, "tokens", "measuring", report))
     loss = total.nats / total.tokens
+    if not loss < _LOST:
+        raise BuildError(f"the model's loss is {loss}: its weights are damaged, or its training diverged")
     write_json(
         step.output / METRICS,
         {

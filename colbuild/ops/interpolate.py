@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 
 import torch
 
 from colbuild.arch import Shape
+from colbuild.errors import BuildError
 from colbuild.ops.models import build_model, calibration
 from colbuild.ops.step import StepRun
 from colbuild.train.measure import mean_loss
@@ -38,6 +40,8 @@ def run(step: StepRun) -> None:
     axes = Axes(fill=pair.has_fill, depth=pair.has_depth)
     scored = SEARCHES[step.params["method"]](score, axes, step.report)
     best = best_of(scored)
+    if not math.isfinite(best.loss):
+        raise BuildError(f"every mixture of the two anchors has a loss of {best.loss}: the weights of one are damaged")
     found = Checkpoint(base.config, base.structure, mix(pair, best.mix), base.lineage)
     save_checkpoint(found, step.output, step.inputs["larger"])
     write_json(

@@ -33,15 +33,15 @@ def train_checkpoint(
     Raises:
         BuildError: The corpus is too small, a sequence is longer than the model's positions, or training diverges.
     """
-    positions = int(start.config["max_position_embeddings"])
+    dtype = PRECISIONS[recipe.precision]
+    student = model_of(start, dtype)
+    positions = int(student.config.max_position_embeddings)
     if recipe.sequence > positions:
         raise BuildError(
             f"the recipe's sequence has {recipe.sequence} tokens, the model only {positions} positions",
             hint=f"set sequence to at most {positions} in the recipe",
         )
     corpus = open_corpus(step.inputs["corpus"], step.params["split"])
-    dtype = PRECISIONS[recipe.precision]
-    student = model_of(start, dtype)
     check_vocabulary(corpus.vocabulary, student)
 
     def batches(index: int) -> torch.Tensor:

@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from colbuild.arch import Shape, Structure, parameters
-from colbuild.arch.solve import NoShapeError, contains, refusals, solve_between, solve_down
+from colbuild.arch.solve import TOLERANCE, NoShapeError, contains, refusals, solve_between, solve_down
 from colbuild.spec import LoadedFamily, Problem, spec_error
 from colbuild.spec.models import Sized
-from colbuild.units import format_count
+from colbuild.units import format_count, parse_count
 
 MAX_GAP = 2.5
 """The largest ratio between neighbours in the chain before the capacity gap hurts (DESIGN section 7)."""
@@ -103,7 +104,9 @@ def _anchors(loaded: LoadedFamily, top: Member, problems: list[Problem]) -> tupl
                     (*path, "params"),
                     f"anchor '{anchor.name}' ({format_count(anchor.params)}) {rule} "
                     f"{_called(above)} ({format_count(above.parameters)})",
-                    "list the anchors from the largest to the smallest",
+                    "an anchor is smaller than the AnsNet"
+                    if above is top
+                    else "list the anchors from the largest to the smallest",
                     problems,
                 )
                 continue
@@ -111,6 +114,13 @@ def _anchors(loaded: LoadedFamily, top: Member, problems: list[Problem]) -> tupl
                 shape = solve_down(top.structure, above.structure.shape, anchor.params)
             except NoShapeError as error:
                 _report(loaded, (*path, "params"), f"anchor '{anchor.name}': {error}", _HINT_SIZE, problems)
+                continue
+            if shape == above.structure.shape:
+                message = (
+                    f"anchor '{anchor.name}' ({format_count(anchor.params)}) would have the shape of {_called(above)}"
+                )
+                size = format_count(above.parameters)
+                _report(loaded, (*path, "params"), message, f"ask for clearly less than its {size}", problems)
                 continue
         if shape is None:
             continue
@@ -144,7 +154,7 @@ def _place(loaded: LoadedFamily, index: int, nodes: tuple[Member, ...], problems
     for node in nodes:
         if node.structure.shape == shape:
             return Placed(member, node, None)
-    for larger, smaller in zip(nodes, nodes[1:], strict=False):
+    for larger, smaller in pairwise(nodes):
         if contains(larger.structure.shape, shape) and contains(shape, smaller.structure.shape):
             return Placed(member, larger, smaller)
     _report(loaded, (*path, "shape"), *_outside_by_shape(member, nodes), problems)
@@ -165,22 +175,28 @@ def _place_by_size(
         message = f"DesNet '{desnet.name}' ({size}) is larger than the AnsNet ({format_count(nodes[0].parameters)})"
         _report(loaded, (*path, "params"), message, "a family only holds models smaller than its AnsNet", problems)
         return None
+    if nodes[-1].parameters * (1 - TOLERANCE) <= target < nodes[-1].parameters:
+        # A size is met within a tolerance, and one this close leaves no room for another anchor.
+        return Placed(_member(desnet.name, nodes[0], nodes[-1].structure.shape), nodes[-1], None)
     if target < nodes[-1].parameters:
         last = _called(nodes[-1])
         message = f"DesNet '{desnet.name}' ({size}) is outside the chain: smaller than {last}, its last link"
-        hint = f"add an anchor of at most {size}: - {{name: a{target // 1_000_000 or size}, params: {size}}}"
+        # The hint must work when pasted: a rounded size could come out just above the DesNet's.
+        exact = size if parse_count(size) == target else target
+        hint = f"add an anchor of at most {size}: - {{name: a{target // 1_000_000 or size}, params: {exact}}}"
         _report(loaded, (*path, "params"), f"{message} ({format_count(nodes[-1].parameters)})", hint, problems)
         return None
-    larger, smaller = next(
-        (high, low) for high, low in zip(nodes, nodes[1:], strict=False) if low.parameters < target < high.parameters
-    )
+    larger, smaller = next((high, low) for high, low in pairwise(nodes) if low.parameters < target < high.parameters)
     try:
         shape = solve_between(nodes[0].structure, larger.structure.shape, smaller.structure.shape, target)
     except NoShapeError as error:
         message = f"DesNet '{desnet.name}' between {_called(larger)} and {_called(smaller)}: {error}"
         _report(loaded, (*path, "params"), message, _HINT_SIZE, problems)
         return None
-    return Placed(_member(desnet.name, nodes[0], shape), larger, smaller)
+    member = _member(desnet.name, nodes[0], shape)
+    # Rounded to a legal shape, a size close to a neighbour's can be that neighbour.
+    equal = next((node for node in (larger, smaller) if node.structure.shape == shape), None)
+    return Placed(member, equal or larger, None if equal else smaller)
 
 
 def _requested(
@@ -256,7 +272,7 @@ def _warnings(nodes: tuple[Member, ...]) -> tuple[str, ...]:
     return tuple(
         f"{_called(low)} is {high.parameters / low.parameters:.1f} times smaller than {_called(high)}; beyond {MAX_GAP} "
         "a student learns less from its teacher: add an anchor between them"
-        for high, low in zip(nodes, nodes[1:], strict=False)
+        for high, low in pairwise(nodes)
         if high.parameters > MAX_GAP * low.parameters
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from colbuild.plan.graph import BuildGraph
+from colbuild.plan.graph import BuildGraph, sources
 from colbuild.plan.keys import action_key
 from colbuild.plan.step import Step
 from colbuild.spec import Places
@@ -62,7 +62,7 @@ def plan_steps(
         source_digest: URI -> digest of its content, None when that is not known without fetching it.
     """
     planned: dict[str, StepPlan] = {}
-    digests = {uri: source_digest(uri) for step in graph.steps for uri in step.sources.values()}
+    digests = {uri: source_digest(uri) for uri in sources(graph)}
     for step in graph.steps:
         last = store.last(family, step.id)
         inputs = {role: planned[needed].output for role, needed in step.inputs.items()}
@@ -79,8 +79,8 @@ def plan_steps(
             planned[step.id] = StepPlan(step, state, why, key, None, seconds)
             continue
         unknown = [role for role in inputs if role not in known]
-        if last is not None and not _difference(step, last, known):
-            why = _condition(step, unknown, planned)
+        if last is not None and not _difference(step, last, known) and store.lookup(last.key) is not None:
+            why = _condition(step, unknown)
             planned[step.id] = StepPlan(step, State.CONDITIONAL, why, None, None, seconds)
             continue
         state, why = _reason(step, last, known, graph, places)
@@ -99,7 +99,7 @@ def _reason(
     changes = _difference(step, last, known)
     if not changes:
         return State.CHANGED, "its result is no longer in the store"
-    described = [_describe(change, origins, places) for change in changes]
+    described = [_describe(change, step, origins, places) for change in changes]
     more = f" and {len(described) - 2} more" if len(described) > 2 else ""
     return State.CHANGED, "; ".join(described[:2]) + more
 
@@ -120,7 +120,7 @@ def _difference(step: Step, last: ActionRecord, known: Mapping[str, str]) -> lis
     changes += [
         Change(("input", role), last.inputs.get(role), known.get(role))
         for role in sorted(roles | last.inputs.keys())
-        if (role in known and known[role] != last.inputs.get(role)) or role not in roles
+        if (role in known and known[role] != last.inputs.get(role)) or role not in roles or role not in last.inputs
     ]
     if not changes and last.key != action_key(step.op, step.params, last.inputs):
         changes.append(Change(("colbuild",), "another version of this step", "this one"))
@@ -143,9 +143,9 @@ def _walk(path: tuple[str, ...], before: Any, after: Any) -> Sequence[Change]:
     return [] if same else [Change(path, before, after)]
 
 
-def _describe(change: Change, origins: Mapping[str, tuple[str | int, ...]], places: Places) -> str:
+def _describe(change: Change, step: Step, origins: Mapping[str, tuple[str | int, ...]], places: Places) -> str:
     if change.path[0] == "input":
-        return f"its {change.path[1]} changed"
+        return f"{_input_name(step, change.path[1])} changed"
     if change.path[0] == "colbuild":
         return "this version of colbuild builds it differently"
     head, *rest = change.path
@@ -159,9 +159,15 @@ def _show(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _condition(step: Step, unknown: Sequence[str], planned: Mapping[str, StepPlan]) -> str:
-    names = [planned_name(step.inputs[role]) if role in step.inputs else step.sources[role] for role in unknown]
-    return f"only if {' or '.join(dict.fromkeys(names))} changes"
+def _condition(step: Step, unknown: Sequence[str]) -> str:
+    return f"only if {' or '.join(dict.fromkeys(_input_name(step, role) for role in unknown))} changes"
+
+
+def _input_name(step: Step, role: str) -> str:
+    """What plays a role, in a reader's words."""
+    if role in step.inputs:
+        return planned_name(step.inputs[role])
+    return step.sources.get(role, f"its {role}")
 
 
 def planned_name(step_id: str) -> str:

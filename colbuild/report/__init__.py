@@ -1,1 +1,1 @@
-
+"""What a family looks like once it is built."""

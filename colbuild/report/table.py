@@ -29,7 +29,8 @@ class Row:
     Attributes:
         name: The model's name.
         kind: "AnsNet", "anchor" or "DesNet".
-        origin: What it was made from, in a few words; empty for the AnsNet.
+        origin: What it was made from: "a100" distilled it, "a100 <> a76" it lies between, "= a76" it equals; empty for the
+            AnsNet.
         shape: Its shape.
         parameters: Stored parameters.
         bits_per_byte: On held-out text.
@@ -62,8 +63,7 @@ def family_rows(chain: Chain, graph: BuildGraph, results: Mapping[str, Path], ou
     rows = [_row(chain.ansnet, "AnsNet", "", graph, results, out)]
     before = (chain.ansnet, *anchors)
     rows += [
-        _row(member, "anchor", f"distilled from {above.name}", graph, results, out)
-        for above, member in zip(before, anchors, strict=False)
+        _row(member, "anchor", above.name, graph, results, out) for above, member in zip(before, anchors, strict=False)
     ]
     rows += [_row(placed.member, "DesNet", _origin(placed), graph, results, out) for placed in chain.desnets]
     return tuple(rows)
@@ -71,7 +71,7 @@ def family_rows(chain: Chain, graph: BuildGraph, results: Mapping[str, Path], ou
 
 def _origin(placed: Placed) -> str:
     if placed.smaller is None:
-        return f"equals {placed.larger.name}"
+        return f"= {placed.larger.name}"
     return f"{placed.larger.name} <> {placed.smaller.name}"
 
 

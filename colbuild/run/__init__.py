@@ -1,1 +1,1 @@
-
+"""Carrying out a plan: the executor, its events and records, and what lands in `out/`."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from colbuild.errors import ColbuildError
+from colbuild.errors import ColbuildError, SourceUnavailableError
 from colbuild.ops.step import StepRun
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.keys import action_key
@@ -125,7 +125,9 @@ def _run(
 ) -> ActionRecord:
     paths = {role: store.files(digest) for role, digest in inputs.items() if role not in step.sources}
     for role, uri in step.sources.items():
-        paths[role] = sources.fetch(uri, listener).path
+        fetched = sources.fetch(uri, listener)
+        _unchanged(uri, inputs[role], fetched.digest)
+        paths[role] = fetched.path
     started = time.monotonic()
     prepare_process()
 
@@ -136,11 +138,16 @@ def _run(
         output = draft / "files"
         try:
             operation(step.op)(StepRun(paths, step.params, output, report))
+        except BrokenPipeError:
+            raise
         except Exception as error:
             raise explain(error, step.id, output, store.layout.folder("logs")) from error
         finally:
             # Models form reference cycles; without this the next step starts beside the last one's memory.
             gc.collect()
+        for role, uri in step.sources.items():
+            # A file of the user's may be edited while it is read; what came of that must not be found again.
+            _unchanged(uri, inputs[role], sources.fetch(uri, listener).digest)
         tree = store.publish(draft)
     return ActionRecord(
         key=key,
@@ -153,3 +160,9 @@ def _run(
         seconds=round(time.monotonic() - started, 3),
         built_at=round(time.time(), 3),
     )
+
+
+def _unchanged(uri: str, before: str, now: str) -> None:
+    """Raises SourceUnavailableError if a source is no longer what the step's key says."""
+    if before != now:
+        raise SourceUnavailableError(f"{uri} changed while it was being read", hint="build again once it is at rest")

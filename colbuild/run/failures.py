@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from colbuild.errors import BuildError, ColbuildError
-from colbuild.store.files import safe_name, storage_error
+from colbuild.store.files import storage_error
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "bad allocation")
@@ -33,7 +33,7 @@ def explain(error: Exception, step: str, output: Path, logs: Path) -> ColbuildEr
             "there is not enough memory",
             hint="lower batch or sequence in the recipe, or close other programs; what was finished is kept",
         )
-    log = logs / f"{safe_name(step).replace(' ', '-')}.log"
+    log = logs / (re.sub(r"[^A-Za-z0-9._-]+", "-", step) + ".log")
     log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
     return BuildError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from colbuild.ops.source import Fetched, fetch, look
 from colbuild.run.events import Listener, SourceProgress
-from colbuild.spec import LoadedFamily
+from colbuild.spec import LoadedFamily, Problem, spec_error
 from colbuild.store import Store
 
 
@@ -30,8 +30,10 @@ class Sources:
         """The digest of a source's content; None when only fetching it can tell."""
         pinned = self.pins.get(uri)
         found = look(uri, root=self.root, downloads=self.downloads)
-        # A content that is not what the spec demands is refused when it is fetched, not built from.
-        return pinned if pinned is not None else found
+        if found is None:
+            return pinned
+        # A content that is not what the spec demands is nothing to build from: fetching it tells the user so.
+        return found if pinned in (None, found) else None
 
     def fetch(self, uri: str, listener: Listener) -> Fetched:
         """The content of a source, fetched if it is not here.
@@ -49,8 +51,19 @@ class Sources:
 
 
 def sources_of(loaded: LoadedFamily, store: Store) -> Sources:
-    """The sources of a family."""
+    """The sources of a family.
+
+    Raises:
+        SpecError: Two digests are demanded of one source.
+    """
     family = loaded.family
-    asked = (family.ansnet, family.data.train, family.data.eval)
-    pins = {item.source: item.sha256 for item in asked if item.sha256 is not None}
+    pins: dict[str, str] = {}
+    for path, item in (
+        (("ansnet",), family.ansnet),
+        (("data", "train"), family.data.train),
+        (("data", "eval"), family.data.eval),
+    ):
+        if item.sha256 is not None and pins.setdefault(item.source, item.sha256) != item.sha256:
+            message = f"'sha256': {item.source} has another sha256 elsewhere in this file"
+            raise spec_error([Problem(loaded.places.nearest((*path, "sha256")), message, "give it one, everywhere")])
     return Sources(loaded.root, store.downloads, pins)

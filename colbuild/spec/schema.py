@@ -48,7 +48,7 @@ def _schema(model: type[BaseModel], title: str) -> Schema:
     return {"$schema": DIALECT, "title": title, **schema}
 
 
-def _tidied(value: Any) -> Any:  # noqa: ANN401  (JSON)
+def _tidied(value: Any) -> Any:
     """Without titles derived from the keys, which editors would show for a description, and defaults of nothing."""
     if isinstance(value, Mapping):
         # Properties may themselves be called "title" or "default": only a text or null is what is meant here.

@@ -125,6 +125,11 @@ def source_file_name(source: Source) -> str:
     return path.rsplit("/", 1)[-1]
 
 
+def is_plain_path(path: str) -> bool:
+    """Whether a relative path stays below where it begins: no empty part, no "." and no ".."."""
+    return all(part not in ("", ".", "..") for part in path.split("/"))
+
+
 def _advice(scheme: str) -> str:
     if scheme.lower() in ("http", "https", "ftp"):
         return "; download the file and name it by its path"
@@ -157,10 +162,11 @@ def _pypi(rest: str) -> PyPISource:
     form = "pypi://name==version/path/in/archive"
     requirement, _, path = rest.partition("/")
     project, equals, version = requirement.partition("==")
-    if not _PROJECT.match(project):
-        raise ValueError(f"'{project}' is not the name of a distribution; write {form}")
-    if not equals or not _VERSION.match(version):
-        raise ValueError(f"an exact version is needed, such as {project}==1.0; write {form}")
+    name = re.split(r"[<>=~!]", project)[0]
+    if not _PROJECT.match(name):
+        raise ValueError(f"'{name}' is not the name of a distribution; write {form}")
+    if not equals or name != project or not _VERSION.match(version):
+        raise ValueError(f"an exact version is needed, such as {name}==1.0; write {form}")
     return PyPISource(project, version, _member(path, form))
 
 
@@ -195,10 +201,9 @@ def _revision(rest: str, form: str) -> tuple[str, str | None]:
 
 def _member(path: str, form: str) -> str:
     """A file's path inside a package, archive or repository: it can lead nowhere else."""
-    parts = path.split("/")
     if not path:
         raise ValueError(f"a file is needed; write {form}")
-    if any(part in ("", ".", "..") for part in parts):
+    if not is_plain_path(path):
         raise ValueError(f"'{path}' is not a plain path: no empty part, '.' or '..'; write {form}")
     return path
 

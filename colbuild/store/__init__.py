@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
-from colbuild.store.objects import DamagedObjectError, Tree
+from colbuild.store.objects import Tree
 from colbuild.store.outputs import Placement
 from colbuild.store.records import ActionRecord
 from colbuild.store.store import Store, open_store
 
 __all__ = [
     "ActionRecord",
-    "DamagedObjectError",
     "Placement",
     "Store",
     "Tree",

@@ -40,6 +40,9 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn an OSError of the block into a BuildError that names `path` (or the file that the error names)."""
     try:
         yield
+    except BrokenPipeError:
+        # The reader of our output went away; that is no disk's fault.
+        raise
     except OSError as error:
         raise storage_error(error, path) from error
 

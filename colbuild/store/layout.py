@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colbuild.errors import BuildError
-from colbuild.store.files import safe_name
+from colbuild.store.files import safe_name, sync_folder
 
 FORMAT = 1
 _FOLDERS = (
@@ -100,8 +100,13 @@ def create(layout: Layout) -> None:
     root.mkdir(parents=True, exist_ok=True)
     if _version(root) is None:
         draft = root / f"format-{uuid.uuid4().hex}"
-        draft.write_text(f"colbuild store {FORMAT}\n", encoding="ascii")
+        # On the disk before anything else is: a store whose mark is lost or empty is refused.
+        with draft.open("w", encoding="ascii") as file:
+            file.write(f"colbuild store {FORMAT}\n")
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(root / "format")
+        sync_folder(root)
     for name in _FOLDERS:
         (root / name).mkdir(exist_ok=True)
     ignore = root / ".gitignore"
@@ -110,7 +115,11 @@ def create(layout: Layout) -> None:
 
 
 def _belongs(name: str) -> bool:
-    return name in _FOLDERS or name == ".gitignore" or name.startswith("format-")
+    """Whether a folder without a mark may hold this and become a store.
+
+    The mark is made first, so the store's own folders do not count: a `tmp` without it is somebody's, and would be emptied.
+    """
+    return name in (".gitignore", "lost+found") or name.startswith("format-")
 
 
 def _version(root: Path) -> int | None:

@@ -7,15 +7,12 @@ import os
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from colbuild.errors import BuildError
 from colbuild.store.files import read_json, sync_folder, write_json
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest, walk_files
 from colbuild.store.layout import Layout
-
-
-class DamagedObjectError(BuildError):
-    """A published tree is not what it was; it is set aside, and another build makes it again."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def publish(layout: Layout, draft: Path) -> Tree:
         if damage(layout, tree.digest) is None:
             return tree
         quarantine(layout, tree.digest)
-    write_json(layout.folder("tmp"), draft / "tree.json", [asdict(entry) for entry in entries])
+    write_json(layout.folder("tmp"), draft / "tree.json", entries_to_json(entries))
     _seal(draft)
     place.parent.mkdir(exist_ok=True)
     try:
@@ -70,7 +67,7 @@ def publish(layout: Layout, draft: Path) -> Tree:
 
 
 def _seal(draft: Path) -> None:
-    """Make the tree durable and read-only. `draft` itself stays writable, or it could not be moved."""
+    """Make the tree durable and its files read-only. Folders stay writable, so that `rm -rf` clears a store away."""
     for folder, _, names in os.walk(draft, topdown=False):
         for name in names:
             path = Path(folder, name)
@@ -81,16 +78,23 @@ def _seal(draft: Path) -> None:
             finally:
                 os.close(descriptor)
         sync_folder(Path(folder))
-        if Path(folder) != draft:
-            Path(folder).chmod(0o555)
 
 
 def read_tree(layout: Layout, digest: str) -> Tree | None:
     """The tree's list of files; None if it is missing or is not the one that the digest names."""
-    rows = read_json(layout.tree(digest))
+    entries = entries_from_json(read_json(layout.tree(digest)))
+    return Tree(digest, entries) if entries and tree_digest(entries) == digest else None
+
+
+def entries_to_json(entries: tuple[TreeEntry, ...]) -> list[dict[str, Any]]:
+    """A list of files as JSON values."""
+    return [asdict(entry) for entry in entries]
+
+
+def entries_from_json(rows: Any) -> tuple[TreeEntry, ...] | None:
+    """The list of files behind JSON values; None if they are not one."""
     try:
-        entries = tuple(TreeEntry(**row) for row in rows or ())
-        return Tree(digest, entries) if tree_digest(entries) == digest else None
+        return tuple(TreeEntry(**row) for row in rows)
     except TypeError:
         return None
 
@@ -123,13 +127,15 @@ def damage_inside(layout: Layout, digest: str) -> str | None:
     tree = read_tree(layout, digest)
     if found is not None or tree is None:
         return found
-    for entry in tree.entries:
-        try:
-            if hash_file(layout.files(digest) / entry.path) != entry.sha256:
-                return f"the content of {entry.path} has changed"
-        except OSError as error:
-            return f"{entry.path} cannot be read ({error.strerror})"
-    return None
+    return next(filter(None, (_changed(layout.files(digest), entry) for entry in tree.entries)), None)
+
+
+def _changed(root: Path, entry: TreeEntry) -> str | None:
+    try:
+        same = hash_file(root / entry.path) == entry.sha256
+    except OSError as error:
+        return f"{entry.path} cannot be read ({error.strerror})"
+    return None if same else f"the content of {entry.path} has changed"
 
 
 def quarantine(layout: Layout, digest: str) -> Path | None:

@@ -6,7 +6,7 @@ Reading never writes, so that `plan` and `status` work on a store that belongs t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,19 +69,32 @@ class Store:
             layouts.create(self.layout)
             remove_stale(self.layout.folder("tmp"))
 
-    def hold(self, key: str, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
-        """Holds the lock of one key: no other process builds it meanwhile. `on_wait` is called before a wait."""
-        return hold(self.layout.lock(key), on_wait)
+    @contextmanager
+    def hold(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Holds the lock of one key: no other process builds it meanwhile. `on_wait` is called before a wait.
+
+        Raises:
+            BuildError: The lock file cannot be made.
+        """
+        with ExitStack() as stack:
+            with storage_errors(self.root):
+                stack.enter_context(hold(self.layout.lock(key), on_wait))
+            yield
 
     def set_aside_damaged(self, key: str) -> str | None:
-        """Moves a damaged result of a key to the quarantine; returns what is wrong with it, None if nothing is."""
+        """Moves a damaged result of a key to the quarantine; returns what is wrong with it, None if nothing is.
+
+        Raises:
+            BuildError: It cannot be moved.
+        """
         record = record_from_json(read_json(self.layout.action(key)))
         if record is None or not self.layout.object(record.output).exists():
             return None
         found = damage(self.layout, record.output)
         if found is None:
             return None
-        place = quarantine(self.layout, record.output)
+        with storage_errors(self.root):
+            place = quarantine(self.layout, record.output)
         return f"{found}; set aside as {place}" if place else found
 
     @contextmanager
@@ -121,7 +134,7 @@ class Store:
     def place(self, digest: str, target: Path) -> Placement:
         """Makes `target`, outside the store, a copy of a published tree; see `colbuild.store.outputs`."""
         with storage_errors(target):
-            return place_tree(self.layout, digest, target)
+            return place_tree(self.layout, digest, target.absolute())
 
 
 def open_store(root: Path) -> Store:

@@ -1,1 +1,1 @@
-
+"""Training and measuring: losses, the loop, packed text."""

@@ -13,6 +13,7 @@ import sys
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_THRESHOLD = -3
+_M_MMAP_MAX = -4
 
 _KEEP_BYTES = 2**31 - 1  # mallopt takes an int
 _TOP_PAD_BYTES = 256 * 2**20
@@ -32,5 +33,7 @@ def keep_pages() -> bool:
         return False
     mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
     mallopt.restype = ctypes.c_int
-    settings = ((_M_MMAP_THRESHOLD, _KEEP_BYTES), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, _TOP_PAD_BYTES))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    # Older glibc refuses a threshold above 32 MiB; mapping no buffer by itself at all comes to the same.
+    kept = mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) == 1 or mallopt(_M_MMAP_MAX, 0) == 1
+    settings = ((_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, _TOP_PAD_BYTES))
+    return all([kept, *(mallopt(name, value) == 1 for name, value in settings)])

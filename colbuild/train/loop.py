@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report
 from colbuild.spec.models import Recipe
+from colbuild.train.forward import final_hidden, head_weight
 from colbuild.train.losses import LossWeights, TeacherView, chunked_distillation_loss
 from colbuild.train.schedule import learning_rate
 
@@ -55,14 +56,15 @@ def train(
         report: Told after each step.
 
     Raises:
-        BuildError: The loss is no longer a number.
+        BuildError: The loss or its gradient is no longer a number.
     """
     steps = steps_of(recipe)
     weights = LossWeights(recipe.loss.kd_weight, recipe.loss.ce_weight, recipe.loss.temperature)
     computing = [parameter for parameter in student.parameters() if parameter.requires_grad]
     masters = [parameter.detach().float().clone() for parameter in computing]
     optimizer = _optimizer(masters, recipe)
-    student.train()
+    # Also the student: dropout, if its configuration has any, would draw from state that no seed of ours decides.
+    student.eval()
     teacher.eval()
     readings = []
     for step in range(steps):
@@ -71,15 +73,13 @@ def train(
             step, steps, peak=recipe.optimizer.lr, kind=schedule.type, warmup=schedule.warmup, final=schedule.final
         )
         loss, kl, ce = _accumulate(student, teacher, batches(step), weights)
-        if not math.isfinite(loss):
-            raise BuildError(
-                f"the loss is {loss} at step {step + 1} of {steps}",
-                hint="lower optimizer.lr or set precision: fp32 in the recipe",
-            )
+        _check_finite("the loss", loss, step, steps)
         for master, parameter in zip(masters, computing, strict=True):
             master.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
-        torch.nn.utils.clip_grad_norm_(masters, recipe.optimizer.clip)
+        # A loss can be finite and its gradient not; after the last step nothing else would notice.
+        norm = torch.nn.utils.clip_grad_norm_(masters, recipe.optimizer.clip)
+        _check_finite("the gradient's norm", norm.item(), step, steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
@@ -90,8 +90,15 @@ def train(
         done = (step + 1) * recipe.batch * recipe.sequence
         total = steps * recipe.batch * recipe.sequence
         report(Progress(done, total, "tokens", f"step {step + 1}/{steps}", {"loss": loss}))
-    student.eval()
     return readings
+
+
+def _check_finite(what: str, value: float, step: int, steps: int) -> None:
+    if not math.isfinite(value):
+        raise BuildError(
+            f"{what} is {value} at step {step + 1} of {steps}",
+            hint="lower optimizer.lr or set precision: fp32 in the recipe",
+        )
 
 
 def _optimizer(masters: list[torch.Tensor], recipe: Recipe) -> torch.optim.Optimizer:
@@ -114,20 +121,11 @@ def _accumulate(
         share = part.shape[0] / batch.shape[0]
         tokens, targets = part[:, :-1], part[:, 1:].reshape(-1)
         with torch.no_grad():
-            view = TeacherView(final_hidden(teacher, tokens), _head(teacher))
-        loss, kl, ce = chunked_distillation_loss(final_hidden(student, tokens), _head(student), view, targets, weights)
+            view = TeacherView(final_hidden(teacher, tokens), head_weight(teacher))
+        loss, kl, ce = chunked_distillation_loss(
+            final_hidden(student, tokens), head_weight(student), view, targets, weights
+        )
         torch.autograd.backward(loss * share)
         for index, value in enumerate((loss, kl, ce)):
             totals[index] += value.item() * share
     return totals[0], totals[1], totals[2]
-
-
-def final_hidden(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
-    """What a model's head reads: [tokens in all, hidden] for tokens [batch, sequence]."""
-    hidden: torch.Tensor = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-    return hidden.flatten(0, 1)
-
-
-def _head(model: PreTrainedModel) -> torch.Tensor:
-    weight: torch.Tensor = model.get_output_embeddings().weight
-    return weight

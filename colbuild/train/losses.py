@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-CHUNK_TOKENS = 512
+from colbuild.train.forward import CHUNK_TOKENS
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def chunked_distillation_loss(
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """The gradient by the logits has a closed form, so it is made in the forward pass while the chunk is at hand:
+    """The gradient by the logits has a closed form, so it is made in the forward pass while the chunk is at hand.
 
     d/dz = kd T (softmax(z/T) - softmax(t/T)) + ce (softmax(z) - onehot).
     """
@@ -114,8 +114,9 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_head = context.saved_tensors
-        scale = outer[0]
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_head * scale.to(grad_head.dtype), None, None, None
+        # A plain number: as a bf16 tensor, a third of a batch would weigh 0.2% too much.
+        scale = outer[0].item()
+        return grad_hidden * scale, grad_head * scale, None, None, None
 
 
 def _chunk(
@@ -126,7 +127,8 @@ def _chunk(
     log_teacher = functional.log_softmax(teacher / scale, dim=-1)
     log_student = functional.log_softmax(student / scale, dim=-1)
     likely = log_teacher.exp()
-    kl = (likely * (log_teacher - log_student)).sum() * scale**2
+    # In place, here and below: each tensor is a chunk's logits, and these are the memory peak.
+    kl = log_teacher.sub_(log_student).mul_(likely).sum() * scale**2
     gradient = log_student.exp().sub_(likely).mul_(weights.kd * scale)
     plain = log_student if scale == 1.0 else functional.log_softmax(student, dim=-1)
     ce = functional.nll_loss(plain, targets, reduction="sum")

@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from colbuild.train.loop import final_hidden
-from colbuild.train.losses import CHUNK_TOKENS
+from colbuild.train.forward import CHUNK_TOKENS, final_hidden, head_weight
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def score_window(
     count = targets.shape[0]
     with torch.inference_mode():
         hidden = final_hidden(model, tokens)[-count:]
-        head = model.get_output_embeddings().weight
+        head = head_weight(model)
         theirs = None if reference is None else final_hidden(reference, tokens)[-count:]
         parts = (
             _score_chunk(
@@ -58,7 +57,7 @@ def score_window(
                 targets[start : start + CHUNK_TOKENS],
                 None
                 if theirs is None or reference is None
-                else theirs[start : start + CHUNK_TOKENS] @ reference.get_output_embeddings().weight.T,
+                else theirs[start : start + CHUNK_TOKENS] @ head_weight(reference).T,
             )
             for start in range(0, count, CHUNK_TOKENS)
         )

@@ -1,1 +1,1 @@
-
+"""Weights of nested models: checkpoints, importance, ordering, subsets, interpolation."""

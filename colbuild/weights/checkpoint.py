@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from colbuild.arch import Structure, read_structure, tensors
+from colbuild.arch import Structure, norm_sites, read_structure, tensors
 from colbuild.errors import BuildError
 
 WEIGHTS = "model.safetensors"
@@ -78,19 +78,41 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         BuildError: A file is missing or damaged, or the tensors are not the ones that the configuration implies.
     """
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = _read_json(folder / CONFIG)
     structure = read_structure(config)
-    try:
-        weights = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise BuildError(f"{WEIGHTS} cannot be read: {error}") from None
+    weights = _read_tensors(folder / WEIGHTS)
     check_tensors(structure, weights)
-    lineage = None
-    if (folder / LINEAGE).exists():
-        facts = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
-        residual = load_file(folder / RESIDUAL)["residual"]
-        lineage = Lineage(tuple(facts["layers"]), tuple(facts["ranking"]), residual)
+    lineage = _read_lineage(folder, structure) if (folder / LINEAGE).exists() else None
     return Checkpoint(config, structure, weights, lineage)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise BuildError(f"{path} cannot be read: it holds no JSON object")
+    return value
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BuildError(f"{path} cannot be read: {error}") from None
+
+
+def _read_lineage(folder: Path, structure: Structure) -> Lineage:
+    facts, tensors_found = _read_json(folder / LINEAGE), _read_tensors(folder / RESIDUAL)
+    try:
+        lineage = Lineage(tuple(facts["layers"]), tuple(facts["ranking"]), tensors_found["residual"])
+    except (KeyError, TypeError) as error:
+        raise BuildError(f"{folder / LINEAGE} is damaged: {error}") from None
+    sites = len(norm_sites(structure))
+    if len(lineage.layers) != structure.shape.layers or lineage.residual.shape != (sites, structure.shape.hidden):
+        raise BuildError(f"{folder / LINEAGE} is of another model than {CONFIG} beside it")
+    return lineage
 
 
 def check_tensors(structure: Structure, weights: Mapping[str, torch.Tensor]) -> None:
@@ -127,6 +149,6 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, companions: Path) -> N
             shutil.copyfile(companions / name, folder / name)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Writes JSON as every step does: sorted, indented, with a newline at its end."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from colbuild.arch import Role, Shape, Tensor, tensors
+from colbuild.arch.solve import contains
+from colbuild.errors import BuildError
 from colbuild.weights.checkpoint import Checkpoint
 from colbuild.weights.subset import at_layer, subset
 
@@ -40,7 +42,9 @@ SUBSET = Mix(0.0, 0.0, 0.0, 0.0, 0.0)
 """The larger anchor's subset: nothing of the smaller one."""
 
 EXPAND = Mix(1.0, 1.0, 1.0, 1.0, 1.0)
-"""The smaller anchor, expanded by silent parts: its own function."""
+"""The smaller anchor, expanded by silent parts: its own function, unless hidden widths differ.
+
+Residual channels that only the larger anchor has are always its own."""
 
 _GROUP = {
     Role.EMBEDDING: "embedding",
@@ -83,9 +87,13 @@ def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape) -> Neighbo
     """Prepares two anchors for mixing at a shape between them.
 
     Raises:
-        BuildError: The shape is not inside the larger anchor, or one of them was never ordered.
+        BuildError: The shape is not between the anchors, or these were not ordered as one.
     """
     base = subset(larger, shape)
+    if not contains(shape, smaller.structure.shape):
+        raise BuildError(f"{smaller.structure.shape} is not inside {shape}")
+    if larger.ordered.ranking != smaller.ordered.ranking:
+        raise BuildError("the two anchors rank layers in another order: they do not come from one ordered AnsNet")
     position = {layer: index for index, layer in enumerate(smaller.ordered.layers)}
     return Neighbours(base, smaller, tuple(position.get(layer) for layer in base.ordered.layers))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,10 @@ class Axes:
         """The coordinates to search, most influential first."""
         return ("mlp", "attention", *(("depth",) if self.depth else ()), "embedding", *(("fill",) if self.fill else ()))
 
+    def without_absent(self, mix: Mix) -> Mix:
+        """The same weights with the coordinates of absent parts at 0, so that equal mixtures are found equal."""
+        return replace(mix, fill=mix.fill if self.fill else 0.0, depth=mix.depth if self.depth else 0.0)
+
 
 Score = Callable[[Mix], float]
 
@@ -39,7 +44,7 @@ def only(mix: Mix) -> Callable[[Score, Axes, Report], list[Scored]]:
     """A search that looks at one mixture only."""
 
     def search(score: Score, axes: Axes, report: Report) -> list[Scored]:
-        return [Scored(mix, score(mix))]
+        return _score_all([mix], score, report, 1)
 
     return search
 
@@ -55,7 +60,8 @@ def global_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
         if axes.depth and alpha < 1.0:
             candidates.append(Mix(alpha, alpha, alpha, alpha, alpha))
     candidates.append(Mix(1.0, 1.0, 1.0, 0.0, 0.0))
-    return _score_all(candidates, score, report, len(candidates))
+    distinct = list(dict.fromkeys(axes.without_absent(candidate) for candidate in candidates))
+    return _score_all(distinct, score, report, len(distinct))
 
 
 def group_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
@@ -99,7 +105,8 @@ def _score_all(mixes: Sequence[Mix], score: Score, report: Report, total: int, d
 
 
 def _loss(entry: Scored) -> float:
-    return entry.loss
+    """The loss to compare by; one that is no number is worse than every other (`min` would keep it if it came first)."""
+    return math.inf if math.isnan(entry.loss) else entry.loss
 
 
 def _coarse(_: float) -> tuple[float, ...]:

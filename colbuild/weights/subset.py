@@ -40,7 +40,8 @@ def subset(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
         name = tensor.name if tensor.layer is None else at_layer(tensor.name, tensor.layer, kept[tensor.layer])
         part = checkpoint.tensors[name][tuple(slice(0, length) for length in tensor.lengths)]
         if name in site_of:
-            part = part * rescale[site_of[name]].to(part.dtype)
+            # In double, so that a bf16 norm is rounded once.
+            part = (part.double() * rescale[site_of[name]]).to(part.dtype)
             sites.append(site_of[name])
         chosen[tensor.name] = part.contiguous()
     return Checkpoint(
@@ -56,8 +57,10 @@ def subset(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
 
 
 def _norm_rescale(residual: torch.Tensor, hidden: int) -> torch.Tensor:
-    """For each norm site, rms of the kept channels over rms of all of them, [sites]."""
+    """For each norm site, rms of the kept channels over rms of all of them, [sites]; exactly 1 where all are kept."""
     energy = residual.double()
+    if hidden == energy.shape[1]:
+        return torch.ones(len(energy), dtype=energy.dtype)
     return (energy[:, :hidden].mean(dim=1) / energy.mean(dim=1).clamp_min(1e-30)).sqrt()
 
 

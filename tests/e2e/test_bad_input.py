@@ -57,7 +57,7 @@ def test_missing_spec_file(colbuild):
         pytest.param(
             edited("params: 350k", "params: 350kb"),
             EXIT_SPEC_ERROR,
-            ("specs/tiny.yaml:24:28", "350kb", "350k"),
+            ("specs/tiny.yaml:24:29", "350kb", "350k"),
             id="wrong unit",
         ),
         pytest.param(
@@ -180,7 +180,7 @@ def test_full_disk_is_told_and_the_build_goes_on_afterwards(project, monkeypatch
 
 
 def test_disk_without_space_names_itself(project, colbuild, monkeypatch):
-    def no_space(*_: object) -> None:
+    def no_space(*_: object, limited: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(project / "x"))
 
     monkeypatch.setattr("colbuild.ops.corpus.build._write_meta", no_space)
@@ -189,7 +189,7 @@ def test_disk_without_space_names_itself(project, colbuild, monkeypatch):
 
 
 def test_unexpected_error_is_kept_in_a_log_not_on_the_screen(project, colbuild, monkeypatch):
-    def broken(*_: object) -> None:
+    def broken(*_: object, limited: bool) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
     monkeypatch.setattr("colbuild.ops.corpus.build._write_meta", broken)

@@ -86,8 +86,8 @@ def test_run_answers_without_torch(finished_project):
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.strip()
-    assert "tokens/s" in answer.stderr
+    assert len(answer.stdout) > 1
+    assert "new tokens" in answer.stderr
 
 
 def test_second_build_does_nothing_and_says_so(built):

@@ -41,6 +41,7 @@ optimizer: {lr: 1e-4}
 def project(
     root: Path,
     *,
+    ansnet: str = "{source: ./ansnet}",
     anchors: str = ANCHORS,
     desnets: str = DESNETS,
     data: str = "  train: {source: ./corpus.txt}\n",
@@ -51,7 +52,7 @@ def project(
 ) -> Path:
     """Writes a project; returns its family's path."""
     family = (
-        "apiVersion: colbuild/v1\nname: fam\nansnet: {source: ./ansnet}\n"
+        f"apiVersion: colbuild/v1\nname: fam\nansnet: {ansnet}\n"
         f"data:\n{data}chain:\n  recipe: recipes/distill.yaml\n  tokens: 80k\n  anchors:\n{anchors}desnets:\n{desnets}{extra}"
     )
     files = {

@@ -92,8 +92,7 @@ def reference_model(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor] 
 
 def logits(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
     """Logits [2, 16, vocabulary] on fixed random tokens, as transformers computes them."""
-    tokens = torch.randint(
-        0, checkpoint.structure.shape.vocab, (2, 16), generator=torch.Generator().manual_seed(99)
-    )
+    tokens = torch.randint(0, checkpoint.structure.shape.vocab, (2, 16), generator=torch.Generator().manual_seed(99))
     with torch.no_grad():
-        return reference_model(checkpoint, weights)(input_ids=tokens).logits
+        found: torch.Tensor = reference_model(checkpoint, weights)(input_ids=tokens).logits
+    return found

@@ -61,7 +61,9 @@ def test_heads_move_in_whole_groups():
 def test_equal_scores_leave_everything_where_it_is():
     checkpoint = random_checkpoint(GQA)
     flat = random_importance(checkpoint)
-    flat = Importance(*(torch.ones_like(getattr(flat, axis)) for axis in ("ffn", "heads", "hidden", "layers", "residual")))
+    flat = Importance(
+        *(torch.ones_like(getattr(flat, axis)) for axis in ("ffn", "heads", "hidden", "layers", "residual"))
+    )
     ordered = order(checkpoint, flat)
     assert all(torch.equal(ordered.tensors[name], checkpoint.tensors[name]) for name in checkpoint.tensors)
     assert ordered.ordered.ranking == (0, 1, 2, 3)

@@ -26,6 +26,7 @@ No article of a real dump comes near; a hostile page would stop the build for ho
 
 _OPEN_TAG: Final = re.compile(r"<(?!(?:br|hr|li|p|td|th|tr|dt|dd|wbr|img)\b)[A-Za-z][^<>]*(?<!/)>?", re.IGNORECASE)
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[a-z]+)*|simple")
+_DEEP_LIST: Final = re.compile(r"^[:;*#]{40,}", re.MULTILINE)
 _QUOTES: Final = re.compile(r"'{2,5}")
 _TEMPLATE: Final = re.compile(r"\{\{[^{}]*\}\}|\{\{\{|\{\{|\}\}")
 _TAG: Final = re.compile(r"</?[A-Za-z][^<>\n]{0,300}>|<!--|-->")
@@ -49,7 +50,7 @@ def plain_text(wikitext: str, file_names: Set[str]) -> str:
         return ""
     try:
         # Styles are cheaper and safer to remove by hand: an unbalanced '' can hide whole paragraphs from the parser.
-        code = mwparserfromhell.parse(wikitext, skip_style_tags=True)
+        code = mwparserfromhell.parse(_DEEP_LIST.sub("", wikitext), skip_style_tags=True)
     except ParserError:
         return ""
     pieces: list[str] = []

@@ -71,7 +71,7 @@ def read_header(path: Path) -> GGUFHeader:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         try:
             return _read(view)
-        except (struct.error, UnicodeDecodeError, KeyError, IndexError) as error:
+        except (struct.error, KeyError, IndexError, ValueError, TypeError) as error:
             raise BuildError(
                 f"{path.name} is not a whole GGUF file: its header is cut off or damaged",
                 hint="Fetch it again, or compare its size with the original's.",
@@ -84,7 +84,7 @@ class _Cursor:
     def __init__(self, view: mmap.mmap, at: int) -> None:
         self.view, self.at = view, at
 
-    def number(self, code: str) -> Any:  # noqa: ANN401
+    def number(self, code: str) -> Any:
         (value,) = struct.unpack_from(f"<{code}", self.view, self.at)
         self.at += struct.calcsize(f"<{code}")
         return value
@@ -99,7 +99,7 @@ class _Cursor:
             raise IndexError(count)
         self.at += count
 
-    def value(self, kind: int) -> Any:  # noqa: ANN401
+    def value(self, kind: int) -> Any:
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:

@@ -15,7 +15,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source.index_session import shown
 from colbuild.progress import Progress, Report
-from colbuild.spec.sources import HubSource
+from colbuild.spec.sources import HubSource, is_plain_path
 from colbuild.store.locks import remove
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -68,7 +68,11 @@ def _list_files(source: HubSource, revision: str) -> tuple[dict[str, int], str]:
     info = ask(source.repo, revision=revision, timeout=_LOOK_SECONDS, files_metadata=True)
     if info.sha is None:
         raise SourceUnavailableError(f"hf://{source.repo}: the hub does not say which commit '{revision}' is")
-    return {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}, info.sha
+    sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
+    # A name that leads elsewhere cannot come from git; whoever answers with one is not to be believed.
+    if not all(is_plain_path(name) for name in sizes):
+        raise SourceUnavailableError(f"hf://{source.repo}: the hub lists a file outside of its repository")
+    return sizes, info.sha
 
 
 def _useful(source: HubSource, names: Sequence[str]) -> list[str]:

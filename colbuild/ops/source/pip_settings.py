@@ -18,6 +18,7 @@ from colbuild.errors import SourceUnavailableError
 
 _SECTIONS = ("global", "install", "download")
 _ALIASES = {"pypi-url": "index-url", "default-timeout": "timeout"}
+_ETC = Path("/etc/pip.conf")
 _TRUE = frozenset({"1", "y", "yes", "t", "true", "on"})
 
 
@@ -117,7 +118,7 @@ def _files(environ: Mapping[str, str]) -> Iterator[Path]:
     else:
         for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep):
             yield Path(folder, "pip", "pip.conf")
-        yield Path("/etc/pip.conf")
+        yield _ETC
     if not (named and Path(named).exists()):
         yield home / ".pip" / "pip.conf"
         library = home / "Library" / "Application Support" / "pip"

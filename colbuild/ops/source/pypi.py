@@ -159,7 +159,8 @@ def _unavailable(
         message = (
             f"there is no wheel or sdist of {wanted} in {', '.join(offer.place for offer in asked if offer.packages)}"
         )
-        return SourceUnavailableError(message, hint=f"Versions there: {', '.join(versions)}.")
+        unasked = f" Could not be asked: {'; '.join(troubles)}." if troubles else ""
+        return SourceUnavailableError(message, hint=f"Versions there: {', '.join(versions)}.{unasked}")
     if troubles:
         return SourceUnavailableError(
             f"{wanted} cannot be had; {'; '.join(troubles)}",

@@ -15,7 +15,10 @@ FILES = frozenset({"file", "image", "category"})
     ("wikitext", "text"),
     [
         ("'''Bold''' and ''it'' and '''''both'''''.", "Bold and it and both."),
-        ("a [[link]], a [[target|shown]], [[:File:x.png]], [[de:Datei]] [[:de:x]]", "a link, a shown, File:x.png, de:x"),
+        (
+            "a [[link]], a [[target|shown]], [[:File:x.png]], [[de:Datei]] [[:de:x]]",
+            "a link, a shown, File:x.png, de:x",
+        ),
         ("[[File:x.png|thumb|a [[nested]] caption]]text[[Category:Y]]", "text"),
         ("[[image:x.png|thumb]]text", "text"),
         ("see [http://x.org the site] or [http://y.org]!", "see the site or !"),
@@ -52,7 +55,8 @@ def test_broken_markup_leaves_the_text_before_it(broken):
 
 
 @pytest.mark.parametrize(
-    "hostile", ["<b>", "<ref>", "{{", "[[", "{|\n", "[http://x ", "<b>{{a|[[b|", "((", "<!--", ":;*#", "''", "<li>", "\n== x"]
+    "hostile",
+    ["<b>", "<ref>", "{{", "[[", "{|\n", "[http://x ", "<b>{{a|[[b|", "((", "<!--", ":;*#", "''", "<li>", "\n== x"],
 )
 def test_hostile_page_takes_bounded_time(hostile):
     start = time.process_time()

@@ -1,0 +1,192 @@
+"""The manifest: what a package says about itself, so that a device can check it with onnxruntime alone.
+
+Nothing in it differs from one run to the next: no times, no speeds, no paths of the machine that built it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from colbuild.errors import BuildError
+from colbuild.spec.models import Device
+
+MANIFEST: Final = "manifest.json"
+SCHEMA_VERSION: Final = 1
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """A frozen part of a manifest that refuses keys it does not know."""
+
+    # Not strict: JSON has no tuples.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PackagedFile(Part):
+    """One file: its path inside the package with forward slashes, its size in bytes and its digest."""
+
+    path: str
+    size: Natural
+    sha256: Sha256
+
+
+class ModelFacts(Part):
+    """The model that was packaged.
+
+    Attributes:
+        architecture: `model_type` of its config.json.
+        parameters: Stored parameters, tied embeddings counted once.
+        shape: Lengths of its axes: layers, hidden, ffn, heads, kv_heads, head_dim, vocab.
+        tied: Whether embedding and head are one tensor.
+        sha256: Of the model.safetensors that it was made from.
+    """
+
+    architecture: str
+    parameters: Natural
+    shape: dict[str, Natural]
+    tied: bool
+    sha256: Sha256
+
+
+class Graph(Part):
+    """How to call the ONNX graph.
+
+    `past` and `present` name the cache's tensors, float32 [batch, kv_heads, length, head_dim]; `{layer}` runs over
+    `range(layers)`. The first call has a past of length 0; what comes out as `present` goes in as the next `past`.
+
+    Attributes:
+        file: The graph inside the package.
+        opsets: Operator domain -> version; "" is ONNX itself.
+        inputs: Names besides the cache, int64: ids and positions [batch, sequence], mask [batch, past + sequence].
+        outputs: Names besides the cache: logits, float32 [batch, sequence, vocab].
+        past: Name patterns of the cache that goes in.
+        present: Name patterns of the cache that comes out, in the order of `past`.
+        layers: Blocks, each with a key and a value cache.
+        kv_heads: Key/value heads.
+        head_dim: Width of one head.
+    """
+
+    file: str
+    opsets: dict[str, int]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    past: tuple[str, ...]
+    present: tuple[str, ...]
+    layers: Natural
+    kv_heads: Natural
+    head_dim: Natural
+
+    def names(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        """The cache's tensor names, layer by layer."""
+        return tuple(pattern.format(layer=layer) for layer in range(self.layers) for pattern in patterns)
+
+
+class Parity(Part):
+    """How far the package's logits are from those of the PyTorch model in float32, on fixed prompts.
+
+    Attributes:
+        prompts: For each prompt the largest absolute difference of a logit.
+        max_difference: The largest of them.
+        relative_error: Root mean square of the difference by that of the logits, each centred over the vocabulary.
+        mean_kl: Mean KL(PyTorch || package) of the next token's distribution, in nats.
+        top1_agreement: How often both find the same token likeliest, 0 to 1.
+        loss_increase: By how much the package predicts the prompts worse, in nats per token; below 0 if better.
+        tokens: How many positions were compared.
+    """
+
+    prompts: dict[str, float]
+    max_difference: float
+    relative_error: float
+    mean_kl: float
+    top1_agreement: float
+    loss_increase: float
+    tokens: Natural
+
+
+class Sample(Part):
+    """A greedy generation that shows a device whether it computes the same.
+
+    Attributes:
+        prompt: Token ids to start with.
+        tokens: The likeliest tokens that followed, end-of-text tokens included like any other.
+        margin: The smallest lead of a chosen token's logit over the second; where it is tiny, another processor may
+            rightly choose differently.
+    """
+
+    prompt: tuple[Natural, ...]
+    tokens: tuple[Natural, ...]
+    margin: float
+
+
+class Manifest(Part):
+    """All that `manifest.json` holds."""
+
+    schema_version: Literal[1]
+    colbuild: str
+    model: ModelFacts
+    profile: Device
+    graph: Graph
+    files: tuple[PackagedFile, ...]
+    versions: dict[str, str]
+    parity: Parity
+    sample: Sample
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads a package's manifest.
+
+    Raises:
+        BuildError: The folder is no package, or one that this version cannot read.
+    """
+    path = folder / MANIFEST
+    hint = "give the folder of a package, such as out/smol-edge/phone/phone-int8"
+    if not folder.is_dir():
+        raise BuildError(f"{folder} is not a folder", hint=hint)
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BuildError(f"{folder} is not a package: it has no {MANIFEST}", hint=hint) from None
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{path} cannot be read: {error}", hint=hint) from None
+    version = written.get("schema_version") if isinstance(written, dict) else None
+    if version is None:
+        raise BuildError(f"{folder} is not a package: its {MANIFEST} was not written by colbuild", hint=hint)
+    if version != SCHEMA_VERSION:
+        raise BuildError(
+            f"{path} has schema version {version}; this colbuild reads version {SCHEMA_VERSION}",
+            hint="run it with the colbuild that built it, or build it again",
+        )
+    try:
+        return Manifest.model_validate(written)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BuildError(f"{path} is damaged at '{place}': {first['msg']}", hint="build the package again") from None
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compares the files that a manifest lists with those on disk, by presence and size.
+
+    Raises:
+        BuildError: A file is missing, has another size, or lies outside the package.
+    """
+    for file in manifest.files:
+        inside = PurePosixPath(file.path)
+        if inside.is_absolute() or ".." in inside.parts or "\\" in file.path:
+            raise BuildError(f"{folder / MANIFEST} names '{file.path}', which lies outside the package")
+        path = folder / inside
+        if not path.is_file():
+            raise BuildError(f"the package {folder} lacks {file.path}", hint="build or copy the package again")
+        if (size := path.stat().st_size) != file.size:
+            raise BuildError(
+                f"{path} is not the package's own file: it has {size:,} bytes, the manifest says {file.size:,}",
+                hint="build or copy the package again",
+            )
+    if manifest.graph.file not in {file.path for file in manifest.files}:
+        raise BuildError(f"{folder / MANIFEST} does not list its own graph, {manifest.graph.file}")

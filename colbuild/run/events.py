@@ -1,0 +1,131 @@
+"""What happens during a build, as values: one stream feeds the terminal, the JSON lines and the record of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from colbuild.progress import Progress
+
+VERSION: Final = 1
+"""The version of the JSON form."""
+
+
+@dataclass(frozen=True)
+class BuildStarted:
+    """A build begins: its family, all its steps in order, and how many are not in the store."""
+
+    family: str
+    steps: tuple[str, ...]
+    to_run: int
+
+
+@dataclass(frozen=True)
+class StepStarted:
+    """A step begins to run; `index` counts from 0 among the `total` steps of the family."""
+
+    step: str
+    index: int
+    total: int
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """A running step got further."""
+
+    step: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class StepCached:
+    """A step need not run, and why."""
+
+    step: str
+    why: str
+
+
+@dataclass(frozen=True)
+class StepFinished:
+    """A step ran and its result is in the store: how long it took, and the bytes of the result."""
+
+    step: str
+    seconds: float
+    size: int
+
+
+@dataclass(frozen=True)
+class StepFailed:
+    """A step failed, and why."""
+
+    step: str
+    message: str
+
+
+@dataclass(frozen=True)
+class SourceProgress:
+    """A source is being fetched."""
+
+    uri: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A package lies in its folder now; `size` in bytes."""
+
+    model: str
+    profile: str
+    folder: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something worth saying that is neither progress nor an error."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class BuildFinished:
+    """A build is done: how many steps ran, how many were in the store, and how long it took."""
+
+    ran: int
+    cached: int
+    seconds: float
+
+
+Event = (
+    BuildStarted
+    | StepStarted
+    | StepProgress
+    | StepCached
+    | StepFinished
+    | StepFailed
+    | SourceProgress
+    | Packaged
+    | Notice
+    | BuildFinished
+)
+
+Listener = Callable[[Event], None]
+
+_NAMES: Final = {
+    BuildStarted: "build_started",
+    StepStarted: "step_started",
+    StepProgress: "step_progress",
+    StepCached: "step_cached",
+    StepFinished: "step_finished",
+    StepFailed: "step_failed",
+    SourceProgress: "source_progress",
+    Packaged: "packaged",
+    Notice: "notice",
+    BuildFinished: "build_finished",
+}
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """An event as JSON values: its name under "event", the form's version under "v", then its fields."""
+    return {"event": _NAMES[type(event)], "v": VERSION, **asdict(event)}

@@ -1,0 +1,22 @@
+"""What training and measuring share: a model's final hidden states and its head, so that logits are made in chunks."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+CHUNK_TOKENS = 256
+"""Tokens whose logits [tokens, vocabulary] exist at once. For 49k tokens of vocabulary 512 need 0.7 GiB more and are no
+faster; 128 are 7% slower."""
+
+
+def final_hidden(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """What a model's head reads: [tokens in all, hidden] for tokens [batch, sequence]."""
+    hidden: torch.Tensor = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    return hidden.flatten(0, 1)
+
+
+def head_weight(model: PreTrainedModel) -> torch.Tensor:
+    """A model's head [vocabulary, hidden]; the embedding itself where they are tied."""
+    weight: torch.Tensor = model.get_output_embeddings().weight
+    return weight

@@ -1,0 +1,58 @@
+"""What the tests of packages share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from colbuild.errors import BuildError
+from colbuild.ops.export import run
+from colbuild.ops.step import StepRun
+from colbuild.progress import Progress
+
+VERSIONS = {"torch": "1", "onnx": "2", "onnxruntime": "3"}
+CONTEXT = 256
+
+
+def export(model: Path, output: Path, *, report: list[Progress] | None = None, **profile: Any) -> Path:
+    """Runs the step as a plan would; returns the package's folder."""
+    output.mkdir(parents=True)
+    resolved = {"format": "onnx", "precision": "fp32", "block": 32, "context": CONTEXT, "limits": {"max_package": None}}
+    params = {"profile": resolved | profile, "versions": VERSIONS}
+    run(StepRun({"model": model}, params, output, (report if report is not None else []).append))
+    return output
+
+
+def failure(model: Path, output: Path, **profile: Any) -> BuildError:
+    """The error that the export must end with."""
+    try:
+        export(model, output, **profile)
+    except BuildError as error:
+        return error
+    raise AssertionError("the export did not fail")
+
+
+def manifest(package: Path) -> dict[str, Any]:
+    return json.loads((package / "manifest.json").read_text(encoding="utf-8"))
+
+
+def graph_of(package: Path) -> onnx.GraphProto:
+    return onnx.load(package / manifest(package)["graph"]["file"]).graph
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def save_llama(folder: Path, config: dict[str, Any]) -> Path:
+    """A random llama without a tokenizer; its logits differ enough to be compared, its biases are not 0."""
+    model = LlamaForCausalLM(LlamaConfig(**config, max_position_embeddings=512, initializer_range=0.08))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_(std=0.1)
+    model.save_pretrained(folder)
+    return folder

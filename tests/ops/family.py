@@ -1,0 +1,121 @@
+"""A tiny family, made once for a test run: AnsNet, corpus, ordered AnsNet, two anchors."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from colbuild.ops import corpus, distill, evaluate, interpolate, order, recover
+from colbuild.ops.step import StepRun
+from colbuild.progress import Progress, Report, silent
+from colbuild.spec.models import Recipe
+from colbuild.store.hashing import TreeEntry, scan_tree
+from colbuild.weights.checkpoint import load_checkpoint
+from tests.helpers.tiny import make_tiny_corpus, make_tiny_model
+
+Step = tuple[dict[str, Path], dict[str, Any]]
+"""A step's inputs and params."""
+
+RUNS: Mapping[str, Callable[[StepRun], None]] = {
+    "order": order.run,
+    "distill": distill.run,
+    "interpolate": interpolate.run,
+    "recover": recover.run,
+    "evaluate": evaluate.run,
+}
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="colbuild-family-")
+
+
+def room() -> Path:
+    """A folder for this test run, gone at its end."""
+    return Path(_temporary().name)
+
+
+def carry_out(op: str, inputs: Mapping[str, Path], params: Mapping[str, Any], report: Report = silent) -> Path:
+    """Runs a step into a fresh folder, as the executor does; its parameters pass through JSON, as in the store."""
+    output = Path(tempfile.mkdtemp(prefix=f"{op}-", dir=room()))
+    RUNS[op](StepRun(inputs, json.loads(json.dumps(params)), output, report))
+    return output
+
+
+def twice(op: str, inputs: Mapping[str, Path], params: Mapping[str, Any]) -> tuple[tuple[TreeEntry, ...], ...]:
+    """The trees that two runs of the same step leave."""
+    return scan_tree(carry_out(op, inputs, params)), scan_tree(carry_out(op, inputs, params))
+
+
+def progress_of(op: str, inputs: Mapping[str, Path], params: Mapping[str, Any]) -> list[Progress]:
+    """What a step tells while it runs."""
+    told: list[Progress] = []
+    carry_out(op, inputs, params, told.append)
+    return told
+
+
+@functools.cache
+def ansnet() -> Path:
+    """A random llama in float32, not ordered."""
+    return make_tiny_model(room() / "ansnet", layers=4, hidden=48, ffn=96, heads=6, kv_heads=3)
+
+
+@functools.cache
+def packed() -> Path:
+    """The tiny corpus, packed with the AnsNet's tokenizer, a tenth held out."""
+    raw, output = make_tiny_corpus(room() / "corpus.txt"), room() / "corpus"
+    output.mkdir()
+    params = {"format": "text", "text": "text", "limit": None, "heldout": 0.1}
+    corpus.run(StepRun({"raw": raw, "tokenizer": ansnet()}, params, output))
+    return output
+
+
+@functools.cache
+def ordered() -> Path:
+    """The AnsNet, ordered."""
+    return carry_out("order", {"model": ansnet(), "corpus": packed()}, {"tokens": 1024, "split": "train"})
+
+
+def shape_of(folder: Path, **lengths: int) -> dict[str, int]:
+    """A model's shape as a step's parameter, with some lengths replaced."""
+    return asdict(replace(load_checkpoint(folder).structure.shape, **lengths))
+
+
+def recipe_of(**changes: Any) -> dict[str, Any]:
+    """A recipe as a step's parameter: four short steps in float32."""
+    settings = {"tokens": 512, "sequence": 32, "batch": 4, "precision": "fp32", "seed": 3} | changes
+    return Recipe.model_validate(settings, strict=False).model_dump(mode="json")
+
+
+def distilled(teacher: Path, recipe: Mapping[str, Any] | None = None, **lengths: int) -> Step:
+    """(inputs, params) of a distillation."""
+    params = {"shape": shape_of(teacher, **lengths), "recipe": recipe or recipe_of(), "split": "train"}
+    return {"teacher": teacher, "corpus": packed()}, params
+
+
+@functools.cache
+def larger() -> Path:
+    """The first anchor."""
+    return carry_out("distill", *distilled(ordered(), layers=3, ffn=72))
+
+
+@functools.cache
+def smaller() -> Path:
+    """The second anchor."""
+    return carry_out("distill", *distilled(larger(), layers=2, ffn=48))
+
+
+def between(method: str = "group_alpha", tokens: int = 512, **lengths: int) -> Step:
+    """(inputs, params) of an interpolation between the two anchors."""
+    params = {
+        "shape": shape_of(larger(), **({"layers": 3, "ffn": 64} | lengths)),
+        "method": method,
+        "tokens": tokens,
+        "split": "train",
+    }
+    return {"larger": larger(), "smaller": smaller(), "corpus": packed()}, params

@@ -1,0 +1,97 @@
+"""No operation changes its meaning unseen: a result in somebody's store must not be taken for what it no longer is."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from colbuild.plan.operations import EPOCHS
+from colbuild.run.operations import MODULES
+from tests.ops.epochs import ROOT, Entry, _imports, _written, committed, current, normal, problems, sources
+
+ADVICE = """
+An operation's code is not what it was. For each of these: where the same inputs now give other outputs, raise its epoch
+in colbuild/plan/operations.py. Then, and where the meaning is the same, run: python -m tests.ops.epochs --accept
+"""
+
+
+def test_no_operation_changed_without_its_author_saying_so():
+    found = problems(current(), committed())
+    assert not found, ADVICE + "\n".join(found)
+
+
+def test_every_operation_has_an_epoch_and_a_module():
+    assert EPOCHS.keys() == MODULES.keys()
+    assert all(epoch >= 1 for epoch in EPOCHS.values())
+
+
+@pytest.mark.parametrize(
+    ("op", "has", "lacks"),
+    [
+        (
+            "distill",
+            ("ops/training.py", "train/losses.py", "weights/subset.py", "train/packing.py"),
+            ("weights/search.py",),
+        ),
+        ("interpolate", ("weights/search.py", "train/measure.py"), ("ops/training.py", "weights/importance.py")),
+        ("evaluate", ("train/measure.py", "ops/models.py"), ("weights/subset.py", "train/loop.py", "train/losses.py")),
+        ("order", ("weights/importance.py", "weights/select.py"), ("train/losses.py",)),
+        ("corpus", ("ops/corpus/mediawiki.py", "train/packing.py", "ops/__init__.py"), ("weights/checkpoint.py",)),
+    ],
+)
+def test_sources_are_what_an_operation_imports_above_the_line(op, has, lacks):
+    found = {path.relative_to(ROOT / "colbuild").as_posix() for path in sources(op)}
+    assert set(has) <= found
+    assert not set(lacks) & found
+    assert {name.split("/")[0] for name in found} <= {"ops", "export", "train", "weights"}
+
+
+def test_imports_inside_functions_and_of_submodules_count(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text("import a.b\nfrom c import d\ndef run():\n    from e.f import g\n")
+    assert {"a.b", "c.d", "e.f", "e.f.g"} <= set(_imports(path))
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        'def f(x):\n    """Says more."""\n    return x + 1\n',
+        "# A comment.\ndef f(x):\n    return (x\n            + 1)  # here too\n",
+        '"""A module."""\n\ndef f(x): return x+1\n',
+    ],
+)
+def test_comments_docstrings_and_format_do_not_count(same):
+    assert normal(same) == normal("def f(x):\n    return x + 1\n")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "def f(x):\n    return x + 2\n",
+        "def f(x):\n    return x - 1\n",
+        "def f(x, y=None):\n    return x + 1\n",
+        "def f(x):\n    return x + 1.0\n",
+        "def g(x):\n    return x + 1\n",
+        "@cache\ndef f(x):\n    return x + 1\n",
+    ],
+)
+def test_code_counts(other):
+    assert normal(other) != normal("def f(x):\n    return x + 1\n")
+
+
+def test_none_and_nothing_are_told_apart():
+    assert normal("def f(): return None") != normal("def f(): return")
+    assert _written(ast.parse("f(None)")) != _written(ast.parse("f()"))
+
+
+def test_table_says_what_is_to_be_decided():
+    before = {"order": Entry(2, "a"), "gone": Entry(1, "z")}
+    assert problems({"order": Entry(2, "a"), "gone": Entry(1, "z")}, before) == []
+    assert "no longer" in problems({"order": Entry(2, "a")}, before)[0]
+    del before["gone"]
+    assert "its epoch did not" in problems({"order": Entry(2, "b")}, before)[0]
+    assert "rose from 2 to 3" in problems({"order": Entry(3, "b")}, before)[0]
+    assert "rose from 2 to 3" in problems({"order": Entry(3, "a")}, before)[0]
+    assert "only rises" in problems({"order": Entry(1, "a")}, before)[0]
+    assert "not in the table" in problems({"order": Entry(2, "a"), "new": Entry(1, "n")}, before)[0]

@@ -1,0 +1,95 @@
+"""A folder becomes a store only if nothing in it is somebody else's, and a store is read only by who can read it."""
+
+from __future__ import annotations
+
+import pytest
+
+from colbuild.errors import BuildError
+from colbuild.store import open_store
+
+
+def refused(root):
+    with pytest.raises(BuildError) as caught:
+        open_store(root)
+    assert caught.value.hint is None or "--store" in caught.value.hint
+    return caught.value.message
+
+
+def content(root):
+    return {path.relative_to(root).as_posix() for path in root.rglob("*")}
+
+
+def test_opening_writes_nothing(tmp_path):
+    store = open_store(tmp_path / "new/store")
+    assert store.lookup("k" * 64) is None
+    assert store.last("fam", "distill a76") is None
+    assert store.remembered("config", "d" * 64) is None
+    assert content(tmp_path) == set()
+
+
+def test_preparing_twice_changes_nothing(tmp_path):
+    store = open_store(tmp_path / "store")
+    store.prepare()
+    before = content(tmp_path)
+    assert (store.root / "format").read_text() == "colbuild store 1\n"
+    assert (store.root / ".gitignore").read_text() == "*\n"
+    assert {"store/objects", "store/actions", "store/tmp", "store/quarantine", "store/downloads"} <= before
+    store.prepare()
+    assert content(tmp_path) == before
+    assert open_store(tmp_path / "store") == store
+
+
+@pytest.mark.parametrize("names", [[], [".gitignore"], ["lost+found"], ["format-0123456789abcdef"]])
+def test_folder_without_anything_of_value_may_become_a_store(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    open_store(tmp_path).prepare()
+    assert (tmp_path / "format").exists()
+
+
+def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
+    for name in ("d.txt", "b.txt", "c.txt", "a.txt"):
+        (tmp_path / name).write_text("mine")
+    assert refused(tmp_path) == f"{tmp_path} cannot be the store: it holds other things (a.txt, b.txt, c.txt)"
+    assert content(tmp_path) == {"a.txt", "b.txt", "c.txt", "d.txt"}
+
+
+@pytest.mark.parametrize("name", ["tmp", "logs", "downloads", "objects"])
+def test_folder_that_only_looks_like_a_store_is_refused(tmp_path, name):
+    """Preparing a store empties its `tmp`: somebody's own must not be taken for it."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    assert "it holds other things" in refused(tmp_path)
+    assert (tmp_path / name / "thesis.txt").exists()
+
+
+def test_file_is_refused(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    assert refused(path) == f"{path} cannot be the store: it is a file"
+
+
+def test_store_of_a_newer_version_is_refused(tmp_path):
+    (tmp_path / "format").write_text("colbuild store 2\n")
+    assert refused(tmp_path) == (
+        f"the store {tmp_path} was written by a newer colbuild (format 2; this one reads up to 1)"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "something else\n", "colbuild store\n", "colbuild store one\n", "colbuild store 1 2\n"]
+)
+def test_mark_that_is_not_ours_is_refused(tmp_path, text):
+    (tmp_path / "format").write_text(text)
+    assert (
+        refused(tmp_path)
+        == f"{tmp_path / 'format'} is not what colbuild wrote, so {tmp_path} cannot be used as the store"
+    )
+
+
+def test_relative_path_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = open_store(tmp_path.relative_to(tmp_path) / "store")
+    monkeypatch.chdir("/")
+    store.prepare()
+    assert (tmp_path / "store/format").exists()

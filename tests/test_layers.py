@@ -1,0 +1,132 @@
+"""A dependency points down only, and planning needs nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from importlinter.api import read_configuration
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+from tests.helpers.project import ROOT
+
+HEAVY = {
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "datasets",
+    "gguf",
+    "huggingface_hub",
+    "mwparserfromhell",
+    "pypi_simple",
+    "pandas",
+    "pyarrow",
+}
+"""What a plan must not pay for."""
+
+SEEN = "\nimport json, sys; print('\\n' + json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+
+
+def imported(script, *arguments, cwd=ROOT):
+    """What a fresh process prints, and the top-level modules it has imported when the script is done."""
+    run = subprocess.run(
+        [sys.executable, "-c", script + SEEN, *map(str, arguments)],
+        cwd=cwd,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    *printed, modules = run.stdout.splitlines()
+    return "\n".join(printed), set(json.loads(modules))
+
+
+def heavy(modules):
+    return sorted(modules & HEAVY)
+
+
+# -- contracts --------------------------------------------------------------------------------------------------------
+
+
+def test_contracts_hold(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    status = lint_imports(no_cache=True, no_logo=True)
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_every_part_of_the_package_has_its_layer():
+    """A new part that no layer names would be free to import anything."""
+    contracts = read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
+    [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    named = {name.strip() for layer in layers for name in layer.split(":")}
+    parts = {
+        f"colbuild.{path.stem}" for path in (ROOT / "colbuild").iterdir() if not path.name.startswith(("__", "py."))
+    }
+    assert parts == named
+
+
+@pytest.mark.parametrize("part", ["cli", "plan", "store", "arch", "spec"])
+def test_nothing_heavy_is_imported_below_the_line_or_by_the_command_line(part):
+    """Indirectly neither, which the contract cannot see."""
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "colbuild" / part).rglob("*.py")
+    )
+    _, seen = imported("import " + ", ".join(modules))
+    assert "colbuild" in seen
+    assert heavy(seen) == []
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+COMMAND = (
+    "import sys; from colbuild.cli.app import run_command; code = run_command(sys.argv[1:]); assert code == 0, code"
+)
+
+
+def test_starting_imports_hardly_anything():
+    _, seen = imported("import colbuild.cli")
+    assert heavy(seen) == []
+    assert not seen & {"numpy", "networkx", "pydantic"}
+
+
+def test_planning_a_fresh_family_imports_nothing_heavy(project):
+    script = (
+        "import sys; from pathlib import Path; import colbuild.cli; from colbuild import api\n"
+        "loaded = api.load_family(Path(sys.argv[1]))\n"
+        "plan = api.make_plan(loaded, api.open_workspace(loaded))\n"
+        "print(len(plan.steps), len(plan.pending), plan.chain.ansnet.parameters)"
+    )
+    printed, seen = imported(script, project / "specs/tiny.yaml")
+    steps, pending, size = map(int, printed.split())
+    assert steps == pending > 10
+    assert size > 100_000
+    assert heavy(seen) == []
+
+
+@pytest.mark.parametrize("arguments", [("plan",), ("plan", "--json"), ("status",), ("status", "--json")], ids=" ".join)
+def test_looking_at_a_fresh_family_imports_nothing_heavy(project, arguments):
+    command, *options = arguments
+    printed, seen = imported(COMMAND, command, "specs/tiny.yaml", *options, cwd=project)
+    assert "tiny" in printed
+    assert heavy(seen) == []
+
+
+@pytest.mark.parametrize("kind", ["family", "recipe", "profile"])
+def test_schemas_import_nothing_heavy(kind):
+    printed, seen = imported(COMMAND, "schema", kind)
+    assert json.loads(printed)["type"] == "object"
+    assert heavy(seen) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["plan", "status", "build"])
+def test_finished_family_needs_nothing_heavy(finished_project, command):
+    folder, _ = finished_project
+    _, seen = imported(COMMAND, command, "specs/tiny.yaml", cwd=folder)
+    assert heavy(seen) == []

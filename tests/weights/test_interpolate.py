@@ -1,0 +1,117 @@
+"""Mixing two nested anchors: its corners are functions that we know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from colbuild.errors import BuildError
+from colbuild.weights.interpolate import EXPAND, SUBSET, Mix, mix, neighbours
+from colbuild.weights.subset import subset
+from tests.weights.helpers import GQA, logits, random_ordered, retrained, shaped
+
+LARGER = random_ordered()
+HALF = Mix(0.5, 0.5, 0.5, 0.0, 0.0)
+
+
+def anchors(**lengths):
+    """The larger anchor and a smaller one, trained away from it."""
+    return LARGER, retrained(subset(LARGER, shaped(LARGER, **lengths)), seed=7)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [{"ffn": 16}, {"heads": 4, "kv_heads": 2}, {"heads": 2, "kv_heads": 1, "ffn": 24}, {"layers": 2}, {"layers": 1}],
+    ids=str,
+)
+def test_expand_computes_the_smaller_anchor(lengths):
+    larger, smaller = anchors(**lengths)
+    for shape in (shaped(LARGER), shaped(smaller)):
+        pair = neighbours(larger, smaller, shape)
+        torch.testing.assert_close(logits(pair.base, mix(pair, EXPAND)), logits(smaller), atol=1e-4, rtol=1e-4)
+
+
+def test_expand_computes_the_smaller_anchor_at_an_untied_head():
+    larger = random_ordered(GQA | {"tie_word_embeddings": False}, seed=3)
+    smaller = retrained(subset(larger, shaped(larger, layers=3, ffn=16)), seed=8)
+    pair = neighbours(larger, smaller, shaped(larger))
+    torch.testing.assert_close(logits(pair.base, mix(pair, EXPAND)), logits(smaller), atol=1e-4, rtol=1e-4)
+
+
+def test_subset_corner_is_the_larger_anchors_subset():
+    larger, smaller = anchors(layers=2, hidden=24, ffn=16)
+    shape = shaped(LARGER, layers=3, hidden=36, ffn=24)
+    mixed = mix(neighbours(larger, smaller, shape), SUBSET)
+    expected = subset(larger, shape).tensors
+    assert mixed.keys() == expected.keys()
+    assert all(torch.equal(mixed[name], expected[name]) for name in expected)
+
+
+def test_shared_parts_are_mixed_and_the_rest_is_the_donors():
+    larger, smaller = anchors(ffn=16)
+    pair = neighbours(larger, smaller, shaped(LARGER, ffn=24))
+    name = "model.layers.1.mlp.down_proj.weight"
+    mixed = mix(pair, HALF)[name]
+    shared = (pair.base.tensors[name][:, :16] + smaller.tensors[name]) / 2
+    torch.testing.assert_close(mixed[:, :16], shared)
+    assert torch.equal(mixed[:, 16:], pair.base.tensors[name][:, 16:])
+    quieter = mix(pair, replace(HALF, fill=0.25))[name]
+    torch.testing.assert_close(quieter[:, 16:], 0.75 * pair.base.tensors[name][:, 16:])
+
+
+def test_layers_are_paired_by_where_they_come_from():
+    larger, smaller = anchors(layers=2)
+    pair = neighbours(larger, smaller, shaped(LARGER, layers=3))
+    for layer, partner in zip(pair.base.ordered.layers, pair.partner, strict=True):
+        if partner is None:
+            assert layer not in smaller.ordered.layers
+        else:
+            assert smaller.ordered.layers[partner] == layer
+    assert pair.partner.count(None) == 1
+    assert pair.has_depth
+    assert not pair.has_fill
+
+
+def test_only_coordinates_of_existing_parts_matter():
+    larger, smaller = anchors(ffn=16)
+    pair = neighbours(larger, smaller, shaped(LARGER))
+    assert pair.has_fill
+    assert not pair.has_depth
+    one, other = mix(pair, replace(HALF, depth=0.0)), mix(pair, replace(HALF, depth=1.0))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("how", [SUBSET, EXPAND, HALF, Mix(0.25, 0.5, 0.75, 0.5, 0.5)])
+def test_mixing_leaves_its_inputs_as_they_are(how):
+    larger, smaller = anchors(layers=3, hidden=36, ffn=16)
+    pair = neighbours(larger, smaller, shaped(LARGER, hidden=42))
+    before = [{name: t.clone() for name, t in each.tensors.items()} for each in (larger, smaller, pair.base)]
+    mixed = mix(pair, how)
+    for tensor in mixed.values():
+        tensor.sum()  # read only: a mixture may share memory with its base
+    for each, copies in zip((larger, smaller, pair.base), before, strict=True):
+        assert all(torch.equal(each.tensors[name], copies[name]) for name in copies)
+
+
+def test_bf16_anchors_stay_bf16():
+    larger = random_ordered(dtype=torch.bfloat16)
+    smaller = retrained(subset(larger, shaped(larger, ffn=16)), seed=2)
+    mixed = mix(neighbours(larger, smaller, shaped(larger)), HALF)
+    assert {tensor.dtype for tensor in mixed.values()} == {torch.bfloat16}
+
+
+def test_shape_outside_the_interval_is_an_error():
+    larger, smaller = anchors(ffn=24)
+    with pytest.raises(BuildError, match="not inside"):
+        neighbours(larger, smaller, shaped(LARGER, ffn=LARGER.structure.shape.ffn + 8))
+    with pytest.raises(BuildError, match="not inside"):
+        neighbours(larger, smaller, shaped(LARGER, ffn=16))
+
+
+def test_anchors_of_different_orders_cannot_be_mixed():
+    stranger = random_ordered(seed=5)
+    assert stranger.ordered.ranking != LARGER.ordered.ranking
+    with pytest.raises(BuildError, match="order"):
+        neighbours(LARGER, subset(stranger, shaped(stranger, layers=2)), shaped(LARGER, layers=3))

@@ -1,0 +1,88 @@
+"""The search for a mixture, on losses that cost nothing to compute."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import astuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colbuild.progress import Progress, silent
+from colbuild.weights.interpolate import EXPAND, SUBSET
+from colbuild.weights.search import SEARCHES, Axes, Scored, best_of, global_alpha, group_alpha
+
+AXES = st.builds(Axes, fill=st.booleans(), depth=st.booleans())
+
+
+def bowl(target):
+    """A loss with one lowest point."""
+    return lambda how: 3.0 + sum((a - b) ** 2 for a, b in zip(astuple(how), target, strict=True))
+
+
+def rough(seed):
+    """Any loss at all, the same for the same mixture."""
+    return lambda how: random.Random(f"{seed}:{astuple(how)}").random()
+
+
+@given(st.integers(0, 10**6), AXES)
+@settings(max_examples=60, deadline=None)
+def test_group_alpha_is_never_worse_than_what_else_there_is(seed, axes):
+    score = rough(seed)
+    best = best_of(group_alpha(score, axes, silent)).loss
+    assert best <= best_of(global_alpha(score, axes, silent)).loss
+    assert best <= min(score(axes.without_absent(SUBSET)), score(axes.without_absent(EXPAND)))
+
+
+@given(st.tuples(*[st.floats(0, 1)] * 5))
+@settings(max_examples=30, deadline=None)
+def test_group_alpha_comes_near_the_lowest_point(target):
+    best = best_of(group_alpha(bowl(target), Axes(fill=True, depth=True), silent))
+    # A grid of quarters and one finer step: no coordinate is further off than an eighth.
+    assert all(abs(a - b) <= 0.126 for a, b in zip(astuple(best.mix), target, strict=True))
+
+
+@given(st.integers(0, 10**6), AXES)
+@settings(max_examples=30, deadline=None)
+def test_search_is_deterministic_and_asks_for_no_mixture_twice(seed, axes):
+    for search in (global_alpha, group_alpha):
+        first, second = search(rough(seed), axes, silent), search(rough(seed), axes, silent)
+        assert first == second
+        assert len({entry.mix for entry in first}) == len(first)
+        assert all(0.0 <= value <= 1.0 for entry in first for value in astuple(entry.mix))
+
+
+def test_coordinates_without_parts_are_not_searched():
+    found = group_alpha(bowl((0.3, 0.6, 0.9, 0.1, 0.1)), Axes(fill=False, depth=False), silent)
+    tried = {(entry.mix.embedding, entry.mix.attention, entry.mix.mlp) for entry in found}
+    # Two mixtures that differ in parts that do not exist are one: it is scored once.
+    assert len(tried) == len(found)
+
+
+def test_one_candidate_searches_score_their_corner():
+    for name, corner in (("subset", SUBSET), ("expand", EXPAND)):
+        assert SEARCHES[name](bowl((0,) * 5), Axes(fill=True, depth=True), silent) == [
+            Scored(corner, bowl((0,) * 5)(corner))
+        ]
+
+
+def test_the_earliest_of_equals_is_kept():
+    first, second = Scored(SUBSET, 1.0), Scored(EXPAND, 1.0)
+    assert best_of([first, second]) is first
+    assert best_of([second, first]) is second
+
+
+def test_a_loss_that_is_no_number_is_never_the_best():
+    assert best_of([Scored(SUBSET, math.nan), Scored(EXPAND, 9.0)]).mix == EXPAND
+    assert best_of([Scored(SUBSET, math.inf), Scored(EXPAND, 9.0)]).mix == EXPAND
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+def test_progress_counts_up_and_never_passes_its_total(name):
+    told: list[Progress] = []
+    scored = SEARCHES[name](bowl((0.3,) * 5), Axes(fill=True, depth=True), told.append)
+    counts = [entry.done for entry in told]
+    assert counts == list(range(1, len(scored) + 1))
+    assert all(entry.done <= entry.total for entry in told)
