@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 STORE_VARIABLE = "COLBUILD_STORE"
-_EXPORT_LIBRARIES = ("torch", "onnx", "onnxruntime")
+_EXPORT_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "mobius-onnx")
 
 
 @dataclass(frozen=True)

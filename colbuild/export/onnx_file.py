@@ -21,32 +21,42 @@ LENGTH_DELIMITED: Final = 2
 def write_onnx(model: onnx_ir.Model, path: Path) -> None:
     """Writes a model as one file, or with its weights in `<name>_data` beside it where one file could not hold them.
 
-    The model's initializers are gone afterwards.
+    The model's weights are let go of.
     """
-    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    values = list(model.graph.initializers.values())
+    tensors = [value.const_value for value in values if value.const_value is not None]
     heads = [_head(tensor) for tensor in tensors]
     messages = [len(head) + tensor.nbytes for head, tensor in zip(heads, tensors, strict=True)]
     fields = [_field(onnx.GraphProto.INITIALIZER_FIELD_NUMBER, length) for length in messages]
     weights = sum(len(field) + length for field, length in zip(fields, messages, strict=True))
     if weights > LARGEST_FILE - _slack(len(model.graph)):
         onnx_ir.save(model, path, external_data=f"{path.name}_data")
-        return
-    model.graph.initializers.clear()
+    else:
+        model.graph.initializers.clear()
+        start, graph = _without_weights(model)
+        with path.open("wb") as file:
+            file.write(start)
+            file.write(_field(onnx.ModelProto.GRAPH_FIELD_NUMBER, len(graph) + weights))
+            file.write(graph)
+            for field, head, tensor in zip(fields, heads, tensors, strict=True):
+                file.write(field)
+                file.write(head)
+                file.write(tensor.tobytes())
+    # Something in onnxscript 0.7 keeps every graph for the life of the process; it need not keep the weights too.
+    for value in values:
+        value.const_value = None
+
+
+def _without_weights(model: onnx_ir.Model) -> tuple[bytes, bytes]:
+    """What stands before the graph in the file, and the graph up to its initializers."""
     message = onnx_ir.to_proto(model)
     # onnxruntime infers the types of inner values anyway.
     del message.graph.value_info[:]
     for function in message.functions:
         del function.value_info[:]
-    graph = message.graph.SerializeToString(deterministic=True)
+    graph = bytes(message.graph.SerializeToString(deterministic=True))
     message.ClearField("graph")
-    with path.open("wb") as file:
-        file.write(message.SerializeToString(deterministic=True))
-        file.write(_field(onnx.ModelProto.GRAPH_FIELD_NUMBER, len(graph) + weights))
-        file.write(graph)
-        for field, head, tensor in zip(fields, heads, tensors, strict=True):
-            file.write(field)
-            file.write(head)
-            file.write(tensor.tobytes())
+    return bytes(message.SerializeToString(deterministic=True)), graph
 
 
 def _head(tensor: onnx_ir.TensorProtocol) -> bytes:

@@ -62,6 +62,8 @@ def train(
     weights = LossWeights(recipe.loss.kd_weight, recipe.loss.ce_weight, recipe.loss.temperature)
     computing = [parameter for parameter in student.parameters() if parameter.requires_grad]
     masters = [parameter.detach().float().clone() for parameter in computing]
+    for master, parameter in zip(masters, computing, strict=True):
+        parameter.register_post_accumulate_grad_hook(_add_to(master))
     optimizer = _optimizer(masters, recipe)
     # Also the student: dropout, if its configuration has any, would draw from state that no seed of ours decides.
     student.eval()
@@ -74,15 +76,13 @@ def train(
         )
         loss, kl, ce = _accumulate(student, teacher, batches(step), weights)
         _check_finite("the loss", loss, step, steps)
-        for master, parameter in zip(masters, computing, strict=True):
-            master.grad = None if parameter.grad is None else parameter.grad.float()
-            parameter.grad = None
         # A loss can be finite and its gradient not; after the last step nothing else would notice.
         norm = torch.nn.utils.clip_grad_norm_(masters, recipe.optimizer.clip)
         _check_finite("the gradient's norm", norm.item(), step, steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for master, parameter in zip(masters, computing, strict=True):
                 parameter.copy_(master)
@@ -111,10 +111,25 @@ def _optimizer(masters: list[torch.Tensor], recipe: Recipe) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
 
 
+def _add_to(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
+    """A hook that moves a parameter's gradient to its fp32 master as soon as it is there.
+
+    So parts of a batch are summed in fp32, and the gradients never exist twice.
+    """
+
+    def hook(parameter: torch.Tensor) -> None:
+        gradient = parameter.grad
+        if gradient is not None:
+            master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
+        parameter.grad = None
+
+    return hook
+
+
 def _accumulate(
     student: PreTrainedModel, teacher: PreTrainedModel, batch: torch.Tensor, weights: LossWeights
 ) -> tuple[float, float, float]:
-    """Adds one batch's gradients to the student; returns (loss, KL, cross-entropy) in nats per token."""
+    """Computes one batch's gradients, which the hooks collect; returns (loss, KL, cross-entropy) in nats per token."""
     rows = max(1, MICRO_TOKENS // (batch.shape[1] - 1))
     totals = [0.0, 0.0, 0.0]
     for part in torch.split(batch, rows):

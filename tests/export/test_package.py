@@ -15,9 +15,11 @@ import torch
 from transformers import LlamaForCausalLM
 
 from colbuild.export import onnx_file
+from colbuild.export.graph import decoder_graph, fill_float
 from colbuild.export.manifest import check_files, read_manifest
 from colbuild.export.runtime import generate, open_package
 from colbuild.progress import Progress
+from colbuild.weights.checkpoint import load_checkpoint
 from tests.export.helpers import CONTEXT, VERSIONS, export, failure, files, graph_of, manifest, save_llama
 from tests.helpers.configs import random_llama_config
 from tests.helpers.tiny import make_tiny_model
@@ -158,3 +160,13 @@ def test_progress_names_its_phases(tiny_model: Path, tmp_path: Path):
 
 def test_onnx_checker_accepts_the_graph(fp32_package: Path):
     onnx.checker.check_model(fp32_package / "onnx/model.onnx")
+
+
+def test_graph_lets_go_of_its_weights_once_written(tiny_model: Path, tmp_path: Path):
+    checkpoint = load_checkpoint(tiny_model)
+    model = decoder_graph(checkpoint.config, CONTEXT)
+    fill_float(model, checkpoint.tensors)
+    values = list(model.graph.initializers.values())
+    onnx_file.write_onnx(model, tmp_path / "model.onnx")
+    assert values
+    assert all(value.const_value is None for value in values)

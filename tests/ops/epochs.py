@@ -25,7 +25,7 @@ from colbuild.run.operations import MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("epochs.json")
-LAYERS = ("ops", "export", "train", "weights")
+LAYERS = ("ops", "export", "train", "weights", "arch")
 """Packages whose code decides what an operation's result is. What lies below them is the same for every operation; how
 results are found and stored has versions of its own."""
 
