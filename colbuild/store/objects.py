@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError
-from colbuild.store.files import read_json, sync_folder, write_json
+from colbuild.store.files import read_json, seal_tree, sync_folder, write_json
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest, walk_files
 from colbuild.store.layout import Layout
 
@@ -53,7 +52,7 @@ def publish(layout: Layout, draft: Path) -> Tree:
             return tree
         quarantine(layout, tree.digest)
     write_json(layout.folder("tmp"), draft / "tree.json", entries_to_json(entries))
-    _seal(draft)
+    seal_tree(draft)
     place.parent.mkdir(exist_ok=True)
     try:
         draft.rename(place)
@@ -64,20 +63,6 @@ def publish(layout: Layout, draft: Path) -> Tree:
     sync_folder(place.parent)
     sync_folder(place.parent.parent)
     return tree
-
-
-def _seal(draft: Path) -> None:
-    """Make the tree durable and its files read-only. Folders stay writable, so that `rm -rf` clears a store away."""
-    for folder, _, names in os.walk(draft, topdown=False):
-        for name in names:
-            path = Path(folder, name)
-            path.chmod(0o444)
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        sync_folder(Path(folder))
 
 
 def read_tree(layout: Layout, digest: str) -> Tree | None:

@@ -122,7 +122,7 @@ def test_failing_draft_leaves_nothing(store):
 
 def test_crash_before_the_rename_publishes_nothing(store, monkeypatch):
     store.prepare()
-    monkeypatch.setattr(objects, "_seal", lambda _: 1 / 0)
+    monkeypatch.setattr(objects, "seal_tree", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fill(store, FILES)
     assert (trees(store), leftovers(store)) == ([], [])

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from colbuild.errors import SourceUnavailableError
 from colbuild.progress import Progress, Report
-from colbuild.store.files import read_json, storage_errors, sync_folder, write_json_durably
+from colbuild.store.files import read_json, seal_tree, storage_errors, sync_folder, write_json_durably
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
 from colbuild.store.locks import hold, remove
 
@@ -131,7 +130,7 @@ def _fetch(download: Download, place: Path, record: Record | None, sha256: str |
         fresh = _describe(download.uri, partial / download.name, origin)
         check_pin(download.uri, fresh.digest, sha256)
         _check_same(record, fresh, place)
-        _seal(partial)
+        seal_tree(partial)
         remove(place / "content")
         partial.rename(place / "content")
         sync_folder(place)
@@ -167,19 +166,6 @@ def _is_intact(target: Path, record: Record) -> bool:
         return all((root / entry.path).stat().st_size == entry.size for entry in record.files)
     except OSError:
         return False
-
-
-def _seal(partial: Path) -> None:
-    """Makes all in the folder durable and read-only; the folder itself stays writable, or it could not be moved."""
-    for folder, _, names in os.walk(partial, topdown=False):
-        for name in names:
-            path = Path(folder, name)
-            path.chmod(0o444)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(folder))
-        if Path(folder) != partial:
-            Path(folder).chmod(0o555)
 
 
 def _folder(downloads: Path, uri: str) -> Path:
