@@ -2,7 +2,7 @@
 
 ::
 
-    colbuild/ops/distill.py ── imports, transitively, above the line (ops, export, train, weights) ──> its sources
+    colbuild/ops/distill.py ── imports, transitively, of ops, export, train, weights and arch ──> its sources
     its sources ── parsed, without docstrings and comments ──> digest ──> compared with epochs.json
 
 `python -m tests.ops.epochs` says which operations changed since the table was written;
