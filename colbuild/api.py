@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from colbuild.arch import Structure, read_structure
 from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.states import State, StepPlan, plan_steps
+from colbuild.plan.target import find_step, parse_target, restrict, select
+from colbuild.plan.why import Explanation, explain
 from colbuild.report.table import Row, family_rows
 from colbuild.run.events import BuildFinished, BuildStarted, Event, Listener, Notice
 from colbuild.run.executor import execute
@@ -39,6 +41,8 @@ __all__ = [
     "Workspace",
     "answer",
     "build",
+    "explain_step",
+    "family_shapes",
     "family_status",
     "load_family",
     "make_plan",
@@ -64,13 +68,37 @@ class Workspace:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """What was asked for of a family, and what was not.
+
+    Attributes:
+        targets: As they were asked for: "watch", "+watch", "watch+".
+        whole: The graph of the whole family.
+        left: The steps that no target needs.
+    """
+
+    targets: tuple[str, ...]
+    whole: BuildGraph
+    left: tuple[StepPlan, ...]
+
+
+@dataclass(frozen=True)
 class FamilyPlan:
-    """A family with its shapes, its steps and what each is going to do."""
+    """A family with its shapes, its steps and what each is going to do.
+
+    Attributes:
+        loaded: The family.
+        chain: Its members, shapes solved.
+        graph: The steps of the plan: those of the whole family, or of a selection.
+        steps: What each is going to do.
+        selection: What was asked for, if that is not everything.
+    """
 
     loaded: LoadedFamily
     chain: Chain
     graph: BuildGraph
     steps: tuple[StepPlan, ...]
+    selection: Selection | None = None
 
     @property
     def pending(self) -> tuple[StepPlan, ...]:
@@ -86,11 +114,13 @@ class Built:
         rows: One line for each model of the family.
         ran: Ids of the steps that ran.
         seconds: How long it took.
+        left: Steps that are not in the store, since no target needed them.
     """
 
     rows: tuple[Row, ...]
     ran: tuple[str, ...]
     seconds: float
+    left: tuple[StepPlan, ...] = ()
 
 
 def silent(_: Event) -> None:
@@ -112,12 +142,21 @@ def open_workspace(loaded: LoadedFamily, store: Path | None = None) -> Workspace
     return Workspace(open_store(root), loaded.root / "out")
 
 
-def make_plan(loaded: LoadedFamily, workspace: Workspace, listener: Listener = silent) -> FamilyPlan:
+def make_plan(
+    loaded: LoadedFamily, workspace: Workspace, listener: Listener = silent, targets: Sequence[str] = ()
+) -> FamilyPlan:
     """Plans a family: solves shapes, draws the steps and decides what each is going to do.
 
     Nothing is built. The AnsNet is fetched if its shape is not known yet, since every other shape follows from it.
 
+    Args:
+        loaded: The family.
+        workspace: Where it is built.
+        listener: Told what happens.
+        targets: What to plan, as `colbuild.plan.target` reads it; everything if there is none.
+
     Raises:
+        UnknownNameError: A target is no part of the family.
         SpecError: A size or shape cannot be.
         SourceUnavailableError: The AnsNet cannot be had.
         BuildError: The AnsNet's architecture is not supported.
@@ -125,14 +164,50 @@ def make_plan(loaded: LoadedFamily, workspace: Workspace, listener: Listener = s
     sources = sources_of(loaded, workspace.store)
     chain = resolve_chain(loaded, _structure(loaded, workspace.store, sources, listener))
     graph = build_graph(loaded.family, chain, _versions())
-    steps = plan_steps(
+    steps = _plan_steps(loaded, graph, workspace.store)
+    if not targets:
+        return FamilyPlan(loaded, chain, graph, steps)
+    chosen = select(graph, [parse_target(target) for target in targets], _unbuilt(chain, graph))
+    left = tuple(plan for plan in steps if plan.step.id not in chosen)
+    return FamilyPlan(
+        loaded,
+        chain,
+        restrict(graph, chosen),
+        tuple(plan for plan in steps if plan.step.id in chosen),
+        Selection(tuple(targets), graph, left),
+    )
+
+
+def _plan_steps(loaded: LoadedFamily, graph: BuildGraph, store: Store) -> tuple[StepPlan, ...]:
+    return plan_steps(
         graph,
         family=loaded.family.name,
-        store=workspace.store,
+        store=store,
         places=loaded.places,
-        source_digest=sources.digest,
+        source_digest=sources_of(loaded, store).digest,
     )
-    return FamilyPlan(loaded, chain, graph, steps)
+
+
+def _unbuilt(chain: Chain, graph: BuildGraph) -> list[str]:
+    """The anchors that no step makes."""
+    return [anchor.name for anchor in chain.anchors if anchor.name not in graph.models]
+
+
+def explain_step(plan: FamilyPlan, workspace: Workspace, name: str) -> Explanation:
+    """All that is known of one step of a family, given by its id or by what it makes.
+
+    Raises:
+        UnknownNameError: The family has no such step, or several.
+    """
+    return explain(
+        find_step(plan.graph, name, _unbuilt(plan.chain, plan.graph)).id,
+        plan.graph,
+        plan.steps,
+        family=plan.loaded.family.name,
+        store=workspace.store,
+        places=plan.loaded.places,
+        source_digest=sources_of(plan.loaded, workspace.store).digest,
+    )
 
 
 def build(plan: FamilyPlan, workspace: Workspace, listener: Listener = silent) -> Built:
@@ -165,13 +240,25 @@ def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener) -> Built:
     )
     seconds = time.monotonic() - started
     listener(BuildFinished(len(done.ran), len(plan.graph.steps) - len(done.ran), seconds))
-    return Built(_rows(plan, workspace, done.records), done.ran, seconds)
+    if plan.selection is None:
+        return Built(_rows(plan, workspace, done.records), done.ran, seconds)
+    # What no target needed may stand in the store all the same, or be there now that its inputs are known.
+    now = FamilyPlan(
+        plan.loaded, plan.chain, plan.selection.whole, _plan_steps(plan.loaded, plan.selection.whole, store)
+    )
+    return Built(family_status(now, workspace), done.ran, seconds, now.pending)
 
 
 def family_status(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
     """One line for each model: what is known of it and lies in the store now."""
-    records = {step.step.id: workspace.store.lookup(step.key) for step in plan.steps if step.key is not None}
+    every = (*plan.steps, *(plan.selection.left if plan.selection else ()))
+    records = {step.step.id: workspace.store.lookup(step.key) for step in every if step.key is not None}
     return _rows(plan, workspace, {step: record for step, record in records.items() if record is not None})
+
+
+def family_shapes(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
+    """One line for each model: its solved shape, and nothing of what was built."""
+    return _rows(plan, workspace, {})
 
 
 def answer(
@@ -197,7 +284,8 @@ def answer(
 
 def _rows(plan: FamilyPlan, workspace: Workspace, records: Mapping[str, ActionRecord]) -> tuple[Row, ...]:
     found = {step: workspace.store.files(record.output) for step, record in records.items()}
-    return family_rows(plan.chain, plan.graph, found, workspace.out / plan.loaded.family.name)
+    graph = plan.selection.whole if plan.selection else plan.graph
+    return family_rows(plan.chain, graph, found, workspace.out / plan.loaded.family.name)
 
 
 def _structure(loaded: LoadedFamily, store: Store, sources: Sources, listener: Listener) -> Structure:

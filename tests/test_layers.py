@@ -109,11 +109,30 @@ def test_planning_a_fresh_family_imports_nothing_heavy(project):
     assert heavy(seen) == []
 
 
-@pytest.mark.parametrize("arguments", [("plan",), ("plan", "--json"), ("status",), ("status", "--json")], ids=" ".join)
+LOOKS = [
+    ("plan",),
+    ("plan", "--json"),
+    ("plan", "--target", "least"),
+    ("status",),
+    ("status", "--json"),
+    ("show",),
+    ("show", "--resolved"),
+    ("graph",),
+    ("graph", "--format", "svg"),
+]
+
+
+@pytest.mark.parametrize("arguments", LOOKS, ids=" ".join)
 def test_looking_at_a_fresh_family_imports_nothing_heavy(project, arguments):
     command, *options = arguments
     printed, seen = imported(COMMAND, command, "specs/tiny.yaml", *options, cwd=project)
     assert "tiny" in printed
+    assert heavy(seen) == []
+
+
+def test_explaining_a_step_imports_nothing_heavy(project):
+    printed, seen = imported(COMMAND, "why", "distill", "large", "specs/tiny.yaml", cwd=project)
+    assert "distill large" in printed
     assert heavy(seen) == []
 
 

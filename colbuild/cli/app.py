@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import AbstractContextManager
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from colbuild import __version__
-from colbuild.errors import EXIT_DONE, EXIT_FAILED, ColbuildError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from colbuild.run.events import Listener
+from colbuild.cli import explain
+from colbuild.cli.common import (
+    DEFAULT_SPEC,
+    AsJson,
+    Spec,
+    StorePath,
+    Targets,
+    event_listener,
+    open_console,
+    print_json,
+)
+from colbuild.errors import EXIT_DONE, EXIT_FAILED, EXIT_WORK_PENDING, ColbuildError
 
 app = typer.Typer(
     name="colbuild",
@@ -28,15 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-DEFAULT_SPEC = Path("specs/family.yaml")
-_LOG_WIDTH = 120
-
-Spec = Annotated[Path, typer.Argument(help="The family's file.", show_default=True)]
-StorePath = Annotated[
-    Path | None, typer.Option("--store", metavar="DIR", help="Where the store lies (also COLBUILD_STORE).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 class SchemaKind(StrEnum):
@@ -48,35 +43,49 @@ class SchemaKind(StrEnum):
 
 
 @app.command()
-def plan(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson = False) -> None:
+def plan(
+    spec: Spec = DEFAULT_SPEC,
+    target: Targets = None,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 2 if there is anything to do, as scripts may ask.")
+    ] = False,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what a build would do, and why."""
     from colbuild import api
+    from colbuild.cli.explain_view import print_left
     from colbuild.cli.plan_view import plan_to_json, print_plan
 
     loaded = api.load_family(spec)
-    console = _console()
-    with _listener(_console(stderr=True), as_json=False) as listener:
-        planned = api.make_plan(loaded, api.open_workspace(loaded, store), listener)
+    console = open_console()
+    with event_listener(open_console(stderr=True), as_json=False) as listener:
+        planned = api.make_plan(loaded, api.open_workspace(loaded, store), listener, target or ())
     if as_json:
-        _print_json(plan_to_json(planned))
+        print_json(plan_to_json(planned))
     else:
         print_plan(planned, console)
+        print_left(planned, planned.selection.left if planned.selection else (), console)
+    if exit_code and planned.pending:
+        raise typer.Exit(EXIT_WORK_PENDING)
 
 
 @app.command()
-def build(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson = False) -> None:
+def build(spec: Spec = DEFAULT_SPEC, target: Targets = None, store: StorePath = None, as_json: AsJson = False) -> None:
     """Build the family: what is not in the store yet, and nothing else."""
     from colbuild import api
+    from colbuild.cli.explain_view import print_left
     from colbuild.cli.table_view import print_built
 
     loaded = api.load_family(spec)
     workspace = api.open_workspace(loaded, store)
-    console = _console()
-    with _listener(console, as_json=as_json) as listener:
-        planned = api.make_plan(loaded, workspace, listener)
+    console = open_console()
+    with event_listener(console, as_json=as_json) as listener:
+        planned = api.make_plan(loaded, workspace, listener, target or ())
         built = api.build(planned, workspace, listener)
     if not as_json:
         print_built(planned, built, console)
+        print_left(planned, built.left, console)
 
 
 @app.command()
@@ -87,13 +96,18 @@ def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson =
 
     loaded = api.load_family(spec)
     workspace = api.open_workspace(loaded, store)
-    with _listener(_console(stderr=True), as_json=False) as listener:
+    with event_listener(open_console(stderr=True), as_json=False) as listener:
         planned = api.make_plan(loaded, workspace, listener)
     rows = api.family_status(planned, workspace)
     if as_json:
-        _print_json(status_to_json(planned, rows))
+        print_json(status_to_json(planned, rows))
     else:
-        print_status(planned, rows, _console())
+        print_status(planned, rows, open_console())
+
+
+app.command()(explain.why)
+app.command()(explain.show)
+app.command()(explain.graph)
 
 
 @app.command()
@@ -126,7 +140,7 @@ def run(
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
-    _console(stderr=True).print(generation.summary(), style="dim", highlight=False)
+    open_console(stderr=True).print(generation.summary(), style="dim", highlight=False)
 
 
 def _version(value: bool) -> None:
@@ -191,36 +205,9 @@ def _usage_error(error: Exception) -> int:
 def _print_error(message: str, hint: str | None) -> None:
     from rich.text import Text
 
-    console = _console(stderr=True)
+    console = open_console(stderr=True)
     text = Text.assemble(("error", "bold red"), (": ", "bold"), message)
     if hint:
         text.append("\n")
         text.append_text(Text.assemble(("hint", "bold cyan"), (": ", "bold"), hint))
     console.print(text, soft_wrap=True, highlight=False)
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        # A log has no width; tables are not to be cut at rich's guess of 80.
-        console.width = _LOG_WIDTH
-    return console
-
-
-def _listener(console: Console, *, as_json: bool) -> AbstractContextManager[Listener]:
-    """How events are shown: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
-    from contextlib import nullcontext
-
-    from colbuild.cli.live import json_listener, live_listener, plain_listener
-
-    if as_json:
-        return nullcontext(json_listener(sys.stdout))
-    return live_listener(console) if console.is_terminal else nullcontext(plain_listener(console))

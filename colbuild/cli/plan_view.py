@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from colbuild.plan.chain import Placed
+from colbuild.plan.chain import Chain, Distillation
+from colbuild.plan.members import Placed
 from colbuild.plan.states import State, StepPlan
 from colbuild.units import format_count, format_duration
 
@@ -53,7 +54,10 @@ def plan_to_json(plan: FamilyPlan) -> dict[str, Any]:
             {"name": member.name, "parameters": member.parameters, "shape": asdict(member.structure.shape)}
             for member in (chain.ansnet, *chain.anchors, *(placed.member for placed in chain.desnets))
         ],
-        "unneeded_anchors": [anchor.name for anchor in chain.anchors[chain.needed :]],
+        "route": [
+            {"student": step.student.name, "teacher": step.teacher.name, "flops": step.flops} for step in chain.route
+        ],
+        "not_built": [{"name": unbuilt.anchor.name, "why": unbuilt.reason} for unbuilt in chain.unbuilt],
         "warnings": list(chain.warnings),
         "steps": [
             {
@@ -74,7 +78,7 @@ def _headline(plan: FamilyPlan) -> Text:
     profiles = {profile for _, profile in plan.graph.packages}
     parts = (
         f"AnsNet {format_count(chain.ansnet.parameters)} ({chain.ansnet.structure.architecture.name})",
-        _plural(chain.needed, "anchor"),
+        _plural(len(chain.route), "anchor"),
         _plural(len(chain.desnets), "DesNet"),
         _plural(len(profiles), "profile"),
     )
@@ -84,12 +88,9 @@ def _headline(plan: FamilyPlan) -> Text:
 def _models(plan: FamilyPlan) -> list[str]:
     """A line for each anchor and DesNet: its solved shape."""
     chain = plan.chain
-    lines = []
-    for index, anchor in enumerate(chain.anchors):
-        above = chain.anchors[index - 1].name if index else "the AnsNet"
-        built = f"distilled from {above}" if index < chain.needed else "not built: no DesNet needs it"
-        shape = anchor.structure.shape
-        lines.append((anchor.name, anchor.parameters, shape, built))
+    how = {unbuilt.anchor.name: f"not built: {unbuilt.reason}" for unbuilt in chain.unbuilt}
+    how |= {step.student.name: _distilled(step, chain) for step in chain.route}
+    lines = [(anchor.name, anchor.parameters, anchor.structure.shape, how[anchor.name]) for anchor in chain.anchors]
     lines += [
         (placed.member.name, placed.member.parameters, placed.member.structure.shape, _place(placed))
         for placed in chain.desnets
@@ -97,9 +98,18 @@ def _models(plan: FamilyPlan) -> list[str]:
     width = max((len(name) for name, *_ in lines), default=0)
     return [
         f"  {name:<{width}}  {format_count(count):>6}  {shape.layers} layers, hidden {shape.hidden}, ffn {shape.ffn}, "
-        f"{shape.heads} heads ({shape.kv_heads} kv)  {how}"
-        for name, count, shape, how in lines
+        f"{shape.heads} heads ({shape.kv_heads} kv)  {made}"
+        for name, count, shape, made in lines
     ]
+
+
+def _distilled(step: Distillation, chain: Chain) -> str:
+    """From what an anchor is distilled, and what for if no DesNet needs it."""
+    told = f"distilled from {_called(step.teacher.name)}"
+    if step.required:
+        return told
+    onward = next(later.student.name for later in chain.route if later.teacher == step.student)
+    return f"{told}, as a step towards {onward}"
 
 
 def _place(placed: Placed) -> str:

@@ -1,53 +1,61 @@
-"""The learngene chain of a family: every member's shape, and which neighbours a DesNet is interpolated from.
+"""The learngene chain of a family: every member's shape, which neighbours a DesNet is interpolated from, who teaches whom.
 
 ::
 
-    AnsNet (ordered) ──> a100 ──────────────> a76
-         134.5M          103M     │           76M
+    AnsNet (ordered) ──> a100 ──────────────> a76           a30
+         134.5M          103M     │           76M           not built: no DesNet needs it
                                phone 90M            a DesNet lies between two neighbours,
                                                     or equals one of them and costs nothing
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
-from colbuild.arch import Shape, Structure, parameters
-from colbuild.arch.solve import TOLERANCE, NoShapeError, contains, refusals, solve_between, solve_down
+from colbuild.arch import Structure, forward_flops
+from colbuild.errors import SpecError
+from colbuild.plan.gaps import Proposal, allowing, between, pasted
+from colbuild.plan.members import (
+    ANSNET,
+    Member,
+    Members,
+    Placed,
+    called,
+    solve_members,
+    taken_names,
+    with_anchors,
+)
+from colbuild.plan.route import cheapest_route, distillation_flops, legal_gap, stepwise_route, wide_gaps
 from colbuild.spec import LoadedFamily, Problem, spec_error
-from colbuild.spec.models import Sized
-from colbuild.units import format_count, parse_count
-
-MAX_GAP = 2.5
-"""The largest ratio between neighbours in the chain before the capacity gap hurts (DESIGN section 7)."""
-
-ANSNET = "ansnet"
-"""The AnsNet's name among the members, and its folder's in `out/`."""
+from colbuild.spec.models import MAX_GAP, Family
+from colbuild.units import format_count
 
 
 @dataclass(frozen=True)
-class Member:
-    """A model of the family: its name, structure and stored parameters."""
-
-    name: str
-    structure: Structure
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A DesNet and its place in the chain.
+class Distillation:
+    """An anchor that is built, and what it learns from.
 
     Attributes:
-        member: The DesNet.
-        larger: The neighbour above it, or the member that it equals.
-        smaller: The neighbour below it; None when it equals `larger`.
+        student: The anchor.
+        teacher: The AnsNet or a larger anchor that is built; the student's shape lies inside its shape.
+        flops: What it costs over the student's tokens: the teacher forward, the student forward and backward.
+        required: Whether a DesNet needs the anchor; else it is a step on the way to one that is.
     """
 
-    member: Member
-    larger: Member
-    smaller: Member | None
+    student: Member
+    teacher: Member
+    flops: int
+    required: bool
+
+
+@dataclass(frozen=True)
+class Unbuilt:
+    """An anchor that is not built, and why not."""
+
+    anchor: Member
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -56,228 +64,125 @@ class Chain:
 
     Attributes:
         ansnet: The pretrained ancestor.
-        anchors: Every anchor, largest first.
+        anchors: Every anchor, largest first, in the order of the spec.
         desnets: Every DesNet in the order of the spec.
-        needed: How many anchors some DesNet needs, with those before them; the rest are not built.
+        route: The anchors that are built, largest first, each with its teacher: the AnsNet for the first, for each other the
+            one before it. It holds the neighbours of every DesNet.
+        unbuilt: The other anchors, largest first.
         warnings: What is legal but worth saying.
     """
 
     ansnet: Member
     anchors: tuple[Member, ...]
     desnets: tuple[Placed, ...]
-    needed: int
+    route: tuple[Distillation, ...]
+    unbuilt: tuple[Unbuilt, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def teachers(self) -> Mapping[str, Member]:
+        """Name of each anchor that is built -> what it learns from."""
+        return {step.student.name: step.teacher for step in self.route}
 
 
 def resolve_chain(loaded: LoadedFamily, ansnet: Structure) -> Chain:
-    """Solves every shape of a family and places its DesNets.
+    """Solves every shape of a family, places its DesNets and decides which distillations reach them.
+
+    What is in the store has no say in it: the same spec gives the same chain everywhere.
 
     Raises:
-        SpecError: With every size and shape that cannot be, each at its place.
+        SpecError: With every size and shape that cannot be, or every gap that no teacher may cross, each at its place.
     """
-    top = Member(ANSNET, ansnet, parameters(ansnet))
-    problems: list[Problem] = []
-    anchors = _anchors(loaded, top, problems)
+    members = solve_members(loaded, ansnet)
+    problems = _gap_problems(loaded, members)
     if problems:
         raise spec_error(problems)
-    nodes = (top, *anchors)
-    desnets = [_place(loaded, index, nodes, problems) for index in range(len(loaded.family.desnets))]
-    placed = tuple(desnet for desnet in desnets if desnet is not None)
-    if problems:
-        raise spec_error(problems)
-    position = {node.name: index for index, node in enumerate(nodes)}
-    needed = max((position[(desnet.smaller or desnet.larger).name] for desnet in placed), default=0)
-    return Chain(top, anchors, placed, needed, _warnings(nodes[: needed + 1]))
+    route = _route(loaded.family, members)
+    top, *anchors = members.nodes
+    return Chain(top, tuple(anchors), members.desnets, route, _unbuilt(anchors, route), _warnings(route))
 
 
-def _anchors(loaded: LoadedFamily, top: Member, problems: list[Problem]) -> tuple[Member, ...]:
-    members: list[Member] = []
-    for index, anchor in enumerate(loaded.family.anchors):
-        path = ("anchors", index)
-        above = members[-1] if members else top
-        shape = _requested(loaded, path, anchor, top, problems)
-        if shape is None and anchor.params is not None:
-            if anchor.params >= above.parameters:
-                rule = "is not smaller than" if above is top else "must be smaller than the anchor before it,"
-                _report(
-                    loaded,
-                    (*path, "params"),
-                    f"anchor '{anchor.name}' ({format_count(anchor.params)}) {rule} "
-                    f"{_called(above)} ({format_count(above.parameters)})",
-                    "an anchor is smaller than the AnsNet"
-                    if above is top
-                    else "list the anchors from the largest to the smallest",
-                    problems,
-                )
-                continue
-            try:
-                shape = solve_down(top.structure, above.structure.shape, anchor.params)
-            except NoShapeError as error:
-                _report(loaded, (*path, "params"), f"anchor '{anchor.name}': {error}", _HINT_SIZE, problems)
-                continue
-            if shape == above.structure.shape:
-                message = (
-                    f"anchor '{anchor.name}' ({format_count(anchor.params)}) would have the shape of {_called(above)}"
-                )
-                size = format_count(above.parameters)
-                _report(loaded, (*path, "params"), message, f"ask for clearly less than its {size}", problems)
-                continue
-        if shape is None:
-            continue
-        if shape == above.structure.shape or not contains(above.structure.shape, shape):
-            _report(
-                loaded,
-                (*path, "shape"),
-                f"anchor '{anchor.name}' does not fit inside {_called(above)}: {_excess(shape, above.structure.shape)}",
-                "every axis of an anchor is at most that of the anchor before it",
-                problems,
-            )
-            continue
-        structure = top.structure.at(shape)
-        members.append(Member(anchor.name, structure, parameters(structure)))
-    return tuple(members)
+def _route(family: Family, members: Members) -> tuple[Distillation, ...]:
+    nodes, required = members.nodes, members.required
 
+    def cost(teacher: int, student: int) -> int:
+        recipe = family.anchors[student - 1].recipe
+        # Each model contains the next, so that of two teachers the smaller one's forward pass is the cheaper.
+        above, below = (forward_flops(nodes[place].structure, recipe.sequence) for place in (teacher, student))
+        return distillation_flops(recipe.tokens, above, below)
 
-_HINT_SIZE = "ask for another size, or give the shape by hand"
-
-
-def _place(loaded: LoadedFamily, index: int, nodes: tuple[Member, ...], problems: list[Problem]) -> Placed | None:
-    desnet = loaded.family.desnets[index]
-    path = ("desnets", index)
-    top = nodes[0]
-    if desnet.params is not None:
-        return _place_by_size(loaded, path, desnet, nodes, problems)
-    shape = _requested(loaded, path, desnet, top, problems)
-    if shape is None:
-        return None
-    member = _member(desnet.name, top, shape)
-    for node in nodes:
-        if node.structure.shape == shape:
-            return Placed(member, node, None)
-    for larger, smaller in pairwise(nodes):
-        if contains(larger.structure.shape, shape) and contains(shape, smaller.structure.shape):
-            return Placed(member, larger, smaller)
-    _report(loaded, (*path, "shape"), *_outside_by_shape(member, nodes), problems)
-    return None
-
-
-def _place_by_size(
-    loaded: LoadedFamily, path: tuple[str | int, ...], desnet: Sized, nodes: tuple[Member, ...], problems: list[Problem]
-) -> Placed | None:
-    target = desnet.params
-    assert target is not None
-    asked = {anchor.name: anchor.params for anchor in loaded.family.anchors}
-    for node in nodes:
-        if target in (node.parameters, asked.get(node.name)):
-            return Placed(_member(desnet.name, nodes[0], node.structure.shape), node, None)
-    size = format_count(target)
-    if target > nodes[0].parameters:
-        message = f"DesNet '{desnet.name}' ({size}) is larger than the AnsNet ({format_count(nodes[0].parameters)})"
-        _report(loaded, (*path, "params"), message, "a family only holds models smaller than its AnsNet", problems)
-        return None
-    if nodes[-1].parameters * (1 - TOLERANCE) <= target < nodes[-1].parameters:
-        # A size is met within a tolerance, and one this close leaves no room for another anchor.
-        return Placed(_member(desnet.name, nodes[0], nodes[-1].structure.shape), nodes[-1], None)
-    if target < nodes[-1].parameters:
-        last = _called(nodes[-1])
-        message = f"DesNet '{desnet.name}' ({size}) is outside the chain: smaller than {last}, its last link"
-        # The hint must work when pasted: a rounded size could come out just above the DesNet's.
-        exact = size if parse_count(size) == target else target
-        hint = f"add an anchor of at most {size}: - {{name: a{target // 1_000_000 or size}, params: {exact}}}"
-        _report(loaded, (*path, "params"), f"{message} ({format_count(nodes[-1].parameters)})", hint, problems)
-        return None
-    larger, smaller = next((high, low) for high, low in pairwise(nodes) if low.parameters < target < high.parameters)
-    try:
-        shape = solve_between(nodes[0].structure, larger.structure.shape, smaller.structure.shape, target)
-    except NoShapeError as error:
-        message = f"DesNet '{desnet.name}' between {_called(larger)} and {_called(smaller)}: {error}"
-        _report(loaded, (*path, "params"), message, _HINT_SIZE, problems)
-        return None
-    member = _member(desnet.name, nodes[0], shape)
-    # Rounded to a legal shape, a size close to a neighbour's can be that neighbour.
-    equal = next((node for node in (larger, smaller) if node.structure.shape == shape), None)
-    return Placed(member, equal or larger, None if equal else smaller)
-
-
-def _requested(
-    loaded: LoadedFamily, path: tuple[str | int, ...], item: Sized, top: Member, problems: list[Problem]
-) -> Shape | None:
-    """The shape given by hand, completed by the AnsNet's; None when there is none or it cannot be."""
-    if item.shape is None:
-        return None
-    given = {axis: length for axis, length in item.shape.model_dump().items() if length is not None}
-    shape = replace(top.structure.shape, **given)
-    reasons = refusals(shape, top.structure.shape)
-    for reason in reasons:
-        axis = next((axis for axis in given if reason.startswith(axis)), None)
-        at = (*path, "shape", axis) if axis else (*path, "shape")
-        _report(loaded, at, f"'{item.name}': {reason}", None, problems)
-    return None if reasons else shape
-
-
-def _outside_by_shape(member: Member, nodes: tuple[Member, ...]) -> tuple[str, str]:
-    """What is wrong with a shape that lies between no two neighbours, and what would be right."""
-    above = [node for node in nodes if node.parameters > member.parameters]
-    below = [node for node in nodes if node.parameters < member.parameters]
-    size = format_count(member.parameters)
-    if not below:
-        last = nodes[-1]
-        return (
-            f"DesNet '{member.name}' ({size}) is outside the chain: smaller than {_called(last)}, its last link "
-            f"({format_count(last.parameters)})",
-            f"add an anchor of at most {size} with at most these lengths: {_lengths(member.structure.shape)}",
-        )
-    larger, smaller = above[-1], below[0]
-    shape = member.structure.shape
-    wrong = [
-        f"{text} of {_called(node)}"
-        for text, node in (
-            (_excess(shape, larger.structure.shape), larger),
-            (_excess(smaller.structure.shape, shape, "less than"), smaller),
-        )
-        if text
-    ]
-    return (
-        f"DesNet '{member.name}' ({size}) lies between no two members of the chain: {' and '.join(wrong)}",
-        f"keep every axis between those of {_called(smaller)} ({_lengths(smaller.structure.shape)}) and "
-        f"{_called(larger)} ({_lengths(larger.structure.shape)}), or add an anchor with this very shape",
-    )
-
-
-def _excess(inner: Shape, outer: Shape, relation: str = "more than") -> str:
-    """Which axes of `inner` exceed those of `outer`; told from the smaller side when the relation is "less than"."""
-    parts = []
-    for axis in ("layers", "hidden", "ffn", "kv_heads"):
-        ours, theirs = getattr(inner, axis), getattr(outer, axis)
-        if ours > theirs:
-            first, second = (ours, theirs) if relation == "more than" else (theirs, ours)
-            parts.append(f"{axis} {first} is {relation} the {second}")
-    return ", ".join(parts) or ("the shapes are equal" if inner == outer else "")
-
-
-def _lengths(shape: Shape) -> str:
-    return f"layers {shape.layers}, hidden {shape.hidden}, ffn {shape.ffn}, heads {shape.heads}"
-
-
-def _called(member: Member) -> str:
-    return "the AnsNet" if member.name == ANSNET else f"anchor '{member.name}'"
-
-
-def _member(name: str, top: Member, shape: Shape) -> Member:
-    structure = top.structure.at(shape)
-    return Member(name, structure, parameters(structure))
-
-
-def _warnings(nodes: tuple[Member, ...]) -> tuple[str, ...]:
+    if family.chain.route == "stepwise":
+        positions = stepwise_route(required)
+    else:
+        positions = cheapest_route([node.parameters for node in nodes], cost, required, family.chain.max_gap)
     return tuple(
-        f"{_called(low)} is {high.parameters / low.parameters:.1f} times smaller than {_called(high)}; beyond {MAX_GAP} "
-        "a student learns less from its teacher: add an anchor between them"
-        for high, low in pairwise(nodes)
-        if high.parameters > MAX_GAP * low.parameters
+        Distillation(nodes[student], nodes[teacher], cost(teacher, student), student in required)
+        for teacher, student in pairwise(positions)
     )
 
 
-def _report(
-    loaded: LoadedFamily, path: tuple[str | int, ...], message: str, hint: str | None, problems: list[Problem]
-) -> None:
-    problems.append(Problem(loaded.places.nearest(path), message, hint))
+def _unbuilt(anchors: Sequence[Member], route: Sequence[Distillation]) -> tuple[Unbuilt, ...]:
+    built = {step.student.name for step in route}
+    return tuple(Unbuilt(anchor, _why_unbuilt(anchor, route)) for anchor in anchors if anchor.name not in built)
+
+
+def _why_unbuilt(anchor: Member, route: Sequence[Distillation]) -> str:
+    over = next((step for step in route if step.student.parameters < anchor.parameters), None)
+    if over is None:
+        return "no DesNet needs it"
+    teacher = "the AnsNet" if over.teacher.name == ANSNET else over.teacher.name
+    return f"no DesNet needs it, and {over.student.name} is cheaper from {teacher} directly"
+
+
+def _warnings(route: Sequence[Distillation]) -> tuple[str, ...]:
+    """Gaps that are wide although the family's `max_gap` allows them."""
+    return tuple(
+        f"{called(step.student)} is {step.teacher.parameters / step.student.parameters:.1f} times smaller than its "
+        f"teacher, {called(step.teacher)}; beyond {MAX_GAP:g} a student learns less: an anchor between them would help"
+        for step in route
+        if not legal_gap(step.teacher.parameters, step.student.parameters, MAX_GAP)
+    )
+
+
+# -- gaps that no teacher may cross -----------------------------------------------------------------------------------
+
+
+def _gap_problems(loaded: LoadedFamily, members: Members) -> list[Problem]:
+    """Each gap above a needed anchor that is too wide, with anchors that close it; all of these work together."""
+    nodes, limit = members.nodes, loaded.family.chain.max_gap
+    problems = []
+    mended = loaded
+    for position in wide_gaps([node.parameters for node in nodes[: max(members.required, default=0) + 1]], limit):
+        high, low = nodes[position - 1], nodes[position]
+        message = (
+            f"no route leads to {called(low)} ({format_count(low.parameters)}): {called(high)} "
+            f"({format_count(high.parameters)}) is {high.parameters / low.parameters:.2f} times larger, and a teacher may "
+            f"be {limit:g} times its student"
+        )
+        hint = f"allow it with max_gap: {allowing(high.parameters, low.parameters)} in 'chain'"
+        mending = _mend(mended, nodes[0].structure, low.name)
+        if mending is not None:
+            proposal, mended = mending
+            what = "an anchor" if len(proposal) == 1 else "anchors"
+            hint += f", or add {what} between the two:{pasted(proposal)}"
+        size = "shape" if loaded.family.anchors[position - 1].params is None else "params"
+        place = loaded.places.nearest(("anchors", position - 1, size))
+        problems.append(Problem(place, message, hint))
+    return problems
+
+
+def _mend(loaded: LoadedFamily, ansnet: Structure, below: str) -> tuple[Proposal, LoadedFamily] | None:
+    """Anchors that close the gap above an anchor, and the family with them; None if none are found."""
+    members, limit = solve_members(loaded, ansnet), loaded.family.chain.max_gap
+    nodes = members.nodes
+    at = next(position for position, node in enumerate(nodes) if node.name == below)
+    inside = [desnet.member.structure for desnet in members.desnets if desnet.smaller == nodes[at]]
+    for proposal in between(nodes[at - 1].structure, nodes[at].structure, limit, inside, taken_names(loaded.family)):
+        trial = with_anchors(loaded, at - 1, proposal)
+        try:
+            tried = solve_members(trial, ansnet).nodes
+        except SpecError:
+            continue
+        if not wide_gaps([node.parameters for node in tried[at - 1 : at + len(proposal) + 1]], limit):
+            return proposal, trial
+    return None

@@ -2,7 +2,7 @@
 
 ::
 
-    source ─> corpus ─> order ─> distill a100 ─> distill a76 ─> …            the chain, once
+    source ─> corpus ─> order ─> distill a100 ─> distill a76 ─> …            the route along the chain, once
                                       └──────┬──────┘
                                     interpolate phone ─> recover phone       each DesNet
                                              ├─> evaluate phone
@@ -17,7 +17,8 @@ from typing import Any
 
 import networkx
 
-from colbuild.plan.chain import ANSNET, Chain
+from colbuild.plan.chain import Chain
+from colbuild.plan.members import ANSNET, Member
 from colbuild.plan.step import Step
 from colbuild.spec.formats import detect_format
 from colbuild.spec.models import Data, EvalData, Family, Profile
@@ -74,12 +75,12 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
     same_text = _corpus_params(family.data.train) == _corpus_params(family.data.eval)
     held = train if same_text else _corpus(draft, "eval", family.data.eval, source)
     models = {ANSNET: source}
-    if chain.needed or chain.desnets:
+    if chain.desnets:
         models |= _chain(draft, family, chain, source, train)
     for index, placed in enumerate(chain.desnets):
         models[placed.member.name] = _desnet(draft, family, chain, index, models, train)
     wanted: dict[str, tuple[FamilyPath, tuple[Profile, ...]]] = {ANSNET: (("ansnet",), family.ansnet.exports)}
-    wanted |= {anchor.name: (("anchors", i), ()) for i, anchor in enumerate(family.anchors[: chain.needed])}
+    wanted |= {anchor.name: (("anchors", i), ()) for i, anchor in enumerate(chain.anchors) if anchor.name in models}
     wanted |= {desnet.name: (("desnets", i), desnet.exports) for i, desnet in enumerate(family.desnets)}
     metrics: dict[str, str] = {}
     packages: dict[tuple[str, str], str] = {}
@@ -92,7 +93,8 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
         metrics[name] = measured[made_by]
         for place, profile in enumerate(profiles):
             packages[name, profile.name] = _export(draft, name, profile, made_by, (*path, "exports", place), versions)
-    return BuildGraph(_ordered(draft.steps), draft.origins, models, metrics, packages)
+    makers = {name: models[name] for name in wanted}
+    return BuildGraph(_ordered(draft.steps), draft.origins, makers, metrics, packages)
 
 
 def sources(graph: BuildGraph) -> Sequence[str]:
@@ -145,31 +147,35 @@ def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str
         {"": ("ansnet",), "tokens": ("order", "tokens"), "split": ("data", "train", "split")},
     )
     made = {_ORDERED: ordered}
-    teacher = ordered
-    for index, member in enumerate(chain.anchors[: chain.needed]):
+    for index, member in enumerate(chain.anchors):
+        if member.name not in chain.teachers:
+            continue
         path: FamilyPath = ("anchors", index)
         params = {
             "shape": asdict(member.structure.shape),
             "recipe": family.anchors[index].recipe.model_dump(mode="json"),
             "split": family.data.train.split,
         }
-        teacher = draft.add(
-            Step(f"distill {member.name}", "distill", params, inputs={"teacher": teacher, "corpus": corpus}),
+        inputs = {"teacher": made[_as_start(chain.teachers[member.name])], "corpus": corpus}
+        made[member.name] = draft.add(
+            Step(f"distill {member.name}", "distill", params, inputs=inputs),
             {"": path, "shape": path, "recipe": (*path, "recipe"), "split": ("data", "train", "split")},
         )
-        made[member.name] = teacher
     return made
 
 
 _ORDERED = "ansnet (ordered)"
 
 
+def _as_start(member: Member) -> str:
+    """The name, among models, of what others are made from: the AnsNet in its sorted form, an anchor as it is."""
+    return _ORDERED if member.name == ANSNET else member.name
+
+
 def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Mapping[str, str], corpus: str) -> str:
     desnet, placed = family.desnets[index], chain.desnets[index]
     path: FamilyPath = ("desnets", index)
-    nodes = (_ORDERED, *(anchor.name for anchor in chain.anchors))
-    above = 0 if placed.larger.name == ANSNET else nodes.index(placed.larger.name)
-    larger = models[nodes[above]]
+    larger = models[_as_start(placed.larger)]
     made = larger
     split = family.data.train.split
     if placed.smaller is not None:
@@ -196,14 +202,14 @@ def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Map
         )
     if desnet.recover is None:
         return made
-    # A DesNet that equals an anchor would be its own teacher and learn nothing: it learns from the link above.
-    teacher = larger if placed.smaller is not None else models[nodes[max(above - 1, 0)]]
+    # A DesNet that equals an anchor would be its own teacher and learn nothing: it learns from that anchor's teacher.
+    above = placed.larger if placed.smaller is not None else chain.teachers.get(placed.larger.name, placed.larger)
     return draft.add(
         Step(
             f"recover {desnet.name}",
             "recover",
             {"recipe": desnet.recover.model_dump(mode="json"), "split": split},
-            inputs={"start": made, "teacher": teacher, "corpus": corpus},
+            inputs={"start": made, "teacher": models[_as_start(above)], "corpus": corpus},
         ),
         {"": path, "recipe": (*path, "recover"), "split": ("data", "train", "split")},
     )

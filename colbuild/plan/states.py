@@ -96,12 +96,30 @@ def _reason(
     if last is None:
         place = places.nearest(origins[""])
         return State.NEW, f"new  {place}" if place else "new"
-    changes = _difference(step, last, known)
-    if not changes:
+    described = differences(step, last, known, origins, places)
+    if not described:
         return State.CHANGED, "its result is no longer in the store"
-    described = [_describe(change, step, origins, places) for change in changes]
     more = f" and {len(described) - 2} more" if len(described) > 2 else ""
     return State.CHANGED, "; ".join(described[:2]) + more
+
+
+def differences(
+    step: Step,
+    last: ActionRecord,
+    known: Mapping[str, str],
+    origins: Mapping[str, tuple[str | int, ...]],
+    places: Places,
+) -> tuple[str, ...]:
+    """Everything that is known to differ from a step's last run, each with its place.
+
+    Args:
+        step: The step.
+        last: Its last run.
+        known: Role -> digest of the inputs whose content is known.
+        origins: Where its parameters were asked for, see `BuildGraph`.
+        places: Where each value of the spec was written.
+    """
+    return tuple(_describe(change, step, origins, places) for change in _difference(step, last, known))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.arch import Shape
-from colbuild.plan.chain import Chain, Member, Placed
+from colbuild.plan.chain import Chain
 from colbuild.plan.graph import BuildGraph
+from colbuild.plan.members import Member, Placed
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,8 @@ def family_rows(chain: Chain, graph: BuildGraph, results: Mapping[str, Path], ou
         results: Step id -> folder of its result, for the steps that have one.
         out: The family's folder for packages.
     """
-    anchors = chain.anchors[: chain.needed]
     rows = [_row(chain.ansnet, "AnsNet", "", graph, results, out)]
-    before = (chain.ansnet, *anchors)
-    rows += [
-        _row(member, "anchor", above.name, graph, results, out) for above, member in zip(before, anchors, strict=False)
-    ]
+    rows += [_row(step.student, "anchor", step.teacher.name, graph, results, out) for step in chain.route]
     rows += [_row(placed.member, "DesNet", _origin(placed), graph, results, out) for placed in chain.desnets]
     return tuple(rows)
 

@@ -247,6 +247,26 @@ class Order(Model):
     tokens: Annotated[Count, Field(description="Calibration tokens that importance is measured on.")] = 16384
 
 
+MAX_GAP: Final = 2.5
+"""How many times larger than its student a teacher may be before the student learns less from it (the capacity gap)."""
+
+
+class ChainRules(Model):
+    """Which distillations are made, of those that the anchors allow."""
+
+    max_gap: Annotated[
+        float,
+        Field(gt=1.0, le=1e6, description="How many times larger than its student a teacher may be, in parameters."),
+    ] = MAX_GAP
+    route: Annotated[
+        Literal["cheapest", "stepwise"],
+        Field(
+            description="'cheapest' distils what reaches the anchors around every DesNet for the fewest FLOPs; 'stepwise' "
+            "every anchor down to the last of them, each from the one before it."
+        ),
+    ] = "cheapest"
+
+
 # -- export profiles --------------------------------------------------------------------------------------------------
 
 
@@ -317,5 +337,6 @@ class Family(Model):
     ansnet: AnsNet
     data: DataSection
     order: Order
+    chain: ChainRules
     anchors: tuple[Anchor, ...]
     desnets: tuple[DesNet, ...]

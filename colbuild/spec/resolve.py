@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import reduce
 
 from colbuild.spec.files import Project
-from colbuild.spec.models import Recipe
+from colbuild.spec.models import ChainRules, Recipe
 from colbuild.spec.nodes import Entry, Fields, Items, Node, is_null, merge
 from colbuild.spec.places import Place
 
@@ -28,6 +28,7 @@ def resolve(project: Project, written: Fields) -> Fields:
     for key, node in (
         ("ansnet", _ansnet(project, written.get("ansnet"))),
         ("data", _data(written.get("data"))),
+        ("chain", _chain(written.get("chain"))),
         ("anchors", _anchors(project, written.get("chain"), defaults)),
         ("desnets", _desnets(project, written.get("desnets"), defaults)),
     ):
@@ -54,6 +55,12 @@ def _data(node: Node | None) -> Node | None:
         own = merge(train.only(*_TEXT), own.without("source"))
     entry = fields.entries.get("eval")
     return fields.with_entry("eval", own, entry.key if entry else fields.entries["train"].key)
+
+
+def _chain(node: Node | None) -> Node | None:
+    """What `chain` says besides its anchors and their recipe."""
+    chain = _fields(node)
+    return chain.only(*ChainRules.model_fields) if chain else None
 
 
 def _anchors(project: Project, node: Node | None, defaults: Fields) -> Node | None:

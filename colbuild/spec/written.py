@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from colbuild.spec.models import (
     Ancestor,
+    ChainRules,
     Data,
     Device,
     Interpolate,
@@ -115,12 +116,12 @@ class WrittenAnchor(Training, Sized):
     model_config = ConfigDict(json_schema_extra=_anchor_schema)
 
 
-class WrittenChain(Training):
+class WrittenChain(Training, ChainRules):
     """The learngene chain, from the largest anchor to the smallest; recipe values here hold for all of them."""
 
     anchors: Annotated[
         tuple[WrittenAnchor, ...],
-        Field(min_length=1, description="Each is distilled from the one before it, the first from the AnsNet."),
+        Field(min_length=1, description="From large to small; each is distilled from a larger one, see 'route'."),
     ]
 
 

@@ -70,6 +70,27 @@ def test_anchor_that_nobody_needs_is_not_built_and_the_plan_says_so(project, col
     assert "distill      dust" not in out
 
 
+def test_plan_shows_every_anchors_teacher_and_why_an_anchor_is_not_built(project, colbuild):
+    small = "{name: small, params: 200k"
+    steps = "{name: dear, params: 300k}\n    - {name: brief, params: 250k, tokens: 64}\n    - "
+    replace_in(project / SPEC, small, steps + small)
+    replace_in(project / SPEC, "{name: middle, params: 270k", "{name: middle, params: 350k")
+    replace_in(project / SPEC, "{name: shaped, shape: {layers: 4, ffn: 128}", "{name: shaped, params: 350k")
+    out = colbuild("plan", SPEC).out
+    told = {line.split()[0]: line.split("kv)  ")[1] for line in out.splitlines() if "kv)" in line}
+    assert told["large"] == "distilled from the AnsNet"
+    assert told["dear"] == "not built: no DesNet needs it, and brief is cheaper from large directly"
+    assert told["brief"] == "distilled from large, as a step towards small"
+    assert told["small"] == "distilled from brief"
+    plan = json.loads(colbuild("plan", SPEC, "--json").out)
+    assert [(step["student"], step["teacher"]) for step in plan["route"]] == [
+        ("large", "ansnet"),
+        ("brief", "large"),
+        ("small", "brief"),
+    ]
+    assert [anchor["name"] for anchor in plan["not_built"]] == ["dear"]
+
+
 def test_status_before_and_after(project, colbuild, finished_project, monkeypatch, capsys):
     check_golden("status-fresh", colbuild("status", SPEC).out)
     after = command(finished_project[0], monkeypatch, capsys)("status", SPEC, "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.arch.solve import TOLERANCE, contains
-from colbuild.plan.chain import ANSNET as TOP
 from colbuild.plan.chain import resolve_chain
+from colbuild.plan.members import ANSNET as TOP
 from tests.plan.families import ANCHORS, ANSNET, chain, load, refusal
 
 ANSNET_SIZE = 134_515_008
@@ -94,21 +95,96 @@ def test_every_size_inside_the_chain_is_met_and_nests(tmp_path_factory, targets)
 
 
 @pytest.mark.parametrize(
-    ("size", "needed"),
-    [("params: 134515008", 0), ("params: 103M", 1), ("params: 120M", 1), ("params: 90M", 2), ("params: 30M", 3)],
+    ("size", "built"),
+    [
+        ("params: 134515008", ""),
+        ("params: 103M", "a100"),
+        ("params: 120M", "a100"),
+        ("params: 90M", "a100 a76"),
+        ("params: 32M", "a76 a32"),
+    ],
 )
-def test_only_anchors_down_to_the_smallest_desnet_are_needed(tmp_path, size, needed):
-    anchors = ANCHORS + "    - {name: a30, params: 30M}\n    - {name: a20, params: 20M}\n"
+def test_only_anchors_on_the_way_to_a_desnet_are_built(tmp_path, size, built):
+    anchors = ANCHORS + "    - {name: a32, params: 32M}\n    - {name: a20, params: 20M}\n"
     solved = chain(tmp_path, anchors=anchors, desnets=f"  - {{name: only, {size}}}\n")
-    assert (len(solved.anchors), solved.needed) == (4, needed)
+    assert " ".join(step.student.name for step in solved.route) == built
+    assert len(solved.route) + len(solved.unbuilt) == len(solved.anchors) == 4
 
 
-def test_wide_gap_is_warned_of_where_it_is_needed(tmp_path):
-    anchors = "    - {name: a100, params: 103M}\n    - {name: a30, params: 30M}\n"
-    [warning] = chain(tmp_path, anchors=anchors, desnets="  - {name: x, params: 60M}\n").warnings
-    assert warning.startswith("anchor 'a30' is 3.4 times smaller than anchor 'a100'; beyond 2.5")
-    assert "add an anchor between them" in warning
-    assert chain(tmp_path, anchors=anchors, desnets="  - {name: x, params: 110M}\n").warnings == ()
+FAR = "    - {name: a100, params: 103M}\n    - {name: a30, params: 30M}\n"
+INSIDE = "  - {name: x, params: 60M}\n"
+
+
+def test_a_gap_that_is_too_wide_names_the_anchor_that_closes_it(tmp_path):
+    [problem] = refusal(tmp_path, anchors=FAR, desnets=INSIDE)
+    assert problem == (
+        "specs/family.yaml:11:27: no route leads to anchor 'a30' (30.0M): anchor 'a100' (103.0M) is 3.43 times larger, "
+        "and a teacher may be 2.5 times its student\n"
+        "   |\n11 |     - {name: a30, params: 30M}\n   |                           ^^^\n"
+        "   = allow it with max_gap: 3.44 in 'chain', or add an anchor between the two: - {name: a56, params: 56M}"
+    )
+
+
+def test_a_gap_below_what_is_needed_is_nobodys_concern(tmp_path):
+    solved = chain(tmp_path, anchors=FAR, desnets="  - {name: x, params: 110M}\n")
+    assert [step.student.name for step in solved.route] == ["a100"]
+    assert solved.warnings == ()
+
+
+@pytest.mark.parametrize("route", ["cheapest", "stepwise"])
+def test_a_gap_may_be_allowed_and_is_then_warned_of(tmp_path, route):
+    [problem] = refusal(tmp_path, anchors=f"{FAR}  route: {route}\n", desnets=INSIDE)
+    rule = re.search(r"max_gap: [0-9.]+", problem)
+    assert rule is not None
+    [warning] = chain(tmp_path, anchors=f"{FAR}  {rule[0]}\n  route: {route}\n", desnets=INSIDE).warnings
+    assert warning.startswith("anchor 'a30' is 3.4 times smaller than its teacher, anchor 'a100'; beyond 2.5")
+
+
+def test_a_limit_that_is_stricter_than_the_default_holds_as_well(tmp_path):
+    [problem] = refusal(tmp_path, anchors=f"{ANCHORS}  max_gap: 1.31\n")
+    assert "anchor 'a100' (103.0M) is 1.35 times larger, and a teacher may be 1.31 times its student" in problem
+
+
+def mended(anchors, problems):
+    """The anchors with every proposal pasted above the anchor that its problem is about."""
+    for problem in problems:
+        below = re.search(r"no route leads to anchor '([^']+)'", problem)[1]
+        proposed = "".join(
+            f"    {line}\n" for line in re.findall(r"- \{name: a[^\n]*", problem.rsplit("between the two:")[1])
+        )
+        assert proposed
+        anchors = anchors.replace(f"    - {{name: {below},", f"{proposed}    - {{name: {below},")
+    return anchors
+
+
+@pytest.mark.parametrize(
+    ("anchors", "desnets"),
+    [
+        (FAR, INSIDE),
+        ("    - {name: a10, params: 10M}\n", "  - {name: x, params: 11M}\n"),
+        ("    - {name: a50, params: 50M}\n    - {name: A18, params: 18M}\n", "  - {name: a30, params: 19M}\n"),
+        ("    - {name: s, shape: {layers: 8, ffn: 256}}\n", "  - {name: x, params: 60M}\n"),
+        ("    - {name: s, shape: {layers: 6, ffn: 1536}}\n", "  - {name: x, shape: {layers: 12}}\n"),
+        (
+            "    - {name: s, shape: {layers: 30, ffn: 64}}\n  max_gap: 1.6\n",
+            "  - {name: x, shape: {layers: 30, ffn: 600}}\n",
+        ),
+        ("    - {name: s, shape: {layers: 8, ffn: 512}}\n", "  - {name: x, shape: {layers: 8, ffn: 1536}}\n"),
+        (f"{ANCHORS}  max_gap: 1.2\n", "  - {name: x, params: 80M}\n"),
+    ],
+    ids=["one", "two", "gaps and names", "by hand", "shallow", "narrow", "off the line", "strict"],
+)
+def test_anchors_that_close_gaps_work_when_they_are_pasted(tmp_path, anchors, desnets):
+    fixed = mended(anchors, refusal(tmp_path, anchors=anchors, desnets=desnets))
+    assert chain(tmp_path, anchors=fixed, desnets=desnets).warnings == ()
+
+
+def test_a_gap_that_only_very_many_anchors_would_close_asks_for_a_wider_limit(tmp_path):
+    [*problems] = refusal(tmp_path, anchors=f"{FAR}  max_gap: 1.001\n", desnets="  - {name: x, params: 30M}\n")
+    assert [problem.rsplit("= ")[1] for problem in problems] == [
+        "allow it with max_gap: 1.31 in 'chain'",
+        "allow it with max_gap: 3.44 in 'chain'",
+    ]
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -120,17 +196,24 @@ def test_desnet_below_the_chain_names_the_anchor_to_add(tmp_path):
         "specs/family.yaml:13:26: DesNet 'tiny' (50.0M) is outside the chain: smaller than anchor 'a76', its last link "
         "(76.1M)\n"
         "   |\n13 |   - {name: tiny, params: 50M}\n   |                          ^^^\n"
-        "   = add an anchor of at most 50.0M: - {name: a50, params: 50.0M}"
+        "   = add an anchor of at most 50.0M: - {name: a50, params: 50M}"
     )
 
 
-@pytest.mark.parametrize("size", ["50M", "75.3M", "50060000", "41234567"])
-def test_anchor_to_add_works_when_it_is_pasted(tmp_path, size):
-    desnets = f"  - {{name: tiny, params: {size}}}\n"
+@pytest.mark.parametrize("size", ["50M", "75.3M", "50060000", "41234567", "20M", "6M"])
+@pytest.mark.parametrize("name", ["tiny", "A50", "a20"])
+def test_anchors_to_add_work_when_they_are_pasted(tmp_path, size, name):
+    desnets = f"  - {{name: {name}, params: {size}}}\n"
     [problem] = refusal(tmp_path, desnets=desnets)
-    hint = problem.rsplit(": - ", 1)[1]
-    solved = chain(tmp_path, anchors=f"{ANCHORS}    - {hint}\n", desnets=desnets)
-    assert solved.desnets[0].larger is solved.anchors[2]
+    lines = re.findall(r"- \{[^\n]*", problem.rsplit("   = add", 1)[1])
+    solved = chain(tmp_path, anchors=ANCHORS + "".join(f"    {line}\n" for line in lines), desnets=desnets)
+    assert solved.desnets[0].larger is solved.anchors[-1]
+    assert len(solved.anchors) == 2 + len(lines)
+
+
+def test_a_desnet_that_no_few_anchors_lead_to_is_told_so(tmp_path):
+    [problem] = refusal(tmp_path, desnets="  - {name: tiny, params: 100k}\n")
+    assert problem.endswith("= ask for a larger size: no few anchors lead to this one")
 
 
 def test_shape_below_the_chain_tells_the_lengths_of_the_anchor_to_add(tmp_path):

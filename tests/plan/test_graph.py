@@ -56,7 +56,7 @@ def test_every_step_comes_after_what_it_needs(tmp_path):
     }
 
 
-def test_each_anchor_learns_from_the_one_before_it_and_only_the_first_from_the_ansnet(tmp_path):
+def test_each_needed_anchor_learns_from_the_one_before_it_and_only_the_first_from_the_ansnet(tmp_path):
     steps = by_id(graph(tmp_path))
     assert steps["distill a100"].inputs == {"teacher": "order ansnet", "corpus": "corpus train"}
     assert steps["distill a76"].inputs == {"teacher": "distill a100", "corpus": "corpus train"}
@@ -100,7 +100,7 @@ def test_desnet_equal_to_an_anchor_adds_only_its_export(tmp_path):
 )
 def test_recovery_learns_from_the_model_above(tmp_path, size, start, teacher):
     desnets = f"  - {{name: x, {size}, recover: {{recipe: recipes/recover.yaml}}, exports: [phone-int8]}}\n"
-    built = graph(tmp_path, desnets=desnets)
+    built = graph(tmp_path, desnets=SMALL + desnets)
     steps = by_id(built)
     assert steps["recover x"].inputs == {"start": start, "teacher": teacher, "corpus": "corpus train"}
     assert built.models["x"] == "recover x"

@@ -38,6 +38,12 @@ KEYS_OF_A_DESNET = "keys that it may have: name, params, shape, interpolate, rec
         ("50k", "§50K", "'tokens': '50K' is not a count: unknown unit 'K' = did you mean 50k?"),
         ("1MB", "§1mb", "'limit': '1mb' is not a size: unknown unit 'mb' = did you mean 1MB?"),
         ("50k", "§0", "'tokens' must be more than 0, not 0"),
+        ("tokens: 50k", "max_gap: §1", "'max_gap' must be more than 1, not 1"),
+        (
+            "tokens: 50k",
+            "route: §cheap",
+            "'route' cannot be 'cheap': it can be cheapest, stepwise = did you mean cheapest?",
+        ),
         ("tokens: 50k", "§tokens:", "'tokens' must be a number, not nothing = leave the key out, or give it a value"),
         ("50k", "§[1]", "'tokens' must be a number, not a list"),
         ("temperature: 4", "temperature: §hot", "'temperature' must be a number, not 'hot'"),

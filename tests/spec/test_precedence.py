@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from colbuild.spec import Place, Places, load_family
-from colbuild.spec.models import Interpolate, Recipe, Schedule
+from colbuild.spec.models import ChainRules, Interpolate, Recipe, Schedule
 from tests.spec.projects import FAMILY, family, load, project
 
 
@@ -94,6 +94,13 @@ def test_an_item_overrides_and_declines_defaults(tmp_path):
     assert watch.interpolate == Interpolate(method="expand", tokens=2000)
     assert watch.recover is not None
     assert (watch.recover.tokens, watch.recover.batch) == (4000, 2)
+
+
+def test_rules_of_the_chain_have_defaults_and_places(tmp_path):
+    assert load(tmp_path).family.chain == ChainRules(max_gap=2.5, route="cheapest")
+    loaded = load(tmp_path, specs__family=family("  tokens: 50k\n", "  max_gap: 3\n  route: stepwise\n"))
+    assert loaded.family.chain == ChainRules(max_gap=3.0, route="stepwise")
+    assert line(loaded, "chain", "route") == "specs/family.yaml:10"
 
 
 def test_evaluation_measures_the_held_out_part_of_the_training_text_by_default(tmp_path):

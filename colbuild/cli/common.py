@@ -1,0 +1,63 @@
+"""What the commands share: options that mean the same everywhere, and the console they print to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from colbuild.run.events import Listener
+
+DEFAULT_SPEC = Path("specs/family.yaml")
+_LOG_WIDTH = 120
+
+Spec = Annotated[Path, typer.Argument(help="The family's file.", show_default=True)]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", metavar="DIR", help="Where the store lies (also COLBUILD_STORE).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help="Only this model, package or step with all it needs; NAME+ adds all that is made of it, +NAME measures and "
+        "packages what it comes from too. May be given several times.",
+    ),
+]
+
+
+def print_json(value: object) -> None:
+    """Prints a JSON value for machines."""
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """A console that takes every text as it is."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # A log has no width; tables are not to be cut at rich's guess of 80.
+        console.width = _LOG_WIDTH
+    return console
+
+
+def event_listener(console: Console, *, as_json: bool) -> AbstractContextManager[Listener]:
+    """How events are shown: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
+    from contextlib import nullcontext
+
+    from colbuild.cli.live import json_listener, live_listener, plain_listener
+
+    if as_json:
+        return nullcontext(json_listener(sys.stdout))
+    return live_listener(console) if console.is_terminal else nullcontext(plain_listener(console))

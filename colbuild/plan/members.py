@@ -1,0 +1,289 @@
+"""The members of a family: the shape of every anchor and DesNet, and where in the chain a DesNet lies."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from colbuild.arch import Shape, Structure, parameters
+from colbuild.arch.solve import TOLERANCE, NoShapeError, contains, refusals, solve_between, solve_down
+from colbuild.plan.gaps import Proposal, down_to, pasted
+from colbuild.plan.route import wide_gaps
+from colbuild.spec import LoadedFamily, Problem, spec_error
+from colbuild.spec.models import Anchor, Family, Sized
+from colbuild.units import format_count
+
+ANSNET = "ansnet"
+"""The AnsNet's name among the members, and its folder's in `out/`."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of the family: its name, structure and stored parameters."""
+
+    name: str
+    structure: Structure
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A DesNet and its place in the chain.
+
+    Attributes:
+        member: The DesNet.
+        larger: The neighbour above it, or the member that it equals.
+        smaller: The neighbour below it; None when it equals `larger`.
+    """
+
+    member: Member
+    larger: Member
+    smaller: Member | None
+
+
+@dataclass(frozen=True)
+class Members:
+    """The models of a family.
+
+    Attributes:
+        nodes: The AnsNet and every anchor, from large to small; each contains the next.
+        desnets: Every DesNet in the order of the spec.
+    """
+
+    nodes: tuple[Member, ...]
+    desnets: tuple[Placed, ...]
+
+    @property
+    def required(self) -> frozenset[int]:
+        """Positions in `nodes` of every DesNet's neighbours."""
+        position = {node.name: index for index, node in enumerate(self.nodes)}
+        around = (node for desnet in self.desnets for node in (desnet.larger, desnet.smaller) if node is not None)
+        return frozenset(position[node.name] for node in around)
+
+
+def solve_members(loaded: LoadedFamily, ansnet: Structure) -> Members:
+    """Solves every shape of a family and places its DesNets.
+
+    Raises:
+        SpecError: With every size and shape that cannot be, each at its place.
+    """
+    top = Member(ANSNET, ansnet, parameters(ansnet))
+    problems: list[Problem] = []
+    nodes = (top, *_anchors(loaded, top, problems))
+    if problems:
+        raise spec_error(problems)
+    desnets = [_place(loaded, index, nodes, problems) for index in range(len(loaded.family.desnets))]
+    if problems:
+        raise spec_error(problems)
+    return Members(nodes, tuple(desnet for desnet in desnets if desnet is not None))
+
+
+def with_anchors(loaded: LoadedFamily, index: int, proposal: Proposal) -> LoadedFamily:
+    """The family with more anchors from an index on, to try it; they have no places."""
+    anchors = loaded.family.anchors
+    recipe = anchors[min(index, len(anchors) - 1)].recipe
+    more = tuple(Anchor(name=item.name, params=item.params, shape=item.shape, recipe=recipe) for item in proposal)
+    update = {"anchors": (*anchors[:index], *more, *anchors[index:])}
+    return replace(loaded, family=loaded.family.model_copy(update=update))
+
+
+def taken_names(family: Family) -> Collection[str]:
+    """Names that a further anchor cannot have."""
+    return [ANSNET, *(item.name for item in (*family.anchors, *family.desnets))]
+
+
+def called(member: Member) -> str:
+    """What messages call the AnsNet or an anchor."""
+    return "the AnsNet" if member.name == ANSNET else f"anchor '{member.name}'"
+
+
+def _anchors(loaded: LoadedFamily, top: Member, problems: list[Problem]) -> tuple[Member, ...]:
+    members: list[Member] = []
+    for index, anchor in enumerate(loaded.family.anchors):
+        path = ("anchors", index)
+        above = members[-1] if members else top
+        shape = _requested(loaded, path, anchor, top, problems)
+        if shape is None and anchor.params is not None:
+            if anchor.params >= above.parameters:
+                rule = "is not smaller than" if above is top else "must be smaller than the anchor before it,"
+                _report(
+                    loaded,
+                    (*path, "params"),
+                    f"anchor '{anchor.name}' ({format_count(anchor.params)}) {rule} "
+                    f"{called(above)} ({format_count(above.parameters)})",
+                    "an anchor is smaller than the AnsNet"
+                    if above is top
+                    else "list the anchors from the largest to the smallest",
+                    problems,
+                )
+                continue
+            try:
+                shape = solve_down(top.structure, above.structure.shape, anchor.params)
+            except NoShapeError as error:
+                _report(loaded, (*path, "params"), f"anchor '{anchor.name}': {error}", _HINT_SIZE, problems)
+                continue
+            if shape == above.structure.shape:
+                message = (
+                    f"anchor '{anchor.name}' ({format_count(anchor.params)}) would have the shape of {called(above)}"
+                )
+                size = format_count(above.parameters)
+                _report(loaded, (*path, "params"), message, f"ask for clearly less than its {size}", problems)
+                continue
+        if shape is None:
+            continue
+        if shape == above.structure.shape or not contains(above.structure.shape, shape):
+            _report(
+                loaded,
+                (*path, "shape"),
+                f"anchor '{anchor.name}' does not fit inside {called(above)}: {_excess(shape, above.structure.shape)}",
+                "every axis of an anchor is at most that of the anchor before it",
+                problems,
+            )
+            continue
+        structure = top.structure.at(shape)
+        members.append(Member(anchor.name, structure, parameters(structure)))
+    return tuple(members)
+
+
+_HINT_SIZE = "ask for another size, or give the shape by hand"
+
+
+def _place(loaded: LoadedFamily, index: int, nodes: tuple[Member, ...], problems: list[Problem]) -> Placed | None:
+    desnet = loaded.family.desnets[index]
+    path = ("desnets", index)
+    top = nodes[0]
+    if desnet.params is not None:
+        return _place_by_size(loaded, path, desnet, nodes, problems)
+    shape = _requested(loaded, path, desnet, top, problems)
+    if shape is None:
+        return None
+    member = _member(desnet.name, top, shape)
+    for node in nodes:
+        if node.structure.shape == shape:
+            return Placed(member, node, None)
+    for larger, smaller in pairwise(nodes):
+        if contains(larger.structure.shape, shape) and contains(shape, smaller.structure.shape):
+            return Placed(member, larger, smaller)
+    _report(loaded, (*path, "shape"), *_outside_by_shape(member, nodes), problems)
+    return None
+
+
+def _place_by_size(
+    loaded: LoadedFamily, path: tuple[str | int, ...], desnet: Sized, nodes: tuple[Member, ...], problems: list[Problem]
+) -> Placed | None:
+    target = desnet.params
+    assert target is not None
+    asked = {anchor.name: anchor.params for anchor in loaded.family.anchors}
+    for node in nodes:
+        if target in (node.parameters, asked.get(node.name)):
+            return Placed(_member(desnet.name, nodes[0], node.structure.shape), node, None)
+    size = format_count(target)
+    if target > nodes[0].parameters:
+        message = f"DesNet '{desnet.name}' ({size}) is larger than the AnsNet ({format_count(nodes[0].parameters)})"
+        _report(loaded, (*path, "params"), message, "a family only holds models smaller than its AnsNet", problems)
+        return None
+    if nodes[-1].parameters * (1 - TOLERANCE) <= target < nodes[-1].parameters:
+        # A size is met within a tolerance, and one this close leaves no room for another anchor.
+        return Placed(_member(desnet.name, nodes[0], nodes[-1].structure.shape), nodes[-1], None)
+    if target < nodes[-1].parameters:
+        last = f"{called(nodes[-1])}, its last link ({format_count(nodes[-1].parameters)})"
+        message = f"DesNet '{desnet.name}' ({size}) is outside the chain: smaller than {last}"
+        _report(loaded, (*path, "params"), message, _further(loaded, nodes, target), problems)
+        return None
+    larger, smaller = next((high, low) for high, low in pairwise(nodes) if low.parameters < target < high.parameters)
+    try:
+        shape = solve_between(nodes[0].structure, larger.structure.shape, smaller.structure.shape, target)
+    except NoShapeError as error:
+        message = f"DesNet '{desnet.name}' between {called(larger)} and {called(smaller)}: {error}"
+        _report(loaded, (*path, "params"), message, _HINT_SIZE, problems)
+        return None
+    member = _member(desnet.name, nodes[0], shape)
+    # Rounded to a legal shape, a size close to a neighbour's can be that neighbour.
+    equal = next((node for node in (larger, smaller) if node.structure.shape == shape), None)
+    return Placed(member, equal or larger, None if equal else smaller)
+
+
+def _requested(
+    loaded: LoadedFamily, path: tuple[str | int, ...], item: Sized, top: Member, problems: list[Problem]
+) -> Shape | None:
+    """The shape given by hand, completed by the AnsNet's; None when there is none or it cannot be."""
+    if item.shape is None:
+        return None
+    given = {axis: length for axis, length in item.shape.model_dump().items() if length is not None}
+    shape = replace(top.structure.shape, **given)
+    reasons = refusals(shape, top.structure.shape)
+    for reason in reasons:
+        axis = next((axis for axis in given if reason.startswith(axis)), None)
+        at = (*path, "shape", axis) if axis else (*path, "shape")
+        _report(loaded, at, f"'{item.name}': {reason}", None, problems)
+    return None if reasons else shape
+
+
+def _further(loaded: LoadedFamily, nodes: tuple[Member, ...], target: int) -> str:
+    """The anchors that carry a chain on to a size, to be pasted below its last one."""
+    family, size = loaded.family, format_count(target)
+    for proposal in down_to(nodes[-1].parameters, target, family.chain.max_gap, taken_names(family)):
+        trial: list[Problem] = []
+        longer = _anchors(with_anchors(loaded, len(family.anchors), proposal), nodes[0], trial)
+        if not trial and not wide_gaps(
+            [node.parameters for node in (nodes[0], *longer)][-len(proposal) - 1 :], family.chain.max_gap
+        ):
+            anchors = f"an anchor of at most {size}" if len(proposal) == 1 else f"anchors down to {size}"
+            return f"add {anchors}:{pasted(proposal)}"
+    return "ask for a larger size: no few anchors lead to this one"
+
+
+def _outside_by_shape(member: Member, nodes: tuple[Member, ...]) -> tuple[str, str]:
+    """What is wrong with a shape that lies between no two neighbours, and what would be right."""
+    above = [node for node in nodes if node.parameters > member.parameters]
+    below = [node for node in nodes if node.parameters < member.parameters]
+    size = format_count(member.parameters)
+    if not below:
+        last = nodes[-1]
+        return (
+            f"DesNet '{member.name}' ({size}) is outside the chain: smaller than {called(last)}, its last link "
+            f"({format_count(last.parameters)})",
+            f"add an anchor of at most {size} with at most these lengths: {_lengths(member.structure.shape)}",
+        )
+    larger, smaller = above[-1], below[0]
+    shape = member.structure.shape
+    wrong = [
+        f"{text} of {called(node)}"
+        for text, node in (
+            (_excess(shape, larger.structure.shape), larger),
+            (_excess(smaller.structure.shape, shape, "less than"), smaller),
+        )
+        if text
+    ]
+    return (
+        f"DesNet '{member.name}' ({size}) lies between no two members of the chain: {' and '.join(wrong)}",
+        f"keep every axis between those of {called(smaller)} ({_lengths(smaller.structure.shape)}) and "
+        f"{called(larger)} ({_lengths(larger.structure.shape)}), or add an anchor with this very shape",
+    )
+
+
+def _excess(inner: Shape, outer: Shape, relation: str = "more than") -> str:
+    """Which axes of `inner` exceed those of `outer`; told from the smaller side when the relation is "less than"."""
+    parts = []
+    for axis in ("layers", "hidden", "ffn", "kv_heads"):
+        ours, theirs = getattr(inner, axis), getattr(outer, axis)
+        if ours > theirs:
+            first, second = (ours, theirs) if relation == "more than" else (theirs, ours)
+            parts.append(f"{axis} {first} is {relation} the {second}")
+    return ", ".join(parts) or ("the shapes are equal" if inner == outer else "")
+
+
+def _lengths(shape: Shape) -> str:
+    return f"layers {shape.layers}, hidden {shape.hidden}, ffn {shape.ffn}, heads {shape.heads}"
+
+
+def _member(name: str, top: Member, shape: Shape) -> Member:
+    structure = top.structure.at(shape)
+    return Member(name, structure, parameters(structure))
+
+
+def _report(
+    loaded: LoadedFamily, path: tuple[str | int, ...], message: str, hint: str | None, problems: list[Problem]
+) -> None:
+    problems.append(Problem(loaded.places.nearest(path), message, hint))

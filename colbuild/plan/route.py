@@ -1,0 +1,103 @@
+"""Which models teach which: the cheapest set of distillations that reaches the anchors a family needs.
+
+::
+
+    AnsNet ───> a100 ───────────────> a60          required: a100, a60; a80 would only cost more
+       1          2        (a80)        4
+
+A route is told by positions in the chain, the AnsNet's being 0 and each following model being smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
+
+import networkx
+
+Cost = Callable[[int, int], int]
+"""(teacher's position, student's position) -> FLOPs of teaching the student."""
+
+
+def distillation_flops(tokens: int, teacher_forward: int, student_forward: int) -> int:
+    """FLOPs of a distillation: the teacher runs forward, the student forward and backward, which is three times forward.
+
+    Args:
+        tokens: How many tokens the student learns from.
+        teacher_forward: FLOPs of the teacher's forward pass for a token.
+        student_forward: The student's.
+    """
+    return tokens * (teacher_forward + 3 * student_forward)
+
+
+def cheapest_route(parameters: Sequence[int], cost: Cost, required: Collection[int], max_gap: float) -> tuple[int, ...]:
+    """The positions to build, from the AnsNet's on: each but the first is distilled from the one before it.
+
+    It has the fewest FLOPs of all ways to reach every required position, where each built model is taught by a larger built
+    one that is at most `max_gap` times its size. Between equals, the one of fewer distillations; then the denser one, whose
+    gaps are more even (the smaller sum of ratios).
+
+    That this is always a path, and never a tree, follows from what `cost` must promise: for the same student, a smaller
+    teacher never costs more. So whatever set of models is built, none has a better teacher than the smallest built one that
+    is larger than itself: it costs least, its ratio is smallest, and if it is too large, all others are. The best tree on a
+    set is therefore the set in order of size. What is left is which set, and the path passes every required position:
+    between two neighbours among these it is a shortest path of a directed acyclic graph, independent of the rest.
+
+    Args:
+        parameters: Size of each model, strictly falling; the first is the AnsNet's.
+        cost: FLOPs of an edge; for one student they never rise as its teacher gets smaller.
+        required: Positions that must be built. The AnsNet always exists.
+        max_gap: How many times larger than its student a teacher may be. No gap down to the last required position is wider
+            (see `wide_gaps`).
+    """
+    stops = sorted({0, *required})
+    graph = _candidates(parameters[: stops[-1] + 1], cost, max_gap)
+    route = [0]
+    for start, end in pairwise(stops):
+        route += networkx.dijkstra_path(graph, start, end, weight="rank")[1:]
+    return tuple(route)
+
+
+def stepwise_route(required: Collection[int]) -> tuple[int, ...]:
+    """Every position down to the last required one, each distilled from the one before it."""
+    return tuple(range(max(required, default=0) + 1))
+
+
+def wide_gaps(parameters: Sequence[int], max_gap: float) -> list[int]:
+    """Positions of the models that nothing may teach: their next larger neighbour is already too large.
+
+    A legal route down to a position exists just when there is none up to there: any route crosses every gap between
+    neighbours, by a ratio that is at least theirs.
+    """
+    return [
+        position + 1 for position, (high, low) in enumerate(pairwise(parameters)) if not legal_gap(high, low, max_gap)
+    ]
+
+
+def legal_gap(teacher: int, student: int, max_gap: float) -> bool:
+    """Whether a model of `teacher` parameters may teach one of `student` parameters."""
+    return teacher / student <= max_gap
+
+
+def _candidates(parameters: Sequence[int], cost: Cost, max_gap: float) -> networkx.DiGraph[int]:
+    """Every legal distillation as an edge from teacher to student.
+
+    An edge's `rank` is a single integer, so that a sum over a path compares first by FLOPs, then by the number of edges, then
+    by the sum of ratios in millionths: the share of each is too small to reach that of the one before it.
+    """
+    count = len(parameters)
+    most_ratios = count * (_millionths(parameters[0], parameters[-1]) + 1)
+    graph: networkx.DiGraph[int] = networkx.DiGraph()
+    graph.add_nodes_from(range(count))
+    for student in range(1, count):
+        for teacher in range(student - 1, -1, -1):
+            if not legal_gap(parameters[teacher], parameters[student], max_gap):
+                break  # every larger teacher is further away
+            ratio = _millionths(parameters[teacher], parameters[student])
+            rank = (cost(teacher, student) * count + 1) * most_ratios + ratio
+            graph.add_edge(teacher, student, rank=rank)
+    return graph
+
+
+def _millionths(teacher: int, student: int) -> int:
+    return teacher * 1_000_000 // student
