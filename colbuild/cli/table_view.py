@@ -34,9 +34,8 @@ def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
     )
     packages = [package for row in built.rows if row.kind == "DesNet" for package in row.packages]
     if packages:
-        console.print(
-            f"Try one: colbuild run {_relative(packages[0].folder)} --prompt 'What is a lamp?'", soft_wrap=True
-        )
+        example = f"colbuild run {_relative(packages[0].folder)} --raw --prompt 'The city of Paris is'"
+        console.print(f"Try one: {example}", soft_wrap=True)
 
 
 def print_status(plan: FamilyPlan, rows: Sequence[Row], console: Console) -> None:
