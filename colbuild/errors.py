@@ -38,6 +38,12 @@ class SpecError(ColbuildError):
     exit_code: ClassVar[int] = EXIT_SPEC_ERROR
 
 
+class StalePlanError(ColbuildError):
+    """A saved plan no longer says what a build would do; the message holds everything that changed."""
+
+    exit_code: ClassVar[int] = EXIT_STALE_PLAN
+
+
 class SourceUnavailableError(ColbuildError):
     """A source cannot be reached, does not exist, or is not what was pinned."""
 

@@ -115,6 +115,7 @@ LOOKS = [
     ("plan", "--target", "least"),
     ("status",),
     ("status", "--json"),
+    ("lock",),
     ("show",),
     ("show", "--resolved"),
     ("graph",),

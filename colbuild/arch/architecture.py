@@ -6,8 +6,9 @@ architecture. Adding one means adding a table (see `colbuild/arch/llama.py`) and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import prod
 from typing import Any
@@ -44,6 +45,10 @@ class TensorPattern:
     when: tuple[str, bool] | None = None
 
 
+Term = tuple[int, tuple[str, ...]]
+"""How many tensors of a kind there are, and the fields of `Shape` whose product is the size of one in all layers."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A family of configurations that one table describes.
@@ -61,6 +66,20 @@ class Architecture:
     tensors: tuple[TensorPattern, ...]
     config_keys: Mapping[str, str]
     flags: Mapping[str, bool]
+    _terms: dict[frozenset[tuple[str, bool]], tuple[Term, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def terms(self, flags: frozenset[tuple[str, bool]]) -> tuple[Term, ...]:
+        """The parameter count as a sum of products, worked out once: solving shapes counts hundreds of times for each."""
+        if flags not in self._terms:
+            products = Counter(
+                (*(("layers",) if "{layer}" in pattern.name else ()), *"*".join(pattern.axes).split("*"))
+                for pattern in self.tensors
+                if pattern.when is None or pattern.when in flags
+            )
+            self._terms[flags] = tuple((times, factors) for factors, times in products.items())
+        return self._terms[flags]
 
 
 @dataclass(frozen=True)
@@ -125,11 +144,9 @@ def norm_sites(structure: Structure) -> list[str]:
 
 def parameters(structure: Structure) -> int:
     """The number of stored parameters; tied embeddings count once."""
-    shape = structure.shape
-    return sum(
-        prod(axis_length(axis, shape) for axis in pattern.axes) * (shape.layers if "{layer}" in pattern.name else 1)
-        for pattern in patterns(structure)
-    )
+    lengths = vars(structure.shape)
+    terms = structure.architecture.terms(structure.flags)
+    return sum(times * prod([lengths[axis] for axis in factors]) for times, factors in terms)
 
 
 def forward_flops(structure: Structure, context: int) -> int:

@@ -33,12 +33,18 @@ class _Point:
     kv_heads: float
 
 
+Fits = Callable[[Shape], bool]
+"""Whether a shape will do."""
+
+
 class NoShapeError(ValueError):
     """No legal shape has the asked size; the message says what comes nearest."""
 
 
-def solve_down(start: Structure, upper: Shape, target: int) -> Shape:
+def solve_down(start: Structure, upper: Shape, target: int, multiple: int = 1) -> Shape:
     """A shape of `target` parameters inside `upper`, on the curve that shrinks `start` (the AnsNet).
+
+    Its FFN width is a multiple of `multiple`.
 
     Raises:
         NoShapeError: No shape comes within `TOLERANCE` of the target.
@@ -49,12 +55,13 @@ def solve_down(start: Structure, upper: Shape, target: int) -> Shape:
         widths = min(1.0, share / _JOIN)
         return _Point(whole.layers * share, whole.hidden * widths, whole.ffn * share, whole.kv_heads * widths)
 
-    smallest = replace(upper, layers=1, hidden=_group(start.shape), ffn=1, heads=_group(start.shape), kv_heads=1)
-    return _solve(start, curve, smallest, upper, target)
+    return _solve(start, curve, _smallest(start, upper, multiple), upper, target, multiple)
 
 
-def solve_between(start: Structure, larger: Shape, smaller: Shape, target: int) -> Shape:
+def solve_between(start: Structure, larger: Shape, smaller: Shape, target: int, multiple: int = 1) -> Shape:
     """A shape of `target` parameters on the straight line between two nested shapes.
+
+    Its FFN width is a multiple of `multiple`.
 
     Raises:
         NoShapeError: No shape comes within `TOLERANCE` of the target.
@@ -69,7 +76,35 @@ def solve_between(start: Structure, larger: Shape, smaller: Shape, target: int) 
             low.kv_heads + share * (high.kv_heads - low.kv_heads),
         )
 
-    return _solve(start, curve, smaller, larger, target)
+    return _solve(start, curve, smaller, larger, target, multiple)
+
+
+def largest_between(start: Structure, larger: Shape, smaller: Shape, fits: Fits, multiple: int = 1) -> Shape:
+    """The largest shape on the straight line between two nested shapes that fits; `smaller` itself if none is larger.
+
+    Args:
+        start: The AnsNet.
+        larger: A shape that does not fit, or `smaller` again.
+        smaller: One inside it that does.
+        fits: Whether a shape will do. What is inside a shape that fits does too.
+        multiple: What the FFN width is a multiple of.
+    """
+    ends = (parameters(start.at(smaller)), parameters(start.at(larger)))
+    found = _largest(lambda target: solve_between(start, larger, smaller, target, multiple), *ends, fits)
+    return _widened(smaller if found is None else found, larger.ffn, fits, multiple)
+
+
+def largest_inside(start: Structure, upper: Shape, fits: Fits, multiple: int = 1) -> Shape:
+    """The largest shape inside `upper`, on the curve that shrinks `start` (the AnsNet), that fits.
+
+    Raises:
+        NoShapeError: None does.
+    """
+    ends = (parameters(start.at(_smallest(start, upper, multiple))), parameters(start.at(upper)))
+    found = _largest(lambda target: solve_down(start, upper, target, multiple), *ends, fits)
+    if found is None:
+        raise NoShapeError("no shape is small enough")
+    return _widened(found, upper.ffn, fits, multiple)
 
 
 def contains(outer: Shape, inner: Shape) -> bool:
@@ -113,13 +148,52 @@ def _group(shape: Shape) -> int:
     return shape.heads // shape.kv_heads
 
 
-def _solve(start: Structure, curve: Callable[[float], _Point], lower: Shape, upper: Shape, target: int) -> Shape:
+def _smallest(start: Structure, upper: Shape, multiple: int) -> Shape:
+    group = _group(start.shape)
+    return replace(upper, layers=1, hidden=group, ffn=multiple, heads=group, kv_heads=1)
+
+
+def _largest(solve: Callable[[int], Shape], low: int, high: int, fits: Fits) -> Shape | None:
+    """The largest solved shape that fits, by bisection over its size to a thousandth; what is left, the FFN takes up."""
+    best: Shape | None = None
+    while high - low > max(1, low // 1000):
+        middle = (low + high) // 2
+        try:
+            shape = solve(middle)
+        except NoShapeError:
+            # Sizes have no shape where shapes are few: near the small end, which fits, or between close neighbours.
+            shape = None
+        if shape is None and best is None:
+            low = middle
+        elif shape is not None and fits(shape):
+            low, best = middle, shape
+        else:
+            high = middle
+    return best
+
+
+def _widened(shape: Shape, most: int, fits: Fits, multiple: int) -> Shape:
+    """The shape with the widest FFN up to `most` that fits, in steps that kernels like."""
+    step = lcm(_KERNEL_WIDTH, multiple)
+    low, high = shape.ffn // step, most // step
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(replace(shape, ffn=middle * step)):
+            low = middle
+        else:
+            high = middle - 1
+    return replace(shape, ffn=max(shape.ffn, low * step))
+
+
+def _solve(
+    start: Structure, curve: Callable[[float], _Point], lower: Shape, upper: Shape, target: int, multiple: int
+) -> Shape:
     point = curve(_share(start, curve, target))
     nearest: list[int] = []
     # Widths that kernels like come first; where neighbours lie so close that none has the size, any legal one.
     for width in (_KERNEL_WIDTH, 1):
         best: tuple[tuple[bool, float], Shape] | None = None
-        for shape, off_curve in _candidates(start, point, lower, upper, target, width):
+        for shape, off_curve in _candidates(start, point, lower, upper, target, width, multiple):
             count = parameters(start.at(shape))
             nearest.append(count)
             error = abs(count - target) / target
@@ -135,7 +209,8 @@ def _solve(start: Structure, curve: Callable[[float], _Point], lower: Shape, upp
 def _share(start: Structure, curve: Callable[[float], _Point], target: int) -> float:
     """Where on the curve the real-valued parameter count meets the target, by bisection."""
     low, high = 0.0, 1.0
-    for _ in range(50):
+    # Thirty halvings: a billionth of the curve, far below the rounding that follows.
+    for _ in range(30):
         middle = (low + high) / 2
         if _count(start, curve(middle)) < target:
             low = middle
@@ -146,33 +221,38 @@ def _share(start: Structure, curve: Callable[[float], _Point], target: int) -> f
 
 def _count(start: Structure, point: _Point) -> float:
     """The parameter count at real lengths: `parameters` only multiplies and adds, so it serves for these too."""
-    real = replace(
-        start.shape,
+    shape = start.shape
+    real = Shape(
         layers=point.layers,  # type: ignore[arg-type]
         hidden=point.hidden,  # type: ignore[arg-type]
         ffn=point.ffn,  # type: ignore[arg-type]
+        heads=point.kv_heads * _group(shape),  # type: ignore[arg-type]
         kv_heads=point.kv_heads,  # type: ignore[arg-type]
-        heads=point.kv_heads * _group(start.shape),  # type: ignore[arg-type]
+        head_dim=shape.head_dim,
+        vocab=shape.vocab,
     )
     return parameters(start.at(real))
 
 
 def _candidates(
-    start: Structure, point: _Point, lower: Shape, upper: Shape, target: int, width: int
+    start: Structure, point: _Point, lower: Shape, upper: Shape, target: int, width: int, multiple: int
 ) -> Iterator[tuple[Shape, float]]:
     """Legal shapes around a point, each with how far it lies from it (sum over axes, in shares of the upper shape).
 
     Hidden widths divide by the head count (transformers' configurations insist) and by `width`.
     """
     group = _group(start.shape)
+    least, most = ceil(lower.ffn / multiple) * multiple, upper.ffn // multiple * multiple
+    if least > most:
+        return
     for kv_heads in _around(point.kv_heads, lower.kv_heads, upper.kv_heads, 1):
-        multiple = lcm(kv_heads * group, width)
-        for hidden in _around(point.hidden, lower.hidden, upper.hidden, multiple):
+        step = lcm(kv_heads * group, width)
+        for hidden in _around(point.hidden, lower.hidden, upper.hidden, step):
             if hidden % (kv_heads * group):
                 continue
             for layers in _around(point.layers, lower.layers, upper.layers, 1):
                 frame = replace(upper, layers=layers, hidden=hidden, heads=kv_heads * group, kv_heads=kv_heads)
-                ffn = _fitting_ffn(start, frame, lower.ffn, upper.ffn, target)
+                ffn = _fitting_ffn(start, frame, least, most, target, multiple)
                 shape = replace(frame, ffn=ffn)
                 off = (
                     abs(layers - point.layers) / upper.layers
@@ -193,13 +273,16 @@ def _around(value: float, low: int, high: int, multiple: int) -> list[int]:
     return sorted(inside | {min(max(round(value), low), high)} if not inside or multiple == 1 else inside)
 
 
-def _fitting_ffn(start: Structure, frame: Shape, low: int, high: int, target: int) -> int:
-    """The FFN width that brings a shape nearest to the target: the roundest number that is near enough."""
+def _fitting_ffn(start: Structure, frame: Shape, low: int, high: int, target: int, multiple: int) -> int:
+    """The FFN width that brings a shape nearest to the target: the roundest number that is near enough.
+
+    It is a multiple of `multiple`, as `low` and `high` are.
+    """
     without = parameters(start.at(replace(frame, ffn=0)))
     each = parameters(start.at(replace(frame, ffn=1))) - without
     exact = (target - without) / each
-    for multiple in _MULTIPLES:
-        ffn = min(max(round(exact / multiple) * multiple, low), high)
+    for step in dict.fromkeys(lcm(number, multiple) for number in _MULTIPLES):
+        ffn = min(max(round(exact / step) * step, low), high)
         if abs(ffn - exact) * each <= _EXACT_ENOUGH * target:
             return ffn
-    return min(max(round(exact), low), high)
+    return min(max(round(exact / multiple) * multiple, low), high)

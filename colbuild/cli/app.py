@@ -6,16 +6,18 @@ import sys
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from colbuild import __version__
-from colbuild.cli import explain
+from colbuild.cli import explain, lock
 from colbuild.cli.common import (
     DEFAULT_SPEC,
+    DEFAULT_SPECS,
     AsJson,
     Spec,
+    Specs,
     StorePath,
     Targets,
     event_listener,
@@ -23,6 +25,9 @@ from colbuild.cli.common import (
     print_json,
 )
 from colbuild.errors import EXIT_DONE, EXIT_FAILED, EXIT_WORK_PENDING, ColbuildError
+
+if TYPE_CHECKING:
+    from colbuild.plan.lock import LockMode
 
 app = typer.Typer(
     name="colbuild",
@@ -40,48 +45,121 @@ class SchemaKind(StrEnum):
     FAMILY = "family"
     RECIPE = "recipe"
     PROFILE = "profile"
+    PLAN = "plan"
 
 
 @app.command()
 def plan(
-    spec: Spec = DEFAULT_SPEC,
+    specs: Specs = DEFAULT_SPECS,
     target: Targets = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 2 if there is anything to do, as scripts may ask.")
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Save the plan, for 'colbuild build --plan FILE'."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="REV", help="Only what differs from a git revision's spec, such as main, and why."
+        ),
+    ] = None,
+    locked: lock.Locked = False,
+    frozen: lock.Frozen = False,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a build would do, and why."""
+    """Show what a build would do, and why; of several families, also what they share."""
     from colbuild import api
     from colbuild.cli.explain_view import print_left
-    from colbuild.cli.plan_view import plan_to_json, print_plan
+    from colbuild.cli.plan_view import print_plan, print_saved
 
-    loaded = api.load_family(spec)
+    mode = lock.lock_mode(locked, frozen)
+    if since is not None or len(specs) > 1:
+        pending = _compared(specs, since, target, output, store, mode, as_json=as_json)
+        if exit_code and pending:
+            raise typer.Exit(EXIT_WORK_PENDING)
+        return
+    loaded = api.load_family(specs[0])
     console = open_console()
     with event_listener(open_console(stderr=True), as_json=False) as listener:
-        planned = api.make_plan(loaded, api.open_workspace(loaded, store), listener, target or ())
-    if as_json:
-        print_json(plan_to_json(planned))
-    else:
-        print_plan(planned, console)
+        workspace = api.open_workspace(loaded, store)
+        planned = api.make_plan(loaded, workspace, listener, target or (), mode)
+    estimates = api.estimate_plan(planned, workspace)
+    if as_json or output is not None:
+        saved = api.save_plan(planned, workspace, estimates)
+        if output is not None:
+            api.write_plan(saved, output)
+        if as_json:
+            print_json(saved.model_dump(mode="json"))
+    if not as_json:
+        print_plan(planned, estimates, console)
         print_left(planned, planned.selection.left if planned.selection else (), console)
+        if output is not None:
+            print_saved(output, console)
     if exit_code and planned.pending:
         raise typer.Exit(EXIT_WORK_PENDING)
 
 
+def _compared(
+    specs: list[Path],
+    since: str | None,
+    target: list[str] | None,
+    output: Path | None,
+    store: Path | None,
+    mode: LockMode,
+    *,
+    as_json: bool,
+) -> bool:
+    """Shows a plan beside something else: a revision, or other families. Returns whether there is anything to do."""
+    from colbuild.cli.compare import show_many, show_since
+
+    if output is not None:
+        raise typer.BadParameter("a saved plan is the whole plan of one family: leave out --output")
+    if since is None:
+        if target:
+            raise typer.BadParameter("--target is part of one family, and several are given")
+        return show_many(specs, store, mode, as_json=as_json)
+    if len(specs) > 1:
+        raise typer.BadParameter("--since compares one family at a time")
+    return show_since(specs[0], since, target or (), store, mode, as_json=as_json)
+
+
 @app.command()
-def build(spec: Spec = DEFAULT_SPEC, target: Targets = None, store: StorePath = None, as_json: AsJson = False) -> None:
+def build(
+    spec: Spec = DEFAULT_SPEC,
+    target: Targets = None,
+    saved_as: Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="Build what this saved plan says, or refuse if anything changed."),
+    ] = None,
+    locked: lock.Locked = False,
+    frozen: lock.Frozen = False,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
     """Build the family: what is not in the store yet, and nothing else."""
     from colbuild import api
     from colbuild.cli.explain_view import print_left
     from colbuild.cli.table_view import print_built
 
+    saved = None if saved_as is None else api.read_plan(saved_as)
+    if saved is not None:
+        if target:
+            raise typer.BadParameter("a saved plan has its own targets: leave out --target or --plan")
+        target = list(saved.targets)
+        # The default stands for no family named: then it is the plan's.
+        spec = Path(saved.spec.path) if spec == DEFAULT_SPEC else spec
     loaded = api.load_family(spec)
     workspace = api.open_workspace(loaded, store)
     console = open_console()
     with event_listener(console, as_json=as_json) as listener:
-        planned = api.make_plan(loaded, workspace, listener, target or ())
+        planned = api.make_plan(loaded, workspace, listener, target or (), lock.lock_mode(locked, frozen))
+        if not as_json:
+            console.print(lock.lock_line(planned.lock), soft_wrap=True)
+        if saved is not None:
+            api.check_plan(saved, planned, workspace)
         built = api.build(planned, workspace, listener)
     if not as_json:
         print_built(planned, built, console)
@@ -102,22 +180,25 @@ def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson =
     if as_json:
         print_json(status_to_json(planned, rows))
     else:
-        print_status(planned, rows, open_console())
+        console = open_console()
+        console.print(lock.lock_line(planned.lock), soft_wrap=True)
+        print_status(planned, rows, console)
 
 
 app.command()(explain.why)
 app.command()(explain.show)
 app.command()(explain.graph)
+app.command()(lock.lock)
 
 
 @app.command()
 def schema(
     kind: Annotated[SchemaKind, typer.Argument(help="Which file's schema.")] = SchemaKind.FAMILY,
 ) -> None:
-    """Print the JSON schema of a family, a recipe or a device profile."""
-    from colbuild.api import schema_text
+    """Print the JSON schema of a family, a recipe, a device profile or a saved plan."""
+    from colbuild.api import plan_schema_text, schema_text
 
-    sys.stdout.write(schema_text(kind.value))
+    sys.stdout.write(plan_schema_text() if kind is SchemaKind.PLAN else schema_text(kind.value))
 
 
 @app.command()

@@ -19,6 +19,8 @@ DEFAULT_SPEC = Path("specs/family.yaml")
 _LOG_WIDTH = 120
 
 Spec = Annotated[Path, typer.Argument(help="The family's file.", show_default=True)]
+DEFAULT_SPECS = [DEFAULT_SPEC]
+Specs = Annotated[list[Path], typer.Argument(metavar="[SPEC]...", help="The families' files.", show_default=True)]
 StorePath = Annotated[
     Path | None, typer.Option("--store", metavar="DIR", help="Where the store lies (also COLBUILD_STORE).")
 ]

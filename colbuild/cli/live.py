@@ -141,6 +141,12 @@ def _rate(rate: float, unit: str) -> str:
     return _amount(round(rate), unit)
 
 
+def _finished(event: StepFinished) -> str:
+    """What came of a step; early cutoff is said aloud."""
+    same = ", same result as before; nothing after it runs for this reason" if event.same else ""
+    return f"{format_duration(event.seconds)}, {format_bytes(event.size)}{same}"
+
+
 def _source(uri: str) -> str:
     """What a source is called in a narrow place: the last part of its address."""
     return uri.rstrip("/").rsplit("/", 1)[-1] or uri
@@ -197,7 +203,7 @@ class _Plain:
         if isinstance(event, SourceProgress):
             return self._progress(f"source {event.uri}", _source(event.uri), event.progress)
         if isinstance(event, StepFinished):
-            return f"  {event.step}: done in {format_duration(event.seconds)}, {format_bytes(event.size)}"
+            return f"  {event.step}: done in {_finished(event)}"
         if isinstance(event, StepFailed):
             # The reason is told once, as the error that ends the command.
             return f"  {event.step}: failed"
@@ -255,7 +261,7 @@ class _Live:
             self._begin(event.step, f"[{event.index + 1}/{event.total}] {event.step}")
         elif isinstance(event, StepFinished):
             self._end(event.step)
-            self._mark("ok", event.step, f"{format_duration(event.seconds)}, {format_bytes(event.size)}")
+            self._mark("ok", event.step, _finished(event))
         elif isinstance(event, StepFailed):
             self._end(event.step)
             self._mark("failed", event.step, "failed")

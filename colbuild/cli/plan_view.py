@@ -3,74 +3,58 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from colbuild.cli.lock import lock_line
 from colbuild.plan.chain import Chain, Distillation
+from colbuild.plan.estimate import Estimates, Reads
 from colbuild.plan.members import Placed
 from colbuild.plan.states import State, StepPlan
-from colbuild.units import format_count, format_duration
+from colbuild.spec.models import DesNet
+from colbuild.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from colbuild.api import FamilyPlan
-
-PLAN_FORMAT = "colbuild.plan.v1"
 
 _STYLES = {State.CACHED: "dim", State.NEW: "green", State.CHANGED: "yellow", State.CONDITIONAL: "cyan"}
 _WORDS = {State.CHANGED: "changed", State.NEW: "new", State.CONDITIONAL: "conditional", State.CACHED: "cached"}
 
 
-def print_plan(plan: FamilyPlan, console: Console) -> None:
-    """Prints a plan: the family, a line for each step, and the sum."""
+def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None:
+    """Prints a plan: the family, a line for each step, the sum, and the AnsNet's part in it."""
     console.print(_headline(plan), soft_wrap=True)
-    for line in (*_models(plan), *(f"warning: {warning}" for warning in plan.chain.warnings)):
-        console.print(line, soft_wrap=True, style="yellow" if line.startswith("warning") else "")
+    console.print(lock_line(plan.lock), soft_wrap=True)
+    # Printed at once: of thousands of models each call would cost.
+    if models := _models(plan):
+        console.print("\n".join(models), soft_wrap=True)
+    for warning in plan.chain.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True, style="yellow")
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("  step", no_wrap=True)
     table.add_column("state", no_wrap=True, justify="center")
     table.add_column("why", overflow="fold")
-    table.add_column("last run", no_wrap=True, justify="right")
+    table.add_column("estimate", no_wrap=True, justify="right")
     for step in plan.steps:
-        took = format_duration(step.seconds) if step.seconds is not None and step.state is not State.CACHED else "–"
+        told = estimates.steps.get(step.step.id)
+        takes = "–" if told is None else "unknown" if told.seconds is None else format_duration(told.seconds)
         style = _STYLES[step.state]
-        table.add_row(Text(f"  {_name(step)}"), Text(step.state.value, style=style), Text(step.why), took, style=style)
+        table.add_row(Text(f"  {_name(step)}"), Text(step.state.value, style=style), Text(step.why), takes, style=style)
     console.print(table)
     console.print()
-    console.print(_summary(plan), soft_wrap=True)
+    console.print(_summary(plan, estimates), soft_wrap=True)
+    if plan.pending and estimates.reads is not None:
+        console.print(_ansnet_reads(estimates.reads), soft_wrap=True)
 
 
-def plan_to_json(plan: FamilyPlan) -> dict[str, Any]:
-    """The plan as JSON values."""
-    chain = plan.chain
-    return {
-        "format": PLAN_FORMAT,
-        "family": plan.loaded.family.name,
-        "models": [
-            {"name": member.name, "parameters": member.parameters, "shape": asdict(member.structure.shape)}
-            for member in (chain.ansnet, *chain.anchors, *(placed.member for placed in chain.desnets))
-        ],
-        "route": [
-            {"student": step.student.name, "teacher": step.teacher.name, "flops": step.flops} for step in chain.route
-        ],
-        "not_built": [{"name": unbuilt.anchor.name, "why": unbuilt.reason} for unbuilt in chain.unbuilt],
-        "warnings": list(chain.warnings),
-        "steps": [
-            {
-                "id": step.step.id,
-                "op": step.step.op,
-                "state": step.state.name.lower(),
-                "why": step.why,
-                "key": step.key,
-                "last_seconds": step.seconds,
-            }
-            for step in plan.steps
-        ],
-    }
+def print_saved(path: Path, console: Console) -> None:
+    """Says where a plan was saved, and what for."""
+    console.print(f"Saved as {path}; 'colbuild build --plan {path}' builds this, or says what changed.", soft_wrap=True)
 
 
 def _headline(plan: FamilyPlan) -> Text:
@@ -90,10 +74,18 @@ def _models(plan: FamilyPlan) -> list[str]:
     chain = plan.chain
     how = {unbuilt.anchor.name: f"not built: {unbuilt.reason}" for unbuilt in chain.unbuilt}
     how |= {step.student.name: _distilled(step, chain) for step in chain.route}
-    lines = [(anchor.name, anchor.parameters, anchor.structure.shape, how[anchor.name]) for anchor in chain.anchors]
+    auto = ", placed automatically" if chain.automatic else ""
+    lines = [
+        (anchor.name, anchor.parameters, anchor.structure.shape, how[anchor.name] + auto) for anchor in chain.anchors
+    ]
     lines += [
-        (placed.member.name, placed.member.parameters, placed.member.structure.shape, _place(placed))
-        for placed in chain.desnets
+        (
+            placed.member.name,
+            placed.member.parameters,
+            placed.member.structure.shape,
+            _place(placed) + _package(desnet, placed),
+        )
+        for desnet, placed in zip(plan.loaded.family.desnets, chain.desnets, strict=True)
     ]
     width = max((len(name) for name, *_ in lines), default=0)
     return [
@@ -101,6 +93,14 @@ def _models(plan: FamilyPlan) -> list[str]:
         f"{shape.heads} heads ({shape.kv_heads} kv)  {made}"
         for name, count, shape, made in lines
     ]
+
+
+def _package(desnet: DesNet, placed: Placed) -> str:
+    """How large the packages of a DesNet that is sized by its devices are going to be."""
+    if desnet.max_package is None:
+        return ""
+    sizes = ", ".join(f"{profile} at most {format_bytes(size)}" for profile, size in placed.packages.items())
+    return f", for max_package {format_bytes(desnet.max_package)}: {sizes}"
 
 
 def _distilled(step: Distillation, chain: Chain) -> str:
@@ -127,17 +127,45 @@ def _name(step: StepPlan) -> str:
     return f"{op:<12} {name}"
 
 
-def _summary(plan: FamilyPlan) -> str:
+def _summary(plan: FamilyPlan, estimates: Estimates) -> str:
     counts = Counter(step.state for step in plan.steps)
     if len(plan.pending) == 0:
         return f"Plan: nothing to do, all {_plural(len(plan.steps), 'step')} are in the store."
     told = ", ".join(f"{counts[state]} {word}" for state, word in _WORDS.items() if counts[state])
-    known = [step.seconds for step in plan.pending if step.seconds is not None]
-    missing = len(plan.pending) - len(known)
-    if not known:
-        return f"Plan: {told}. No estimate of the time: none of these steps has run here yet."
-    without = f", without {_plural(missing, 'step')} that never ran here" if missing else ""
-    return f"Plan: {told}. About {format_duration(sum(known))}{without} (from each step's last run)."
+    return f"Plan: {told}. {_time(estimates)}, disk {format_bytes(estimates.disk)}, peak RAM {format_bytes(estimates.memory)}."
+
+
+def _time(estimates: Estimates) -> str:
+    """The sum of the times and what it rests on: "About 12 to 14 min (median of 4 runs)"."""
+    if not estimates.basis:
+        return "Nothing tells the time yet"
+    without = f", without {_plural(estimates.untold, 'step')} of unknown size" if estimates.untold else ""
+    return f"About {time_range(estimates.least, estimates.most)} ({estimates.basis}){without}"
+
+
+def time_range(least: float, most: float) -> str:
+    """Two durations as one: "4 s", "12 to 14 min", "30 s to 2 min", "2 min 5 s to 3 min 5 s"."""
+    low, high = format_duration(least), format_duration(most)
+    if low == high:
+        return high
+    number, *unit = low.split()
+    return f"{number if len(unit) == 1 and high.split()[1:] == unit else low} to {high}"
+
+
+def _ansnet_reads(reads: Reads) -> str:
+    """How much the AnsNet is read for the whole family, beside distilling every DesNet from it."""
+    times = {0: "", 1: ", once"}.get(reads.times, f", in {reads.times} distillations")
+    each = set(reads.direct_tokens)
+    count = len(reads.direct_tokens)
+    direct = (
+        f"{count} x {format_count(each.pop())} tokens"
+        if len(each) == 1
+        else f"{format_count(sum(reads.direct_tokens))} tokens"
+    )
+    return (
+        f"AnsNet reads: {format_count(reads.tokens)} tokens{times}. Distilling each DesNet directly: {direct}, "
+        f"{reads.direct_flops / reads.flops:.1f}x the compute (from FLOPs)."
+    )
 
 
 def _plural(count: int, noun: str) -> str:

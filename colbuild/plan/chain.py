@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ from colbuild.plan.members import (
 )
 from colbuild.plan.route import cheapest_route, distillation_flops, legal_gap, stepwise_route, wide_gaps
 from colbuild.spec import LoadedFamily, Problem, spec_error
-from colbuild.spec.models import MAX_GAP, Family
+from colbuild.spec.models import MAX_GAP, Family, Recipe
 from colbuild.units import format_count
 
 
@@ -70,6 +70,8 @@ class Chain:
             one before it. It holds the neighbours of every DesNet.
         unbuilt: The other anchors, largest first.
         warnings: What is legal but worth saying.
+        recipes: What each anchor is distilled by, in the order of `anchors`.
+        automatic: Whether colbuild placed the anchors itself.
     """
 
     ansnet: Member
@@ -78,6 +80,8 @@ class Chain:
     route: tuple[Distillation, ...]
     unbuilt: tuple[Unbuilt, ...]
     warnings: tuple[str, ...]
+    recipes: tuple[Recipe, ...]
+    automatic: bool
 
     @property
     def teachers(self) -> Mapping[str, Member]:
@@ -85,33 +89,52 @@ class Chain:
         return {step.student.name: step.teacher for step in self.route}
 
 
-def resolve_chain(loaded: LoadedFamily, ansnet: Structure) -> Chain:
+def resolve_chain(
+    loaded: LoadedFamily, ansnet: Structure, pinned: Collection[str] | None = None, tokenizer: int | None = None
+) -> Chain:
     """Solves every shape of a family, places its DesNets and decides which distillations reach them.
 
     What is in the store has no say in it: the same spec gives the same chain everywhere.
 
+    Args:
+        loaded: The family.
+        ansnet: The pretrained ancestor.
+        pinned: The anchors to build, where a lock has decided that already; by default the route is found.
+        tokenizer: Bytes of the tokenizer's file, which count in packages; by default they are bounded by the vocabulary.
+
     Raises:
         SpecError: With every size and shape that cannot be, or every gap that no teacher may cross, each at its place.
     """
-    members = solve_members(loaded, ansnet)
-    problems = _gap_problems(loaded, members)
+    members = solve_members(loaded, ansnet, tokenizer)
+    problems = _gap_problems(loaded, members, tokenizer) if pinned is None else []
     if problems:
         raise spec_error(problems)
-    route = _route(loaded.family, members)
+    route = _route(loaded.family, members, pinned)
     top, *anchors = members.nodes
-    return Chain(top, tuple(anchors), members.desnets, route, _unbuilt(anchors, route), _warnings(route))
+    return Chain(
+        top,
+        tuple(anchors),
+        members.desnets,
+        route,
+        _unbuilt(anchors, route),
+        _warnings(route),
+        tuple(anchor.recipe for anchor in members.anchors),
+        loaded.family.automatic is not None,
+    )
 
 
-def _route(family: Family, members: Members) -> tuple[Distillation, ...]:
+def _route(family: Family, members: Members, pinned: Collection[str] | None) -> tuple[Distillation, ...]:
     nodes, required = members.nodes, members.required
 
     def cost(teacher: int, student: int) -> int:
-        recipe = family.anchors[student - 1].recipe
+        recipe = members.anchors[student - 1].recipe
         # Each model contains the next, so that of two teachers the smaller one's forward pass is the cheaper.
         above, below = (forward_flops(nodes[place].structure, recipe.sequence) for place in (teacher, student))
         return distillation_flops(recipe.tokens, above, below)
 
-    if family.chain.route == "stepwise":
+    if pinned is not None:
+        positions = tuple(index for index, node in enumerate(nodes) if node.name in (ANSNET, *pinned))
+    elif family.chain.route == "stepwise":
         positions = stepwise_route(required)
     else:
         positions = cheapest_route([node.parameters for node in nodes], cost, required, family.chain.max_gap)
@@ -147,7 +170,7 @@ def _warnings(route: Sequence[Distillation]) -> tuple[str, ...]:
 # -- gaps that no teacher may cross -----------------------------------------------------------------------------------
 
 
-def _gap_problems(loaded: LoadedFamily, members: Members) -> list[Problem]:
+def _gap_problems(loaded: LoadedFamily, members: Members, tokenizer: int | None) -> list[Problem]:
     """Each gap above a needed anchor that is too wide, with anchors that close it; all of these work together."""
     nodes, limit = members.nodes, loaded.family.chain.max_gap
     problems = []
@@ -160,7 +183,7 @@ def _gap_problems(loaded: LoadedFamily, members: Members) -> list[Problem]:
             f"be {limit:g} times its student"
         )
         hint = f"allow it with max_gap: {allowing(high.parameters, low.parameters)} in 'chain'"
-        mending = _mend(mended, nodes[0].structure, low.name)
+        mending = _mend(mended, nodes[0].structure, low.name, tokenizer)
         if mending is not None:
             proposal, mended = mending
             what = "an anchor" if len(proposal) == 1 else "anchors"
@@ -171,16 +194,18 @@ def _gap_problems(loaded: LoadedFamily, members: Members) -> list[Problem]:
     return problems
 
 
-def _mend(loaded: LoadedFamily, ansnet: Structure, below: str) -> tuple[Proposal, LoadedFamily] | None:
+def _mend(
+    loaded: LoadedFamily, ansnet: Structure, below: str, tokenizer: int | None
+) -> tuple[Proposal, LoadedFamily] | None:
     """Anchors that close the gap above an anchor, and the family with them; None if none are found."""
-    members, limit = solve_members(loaded, ansnet), loaded.family.chain.max_gap
+    members, limit = solve_members(loaded, ansnet, tokenizer), loaded.family.chain.max_gap
     nodes = members.nodes
     at = next(position for position, node in enumerate(nodes) if node.name == below)
     inside = [desnet.member.structure for desnet in members.desnets if desnet.smaller == nodes[at]]
     for proposal in between(nodes[at - 1].structure, nodes[at].structure, limit, inside, taken_names(loaded.family)):
         trial = with_anchors(loaded, at - 1, proposal)
         try:
-            tried = solve_members(trial, ansnet).nodes
+            tried = solve_members(trial, ansnet, tokenizer).nodes
         except SpecError:
             continue
         if not wide_gaps([node.parameters for node in tried[at - 1 : at + len(proposal) + 1]], limit):

@@ -21,7 +21,7 @@ Proposal = tuple[Sized, ...]
 def down_to(high: int, last: int, max_gap: float, taken: Collection[str]) -> Iterator[Proposal]:
     """Ways to go on from a chain's last model of `high` parameters to an anchor of `last`, the simplest first."""
     for sizes in _steps(high, last, max_gap):
-        yield _named([*sizes, last], taken)
+        yield named([*sizes, last], taken)
 
 
 def between(
@@ -40,15 +40,15 @@ def between(
         taken: Names that are not free.
     """
     steps = list(_steps(parameters(high), parameters(low), max_gap))
-    yield from (_named(sizes, taken) for sizes in steps)
+    yield from (named(sizes, taken) for sizes in steps)
     for sizes in steps:
         try:
             shapes = [solve_between(high, high.shape, low.shape, size) for size in sizes]
         except NoShapeError:
             continue
-        yield _named(sizes, taken, shapes)
+        yield named(sizes, taken, shapes)
     for member in members:
-        yield _named([parameters(member)], taken, [member.shape])
+        yield named([parameters(member)], taken, [member.shape])
 
 
 def _steps(high: int, low: int, max_gap: float) -> Iterator[list[int]]:
@@ -80,17 +80,18 @@ def _size(anchor: Sized) -> str:
     return f"shape: {{{', '.join(f'{axis}: {length}' for axis, length in anchor.shape.model_dump().items())}}}"
 
 
-def _named(sizes: Sequence[int], taken: Collection[str], shapes: Sequence[Shape] | None = None) -> Proposal:
-    """Anchors of these sizes, or of these shapes, with names of their own."""
+def named(sizes: Sequence[int], taken: Collection[str], shapes: Sequence[Shape] | None = None) -> Proposal:
+    """Anchors of these sizes, or of these shapes, with names of their own: a103 for one of 103M."""
     names: list[str] = []
     for size in sizes:
         names.append(_free(size, [*taken, *names]))
     if shapes is None:
         return tuple(Sized(name=name, params=size) for name, size in zip(names, sizes, strict=True))
-    return tuple(Sized(name=name, shape=_request(shape)) for name, shape in zip(names, shapes, strict=True))
+    return tuple(Sized(name=name, shape=requested(shape)) for name, shape in zip(names, shapes, strict=True))
 
 
-def _request(shape: Shape) -> ShapeRequest:
+def requested(shape: Shape) -> ShapeRequest:
+    """A shape as it is written by hand."""
     return ShapeRequest(**{axis: getattr(shape, axis) for axis in ShapeRequest.model_fields})
 
 

@@ -19,9 +19,10 @@ import networkx
 
 from colbuild.plan.chain import Chain
 from colbuild.plan.members import ANSNET, Member
+from colbuild.plan.package_size import limit_of
 from colbuild.plan.step import Step
 from colbuild.spec.formats import detect_format
-from colbuild.spec.models import Data, EvalData, Family, Profile
+from colbuild.spec.models import Data, DesNet, EvalData, Family, Profile
 
 FamilyPath = tuple[str | int, ...]
 
@@ -80,8 +81,10 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
     for index, placed in enumerate(chain.desnets):
         models[placed.member.name] = _desnet(draft, family, chain, index, models, train)
     wanted: dict[str, tuple[FamilyPath, tuple[Profile, ...]]] = {ANSNET: (("ansnet",), family.ansnet.exports)}
-    wanted |= {anchor.name: (("anchors", i), ()) for i, anchor in enumerate(chain.anchors) if anchor.name in models}
-    wanted |= {desnet.name: (("desnets", i), desnet.exports) for i, desnet in enumerate(family.desnets)}
+    wanted |= {
+        anchor.name: (_anchor_path(chain, i), ()) for i, anchor in enumerate(chain.anchors) if anchor.name in models
+    }
+    wanted |= {desnet.name: (("desnets", i), _promised(desnet)) for i, desnet in enumerate(family.desnets)}
     metrics: dict[str, str] = {}
     packages: dict[tuple[str, str], str] = {}
     measured: dict[str, str] = {}
@@ -150,10 +153,10 @@ def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str
     for index, member in enumerate(chain.anchors):
         if member.name not in chain.teachers:
             continue
-        path: FamilyPath = ("anchors", index)
+        path = _anchor_path(chain, index)
         params = {
             "shape": asdict(member.structure.shape),
-            "recipe": family.anchors[index].recipe.model_dump(mode="json"),
+            "recipe": chain.recipes[index].model_dump(mode="json"),
             "split": family.data.train.split,
         }
         inputs = {"teacher": made[_as_start(chain.teachers[member.name])], "corpus": corpus}
@@ -162,6 +165,21 @@ def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str
             {"": path, "shape": path, "recipe": (*path, "recipe"), "split": ("data", "train", "split")},
         )
     return made
+
+
+def _anchor_path(chain: Chain, index: int) -> FamilyPath:
+    """Where an anchor was asked for; one that colbuild placed itself was by `anchors: auto`."""
+    return ("automatic",) if chain.automatic else ("anchors", index)
+
+
+def _promised(desnet: DesNet) -> tuple[Profile, ...]:
+    """A DesNet's profiles; its own `max_package` is a limit of each, so that a broken promise fails the build."""
+    return tuple(
+        profile.model_copy(
+            update={"limits": profile.limits.model_copy(update={"max_package": limit_of(desnet, profile)})}
+        )
+        for profile in desnet.exports
+    )
 
 
 _ORDERED = "ansnet (ordered)"
@@ -230,7 +248,7 @@ def _evaluate(draft: _Draft, name: str, path: FamilyPath, model: str, ansnet: st
 def _export(
     draft: _Draft, name: str, profile: Profile, model: str, path: FamilyPath, versions: Mapping[str, str]
 ) -> str:
-    params = {"profile": profile.model_dump(mode="json", exclude={"name"}), "versions": dict(versions)}
+    params = {"profile": profile.model_dump(mode="json", exclude={"name", "multiples"}), "versions": dict(versions)}
     return draft.add(
         Step(f"export {name}/{profile.name}", "export", params, inputs={"model": model}),
         {"": path, "profile": path},

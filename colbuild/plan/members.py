@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from colbuild.arch import Shape, Structure, parameters
-from colbuild.arch.solve import TOLERANCE, NoShapeError, contains, refusals, solve_between, solve_down
+from colbuild.arch.solve import (
+    TOLERANCE,
+    NoShapeError,
+    contains,
+    largest_between,
+    largest_inside,
+    refusals,
+    solve_between,
+    solve_down,
+)
+from colbuild.plan.auto import completed, place_anchors, too_small
 from colbuild.plan.gaps import Proposal, down_to, pasted
+from colbuild.plan.package_size import ffn_multiple, fitting, over_limit, package_bytes
 from colbuild.plan.route import wide_gaps
 from colbuild.spec import LoadedFamily, Problem, spec_error
-from colbuild.spec.models import Anchor, Family, Sized
-from colbuild.units import format_count
+from colbuild.spec.models import Anchor, DesNet, Family, Sized
+from colbuild.units import format_bytes, format_count
 
 ANSNET = "ansnet"
 """The AnsNet's name among the members, and its folder's in `out/`."""
@@ -35,11 +46,13 @@ class Placed:
         member: The DesNet.
         larger: The neighbour above it, or the member that it equals.
         smaller: The neighbour below it; None when it equals `larger`.
+        packages: Name of each of its profiles -> bytes that its package takes at most.
     """
 
     member: Member
     larger: Member
     smaller: Member | None
+    packages: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,10 +62,12 @@ class Members:
     Attributes:
         nodes: The AnsNet and every anchor, from large to small; each contains the next.
         desnets: Every DesNet in the order of the spec.
+        anchors: What the spec says of each anchor, or what was decided of those that colbuild placed itself.
     """
 
     nodes: tuple[Member, ...]
     desnets: tuple[Placed, ...]
+    anchors: tuple[Anchor, ...]
 
     @property
     def required(self) -> frozenset[int]:
@@ -62,21 +77,56 @@ class Members:
         return frozenset(position[node.name] for node in around)
 
 
-def solve_members(loaded: LoadedFamily, ansnet: Structure) -> Members:
-    """Solves every shape of a family and places its DesNets.
+def solve_members(loaded: LoadedFamily, ansnet: Structure, tokenizer: int | None = None) -> Members:
+    """Solves every shape of a family and places its DesNets; the anchors too where that is left to colbuild.
+
+    Args:
+        loaded: The family.
+        ansnet: The ancestor.
+        tokenizer: Bytes of the tokenizer's file where they are known; they count in packages.
 
     Raises:
         SpecError: With every size and shape that cannot be, each at its place.
     """
     top = Member(ANSNET, ansnet, parameters(ansnet))
     problems: list[Problem] = []
+    asked = {anchor.name: anchor.params for anchor in loaded.family.anchors if anchor.params is not None}
+    if loaded.family.automatic is not None and not loaded.family.anchors:
+        placement = place_anchors(loaded, ansnet, loaded.family.automatic.recipe, tokenizer, problems)
+        loaded = replace(loaded, family=loaded.family.model_copy(update={"anchors": placement.anchors}))
+        asked.update(placement.asked)
     nodes = (top, *_anchors(loaded, top, problems))
     if problems:
         raise spec_error(problems)
-    desnets = [_place(loaded, index, nodes, problems) for index in range(len(loaded.family.desnets))]
+    chain = _Nodes(nodes, asked, tokenizer)
+    desnets = [_place(loaded, index, chain, problems) for index in range(len(loaded.family.desnets))]
     if problems:
         raise spec_error(problems)
-    return Members(nodes, tuple(desnet for desnet in desnets if desnet is not None))
+    placed = tuple(
+        replace(desnet, packages=_packages(desnet.member, item, tokenizer))
+        for desnet, item in zip(desnets, loaded.family.desnets, strict=True)
+        if desnet is not None
+    )
+    return Members(nodes, placed, loaded.family.anchors)
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """The chain while DesNets find their places in it.
+
+    Attributes:
+        nodes: The AnsNet and every anchor, from large to small.
+        asked: Name of an anchor -> the size that it was asked for.
+        tokenizer: Bytes of the tokenizer's file, if known.
+    """
+
+    nodes: tuple[Member, ...]
+    asked: Mapping[str, int]
+    tokenizer: int | None
+
+
+def _packages(member: Member, desnet: DesNet, tokenizer: int | None) -> Mapping[str, int]:
+    return {profile.name: package_bytes(member.structure, profile, tokenizer) for profile in desnet.exports}
 
 
 def with_anchors(loaded: LoadedFamily, index: int, proposal: Proposal) -> LoadedFamily:
@@ -149,12 +199,15 @@ def _anchors(loaded: LoadedFamily, top: Member, problems: list[Problem]) -> tupl
 _HINT_SIZE = "ask for another size, or give the shape by hand"
 
 
-def _place(loaded: LoadedFamily, index: int, nodes: tuple[Member, ...], problems: list[Problem]) -> Placed | None:
+def _place(loaded: LoadedFamily, index: int, chain: _Nodes, problems: list[Problem]) -> Placed | None:
     desnet = loaded.family.desnets[index]
     path = ("desnets", index)
+    nodes = chain.nodes
     top = nodes[0]
     if desnet.params is not None:
-        return _place_by_size(loaded, path, desnet, nodes, problems)
+        return _place_by_size(loaded, path, desnet, chain, problems)
+    if desnet.shape is None:
+        return _place_by_package(loaded, path, desnet, chain, problems)
     shape = _requested(loaded, path, desnet, top, problems)
     if shape is None:
         return None
@@ -170,20 +223,22 @@ def _place(loaded: LoadedFamily, index: int, nodes: tuple[Member, ...], problems
 
 
 def _place_by_size(
-    loaded: LoadedFamily, path: tuple[str | int, ...], desnet: Sized, nodes: tuple[Member, ...], problems: list[Problem]
+    loaded: LoadedFamily, path: tuple[str | int, ...], desnet: DesNet, chain: _Nodes, problems: list[Problem]
 ) -> Placed | None:
-    target = desnet.params
+    target, nodes, multiple = desnet.params, chain.nodes, ffn_multiple(desnet)
     assert target is not None
-    asked = {anchor.name: anchor.params for anchor in loaded.family.anchors}
     for node in nodes:
-        if target in (node.parameters, asked.get(node.name)):
+        if target in (node.parameters, chain.asked.get(node.name)) and node.structure.shape.ffn % multiple == 0:
             return Placed(_member(desnet.name, nodes[0], node.structure.shape), node, None)
     size = format_count(target)
     if target > nodes[0].parameters:
         message = f"DesNet '{desnet.name}' ({size}) is larger than the AnsNet ({format_count(nodes[0].parameters)})"
         _report(loaded, (*path, "params"), message, "a family only holds models smaller than its AnsNet", problems)
         return None
-    if nodes[-1].parameters * (1 - TOLERANCE) <= target < nodes[-1].parameters:
+    if nodes[-1].parameters * (1 - TOLERANCE) <= target <= nodes[-1].parameters:
+        if nodes[-1].structure.shape.ffn % multiple:
+            _report(loaded, (*path, "params"), *_uneven(desnet, nodes[-1], multiple), problems)
+            return None
         # A size is met within a tolerance, and one this close leaves no room for another anchor.
         return Placed(_member(desnet.name, nodes[0], nodes[-1].structure.shape), nodes[-1], None)
     if target < nodes[-1].parameters:
@@ -191,9 +246,12 @@ def _place_by_size(
         message = f"DesNet '{desnet.name}' ({size}) is outside the chain: smaller than {last}"
         _report(loaded, (*path, "params"), message, _further(loaded, nodes, target), problems)
         return None
-    larger, smaller = next((high, low) for high, low in pairwise(nodes) if low.parameters < target < high.parameters)
+    if target == nodes[0].parameters:
+        _report(loaded, (*path, "params"), *_uneven(desnet, nodes[0], multiple), problems)
+        return None
+    larger, smaller = next((high, low) for high, low in pairwise(nodes) if low.parameters <= target < high.parameters)
     try:
-        shape = solve_between(nodes[0].structure, larger.structure.shape, smaller.structure.shape, target)
+        shape = solve_between(nodes[0].structure, larger.structure.shape, smaller.structure.shape, target, multiple)
     except NoShapeError as error:
         message = f"DesNet '{desnet.name}' between {called(larger)} and {called(smaller)}: {error}"
         _report(loaded, (*path, "params"), message, _HINT_SIZE, problems)
@@ -204,14 +262,62 @@ def _place_by_size(
     return Placed(member, equal or larger, None if equal else smaller)
 
 
+def _place_by_package(
+    loaded: LoadedFamily, path: tuple[str | int, ...], desnet: DesNet, chain: _Nodes, problems: list[Problem]
+) -> Placed | None:
+    """Between the smallest member whose package is too large and the largest whose package is not."""
+    nodes, multiple = chain.nodes, ffn_multiple(desnet)
+    top, fits = nodes[0], fitting(nodes[0].structure, desnet, chain.tokenizer)
+    at = next((index for index, node in enumerate(nodes) if fits(node.structure.shape)), None)
+    if at is None:
+        _report(loaded, (*path, "max_package"), *_package_too_small(loaded, desnet, chain), problems)
+        return None
+    larger, smaller = nodes[max(at - 1, 0)], nodes[at]
+    shape = largest_between(top.structure, larger.structure.shape, smaller.structure.shape, fits, multiple)
+    if shape.ffn % multiple:
+        _report(loaded, (*path, "max_package"), *_uneven(desnet, smaller, multiple), problems)
+        return None
+    equal = shape == smaller.structure.shape
+    return Placed(_member(desnet.name, top, shape), smaller if equal else larger, None if equal else smaller)
+
+
+def _package_too_small(loaded: LoadedFamily, desnet: DesNet, chain: _Nodes) -> tuple[str, str]:
+    """What is wrong with a `max_package` that no member of the chain keeps, and what would be right."""
+    nodes, tokenizer, multiple = chain.nodes, chain.tokenizer, ffn_multiple(desnet)
+    top, lowest = nodes[0], nodes[-1]
+    try:
+        inside = largest_inside(
+            top.structure, lowest.structure.shape, fitting(top.structure, desnet, tokenizer), multiple
+        )
+    except NoShapeError:
+        return too_small(desnet, top.structure, lowest.structure.shape, multiple, tokenizer)
+    profile = over_limit(lowest.structure, desnet, tokenizer)
+    assert profile is not None
+    size = package_bytes(lowest.structure, profile, tokenizer)
+    return (
+        f"DesNet '{desnet.name}' is outside the chain: a package of {called(lowest)}, its last link, takes "
+        f"{format_bytes(size)} as '{profile.name}'",
+        f"the smallest that works is max_package: {size}; or "
+        + _further(loaded, nodes, parameters(top.structure.at(inside))),
+    )
+
+
+def _uneven(desnet: DesNet, node: Member, multiple: int) -> tuple[str, str]:
+    return (
+        f"DesNet '{desnet.name}' would equal {called(node)}, whose ffn {node.structure.shape.ffn} is no multiple of the "
+        f"{multiple} that its profiles ask for",
+        "ask for another size, or give the shape by hand",
+    )
+
+
 def _requested(
     loaded: LoadedFamily, path: tuple[str | int, ...], item: Sized, top: Member, problems: list[Problem]
 ) -> Shape | None:
     """The shape given by hand, completed by the AnsNet's; None when there is none or it cannot be."""
     if item.shape is None:
         return None
-    given = {axis: length for axis, length in item.shape.model_dump().items() if length is not None}
-    shape = replace(top.structure.shape, **given)
+    given = item.shape.model_dump(exclude_none=True)
+    shape = completed(item.shape, top.structure.shape)
     reasons = refusals(shape, top.structure.shape)
     for reason in reasons:
         axis = next((axis for axis in given if reason.startswith(axis)), None)

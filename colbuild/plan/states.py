@@ -122,6 +122,13 @@ def differences(
     return tuple(_describe(change, step, origins, places) for change in _difference(step, last, known))
 
 
+def described_changes(
+    step: Step, before: Mapping[str, Any], origins: Mapping[str, tuple[str | int, ...]], places: Places
+) -> tuple[str, ...]:
+    """Every parameter of a step that differs from what it was, each with its place; for the arguments see `differences`."""
+    return tuple(_describe(change, step, origins, places) for change in _walk((), before, step.params))
+
+
 @dataclass(frozen=True)
 class Change:
     """A field of a step's parameters or inputs that differs from its last run."""

@@ -48,11 +48,15 @@ class StepCached:
 
 @dataclass(frozen=True)
 class StepFinished:
-    """A step ran and its result is in the store: how long it took, and the bytes of the result."""
+    """A step ran and its result is in the store: how long it took, and the bytes of the result.
+
+    `same` says that the result is what the step's last run gave, so that nothing after it runs for its sake (early cutoff).
+    """
 
     step: str
     seconds: float
     size: int
+    same: bool = False
 
 
 @dataclass(frozen=True)

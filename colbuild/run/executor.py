@@ -107,8 +107,10 @@ def _bring(
                     listener(Notice(f"{step.id}: its result in the store was damaged ({damaged}); building it again"))
                 listener(StepStarted(step.id, *place))
                 record = _run(step, key, inputs, store, sources, listener)
+                last = store.last(family, step.id)
                 store.record(family, record)
-                listener(StepFinished(step.id, record.seconds, record.size))
+                same = last is not None and last.output == record.output
+                listener(StepFinished(step.id, record.seconds, record.size, same))
                 return record, True
     store.note_step(family, _as_step(hit, step))
     listener(StepCached(step.id, "in the store"))

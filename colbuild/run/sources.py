@@ -1,14 +1,22 @@
-"""The contents behind a family's source URIs: known digests without the network, contents when a step needs them."""
+"""The contents behind a family's source URIs: known digests without the network, contents when a step needs them.
+
+A lock pins what is fetched: the same content comes, or none. Files on this machine are the user's to edit, so a lock only tells
+what they were, unless it is frozen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from colbuild.ops.source import Fetched, fetch, look
+from colbuild.errors import SourceUnavailableError
+from colbuild.ops.source import Fetched, Pin, fetch, look
+from colbuild.ops.source.downloads import check_lock
+from colbuild.plan.lock import LockMode, LockState
 from colbuild.run.events import Listener, SourceProgress
 from colbuild.spec import LoadedFamily, Problem, spec_error
+from colbuild.spec.sources import HubSource, PyPISource, parse_source
 from colbuild.store import Store
 
 
@@ -20,14 +28,50 @@ class Sources:
         root: The project's root, which relative paths start at.
         downloads: The store's folder for what was fetched.
         pins: URI -> the sha256 that the spec demands.
+        locked: URI -> what the lock says of it.
+        frozen: Whether the lock decides about files on this machine, too.
     """
 
     root: Path
     downloads: Path
     pins: Mapping[str, str]
+    locked: Mapping[str, Pin] = field(default_factory=dict)
+    frozen: bool = False
 
     def digest(self, uri: str) -> str | None:
-        """The digest of a source's content; None when only fetching it can tell."""
+        """The digest of a source's content; None when only fetching it can tell.
+
+        Raises:
+            SourceUnavailableError: It should be on this machine and is not, and no lock says what it was.
+        """
+        if self._binding(uri) is not None:
+            return self.locked[uri].digest
+        try:
+            return self._found(uri)
+        except SourceUnavailableError:
+            # What was built of it can be planned and used without it; a step that has to read it will miss it.
+            if uri not in self.locked:
+                raise
+            return self.locked[uri].digest
+
+    def check(self, uri: str) -> None:
+        """Compares what is known of a source without the network with what binds it.
+
+        Raises:
+            SourceUnavailableError: It is something else.
+        """
+        try:
+            found = look(uri, root=self.root, downloads=self.downloads)
+        except SourceUnavailableError:
+            return
+        if found is not None:
+            check_lock(uri, found, self._binding(uri))
+
+    def _binding(self, uri: str) -> Pin | None:
+        """What the lock demands of a source."""
+        return self.locked.get(uri) if self.frozen or is_fetched(uri) else None
+
+    def _found(self, uri: str) -> str | None:
         pinned = self.pins.get(uri)
         found = look(uri, root=self.root, downloads=self.downloads)
         if found is None:
@@ -47,11 +91,17 @@ class Sources:
             downloads=self.downloads,
             sha256=self.pins.get(uri),
             report=lambda progress: listener(SourceProgress(uri, progress)),
+            pin=self._binding(uri),
         )
 
 
-def sources_of(loaded: LoadedFamily, store: Store) -> Sources:
-    """The sources of a family.
+def is_fetched(uri: str) -> bool:
+    """Whether a source comes over the network, rather than lying on this machine."""
+    return isinstance(parse_source(uri), PyPISource | HubSource)
+
+
+def sources_of(loaded: LoadedFamily, store: Store, lock: LockState | None = None) -> Sources:
+    """The sources of a family, as its lock pins them.
 
     Raises:
         SpecError: Two digests are demanded of one source.
@@ -66,4 +116,13 @@ def sources_of(loaded: LoadedFamily, store: Store) -> Sources:
         if item.sha256 is not None and pins.setdefault(item.source, item.sha256) != item.sha256:
             message = f"'sha256': {item.source} has another sha256 elsewhere in this file"
             raise spec_error([Problem(loaded.places.nearest((*path, "sha256")), message, "give it one, everywhere")])
-    return Sources(loaded.root, store.downloads, pins)
+    if lock is None or lock.lock is None:
+        return Sources(loaded.root, store.downloads, pins)
+    frozen = lock.mode is LockMode.FROZEN
+    locked = {
+        uri: Pin(source.digest, source.origin, lock.name)
+        for uri, source in lock.lock.sources.items()
+        # A digest that was written into the spec since then is what the user wants now.
+        if frozen or pins.get(uri) in (None, source.digest)
+    }
+    return Sources(loaded.root, store.downloads, pins, locked, frozen)

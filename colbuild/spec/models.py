@@ -6,7 +6,7 @@ stand once, here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -91,13 +91,16 @@ class ShapeRequest(Model):
 
 def either_size(schema: dict[str, Any]) -> None:
     """Says in a JSON schema what `Sized` checks."""
-    schema["oneOf"] = [{"required": ["params"]}, {"required": ["shape"]}]
+    keys = ("params", "shape", "max_package")
+    schema["oneOf"] = [{"required": [key]} for key in keys if key in schema["properties"]]
 
 
 class Sized(Model):
-    """Something with a name and exactly one of `params` and `shape`."""
+    """Something with a name and exactly one of the keys that give a size."""
 
     model_config = ConfigDict(json_schema_extra=either_size)
+
+    _sizes: ClassVar[tuple[str, ...]] = ("params", "shape")
 
     name: Annotated[Name, Field(description="Its name; also its folder's in out/.")]
     params: Annotated[
@@ -110,16 +113,31 @@ class Sized(Model):
 
     @model_validator(mode="after")
     def _one_size(self) -> Sized:
-        if self.params is not None and self.shape is not None:
-            raise PydanticCustomError(
-                "size", "'{name}' has both 'params' and 'shape'", {"name": self.name, "hint": "keep one of the two"}
+        given = [key for key in self._sizes if getattr(self, key) is not None]
+        if len(given) > 1:
+            which = (
+                f"both '{given[0]}' and '{given[1]}'" if len(given) == 2 else "all of 'params', 'shape', 'max_package'"
             )
-        if self.params is None and self.shape is None:
+            hint = "keep one of the two" if len(given) == 2 else "keep one of them"
+            raise PydanticCustomError("size", "'{name}' has {which}", {"name": self.name, "which": which, "hint": hint})
+        if not given:
             hint = "give its size, as in params: 88M, or a shape by hand, as in shape: {layers: 24, ffn: 1280}"
-            raise PydanticCustomError(
-                "size", "'{name}' has neither 'params' nor 'shape'", {"name": self.name, "hint": hint}
-            )
+            if "max_package" in self._sizes:
+                hint += ", or the largest package that its devices take, as in max_package: 40MB"
+            which = "neither 'params' nor 'shape'"
+            raise PydanticCustomError("size", "'{name}' has {which}", {"name": self.name, "which": which, "hint": hint})
         return self
+
+
+class SizedByDevice(Sized):
+    """Something whose size may also follow from the largest package that its devices take."""
+
+    _sizes: ClassVar[tuple[str, ...]] = ("params", "shape", "max_package")
+
+    max_package: Annotated[
+        Size | None,
+        Field(description="The largest package it may give, for each of its 'exports'; it is made as large as fits."),
+    ] = None
 
 
 # -- data -------------------------------------------------------------------------------------------------------------
@@ -294,7 +312,21 @@ class Device(Model):
     )
 
 
-class Profile(Device):
+class Multiples(Model):
+    """What a device's kernels like the lengths of axes to be multiples of."""
+
+    ffn: Annotated[int, Field(gt=0, le=1024, description="The FFN width that is solved for is a multiple of this.")] = 1
+
+
+class DeviceProfile(Device):
+    """A device: what its packages look like, and what it asks of the models that are made for it."""
+
+    multiples: Annotated[
+        Multiples, Field(description="What solved lengths are multiples of; a shape by hand is taken as it is.")
+    ] = Multiples()
+
+
+class Profile(DeviceProfile):
     """Where a package ships: one device profile, `exports/<name>.yaml`."""
 
     name: Name
@@ -322,12 +354,28 @@ class Anchor(Sized):
     recipe: Recipe
 
 
-class DesNet(Sized):
+class Automatic(Model):
+    """What is decided of the anchors where colbuild places them itself (`anchors: auto`): the recipe of each."""
+
+    recipe: Recipe
+
+
+class DesNet(SizedByDevice):
     """A model to deliver."""
 
     interpolate: Interpolate
     recover: Recipe | None = None
     exports: tuple[Profile, ...] = ()
+
+    @model_validator(mode="after")
+    def _device_is_known(self) -> DesNet:
+        if self.max_package is not None and not self.exports:
+            raise PydanticCustomError(
+                "size",
+                "'{name}' has a 'max_package' but no 'exports': how large a package is depends on its device",
+                {"name": self.name, "hint": "name its device profiles, as in exports: [phone-int8]"},
+            )
+        return self
 
 
 class Family(Model):
@@ -339,4 +387,5 @@ class Family(Model):
     order: Order
     chain: ChainRules
     anchors: tuple[Anchor, ...]
+    automatic: Automatic | None = None
     desnets: tuple[DesNet, ...]

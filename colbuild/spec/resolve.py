@@ -13,7 +13,7 @@ from functools import reduce
 
 from colbuild.spec.files import Project
 from colbuild.spec.models import ChainRules, Recipe
-from colbuild.spec.nodes import Entry, Fields, Items, Node, is_null, merge
+from colbuild.spec.nodes import Entry, Fields, Items, Node, Scalar, is_null, merge
 from colbuild.spec.places import Place
 
 _TRAINING = tuple(Recipe.model_fields)
@@ -30,6 +30,7 @@ def resolve(project: Project, written: Fields) -> Fields:
         ("data", _data(written.get("data"))),
         ("chain", _chain(written.get("chain"))),
         ("anchors", _anchors(project, written.get("chain"), defaults)),
+        ("automatic", _automatic(project, written.get("chain"), defaults)),
         ("desnets", _desnets(project, written.get("desnets"), defaults)),
     ):
         if node is not None:
@@ -79,6 +80,16 @@ def _anchors(project: Project, node: Node | None, defaults: Fields) -> Node | No
     return Items(tuple(resolved), anchors.place if anchors else chain.place)
 
 
+def _automatic(project: Project, node: Node | None, defaults: Fields) -> Node | None:
+    """The recipe of anchors that colbuild places itself."""
+    chain = _fields(node)
+    anchors = chain.get("anchors") if chain else None
+    if chain is None or not isinstance(anchors, Scalar):
+        return None
+    recipe, place = _training(project, anchors.place, defaults, chain)
+    return Fields({"recipe": Entry(place, recipe)}, anchors.place)
+
+
 def _desnets(project: Project, node: Node | None, defaults: Fields) -> Node | None:
     general = _fields(defaults.get("recover"))
     if general:
@@ -87,7 +98,7 @@ def _desnets(project: Project, node: Node | None, defaults: Fields) -> Node | No
         project.profile(name)
     resolved = []
     for desnet in _each(node):
-        fields = desnet.only("name", "params", "shape")
+        fields = desnet.only("name", "params", "shape", "max_package")
         layers = [
             layer for layer in (_fields(defaults.get("interpolate")), _fields(desnet.get("interpolate"))) if layer
         ]

@@ -17,17 +17,17 @@ Schema = dict[str, Any]
 
 def family_schema() -> Schema:
     """The schema of `specs/*.yaml`."""
-    return _schema(FamilyFile, "colbuild family")
+    return schema_of(FamilyFile, "colbuild family")
 
 
 def recipe_schema() -> Schema:
     """The schema of `recipes/*.yaml`."""
-    return _schema(RecipeFile, "colbuild recipe")
+    return schema_of(RecipeFile, "colbuild recipe")
 
 
 def profile_schema() -> Schema:
     """The schema of `exports/*.yaml`."""
-    return _schema(ProfileFile, "colbuild device profile")
+    return schema_of(ProfileFile, "colbuild device profile")
 
 
 SCHEMAS: Final[Mapping[str, Callable[[], Schema]]] = {
@@ -43,7 +43,8 @@ def schema_text(name: str) -> str:
     return json.dumps(SCHEMAS[name](), indent=2, ensure_ascii=False) + "\n"
 
 
-def _schema(model: type[BaseModel], title: str) -> Schema:
+def schema_of(model: type[BaseModel], title: str) -> Schema:
+    """The schema of a form, with the title that editors show."""
     schema = _tidied(model.model_json_schema(by_alias=True, mode="validation"))
     return {"$schema": DIALECT, "title": title, **schema}
 

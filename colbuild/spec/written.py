@@ -6,15 +6,16 @@ They differ from the resolved forms (`colbuild.spec.models`) where a file refers
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
+from pydantic_core import PydanticCustomError
 
 from colbuild.spec.models import (
     Ancestor,
     ChainRules,
     Data,
-    Device,
+    DeviceProfile,
     Interpolate,
     Measured,
     Model,
@@ -22,6 +23,7 @@ from colbuild.spec.models import (
     Order,
     Recipe,
     Sized,
+    SizedByDevice,
     Source,
     either_size,
 )
@@ -68,7 +70,7 @@ class RecipeFile(Recipe):
     ] = None
 
 
-class ProfileFile(Device):
+class ProfileFile(DeviceProfile):
     """A device profile of colbuild: what packages for a device look like. The file's name is the profile's name."""
 
 
@@ -116,16 +118,46 @@ class WrittenAnchor(Training, Sized):
     model_config = ConfigDict(json_schema_extra=_anchor_schema)
 
 
+AUTO: Final = "auto"
+"""Written in the place of a list of anchors: colbuild places them itself."""
+
+
+def _anchors_or_auto(value: object, check: ValidatorFunctionWrapHandler) -> tuple[WrittenAnchor, ...]:
+    """The anchors; none of them is written where colbuild places them itself."""
+    if value == AUTO:
+        return ()
+    if isinstance(value, str):
+        raise PydanticCustomError(
+            "anchors",
+            "'anchors' must be a list, or auto, not '{value}'",
+            {"value": value[:60], "hint": "write anchors: auto, and colbuild places them"},
+        )
+    anchors: tuple[WrittenAnchor, ...] = check(value)
+    return anchors
+
+
+def _anchors_schema(schema: dict[str, Any]) -> None:
+    description = schema.pop("description")
+    every = dict(schema)
+    schema.clear()
+    schema.update(anyOf=[{"const": AUTO}, every], description=description)
+
+
 class WrittenChain(Training, ChainRules):
     """The learngene chain, from the largest anchor to the smallest; recipe values here hold for all of them."""
 
     anchors: Annotated[
         tuple[WrittenAnchor, ...],
-        Field(min_length=1, description="From large to small; each is distilled from a larger one, see 'route'."),
+        Field(
+            min_length=1,
+            description="From large to small; each is distilled from a larger one, see 'route'. Or auto: colbuild places them.",
+            json_schema_extra=_anchors_schema,
+        ),
+        WrapValidator(_anchors_or_auto),
     ]
 
 
-class WrittenDesNet(Sized):
+class WrittenDesNet(SizedByDevice):
     """A model to deliver, of any size between two neighbours of the chain."""
 
     interpolate: Annotated[Interpolate | None, Field(description="How it is made of the two anchors around it.")] = None

@@ -21,7 +21,7 @@ from colbuild.spec.syntax import explain
 
 MAX_BYTES: Final = 1_000_000
 MAX_DEPTH: Final = 40
-MAX_NODES: Final = 20_000
+MAX_NODES: Final = 100_000
 
 # The C parser is an optional part of PyYAML; both give the same events.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -49,6 +49,13 @@ class Store:
         """What a step of a family last ran or found; None if it never did."""
         return record_from_json(read_json(self.layout.step(family, step)))
 
+    def records(self) -> Iterator[ActionRecord]:
+        """Every finished action, by key; also those whose result is gone, since they still tell what a run takes."""
+        for path in sorted(self.layout.folder("actions").glob("*/*.json")):
+            record = record_from_json(read_json(path))
+            if record is not None:
+                yield record
+
     def files(self, digest: str) -> Path:
         """The folder of a published tree's files."""
         return self.layout.files(digest)

@@ -26,7 +26,8 @@ class Ran:
 def copy_project(folder: Path, inputs: Path) -> Path:
     """Copies specs, recipes, exports and the tiny inputs into a folder."""
     for name in ("specs", "recipes", "exports"):
-        shutil.copytree(ROOT / name, folder / name)
+        # A lock holds digests of inputs that are made anew here.
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.lock"))
     shutil.copytree(inputs, folder / ".tiny")
     return folder
 

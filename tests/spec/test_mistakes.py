@@ -9,7 +9,7 @@ from colbuild.spec import load_family
 from tests.spec.projects import FAMILY, FILES, PROFILE, RECIPE, family, load, problems, project
 
 SPEC = "specs/family.yaml"
-KEYS_OF_A_DESNET = "keys that it may have: name, params, shape, interpolate, recover, exports"
+KEYS_OF_A_DESNET = "keys that it may have: name, params, shape, max_package, interpolate, recover, exports"
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,23 @@ KEYS_OF_A_DESNET = "keys that it may have: name, params, shape, interpolate, rec
         ("  tokens: 50k", "  §Tokens: 50k", "unknown key 'Tokens' in 'chain' = did you mean 'tokens'?"),
         (
             "params: 1.5M,",
-            "§max_package: 40MB, params: 1.5M,",
-            f"unknown key 'max_package' in item 1 of 'desnets' = {KEYS_OF_A_DESNET}",
+            "§max_size: 40MB, params: 1.5M,",
+            f"unknown key 'max_size' in item 1 of 'desnets' = {KEYS_OF_A_DESNET}",
+        ),
+        (
+            "- {name: phone, params: 1.5M,",
+            "- §{name: phone, params: 1.5M, max_package: 40MB,",
+            "'phone' has both 'params' and 'max_package' = keep one of the two",
+        ),
+        (
+            "- name: watch\n    shape: {layers: 2}",
+            "- §name: watch\n    max_package: 40MB",
+            "'watch' has a 'max_package' but no 'exports': how large a package is depends on its device = name its device",
+        ),
+        (
+            "  anchors:\n    - {name: a2, params: 2M}\n    - {name: a1, params: 1M, tokens: 10k, loss: {temperature: 4}}\n",
+            "  anchors: §automatic\n",
+            "'anchors' must be a list, or auto, not 'automatic' = write anchors: auto",
         ),
         ("apiVersion: colbuild/v1\n", "§", "'apiVersion' is missing in the file = start with"),
         (

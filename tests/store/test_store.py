@@ -28,6 +28,15 @@ def test_recorded_action_is_found_by_its_key_alone(store):
     assert open_store(store.root).lookup(record.key) == record
 
 
+def test_records_are_every_readable_one_by_key_even_without_its_result(store):
+    assert list(store.records()) == []
+    record = finished(store, key="b" * 64)
+    store.record("fam", replace(RECORD, key="a" * 64, output="0" * 64))
+    store.record("fam", replace(RECORD, key="c" * 64))
+    store.layout.action("c" * 64).write_text("{")
+    assert [found.key for found in store.records()] == ["a" * 64, record.key]
+
+
 def test_what_is_not_published_is_not_found(store):
     store.prepare()
     store.record("fam", replace(RECORD, output="0" * 64))

@@ -5,11 +5,12 @@ Nothing here imports torch or transformers except `convert` and what only it use
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from colbuild.ops.source import local, package
-from colbuild.ops.source.downloads import Download, Fetched, Get, check_pin, fetch_once, recorded
+from colbuild.ops.source.downloads import Download, Fetched, Get, Pin, check_lock, check_pin, fetch_once, recorded
 from colbuild.ops.source.model_config import read_config
 from colbuild.progress import Report, silent
 from colbuild.spec.sources import (
@@ -22,7 +23,7 @@ from colbuild.spec.sources import (
     source_file_name,
 )
 
-__all__ = ["Fetched", "fetch", "look", "read_config"]
+__all__ = ["Fetched", "Pin", "fetch", "look", "origin", "read_config"]
 
 
 def look(uri: str, *, root: Path, downloads: Path) -> str | None:
@@ -49,7 +50,21 @@ def look(uri: str, *, root: Path, downloads: Path) -> str | None:
     return record.digest if record else None
 
 
-def fetch(uri: str, *, root: Path, downloads: Path, sha256: str | None = None, report: Report = silent) -> Fetched:
+def origin(uri: str, *, downloads: Path) -> Mapping[str, str]:
+    """What the place that a source was fetched from calls its content, such as a hub's commit; empty if not fetched."""
+    record = recorded(downloads, uri)
+    return record.origin if record else {}
+
+
+def fetch(
+    uri: str,
+    *,
+    root: Path,
+    downloads: Path,
+    sha256: str | None = None,
+    report: Report = silent,
+    pin: Pin | None = None,
+) -> Fetched:
     """Gets a source, unless it is here already.
 
     Args:
@@ -58,19 +73,21 @@ def fetch(uri: str, *, root: Path, downloads: Path, sha256: str | None = None, r
         downloads: Where fetched sources are kept.
         sha256: The digest that it must have.
         report: Called now and then with the progress made.
+        pin: What a lock says that it must be.
 
     Raises:
-        SourceUnavailableError: It cannot be reached, does not exist, or is not what was asked for or was before.
+        SourceUnavailableError: It cannot be reached, does not exist, or is not what was asked for, pinned or was before.
         BuildError: It cannot be kept on this disk.
     """
     here = _here(uri, root)
     if here is not None:
         found = Fetched(here.path, local.digest(here, downloads))
         check_pin(uri, found.digest, sha256)
+        check_lock(uri, found.digest, pin)
         return found
     source = parse_source(uri)
     download = Download(uri, source_file_name(source), _getter(source))
-    return fetch_once(download, downloads=downloads, sha256=sha256, report=report)
+    return fetch_once(download, downloads=downloads, sha256=sha256, report=report, pin=pin)
 
 
 def _getter(source: Source) -> Get:

@@ -60,6 +60,21 @@ class Record:
     origin: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Pin:
+    """What a lock says of a source.
+
+    Attributes:
+        digest: Of its content.
+        origin: As in `Record`: the very content that is to be asked for.
+        lock: What messages call the lock.
+    """
+
+    digest: str
+    origin: Mapping[str, str]
+    lock: str
+
+
 Get = Callable[[Path, Mapping[str, str], Report], Mapping[str, str]]
 """Puts a source's file or folder at a path, in an empty folder that scratch files may use too, and returns its origin.
 
@@ -97,11 +112,26 @@ def check_pin(uri: str, digest: str, sha256: str | None) -> None:
         )
 
 
-def fetch_once(download: Download, *, downloads: Path, sha256: str | None, report: Report) -> Fetched:
+def check_lock(uri: str, digest: str, pin: Pin | None) -> None:
+    """Compares a source's digest with the one in a lock.
+
+    Raises:
+        SourceUnavailableError: They differ.
+    """
+    if pin is not None and digest != pin.digest:
+        raise SourceUnavailableError(
+            f"{uri} is not what {pin.lock} pins: it is {digest}, pinned is {pin.digest}",
+            hint=f"Find out why it differs; if the new content is right, remove {pin.lock} and run 'colbuild lock'.",
+        )
+
+
+def fetch_once(
+    download: Download, *, downloads: Path, sha256: str | None, report: Report, pin: Pin | None = None
+) -> Fetched:
     """Fetches a source unless its content is here, intact; other processes that want the same one wait meanwhile.
 
     Raises:
-        SourceUnavailableError: It cannot be had, or is not what it was, or not what `sha256` says.
+        SourceUnavailableError: It cannot be had, or is not what it was, or not what `sha256` or a lock says.
         BuildError: The disk refuses.
     """
     place = _folder(downloads, download.uri)
@@ -116,19 +146,24 @@ def fetch_once(download: Download, *, downloads: Path, sha256: str | None, repor
             record = _read_record(place, download.uri)
             if record is not None:
                 check_pin(download.uri, record.digest, sha256)
+                check_lock(download.uri, record.digest, pin)
                 if _is_intact(target, record):
                     return Fetched(target, record.digest)
-            return Fetched(target, _fetch(download, place, record, sha256, report).digest)
+            return Fetched(target, _fetch(download, place, record, sha256, pin, report).digest)
 
 
-def _fetch(download: Download, place: Path, record: Record | None, sha256: str | None, report: Report) -> Record:
+def _fetch(
+    download: Download, place: Path, record: Record | None, sha256: str | None, pin: Pin | None, report: Report
+) -> Record:
     partial = place / "partial"
     remove(partial)
     partial.mkdir()
+    known = record.origin if record else pin.origin if pin else {}
     try:
-        origin = download.get(partial / download.name, record.origin if record else {}, report)
+        origin = download.get(partial / download.name, known, report)
         fresh = _describe(download.uri, partial / download.name, origin)
         check_pin(download.uri, fresh.digest, sha256)
+        check_lock(download.uri, fresh.digest, pin)
         _check_same(record, fresh, place)
         seal_tree(partial)
         remove(place / "content")

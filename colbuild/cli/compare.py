@@ -1,0 +1,137 @@
+"""`colbuild plan` of several families, and compared with a git revision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from colbuild.cli.common import event_listener, open_console, print_json
+from colbuild.cli.plan_view import print_plan
+from colbuild.plan.states import State
+
+if TYPE_CHECKING:
+    from colbuild.api import FamilyPlan
+    from colbuild.plan.lock import LockMode
+    from colbuild.plan.many import Together
+    from colbuild.plan.since import Since
+
+SINCE_FORMAT = "colbuild.since.v1"
+PLANS_FORMAT = "colbuild.plans.v1"
+
+_WORDS = {State.CHANGED: "changed", State.NEW: "new", State.CONDITIONAL: "conditional", State.CACHED: "cached"}
+_STYLES = {State.NEW: "green", State.CHANGED: "yellow", State.CONDITIONAL: "cyan"}
+
+
+def show_since(
+    spec: Path, revision: str, targets: Sequence[str], store: Path | None, mode: LockMode, *, as_json: bool
+) -> bool:
+    """Shows what a family builds that it did not build at a revision; returns whether any of it is to be done."""
+    from colbuild import api
+
+    loaded = api.load_family(spec)
+    with event_listener(open_console(stderr=True), as_json=False) as listener:
+        planned = api.make_plan(loaded, api.open_workspace(loaded, store), listener, targets, mode)
+    since = api.plan_since(planned, revision)
+    if as_json:
+        print_json(since_to_json(planned, since))
+    else:
+        print_since(planned, since, open_console())
+    return bool(since.pending)
+
+
+def show_many(specs: Sequence[Path], store: Path | None, mode: LockMode, *, as_json: bool) -> bool:
+    """Shows the plans of several families in turn and their sum; returns whether there is anything to do."""
+    from colbuild import api
+
+    families = api.load_families(specs)
+    workspaces = [api.open_workspace(loaded, store) for loaded in families]
+    with event_listener(open_console(stderr=True), as_json=False) as listener:
+        plans = [
+            api.make_plan(loaded, workspace, listener, (), mode)
+            for loaded, workspace in zip(families, workspaces, strict=True)
+        ]
+    sum_ = api.plans_together(plans, workspaces)
+    pairs = list(zip(plans, workspaces, strict=True))
+    if as_json:
+        saved = [api.save_plan(plan, workspace).model_dump(mode="json") for plan, workspace in pairs]
+        print_json({"format": PLANS_FORMAT, "plans": saved, **_sum_to_json(sum_)})
+        return sum_.pending > 0
+    console = open_console()
+    for plan, workspace in pairs:
+        print_plan(plan, api.estimate_plan(plan, workspace), console)
+        console.print()
+    print_sum(sum_, console)
+    return sum_.pending > 0
+
+
+def print_since(plan: FamilyPlan, since: Since, console: Console) -> None:
+    """Prints a line for each step that is not as it was, and the sum."""
+    console.print(Text.assemble((plan.loaded.family.name, "bold"), f" since {since.revision}"), soft_wrap=True)
+    console.print()
+    if since.rebuilt:
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+        table.add_column("  step", no_wrap=True)
+        table.add_column("state", no_wrap=True, justify="center")
+        table.add_column("why", overflow="fold")
+        for rebuild in since.rebuilt:
+            op, _, name = rebuild.step.id.partition(" ")
+            why = "; ".join(rebuild.reasons) + ("  (in the store already)" if rebuild.built else "")
+            style = _STYLES[rebuild.state]
+            table.add_row(Text(f"  {op:<12} {name}"), Text(rebuild.state.value), Text(why), style=style)
+        console.print(table)
+        console.print()
+    if since.gone and plan.selection is None:
+        console.print(f"No longer made: {', '.join(since.gone)}.", soft_wrap=True)
+    counts = Counter(rebuild.state for rebuild in since.rebuilt)
+    told = [f"{counts[state]} {_WORDS[state]}" for state in _STYLES if counts[state]]
+    built = len(since.rebuilt) - len(since.pending)
+    stored = f" {built} of them {'is' if built == 1 else 'are'} in the store already." if built else ""
+    console.print(f"Since {since.revision}: {', '.join([*told, f'{since.same} as before'])}.{stored}", soft_wrap=True)
+
+
+def since_to_json(plan: FamilyPlan, since: Since) -> dict[str, Any]:
+    """The comparison as JSON values."""
+    return {
+        "format": SINCE_FORMAT,
+        "family": plan.loaded.family.name,
+        "since": since.revision,
+        "steps": [
+            {
+                "id": rebuild.step.id,
+                "state": _WORDS[rebuild.state],
+                "reasons": list(rebuild.reasons),
+                "in_store": rebuild.built,
+            }
+            for rebuild in since.rebuilt
+        ],
+        "same": since.same,
+        "gone": list(since.gone) if plan.selection is None else [],
+    }
+
+
+def print_sum(sum_: Together, console: Console) -> None:
+    """Prints what several plans come to, and the steps that they share."""
+    told = ", ".join(f"{sum_.states[state]} {word}" for state, word in _WORDS.items() if sum_.states.get(state))
+    shared = f"; {len(sum_.shared)} shared ones are counted once" if sum_.shared else ""
+    console.print(
+        f"Together: {len(sum_.families)} families, {sum_.steps} different steps{shared}: {told}.", soft_wrap=True
+    )
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for step in sum_.shared:
+        groups.setdefault(tuple(step.steps), []).append(next(iter(step.steps.values())))
+    for families, steps in groups.items():
+        console.print(f"  shared by {', '.join(families)}: {', '.join(steps)}", soft_wrap=True)
+
+
+def _sum_to_json(sum_: Together) -> dict[str, Any]:
+    return {
+        "steps": sum_.steps,
+        "states": {word: sum_.states.get(state, 0) for state, word in _WORDS.items()},
+        "shared": [{"steps": dict(step.steps), "state": _WORDS[step.state]} for step in sum_.shared],
+    }

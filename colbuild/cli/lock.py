@@ -1,0 +1,54 @@
+"""`colbuild lock`, and what other commands take a lock for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colbuild.cli.common import DEFAULT_SPEC, Spec, StorePath, event_listener, open_console
+
+if TYPE_CHECKING:
+    from colbuild.plan.lock import LockMode, LockState
+
+Locked = Annotated[bool, typer.Option("--locked", help="Fail if the lock is missing or out of date.")]
+Frozen = Annotated[
+    bool, typer.Option("--frozen", help="Use the lock as it is: its shapes, its route, its digests of every source.")
+]
+
+
+def lock_mode(locked: bool, frozen: bool) -> LockMode:
+    """What the options ask for.
+
+    Raises:
+        typer.BadParameter: Both are given.
+    """
+    from colbuild.plan.lock import LockMode
+
+    if locked and frozen:
+        raise typer.BadParameter("--locked and --frozen exclude each other")
+    return LockMode.FROZEN if frozen else LockMode.LOCKED if locked else LockMode.REFRESH
+
+
+def lock_line(state: LockState) -> str:
+    """How a lock stands, as plan, build and status print it."""
+    return f"lock: {state.line}"
+
+
+def lock(spec: Spec = DEFAULT_SPEC, store: StorePath = None) -> None:
+    """Write the family's lock: what every source holds, every solved shape, the route."""
+    from colbuild import api
+
+    loaded = api.load_family(spec)
+    with event_listener(open_console(stderr=True), as_json=False) as listener:
+        done = api.lock_family(loaded, api.open_workspace(loaded, store), listener)
+    console = open_console()
+    before = done.before
+    if not done.written:
+        console.print(f"{before.name} is up to date.")
+        return
+    held = f"{len(done.lock.sources)} sources, {len(done.lock.shapes)} shapes, a route of {len(done.lock.route)}"
+    console.print(f"Wrote {before.name}: {held}.", soft_wrap=True)
+    told = [before.problem.message] if before.problem else before.differences
+    for difference in told:
+        console.print(f"  {difference}", soft_wrap=True)

@@ -1,0 +1,300 @@
+"""What a plan is going to cost, and what each estimate rests on.
+
+Time comes from runs recorded in the store, scaled by the work to do, and where none compares from a stated rate::
+
+    runs of the same step on the same work        median of 3 runs
+    runs of the same step, other work             median of 3 runs, scaled
+    runs of the same operation, similar work      median of 4 distill runs, scaled
+    none                                          from FLOPs at 100 GFLOP/s, uncalibrated
+
+Nothing is measured for a plan: it writes nothing, and a benchmark worth its name would have to import torch. The first step
+that runs calibrates the next plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from colbuild.arch import Structure, forward_flops
+from colbuild.plan.chain import Chain
+from colbuild.plan.graph import BuildGraph
+from colbuild.plan.members import ANSNET
+from colbuild.plan.route import distillation_flops
+from colbuild.plan.states import State, StepPlan
+from colbuild.plan.work import Work, made_structure, recipe_of, trained_tokens, work_of
+from colbuild.store import ActionRecord
+
+FLOPS_RATE: Final = 100e9
+"""Floating point operations per second where no run says better: what a laptop's processor reaches with matrices."""
+
+BYTE_RATES: Final[Mapping[str, float]] = {"source": 40e6, "corpus": 1.5e6, "export": 60e6}
+"""Bytes per second where no run says better: of weights, of text, and of weights again."""
+
+SIMILAR: Final = 10.0
+"""Runs of other steps are compared with if they did at most this many times more or less work.
+
+Beyond that what is constant in a step, such as loading a model, decides: a tiny family says nothing of a large one.
+"""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a step that is not in the store is going to cost.
+
+    Attributes:
+        step: Its id.
+        conditional: Whether it runs only if something before it comes out different.
+        flops: Its arithmetic; None if its time does not go by it.
+        seconds: How long it takes; None if nothing is known to tell it from.
+        basis: What `seconds` rests on, in words.
+        runs: How many recorded runs `seconds` rests on; 0 for none.
+        disk: Bytes of its result; None if only its source could tell.
+        memory: Bytes that it needs at its peak.
+    """
+
+    step: str
+    conditional: bool
+    flops: int | None
+    seconds: float | None
+    basis: str
+    runs: int
+    disk: int | None
+    memory: int
+
+
+@dataclass(frozen=True)
+class Reads:
+    """How much of the AnsNet's work a family takes, beside the same DesNets distilled from the AnsNet one by one.
+
+    Attributes:
+        tokens: Tokens that the AnsNet teaches.
+        times: Distillations that it teaches.
+        flops: What all models of the family take to make: ordering, distilling, interpolating, recovering.
+        direct_tokens: For each DesNet, the tokens it would be distilled on.
+        direct_flops: What these distillations would take.
+    """
+
+    tokens: int
+    times: int
+    flops: int
+    direct_tokens: tuple[int, ...]
+    direct_flops: int
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What a plan is going to cost.
+
+    Attributes:
+        steps: Id of each step that is not in the store -> its estimate.
+        least: Seconds if no conditional step has to run; of the steps whose time can be told.
+        most: Seconds if all of them have to.
+        basis: What these rest on together, in words; empty if no time can be told.
+        untold: How many steps' time cannot be told.
+        disk: Bytes written to the store, at most; of the steps whose result's size can be told.
+        memory: Bytes that the largest step needs.
+        reads: The AnsNet's part; None for a family whose models are all the AnsNet.
+    """
+
+    steps: Mapping[str, Estimate]
+    least: float
+    most: float
+    basis: str
+    untold: int
+    disk: int
+    memory: int
+    reads: Reads | None
+
+
+def estimate(
+    graph: BuildGraph,
+    steps: Sequence[StepPlan],
+    chain: Chain,
+    records: Callable[[], Iterable[ActionRecord]],
+    whole: BuildGraph | None = None,
+) -> Estimates:
+    """Estimates a plan.
+
+    Args:
+        graph: The steps of the plan.
+        steps: What each is going to do.
+        chain: The family's models.
+        records: Reads every run that the store remembers; called only if something is pending.
+        whole: The graph of the whole family, if the plan is of a part of it.
+    """
+    ansnet = chain.ansnet.structure
+    every_step = whole or graph
+    made = _structures(every_step, ansnet)
+    works = _works(every_step, made)
+    pending = [plan for plan in steps if plan.state is not State.CACHED]
+    runs = _runs(records(), _known_models(steps, made), ansnet) if pending else []
+    found = {plan.step.id: _estimate(plan, works[plan.step.id], runs) for plan in pending}
+    every = list(found.values())
+    return Estimates(
+        found,
+        sum(one.seconds or 0.0 for one in every if not one.conditional),
+        sum(one.seconds or 0.0 for one in every),
+        _together(every),
+        sum(one.seconds is None for one in every),
+        sum(one.disk or 0 for one in every),
+        max((one.memory for one in every), default=0),
+        _reads(chain, every_step, works),
+    )
+
+
+# -- work -------------------------------------------------------------------------------------------------------------
+
+
+def _structures(graph: BuildGraph, ansnet: Structure) -> dict[str, Structure]:
+    """Step id -> the model that the step makes."""
+    made: dict[str, Structure] = {}
+    for step in graph.steps:
+        inputs = {role: made[needed] for role, needed in step.inputs.items() if needed in made}
+        model = ansnet if step.op == "source" else made_structure(step.op, step.params, inputs, ansnet)
+        if model is not None:
+            made[step.id] = model
+    return made
+
+
+def _works(graph: BuildGraph, made: Mapping[str, Structure]) -> dict[str, Work]:
+    works = {}
+    for step in graph.steps:
+        inputs = {role: made[needed] for role, needed in step.inputs.items() if needed in made}
+        alone = step.inputs.get("model") == step.inputs.get("reference")
+        work = work_of(step.op, step.params, inputs, made.get(step.id), alone=alone)
+        # In a graph every model is known.
+        assert work is not None
+        works[step.id] = work
+    return works
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Run:
+    record: ActionRecord
+    amount: int | None
+
+
+def _known_models(steps: Sequence[StepPlan], made: Mapping[str, Structure]) -> dict[str, Structure]:
+    """Digest -> model, of the results of this plan that are in the store."""
+    return {plan.output: made[plan.step.id] for plan in steps if plan.output is not None and plan.step.id in made}
+
+
+def _runs(records: Iterable[ActionRecord], models: Mapping[str, Structure], ansnet: Structure) -> list[_Run]:
+    """Every recorded run with the work it did; None for work on a model of another family, whose shape no record tells."""
+    known = dict(models)
+    # What made a model ran before what reads it.
+    ordered = sorted(records, key=lambda record: (record.built_at, record.key))
+    runs = []
+    for record in ordered:
+        inputs = {role: known[digest] for role, digest in record.inputs.items() if digest in known}
+        try:
+            made = known.get(record.output) or made_structure(record.op, record.params, inputs, ansnet)
+            alone = record.inputs.get("model") == record.inputs.get("reference")
+            work = work_of(record.op, record.params, inputs, made, alone=alone)
+        except (KeyError, TypeError, ValueError):
+            continue  # written by another version of colbuild, with other parameters: it says nothing of this one
+        if made is not None:
+            known.setdefault(record.output, made)
+        runs.append(_Run(record, work.amount if work else None))
+    return runs
+
+
+def _estimate(plan: StepPlan, work: Work, runs: Sequence[_Run]) -> Estimate:
+    seconds, basis, count = _time(plan, work, runs)
+    conditional = plan.state is State.CONDITIONAL
+    return Estimate(plan.step.id, conditional, work.flops, seconds, basis, count, work.disk, work.memory)
+
+
+def _time(plan: StepPlan, work: Work, runs: Sequence[_Run]) -> tuple[float | None, str, int]:
+    """(seconds, what they rest on, how many runs that is)."""
+    step, amount = plan.step, work.amount
+    alike = [
+        run for run in runs if run.record.op == step.op and run.record.seconds > 0 and _same_kind(run, step.params)
+    ]
+    own = [run for run in alike if run.record.step == step.id]
+    # A step's work may be unknown, as that of a corpus without a limit; its own runs tell its time all the same.
+    same = [run for run in own if run.amount == amount and (amount is not None or run.record.params == step.params)]
+    if same:
+        return median(run.record.seconds for run in same), f"median of {_runs_of(len(same))}", len(same)
+    if amount:
+        similar = [run for run in own if _close(run, amount)]
+        named = "" if similar else f"{step.op} "
+        similar = similar or [run for run in alike if _close(run, amount)]
+        if similar:
+            rate = median(run.record.seconds / (run.amount or amount) for run in similar)
+            return rate * amount, f"median of {_runs_of(len(similar), named)}, scaled", len(similar)
+        if work.flops is not None:
+            return amount / FLOPS_RATE, f"from FLOPs at {FLOPS_RATE / 1e9:.0f} GFLOP/s, uncalibrated", 0
+        rate = BYTE_RATES[step.op]
+        return amount / rate, f"from bytes at {rate / 1e6:g} MB/s, uncalibrated", 0
+    return None, "unknown: how much it reads is not told by the spec, and it never ran here", 0
+
+
+def _same_kind(run: _Run, params: Mapping[str, object]) -> bool:
+    """Whether a run computed in the same way: other precisions take another time for the same work."""
+    return _kind(run.record.params) == _kind(params)
+
+
+def _kind(params: Mapping[str, object]) -> object:
+    for part, key in (("profile", "precision"), ("recipe", "precision")):
+        inner = params.get(part)
+        if isinstance(inner, Mapping):
+            return inner.get(key)
+    return params.get("format")
+
+
+def _close(run: _Run, amount: int) -> bool:
+    return bool(run.amount) and 1 / SIMILAR <= amount / (run.amount or amount) <= SIMILAR
+
+
+def _runs_of(count: int, op: str = "") -> str:
+    return f"{count} {op}run" if count == 1 else f"{count} {op}runs"
+
+
+def _together(estimates: Sequence[Estimate]) -> str:
+    told = [one for one in estimates if one.seconds is not None]
+    calibrated = [one for one in told if one.runs]
+    if not told:
+        return ""
+    if not calibrated:
+        return "from FLOPs and bytes, uncalibrated"
+    if len(calibrated) < len(told):
+        return f"{len(told) - len(calibrated)} of {len(told)} steps uncalibrated"
+    # Most of the time decides what the sum is worth.
+    least = min(one.runs for one in calibrated)
+    most = max(one.runs for one in calibrated)
+    return f"median of {_runs_of(least)}" if least == most else f"medians of {least} to {most} runs"
+
+
+# -- the AnsNet's part ------------------------------------------------------------------------------------------------
+
+
+def _reads(chain: Chain, graph: BuildGraph, works: Mapping[str, Work]) -> Reads | None:
+    """What the whole family takes of the AnsNet, whatever of it is in the store."""
+    taught = [step for step in graph.steps if step.op in ("distill", "recover")]
+    ordered = {step.id for step in graph.steps if step.op == "order"}
+    by_ansnet = [trained_tokens(recipe_of(step.params)) for step in taught if step.inputs["teacher"] in ordered]
+    recipes = {step.id: recipe_of(step.params) for step in taught if step.op == "distill"}
+    direct = []
+    flops = 0
+    for placed in chain.desnets:
+        nearest = placed.smaller or placed.larger
+        if nearest.name == ANSNET:
+            continue
+        recipe = recipes[graph.models[nearest.name]]
+        direct.append(trained_tokens(recipe))
+        above, below = (
+            forward_flops(model, recipe.sequence) for model in (chain.ansnet.structure, placed.member.structure)
+        )
+        flops += distillation_flops(direct[-1], above, below)
+    if not direct:
+        return None
+    making = ("order", "distill", "interpolate", "recover")
+    spent = sum(works[step.id].flops or 0 for step in graph.steps if step.op in making)
+    return Reads(sum(by_ansnet), len(by_ansnet), spent, tuple(direct), flops)

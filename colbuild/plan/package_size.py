@@ -1,0 +1,93 @@
+"""How large a package is going to be, from shapes alone: nothing is built, converted or fetched to know it.
+
+Every weight matrix and table is counted as its precision stores it, what lies beside them is bounded. So an estimate is
+never below the package that is built, and above it by little: see `tests/plan/test_package_size.py` for real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import ceil, lcm, prod
+from typing import Final
+
+from colbuild.arch import Shape, Structure
+from colbuild.arch.architecture import axis_length, patterns
+from colbuild.spec.models import DesNet, Profile
+
+TOKENIZER_ENTRY: Final = 144
+"""Bytes of tokenizer.json for each entry of the vocabulary: no tokenizer looked at has more (SmolLM2's has 72, the largest,
+whose merges are written as lists one word to a line, 134). The true number is only known when the AnsNet is converted."""
+
+_COMPANIONS: Final = 32_768
+"""Configuration, chat template, manifest and the like: 4 to 5 kB in packages seen, a long chat template more."""
+
+_GRAPH: Final = 8_192
+_GRAPH_LAYER: Final = 7_168
+"""The graph without its weights, and each layer's share: 1.5 kB and 5.6 kB in packages seen; biases would add 1 kB."""
+
+_SCALE: Final = 4
+"""A block's scale is a float32."""
+
+
+def tokenizer_bound(vocab: int) -> int:
+    """More bytes than the tokenizer's files of a vocabulary take."""
+    return TOKENIZER_ENTRY * vocab
+
+
+def package_bytes(structure: Structure, profile: Profile, tokenizer: int | None = None) -> int:
+    """Bytes that a model's package for a profile takes at most.
+
+    Args:
+        structure: The model.
+        profile: The device profile.
+        tokenizer: Bytes of tokenizer.json where they are known; else they are bounded by the vocabulary.
+    """
+    shape = structure.shape
+    weights = sum(
+        _PRECISIONS[profile.precision](tuple(axis_length(axis, shape) for axis in pattern.axes), profile.block)
+        * (shape.layers if "{layer}" in pattern.name else 1)
+        for pattern in patterns(structure)
+    )
+    rotary = 2 * profile.context * shape.head_dim // 2 * 4
+    text = tokenizer_bound(shape.vocab) if tokenizer is None else tokenizer
+    return weights + rotary + text + _COMPANIONS + _GRAPH + _GRAPH_LAYER * shape.layers
+
+
+def limit_of(desnet: DesNet, profile: Profile) -> int | None:
+    """The largest package of a DesNet for a profile: the smaller of both promises, None without any."""
+    promised = [size for size in (desnet.max_package, profile.limits.max_package) if size is not None]
+    return min(promised, default=None)
+
+
+def over_limit(structure: Structure, desnet: DesNet, tokenizer: int | None) -> Profile | None:
+    """The first profile of a DesNet whose limit its package would break in this structure; None if it keeps all."""
+    for profile in desnet.exports:
+        limit = limit_of(desnet, profile)
+        if limit is not None and package_bytes(structure, profile, tokenizer) > limit:
+            return profile
+    return None
+
+
+def fitting(start: Structure, desnet: DesNet, tokenizer: int | None) -> Callable[[Shape], bool]:
+    """Whether a DesNet's packages keep their limits in a shape."""
+    return lambda shape: over_limit(start.at(shape), desnet, tokenizer) is None
+
+
+def ffn_multiple(desnet: DesNet) -> int:
+    """What a DesNet's FFN width must be a multiple of, so that all its profiles are served."""
+    return lcm(*(profile.multiples.ffn for profile in desnet.exports))
+
+
+def _float32(lengths: tuple[int, ...], _: int) -> int:
+    return 4 * prod(lengths)
+
+
+def _int8(lengths: tuple[int, ...], block: int) -> int:
+    """A matrix in blocks of bytes with a scale each, the last of a row padded; vectors stay in float32."""
+    if len(lengths) != 2:
+        return _float32(lengths, block)
+    rows, columns = lengths
+    return rows * ceil(columns / block) * (block + _SCALE)
+
+
+_PRECISIONS: Final[Mapping[str, Callable[[tuple[int, ...], int], int]]] = {"fp32": _float32, "int8": _int8}

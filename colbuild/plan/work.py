@@ -1,0 +1,169 @@
+"""How much there is to do in a step: its arithmetic, the bytes it handles and leaves, and the memory it needs.
+
+Everything here follows from shapes and parameters alone. It models the operations in `colbuild/ops`, which the planner must
+not import; what of them cannot be known beforehand is left None, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from colbuild.arch import Shape, Structure, forward_flops, parameters
+from colbuild.plan.package_size import package_bytes
+from colbuild.plan.route import distillation_flops
+from colbuild.spec.models import Profile, Recipe
+
+WINDOW: Final = 512
+"""Tokens that models are measured and calibrated on at once."""
+
+CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "subset": 1, "expand": 1}
+"""How many mixtures each way of interpolating scores, at most."""
+
+_STORED = 2
+"""Bytes of a stored weight; most models are published in 16 bits."""
+
+_PROCESS = 500_000_000
+"""What a process that has loaded the libraries holds before it does anything."""
+
+_MICRO_TOKENS = 1024  # tokens that pass through teacher and student at once
+_CHUNK = 256  # tokens whose logits exist at once
+_MATRIX_NORMS = 4  # copies of the residual stream that a block keeps for the backward pass
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step does, as far as it is known beforehand.
+
+    Attributes:
+        flops: Floating point operations; None if the step's time does not go by them, or they are unknown.
+        bytes: Bytes that it reads or converts, for steps whose time goes by these; None as above.
+        disk: Bytes of its result; None if only its source could tell.
+        memory: Bytes that it needs at its peak.
+    """
+
+    flops: int | None
+    bytes: int | None
+    disk: int | None
+    memory: int
+
+    @property
+    def amount(self) -> int | None:
+        """What the step's time is proportional to."""
+        return self.flops if self.flops is not None else self.bytes
+
+
+def made_structure(
+    op: str, params: Mapping[str, Any], inputs: Mapping[str, Structure], like: Structure
+) -> Structure | None:
+    """The structure of the model that a step makes; None if it makes none, or if what it starts from is not known.
+
+    Args:
+        op: The operation.
+        params: Its parameters.
+        inputs: Role -> structure of the model that plays it.
+        like: A model of the family's architecture.
+    """
+    if op in ("distill", "interpolate"):
+        return like.at(Shape(**params["shape"]))
+    return inputs.get({"order": "model", "recover": "start"}.get(op, ""))
+
+
+def work_of(
+    op: str, params: Mapping[str, Any], inputs: Mapping[str, Structure], made: Structure | None, *, alone: bool = False
+) -> Work | None:
+    """What a step does; None if a model that it works on is not known.
+
+    Args:
+        op: The operation.
+        params: Its parameters.
+        inputs: Role -> structure of the model that plays it.
+        made: The model that it makes.
+        alone: Whether an evaluation compares the AnsNet with itself, and so computes it once.
+    """
+    try:
+        return _work(op, params, inputs, made, alone)
+    except KeyError:
+        return None
+
+
+def trained_tokens(recipe: Recipe) -> int:
+    """Tokens that a recipe really trains on: whole optimiser steps, at least one."""
+    step = recipe.batch * recipe.sequence
+    return max(1, round(recipe.tokens / step)) * step
+
+
+def recipe_of(params: Mapping[str, Any]) -> Recipe:
+    """The recipe in a step's parameters, which are JSON values."""
+    return Recipe.model_validate(params["recipe"], strict=False)
+
+
+def _work(
+    op: str, params: Mapping[str, Any], inputs: Mapping[str, Structure], made: Structure | None, alone: bool
+) -> Work | None:
+    if op == "corpus":
+        limit = params["limit"]
+        # Some four bytes of text make a token of four bytes at most.
+        return Work(None, limit, limit, _PROCESS)
+    if op == "evaluate":
+        models = [inputs["model"]] if alone else [inputs["model"], inputs["reference"]]
+        flops = params["tokens"] * sum(forward_flops(model, WINDOW) for model in models)
+        return Work(flops, None, 1000, _forward_memory(models))
+    if op == "export":
+        count = parameters(inputs["model"])
+        return Work(None, 4 * count, _package_size(inputs["model"], params["profile"]), _PROCESS + 12 * count)
+    if made is None:
+        return None
+    count = parameters(made)
+    disk = _STORED * count
+    if op == "source":
+        return Work(None, disk, disk, _PROCESS + (4 + _STORED) * count)
+    if op == "order":
+        return Work(params["tokens"] * forward_flops(made, WINDOW), None, disk, _forward_memory([made]) + disk)
+    if op == "interpolate":
+        candidates = CANDIDATES[params["method"]]
+        flops = candidates * params["tokens"] * forward_flops(made, WINDOW)
+        ends = sum(parameters(inputs[role]) for role in ("larger", "smaller"))
+        # The mixture is computed in fp32 beside both ends.
+        return Work(flops, None, disk, _forward_memory([made]) + _STORED * ends + 4 * count)
+    recipe, teacher = recipe_of(params), inputs["teacher"]
+    above, below = (forward_flops(model, recipe.sequence) for model in (teacher, made))
+    flops = distillation_flops(trained_tokens(recipe), above, below)
+    return Work(flops, None, disk, _training_memory(made, teacher, recipe))
+
+
+def _package_size(model: Structure, profile: Mapping[str, Any]) -> int:
+    # The name decides nothing, and is therefore no parameter of the step.
+    return package_bytes(model, Profile.model_validate({**profile, "name": "any"}, strict=False))
+
+
+def _forward_memory(models: list[Structure]) -> int:
+    """Models that only run forward: weights as stored and as computed with, one block's activations, a chunk of logits."""
+    weights = sum(2 * _STORED * parameters(model) for model in models)
+    largest = max(models, key=parameters)
+    return _PROCESS + weights + 4 * WINDOW * _block_floats(largest) + _logits(largest) * len(models)
+
+
+def _training_memory(student: Structure, teacher: Structure, recipe: Recipe) -> int:
+    """A student that is trained beside its teacher.
+
+    Of each student weight: as stored, as computed with, the fp32 master, its gradient, and Adam's two averages.
+    """
+    computed = 2 if recipe.precision == "bf16" else 4
+    weights = parameters(student) * (_STORED + computed + 4 + 4 + 8) + parameters(teacher) * (_STORED + computed)
+    tokens = max(recipe.sequence, min(_MICRO_TOKENS, recipe.batch * recipe.sequence))
+    activations = tokens * _block_floats(student) * student.shape.layers * computed
+    # Logits of student and teacher in fp32, and the gradient of the student's.
+    return _PROCESS + weights + activations + 3 * _logits(student)
+
+
+def _block_floats(model: Structure) -> int:
+    """Numbers that a block keeps for each token: residual stream and norms, queries, keys, values, the feed-forward part."""
+    shape = model.shape
+    attention = shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads)
+    return _MATRIX_NORMS * shape.hidden + attention + 4 * shape.ffn
+
+
+def _logits(model: Structure) -> int:
+    return 4 * _CHUNK * model.shape.vocab

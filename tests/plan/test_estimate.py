@@ -1,0 +1,215 @@
+"""Estimates: what they rest on, and that they never claim more than is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from colbuild.arch import forward_flops, parameters
+from colbuild.plan.chain import resolve_chain
+from colbuild.plan.estimate import BYTE_RATES, FLOPS_RATE, Estimates, estimate
+from colbuild.plan.route import distillation_flops
+from colbuild.plan.states import State
+from colbuild.plan.work import CANDIDATES, trained_tokens, work_of
+from colbuild.spec.models import Recipe
+from tests.plan.built import World, nothing_known, world
+from tests.plan.families import ANSNET, load
+
+HOTTER = "sequence: 256\nloss: {temperature: 2.0, kd_weight: 0.9}\noptimizer: {lr: 5e-4}\n"
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    return world(tmp_path)
+
+
+@pytest.fixture
+def built(fresh):
+    fresh.build()
+    return fresh
+
+
+def estimated(place: World, look=None, records=None, **parts: str) -> Estimates:
+    graph = place.graph(**parts)
+    steps = tuple((place.plan(look, **parts) if look else place.plan(**parts)).values())
+    chain = resolve_chain(load(place.root / "project", **parts), ANSNET)
+    return estimate(graph, steps, chain, records or place.store.records)
+
+
+def took(place: World, seconds: float, op: str):
+    """The store's records, as if each run of an operation had taken this long."""
+    return lambda: (replace(record, seconds=seconds) if record.op == op else record for record in place.store.records())
+
+
+# -- work -------------------------------------------------------------------------------------------------------------
+
+
+def test_distillation_is_the_teacher_forward_and_the_student_three_times(fresh):
+    found = estimated(fresh).steps["distill a100"]
+    chain = resolve_chain(load(fresh.root / "project"), ANSNET)
+    above, below = (forward_flops(m.structure, 256) for m in (chain.ansnet, chain.anchors[0]))
+    # 80k tokens in whole steps of 8 x 256
+    assert found.flops == distillation_flops(39 * 2048, above, below)
+
+
+def test_a_recipe_trains_whole_steps_and_at_least_one():
+    assert trained_tokens(Recipe(tokens=1, sequence=64, batch=8)) == 512
+    assert trained_tokens(Recipe(tokens=1100, sequence=64, batch=8)) == 1024
+
+
+def test_interpolation_scores_every_candidate(fresh):
+    chain = resolve_chain(load(fresh.root / "project"), ANSNET)
+    phone = chain.desnets[0].member.structure
+    found = estimated(fresh).steps["interpolate phone"]
+    assert found.flops == CANDIDATES["group_alpha"] * 4096 * forward_flops(phone, 512)
+
+
+def test_evaluating_the_ansnet_runs_it_once(fresh):
+    found = estimated(fresh).steps
+    assert found["evaluate ansnet"].flops == 16384 * forward_flops(ANSNET, 512)
+    assert found["evaluate a100"].flops > found["evaluate ansnet"].flops
+
+
+def test_training_needs_more_memory_than_measuring_and_holds_weights_masters_and_moments(fresh):
+    found = estimated(fresh).steps
+    assert found["distill a100"].memory > found["evaluate a100"].memory
+    chain = resolve_chain(load(fresh.root / "project"), ANSNET)
+    assert found["distill a100"].memory > 20 * chain.anchors[0].parameters
+    assert found["distill a100"].memory > found["distill a76"].memory
+
+
+def test_a_smaller_package_takes_less_disk(fresh):
+    int8 = estimated(fresh).steps["export phone/phone-int8"].disk
+    fp32 = estimated(fresh, profile="precision: fp32\n").steps["export phone/phone-int8"].disk
+    count = resolve_chain(load(fresh.root / "project"), ANSNET).desnets[0].member.parameters
+    assert 4 * count < fp32 < 4.1 * count
+    assert count < int8 < 1.3 * count
+
+
+def test_work_on_an_unknown_model_is_unknown():
+    assert work_of("evaluate", {"tokens": 10, "split": "heldout"}, {}, None) is None
+    assert work_of("source", {}, {}, None) is None
+    assert work_of("source", {}, {}, ANSNET).disk == 2 * parameters(ANSNET)
+
+
+# -- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_without_runs_time_comes_from_flops_and_says_so(fresh):
+    found = estimated(fresh).steps["distill a100"]
+    assert found.seconds == pytest.approx(found.flops / FLOPS_RATE)
+    assert found.basis == "from FLOPs at 100 GFLOP/s, uncalibrated"
+    assert found.runs == 0
+    assert estimated(fresh).basis == "from FLOPs and bytes, uncalibrated"
+
+
+def test_a_corpus_of_unknown_size_is_not_guessed(fresh):
+    totals = estimated(fresh)
+    assert totals.steps["corpus train"].seconds is None
+    assert totals.untold == 1
+    limited = estimated(fresh, data="  train: {source: ./corpus.txt, limit: 3MB}\n")
+    assert limited.steps["corpus train"].seconds == pytest.approx(3e6 / BYTE_RATES["corpus"])
+    assert limited.untold == 0
+
+
+def test_runs_of_the_same_step_come_first_and_only_a_change_of_work_scales_them(built):
+    found = estimated(built, records=took(built, 100.0, "distill"), distill=HOTTER).steps["distill a100"]
+    assert (found.seconds, found.basis, found.runs) == (100.0, "median of 1 run", 1)
+    anchors = "    - {name: a100, params: 103M, tokens: 160k}\n    - {name: a76, params: 76M}\n"
+    longer = estimated(built, records=took(built, 100.0, "distill"), anchors=anchors).steps["distill a100"]
+    assert longer.seconds == pytest.approx(200.0, rel=0.02)
+    assert longer.basis == "median of 1 run, scaled"
+
+
+def test_a_new_step_is_scaled_from_the_operations_runs(built):
+    anchors = "    - {name: a100, params: 103M}\n    - {name: a76, params: 76M}\n    - {name: a50, params: 50M}\n"
+    desnets = "  - {name: phone, params: 88M}\n  - {name: tag, params: 60M}\n"
+    found = estimated(built, records=took(built, 100.0, "distill"), anchors=anchors, desnets=desnets).steps
+    assert found["distill a50"].basis == "median of 2 distill runs, scaled"
+    assert 50 < found["distill a50"].seconds < 100
+    assert "uncalibrated" not in found["interpolate tag"].basis
+
+
+def test_runs_that_did_far_less_work_say_nothing(built):
+    tokens = "    - {name: a100, params: 103M, tokens: 8M}\n    - {name: a76, params: 76M}\n"
+    found = estimated(built, anchors=tokens).steps["distill a100"]
+    assert found.runs == 0
+    assert "uncalibrated" in found.basis
+
+
+def test_another_precision_is_no_comparison(built):
+    found = estimated(built, distill="sequence: 256\nprecision: fp32\n").steps["distill a100"]
+    assert found.runs == 0
+
+
+def test_the_median_of_several_runs_counts(built):
+    [record] = [one for one in built.store.records() if one.step == "distill a100"]
+    several = [replace(record, key=f"{n:064x}", seconds=seconds) for n, seconds in enumerate((10.0, 400.0, 30.0))]
+    found = estimated(built, records=lambda: [*built.store.records(), *several], distill=HOTTER).steps["distill a100"]
+    assert found.seconds == pytest.approx((12.5 + 30.0) / 2)
+    assert found.basis == "median of 4 runs"
+
+
+def test_records_of_other_parameters_are_skipped_not_fatal(built):
+    [record] = [one for one in built.store.records() if one.step == "distill a100"]
+    odd = [
+        replace(record, params={}),
+        replace(record, params={"shape": {"width": 1}}),
+        replace(record, params={"shape": 3}),
+    ]
+    found = estimated(built, records=lambda: odd, distill=HOTTER).steps["distill a100"]
+    assert found.runs == 0
+
+
+def test_total_is_a_range_while_steps_are_conditional(built):
+    changed = estimated(built, distill=HOTTER)
+    conditional = [one for one in changed.steps.values() if one.conditional]
+    assert conditional
+    assert changed.most == pytest.approx(changed.least + sum(one.seconds for one in conditional))
+
+
+def test_nothing_pending_costs_nothing_and_reads_no_records(built):
+    def unread():
+        raise AssertionError("a finished family needs no record")
+
+    found = estimated(built, records=unread)
+    assert found.steps == {}
+    assert (found.least, found.most, found.disk, found.memory) == (0, 0, 0, 0)
+
+
+def test_unknown_sources_are_estimated_all_the_same(fresh):
+    steps = estimated(fresh, look=nothing_known).steps
+    assert set(steps) == {step.id for step in fresh.graph().steps}
+    assert all(plan.state is State.NEW for plan in fresh.plan(nothing_known).values())
+
+
+# -- the AnsNet's part ------------------------------------------------------------------------------------------------
+
+
+def test_the_ansnet_teaches_the_first_anchor_only(fresh):
+    reads = estimated(fresh).reads
+    assert reads.tokens == 39 * 2048
+    assert reads.times == 1
+    assert reads.direct_tokens == (39 * 2048,) * 3
+
+
+def test_direct_distillation_costs_more_the_more_desnets_there_are(fresh):
+    few = estimated(fresh).reads
+    desnets = "".join(f"  - {{name: d{n}, params: {80 + n}M, interpolate: {{method: subset}}}}\n" for n in range(20))
+    many = estimated(fresh, desnets=desnets).reads
+    assert many.tokens == few.tokens
+    assert many.direct_flops / many.flops > 5 > few.direct_flops / few.flops
+
+
+def test_a_part_of_a_family_is_compared_as_a_whole(built):
+    whole = built.graph()
+    some = replace(whole, steps=whole.steps[:2])
+    chain = resolve_chain(load(built.root / "project"), ANSNET)
+    assert estimate(some, (), chain, list, whole).reads == estimated(built).reads
+
+
+def test_a_family_that_is_only_the_ansnet_has_nothing_to_compare(fresh):
+    layers = ANSNET.shape.layers
+    same = f"  - {{name: same, shape: {{layers: {layers}}}}}\n"
+    assert estimated(fresh, desnets=same).reads is None
