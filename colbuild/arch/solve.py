@@ -7,7 +7,7 @@ neighbours. The point on the curve is then rounded to legal lengths, and the FFN
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil, floor, lcm
 
@@ -190,10 +190,10 @@ def _solve(
 ) -> Shape:
     point = curve(_share(start, curve, target))
     nearest: list[int] = []
-    # Widths that kernels like come first; where neighbours lie so close that none has the size, any legal one.
-    for width in (_KERNEL_WIDTH, 1):
+    # Widths that kernels like come first, near the curve; where none has the size, any legal one; at last, anywhere.
+    for width, lengths in ((_KERNEL_WIDTH, _around), (1, _around), (1, _every)):
         best: tuple[tuple[bool, float], Shape] | None = None
-        for shape, off_curve in _candidates(start, point, lower, upper, target, width, multiple):
+        for shape, off_curve in _candidates(start, point, lower, upper, target, width, multiple, lengths):
             count = parameters(start.at(shape))
             nearest.append(count)
             error = abs(count - target) / target
@@ -235,22 +235,30 @@ def _count(start: Structure, point: _Point) -> float:
 
 
 def _candidates(
-    start: Structure, point: _Point, lower: Shape, upper: Shape, target: int, width: int, multiple: int
+    start: Structure,
+    point: _Point,
+    lower: Shape,
+    upper: Shape,
+    target: int,
+    width: int,
+    multiple: int,
+    lengths: Callable[[float, int, int, int], Iterable[int]],
 ) -> Iterator[tuple[Shape, float]]:
     """Legal shapes around a point, each with how far it lies from it (sum over axes, in shares of the upper shape).
 
-    Hidden widths divide by the head count (transformers' configurations insist) and by `width`.
+    Hidden widths divide by the head count (transformers' configurations insist) and by `width`. `lengths` gives the lengths
+    of an axis to try: from the point's, the bounds, and what they must be multiples of.
     """
     group = _group(start.shape)
     least, most = ceil(lower.ffn / multiple) * multiple, upper.ffn // multiple * multiple
     if least > most:
         return
-    for kv_heads in _around(point.kv_heads, lower.kv_heads, upper.kv_heads, 1):
+    for kv_heads in lengths(point.kv_heads, lower.kv_heads, upper.kv_heads, 1):
         step = lcm(kv_heads * group, width)
-        for hidden in _around(point.hidden, lower.hidden, upper.hidden, step):
+        for hidden in lengths(point.hidden, lower.hidden, upper.hidden, step):
             if hidden % (kv_heads * group):
                 continue
-            for layers in _around(point.layers, lower.layers, upper.layers, 1):
+            for layers in lengths(point.layers, lower.layers, upper.layers, 1):
                 frame = replace(upper, layers=layers, hidden=hidden, heads=kv_heads * group, kv_heads=kv_heads)
                 ffn = _fitting_ffn(start, frame, least, most, target, multiple)
                 shape = replace(frame, ffn=ffn)
@@ -271,6 +279,11 @@ def _around(value: float, low: int, high: int, multiple: int) -> list[int]:
     around = {below - multiple, below, below + multiple, ceil(value / multiple) * multiple + multiple}
     inside = {number for number in around if low <= number <= high and number > 0}
     return sorted(inside | {min(max(round(value), low), high)} if not inside or multiple == 1 else inside)
+
+
+def _every(_: float, low: int, high: int, multiple: int) -> list[int]:
+    """All multiples inside the bounds, and the bounds."""
+    return sorted({low, high, *range(ceil(low / multiple) * multiple, high + 1, multiple)})
 
 
 def _fitting_ffn(start: Structure, frame: Shape, low: int, high: int, target: int, multiple: int) -> int:

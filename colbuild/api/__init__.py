@@ -1,0 +1,79 @@
+"""What the command line calls and notebooks import: a family's plan, its build, and how it stands.
+
+>>> loaded = load_family(Path("specs/family.yaml"))
+>>> workspace = open_workspace(loaded)
+>>> build(make_plan(loaded, workspace), workspace).rows
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colbuild.api.building import Built, build, lock_family
+from colbuild.api.family import FamilyPlan, Workspace, load_families, open_workspace
+from colbuild.api.planning import make_plan
+from colbuild.api.views import (
+    check_plan,
+    estimate_plan,
+    explain_step,
+    family_shapes,
+    family_status,
+    plan_since,
+    plans_together,
+    save_plan,
+)
+from colbuild.plan.lock import LockMode
+from colbuild.plan.saved import plan_schema_text, read_plan, write_plan
+from colbuild.spec import load_family
+from colbuild.spec.schema import schema_text
+
+if TYPE_CHECKING:
+    from colbuild.export.runtime import Generation
+
+__all__ = [
+    "Built",
+    "FamilyPlan",
+    "LockMode",
+    "Workspace",
+    "answer",
+    "build",
+    "check_plan",
+    "estimate_plan",
+    "explain_step",
+    "family_shapes",
+    "family_status",
+    "load_families",
+    "load_family",
+    "lock_family",
+    "make_plan",
+    "open_workspace",
+    "plan_schema_text",
+    "plan_since",
+    "plans_together",
+    "read_plan",
+    "save_plan",
+    "schema_text",
+    "write_plan",
+]
+
+
+def answer(
+    package: Path,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    threads: int | None = None,
+    chat: bool = True,
+) -> Generation:
+    """Opens a package and answers a prompt, token by token; see `colbuild.export.runtime`.
+
+    Raises:
+        BuildError: It is no package, it is damaged, or the prompt does not fit.
+    """
+    from colbuild.export.runtime import generate, open_package
+
+    opened = open_package(package, threads)
+    return generate(opened, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, chat=chat)

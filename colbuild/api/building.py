@@ -1,0 +1,157 @@
+"""Carrying a plan out, and bringing a family's lock up to date."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from colbuild.api.family import FamilyPlan, Workspace, silent
+from colbuild.api.planning import ansnet_config, held_lock, plan_sources, solved_chain, steps_of
+from colbuild.api.views import family_status, rows_of
+from colbuild.errors import BuildError
+from colbuild.plan.chain import Chain
+from colbuild.plan.lock import LockMode, LockState, lock_of, source_uris
+from colbuild.plan.lock_file import Lock, LockedSource, lock_error, write_lock
+from colbuild.plan.states import StepPlan
+from colbuild.report.table import Row
+from colbuild.run.events import BuildFinished, BuildStarted, Listener, Notice
+from colbuild.run.executor import execute
+from colbuild.run.outputs import outputs_of, place_outputs
+from colbuild.run.record import recorded
+from colbuild.run.sources import Sources
+from colbuild.spec import LoadedFamily
+from colbuild.store import Store
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build left.
+
+    Attributes:
+        rows: One line for each model of the family.
+        ran: Ids of the steps that ran.
+        seconds: How long it took.
+        left: Steps that are not in the store, since no target needed them.
+    """
+
+    rows: tuple[Row, ...]
+    ran: tuple[str, ...]
+    seconds: float
+    left: tuple[StepPlan, ...] = ()
+
+
+@dataclass(frozen=True)
+class Relocked:
+    """What locking a family did.
+
+    Attributes:
+        before: How the lock stood.
+        lock: What it holds now.
+        written: Whether that changed the file.
+    """
+
+    before: LockState
+    lock: Lock
+    written: bool
+
+
+def lock_family(loaded: LoadedFamily, workspace: Workspace, listener: Listener = silent) -> Relocked:
+    """Brings a family's lock up to date; fetches the sources whose content is not known yet.
+
+    Raises:
+        SpecError: A size or shape cannot be, or a newer colbuild wrote the lock.
+        SourceUnavailableError: A source cannot be had.
+        BuildError: The AnsNet's architecture is not supported, or the disk refuses.
+    """
+    state, sources = held_lock(loaded, workspace.store, LockMode.REFRESH)
+    config = ansnet_config(loaded, workspace.store, sources, state, listener)
+    lock = _locked_now(loaded, workspace.store, sources, config, solved_chain(loaded, config, state), listener)
+    return Relocked(state, lock, write_lock(state.path, lock))
+
+
+def _locked_now(
+    loaded: LoadedFamily,
+    store: Store,
+    sources: Sources,
+    config: Mapping[str, Any],
+    chain: Chain,
+    listener: Listener,
+) -> Lock:
+    """A family's lock as it should be; what a source holds is found out by fetching it, if need be."""
+    from colbuild.ops.source import origin
+
+    contents = {}
+    for uri in source_uris(loaded.family):
+        digest = sources.digest(uri)
+        if digest is None:
+            store.prepare()
+            digest = sources.fetch(uri, listener).digest
+        pin = sources.locked.get(uri)
+        kept = pin.origin if pin is not None and pin.digest == digest else {}
+        contents[uri] = LockedSource(digest, kept or origin(uri, downloads=store.downloads))
+    return lock_of(loaded.family, config, chain, contents)
+
+
+def _refreshed(plan: FamilyPlan, workspace: Workspace, listener: Listener) -> FamilyPlan:
+    """A plan whose lock is up to date, unless it is to be used as it is.
+
+    Raises:
+        SpecError: The lock cannot be read: what it pinned is not to be lost unseen.
+    """
+    state = plan.lock
+    if state.mode is not LockMode.REFRESH or state.up_to_date:
+        return plan
+    if state.problem is not None:
+        raise lock_error(state.problem)
+    sources = plan_sources(plan, workspace)
+    config = ansnet_config(plan.loaded, workspace.store, sources, state, listener)
+    lock = _locked_now(plan.loaded, workspace.store, sources, config, plan.chain, listener)
+    try:
+        write_lock(state.path, lock)
+    except BuildError as error:
+        # Whoever may not write beside the spec can build all the same.
+        listener(Notice(f"the lock is not written: {error.message}"))
+        return plan
+    listener(Notice(f"wrote {state.name}"))
+    return replace(plan, lock=replace(state, lock=lock, differences=(), pins=True))
+
+
+def build(plan: FamilyPlan, workspace: Workspace, listener: Listener = silent) -> Built:
+    """Builds what a plan says, and puts models and packages into `out/`. The lock is written if it is not up to date.
+
+    Raises:
+        ColbuildError: A step failed. Everything finished before it is kept, and the next build goes on from there.
+    """
+    store = workspace.store
+    plan = _refreshed(plan, workspace, listener)
+    if not plan.pending:
+        # Nothing will be written, so that a finished family can be shown from a store that is read-only.
+        return _build(plan, workspace, listener)
+    store.prepare()
+    with recorded(listener, store.layout.folder("runs")) as recording:
+        return _build(plan, workspace, recording)
+
+
+def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener) -> Built:
+    started = time.monotonic()
+    family, store = plan.loaded.family.name, workspace.store
+    listener(BuildStarted(family, tuple(step.id for step in plan.graph.steps), len(plan.pending)))
+    outputs = outputs_of(plan.graph, workspace.out, family)
+    done = execute(
+        plan.graph,
+        family,
+        store,
+        plan_sources(plan, workspace),
+        listener,
+        lambda step, record: place_outputs(outputs, plan.graph, store, step, record, listener),
+    )
+    seconds = time.monotonic() - started
+    listener(BuildFinished(len(done.ran), len(plan.graph.steps) - len(done.ran), seconds))
+    if plan.selection is None:
+        return Built(rows_of(plan, workspace, done.records), done.ran, seconds)
+    # What no target needed may stand in the store all the same, or be there now that its inputs are known.
+    steps = steps_of(plan.loaded, plan.selection.whole, store, plan_sources(plan, workspace))
+    now = FamilyPlan(plan.loaded, plan.chain, plan.selection.whole, steps, plan.lock)
+    return Built(family_status(now, workspace), done.ran, seconds, now.pending)

@@ -1,0 +1,135 @@
+"""From a loaded family to its plan."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from colbuild.api.family import FamilyPlan, Selection, Workspace, silent
+from colbuild.arch import read_structure
+from colbuild.plan.chain import Chain, resolve_chain
+from colbuild.plan.graph import BuildGraph, build_graph
+from colbuild.plan.lock import LockMode, LockState, compare, open_lock, pinned_chain, source_uris
+from colbuild.plan.states import StepPlan, plan_steps
+from colbuild.plan.target import parse_target, restrict, select
+from colbuild.run.events import Listener, Notice
+from colbuild.run.sources import Sources, is_fetched, sources_of
+from colbuild.spec import LoadedFamily
+from colbuild.store import Store
+
+_EXPORT_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "mobius-onnx")
+
+
+def make_plan(
+    loaded: LoadedFamily,
+    workspace: Workspace,
+    listener: Listener = silent,
+    targets: Sequence[str] = (),
+    lock: LockMode = LockMode.REFRESH,
+) -> FamilyPlan:
+    """Plans a family: solves shapes, draws the steps and decides what each is going to do.
+
+    Nothing is built. The AnsNet is fetched if neither the lock nor the store knows its shape, since every other shape
+    follows from it.
+
+    Args:
+        loaded: The family.
+        workspace: Where it is built.
+        listener: Told what happens.
+        targets: What to plan, as `colbuild.plan.target` reads it; everything if there is none.
+        lock: What the family's lock is taken for.
+
+    Raises:
+        UnknownNameError: A target is no part of the family.
+        SpecError: A size or shape cannot be, or the lock is not what it is taken for.
+        SourceUnavailableError: The AnsNet cannot be had, or a source is not what a frozen lock pins.
+        BuildError: The AnsNet's architecture is not supported.
+    """
+    state, sources = held_lock(loaded, workspace.store, lock)
+    config = ansnet_config(loaded, workspace.store, sources, state, listener)
+    chain = solved_chain(loaded, config, state)
+    graph = build_graph(loaded.family, chain, export_versions())
+    steps = steps_of(loaded, graph, workspace.store, sources)
+    if not targets:
+        return FamilyPlan(loaded, chain, graph, steps, state)
+    chosen = select(graph, [parse_target(target) for target in targets], unbuilt(chain, graph))
+    left = tuple(plan for plan in steps if plan.step.id not in chosen)
+    return FamilyPlan(
+        loaded,
+        chain,
+        restrict(graph, chosen),
+        tuple(plan for plan in steps if plan.step.id in chosen),
+        state,
+        Selection(tuple(targets), graph, left),
+    )
+
+
+def held_lock(loaded: LoadedFamily, store: Store, mode: LockMode) -> tuple[LockState, Sources]:
+    """A family's lock, compared with what there is, and the sources as it pins them."""
+    state = open_lock(loaded, mode)
+    sources = sources_of(loaded, store, state)
+    if mode is LockMode.FROZEN:
+        for uri in source_uris(loaded.family):
+            sources.check(uri)
+    return compare(state, loaded, sources.digest), sources
+
+
+def plan_sources(plan: FamilyPlan, workspace: Workspace) -> Sources:
+    """The sources of a plan's family, as its lock pins them."""
+    return sources_of(plan.loaded, workspace.store, plan.lock)
+
+
+def solved_chain(loaded: LoadedFamily, config: Mapping[str, Any], state: LockState) -> Chain:
+    """The family's chain: the lock's as far as that holds."""
+    structure = read_structure(config)
+    return pinned_chain(loaded, structure, state) if state.pins else resolve_chain(loaded, structure)
+
+
+def steps_of(loaded: LoadedFamily, graph: BuildGraph, store: Store, sources: Sources) -> tuple[StepPlan, ...]:
+    """What each step of a graph is going to do."""
+    return plan_steps(
+        graph,
+        family=loaded.family.name,
+        store=store,
+        places=loaded.places,
+        source_digest=sources.digest,
+    )
+
+
+def unbuilt(chain: Chain, graph: BuildGraph) -> list[str]:
+    """The anchors that no step makes."""
+    return [anchor.name for anchor in chain.anchors if anchor.name not in graph.models]
+
+
+def ansnet_config(
+    loaded: LoadedFamily, store: Store, sources: Sources, state: LockState, listener: Listener
+) -> Mapping[str, Any]:
+    """The AnsNet's config.json: from the lock or from memory where its content is known, else from its files.
+
+    What lies on this machine is read anew each time, which is quick, so that a plan writes nothing.
+    """
+    uri = loaded.family.ansnet.source
+    digest = sources.digest(uri)
+    if state.lock is not None and state.lock.describes(uri, digest):
+        return state.lock.ansnet
+    known: Any = store.remembered("config", digest) if digest else None
+    if isinstance(known, dict):
+        return known
+    from colbuild.ops.source import read_config
+
+    if is_fetched(uri):
+        listener(Notice(f"fetching the AnsNet, whose shape everything else follows from: {uri}"))
+        store.prepare()
+    fetched = sources.fetch(uri, listener)
+    config = read_config(fetched.path)
+    # What is not supported is refused before it is remembered.
+    read_structure(config)
+    if is_fetched(uri):
+        store.remember("config", fetched.digest, config)
+    return config
+
+
+def export_versions() -> dict[str, str]:
+    """Exact versions of what an exported graph depends on, without importing it."""
+    return {name: importlib.metadata.version(name) for name in _EXPORT_LIBRARIES}

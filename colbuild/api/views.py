@@ -1,0 +1,128 @@
+"""What can be said of a plan: its cost, what changed, why a step runs, how its models stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from colbuild.api.family import FamilyPlan, Workspace
+from colbuild.api.planning import export_versions, plan_sources, unbuilt
+from colbuild.errors import SpecError
+from colbuild.plan.chain import resolve_chain
+from colbuild.plan.estimate import Estimates, estimate
+from colbuild.plan.graph import build_graph
+from colbuild.plan.lock import source_uris
+from colbuild.plan.many import Together, together
+from colbuild.plan.saved import SavedPlan, saved_plan
+from colbuild.plan.since import Since
+from colbuild.plan.since import compare as compare_graphs
+from colbuild.plan.stale import require_current
+from colbuild.plan.target import find_step
+from colbuild.plan.why import Explanation, explain
+from colbuild.report.table import Row, family_rows
+from colbuild.spec.revision import changed_since, find_revision, load_at
+from colbuild.spec.sources import LocalSource, parse_source
+from colbuild.store import ActionRecord
+
+
+def plan_since(plan: FamilyPlan, revision: str) -> Since:
+    """What a plan does that the family's spec, recipes and profiles of a git revision did not ask for.
+
+    The lock has no say in it: both are solved by this colbuild, for the AnsNet as it is now.
+
+    Raises:
+        RevisionError: There is no git repository, or no such revision.
+        SpecError: The spec was not there then, or had mistakes.
+    """
+    loaded, structure = plan.loaded, plan.chain.ansnet.structure
+    found = find_revision(loaded.root, revision)
+    before = load_at(loaded, found)
+    try:
+        old = build_graph(before.family, resolve_chain(before, structure), export_versions())
+    except SpecError as error:
+        raise SpecError(f"the spec of {found} cannot be planned: {error.message}", hint=error.hint) from None
+    now = build_graph(loaded.family, resolve_chain(loaded, structure), export_versions())
+    local = {uri: source for uri in source_uris(loaded.family) if isinstance(source := parse_source(uri), LocalSource)}
+    changed = changed_since(loaded.root, found, [source.path for source in local.values()])
+    return compare_graphs(
+        old,
+        now,
+        plan.steps,
+        revision=str(found),
+        root=loaded.root,
+        places=loaded.places,
+        changed_sources=[uri for uri, source in local.items() if source.path in changed],
+    )
+
+
+def plans_together(plans: Sequence[FamilyPlan], workspaces: Sequence[Workspace]) -> Together:
+    """What several plans come to, with the steps that they share counted once."""
+    return together(
+        [
+            (plan.loaded.family.name, workspace.store.root, plan.loaded.root, plan.graph, plan.steps)
+            for plan, workspace in zip(plans, workspaces, strict=True)
+        ]
+    )
+
+
+def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
+    """What a plan is going to cost, from the runs that the store remembers."""
+    whole = plan.selection.whole if plan.selection else plan.graph
+    return estimate(plan.graph, plan.steps, plan.chain, workspace.store.records, whole)
+
+
+def save_plan(plan: FamilyPlan, workspace: Workspace, estimates: Estimates | None = None) -> SavedPlan:
+    """A plan as a value that can be written to a file, and be checked later; see `colbuild.plan.saved`."""
+    return saved_plan(
+        plan.loaded,
+        plan.chain,
+        plan.graph,
+        plan.steps,
+        estimates or estimate_plan(plan, workspace),
+        targets=plan.selection.targets if plan.selection else (),
+        source_digest=plan_sources(plan, workspace).digest,
+    )
+
+
+def check_plan(saved: SavedPlan, plan: FamilyPlan, workspace: Workspace) -> None:
+    """Makes sure that a plan does what a saved one says.
+
+    Raises:
+        StalePlanError: The spec, a source, colbuild, a library or the store changed since; it says what.
+    """
+    require_current(saved, save_plan(plan, workspace), plan.loaded.places)
+
+
+def explain_step(plan: FamilyPlan, workspace: Workspace, name: str) -> Explanation:
+    """All that is known of one step of a family, given by its id or by what it makes.
+
+    Raises:
+        UnknownNameError: The family has no such step, or several.
+    """
+    return explain(
+        find_step(plan.graph, name, unbuilt(plan.chain, plan.graph)).id,
+        plan.graph,
+        plan.steps,
+        family=plan.loaded.family.name,
+        store=workspace.store,
+        places=plan.loaded.places,
+        source_digest=plan_sources(plan, workspace).digest,
+    )
+
+
+def family_status(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
+    """One line for each model: what is known of it and lies in the store now."""
+    every = (*plan.steps, *(plan.selection.left if plan.selection else ()))
+    records = {step.step.id: workspace.store.lookup(step.key) for step in every if step.key is not None}
+    return rows_of(plan, workspace, {step: record for step, record in records.items() if record is not None})
+
+
+def family_shapes(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
+    """One line for each model: its solved shape, and nothing of what was built."""
+    return rows_of(plan, workspace, {})
+
+
+def rows_of(plan: FamilyPlan, workspace: Workspace, records: Mapping[str, ActionRecord]) -> tuple[Row, ...]:
+    """One line for each model, with what these records hold."""
+    found = {step: workspace.store.files(record.output) for step, record in records.items()}
+    graph = plan.selection.whole if plan.selection else plan.graph
+    return family_rows(plan.chain, graph, found, workspace.out / plan.loaded.family.name)
