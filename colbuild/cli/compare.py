@@ -13,6 +13,7 @@ from rich.text import Text
 
 from colbuild.cli.common import event_listener, open_console, print_json
 from colbuild.cli.plan_view import print_plan
+from colbuild.cli.states_view import STYLES, WORDS
 from colbuild.plan.states import State
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 SINCE_FORMAT = "colbuild.since.v1"
 PLANS_FORMAT = "colbuild.plans.v1"
-
-_WORDS = {State.CHANGED: "changed", State.NEW: "new", State.CONDITIONAL: "conditional", State.CACHED: "cached"}
-_STYLES = {State.NEW: "green", State.CHANGED: "yellow", State.CONDITIONAL: "cyan"}
 
 
 def show_since(
@@ -82,14 +80,16 @@ def print_since(plan: FamilyPlan, since: Since, console: Console) -> None:
         for rebuild in since.rebuilt:
             op, _, name = rebuild.step.id.partition(" ")
             why = "; ".join(rebuild.reasons) + ("  (in the store already)" if rebuild.built else "")
-            style = _STYLES[rebuild.state]
+            style = STYLES[rebuild.state]
             table.add_row(Text(f"  {op:<12} {name}"), Text(rebuild.state.value), Text(why), style=style)
         console.print(table)
         console.print()
     if since.gone and plan.selection is None:
         console.print(f"No longer made: {', '.join(since.gone)}.", soft_wrap=True)
     counts = Counter(rebuild.state for rebuild in since.rebuilt)
-    told = [f"{counts[state]} {_WORDS[state]}" for state in _STYLES if counts[state]]
+    told = [
+        f"{counts[state]} {WORDS[state]}" for state in (State.NEW, State.CHANGED, State.CONDITIONAL) if counts[state]
+    ]
     built = len(since.rebuilt) - len(since.pending)
     stored = f" {built} of them {'is' if built == 1 else 'are'} in the store already." if built else ""
     console.print(f"Since {since.revision}: {', '.join([*told, f'{since.same} as before'])}.{stored}", soft_wrap=True)
@@ -104,7 +104,7 @@ def since_to_json(plan: FamilyPlan, since: Since) -> dict[str, Any]:
         "steps": [
             {
                 "id": rebuild.step.id,
-                "state": _WORDS[rebuild.state],
+                "state": WORDS[rebuild.state],
                 "reasons": list(rebuild.reasons),
                 "in_store": rebuild.built,
             }
@@ -117,7 +117,7 @@ def since_to_json(plan: FamilyPlan, since: Since) -> dict[str, Any]:
 
 def print_sum(sum_: Together, console: Console) -> None:
     """Prints what several plans come to, and the steps that they share."""
-    told = ", ".join(f"{sum_.states[state]} {word}" for state, word in _WORDS.items() if sum_.states.get(state))
+    told = ", ".join(f"{sum_.states[state]} {word}" for state, word in WORDS.items() if sum_.states.get(state))
     shared = f"; {len(sum_.shared)} shared ones are counted once" if sum_.shared else ""
     console.print(
         f"Together: {len(sum_.families)} families, {sum_.steps} different steps{shared}: {told}.", soft_wrap=True
@@ -132,6 +132,6 @@ def print_sum(sum_: Together, console: Console) -> None:
 def _sum_to_json(sum_: Together) -> dict[str, Any]:
     return {
         "steps": sum_.steps,
-        "states": {word: sum_.states.get(state, 0) for state, word in _WORDS.items()},
-        "shared": [{"steps": dict(step.steps), "state": _WORDS[step.state]} for step in sum_.shared],
+        "states": {word: sum_.states.get(state, 0) for state, word in WORDS.items()},
+        "shared": [{"steps": dict(step.steps), "state": WORDS[step.state]} for step in sum_.shared],
     }

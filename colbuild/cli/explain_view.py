@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from colbuild.cli.states_view import STYLES, WORDS
 from colbuild.plan.states import State, StepPlan
 from colbuild.plan.why import Explanation, InputUse
-from colbuild.report.graph import WORDS, tree_lines
+from colbuild.report.graph import tree_lines
 from colbuild.report.table import Row
 from colbuild.spec import LoadedFamily
 from colbuild.spec import explain as resolved
@@ -27,7 +28,6 @@ WHY_FORMAT = "colbuild.why.v1"
 RESOLVED_FORMAT = "colbuild.resolved.v1"
 SHAPES_FORMAT = "colbuild.shapes.v1"
 
-_STYLES = {State.CACHED: "dim", State.NEW: "green", State.CHANGED: "yellow", State.CONDITIONAL: "cyan"}
 _LISTED = 12
 """More steps than this are counted instead of named."""
 
@@ -38,7 +38,7 @@ _LISTED = 12
 def print_explanation(explained: Explanation, console: Console) -> None:
     """Prints all that is known of one step."""
     plan = explained.plan
-    style = _STYLES[plan.state]
+    style = STYLES[plan.state]
     console.print(Text.assemble((plan.step.id, "bold"), "  ", (f"{plan.state.value} {WORDS[plan.state]}", style)))
     facts = [("why", why) for why in explained.differences or (plan.why,)]
     later = "not known before its inputs are"
@@ -179,7 +179,7 @@ def shapes_to_json(plan: FamilyPlan, rows: Sequence[Row]) -> dict[str, Any]:
 def print_tree(plan: FamilyPlan, console: Console) -> None:
     """Prints the steps as a tree, in the colours of the plan."""
     for line in tree_lines(plan.steps, plan.loaded.family.name):
-        console.print(Text(line.text, style=_STYLES[line.state] if line.state else "bold"), soft_wrap=True)
+        console.print(Text(line.text, style=STYLES[line.state] if line.state else "bold"), soft_wrap=True)
 
 
 def print_left(plan: FamilyPlan, left: Sequence[StepPlan], console: Console) -> None:

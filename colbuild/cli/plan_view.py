@@ -11,18 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from colbuild.cli.lock import lock_line
+from colbuild.cli.states_view import STYLES, WORDS
 from colbuild.plan.chain import Chain, Distillation
 from colbuild.plan.estimate import Estimates, Reads
 from colbuild.plan.members import Placed
-from colbuild.plan.states import State, StepPlan
+from colbuild.plan.states import StepPlan
 from colbuild.spec.models import DesNet
 from colbuild.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from colbuild.api import FamilyPlan
-
-_STYLES = {State.CACHED: "dim", State.NEW: "green", State.CHANGED: "yellow", State.CONDITIONAL: "cyan"}
-_WORDS = {State.CHANGED: "changed", State.NEW: "new", State.CONDITIONAL: "conditional", State.CACHED: "cached"}
 
 
 def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None:
@@ -43,7 +41,7 @@ def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None
     for step in plan.steps:
         told = estimates.steps.get(step.step.id)
         takes = "–" if told is None else "unknown" if told.seconds is None else format_duration(told.seconds)
-        style = _STYLES[step.state]
+        style = STYLES[step.state]
         table.add_row(Text(f"  {_name(step)}"), Text(step.state.value, style=style), Text(step.why), takes, style=style)
     console.print(table)
     console.print()
@@ -131,7 +129,7 @@ def _summary(plan: FamilyPlan, estimates: Estimates) -> str:
     counts = Counter(step.state for step in plan.steps)
     if len(plan.pending) == 0:
         return f"Plan: nothing to do, all {_plural(len(plan.steps), 'step')} are in the store."
-    told = ", ".join(f"{counts[state]} {word}" for state, word in _WORDS.items() if counts[state])
+    told = ", ".join(f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state])
     return f"Plan: {told}. {_time(estimates)}, disk {format_bytes(estimates.disk)}, peak RAM {format_bytes(estimates.memory)}."
 
 
