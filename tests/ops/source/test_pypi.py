@@ -10,6 +10,7 @@ import tarfile
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+@cache
 def wheel(content: bytes = CONTENT) -> bytes:
+    """Made once: an archive holds the time of its making, and tests compare digests."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("my_model/__init__.py", "raise RuntimeError('nothing in an archive may be run')")
@@ -43,6 +46,7 @@ def wheel(content: bytes = CONTENT) -> bytes:
     return buffer.getvalue()
 
 
+@cache
 def sdist() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
