@@ -32,6 +32,10 @@ class BuildError(ColbuildError):
     """A step failed, or what it was given cannot be used."""
 
 
+class StoppedError(ColbuildError):
+    """Somebody stopped the work at a boundary; what was finished, and what a step can go on from, is kept."""
+
+
 class SpecError(ColbuildError):
     """What the user wrote is wrong; the message already holds every problem with its place."""
 

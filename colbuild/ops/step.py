@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from colbuild.progress import Report, silent
 
+CHECKPOINT_EVERY = 300.0
+"""Seconds between two checkpoints inside a long step, where nobody asks for another interval."""
+
+
+def never() -> bool:
+    """For runs that nobody is going to stop."""
+    return False
+
 
 @dataclass(frozen=True)
 class StepRun:
     """One run of one step. An operation reads `inputs` and `params`, and fills `output`; it knows nothing else.
+
+    What lies in `partial`, when it is, and whether a run was stopped in between changes nothing in `output`.
 
     Attributes:
         inputs: The directory behind each input role ("model", "corpus", ...); read-only.
         params: The resolved parameters that are part of the step's key: JSON values only.
         output: An existing, empty directory. The same inputs and params give the same bytes in it.
         report: Called now and then with the progress made.
+        partial: A directory for what a long step goes on from after it was interrupted. It belongs to this step's key, may hold
+            what an earlier run left, and is removed once the result is published. None: nothing is kept.
+        checkpoint_every: Seconds between two checkpoints in `partial`.
+        stopping: Tells whether the step shall stop at its next boundary: keep what it can go on from, raise StoppedError.
     """
 
     inputs: Mapping[str, Path]
     params: Mapping[str, Any]
     output: Path
     report: Report = silent
+    partial: Path | None = None
+    checkpoint_every: float = CHECKPOINT_EVERY
+    stopping: Callable[[], bool] = never

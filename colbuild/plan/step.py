@@ -17,6 +17,7 @@ class Step:
         params: The resolved parameters that change the result: JSON values only. They are part of the key.
         inputs: Role -> id of the step whose output plays it.
         sources: Role -> source URI whose content plays it (a file or folder from outside, known by its digest).
+        settings: What steers a run and changes nothing in its result, such as `checkpoint_every`: JSON values, not in the key.
     """
 
     id: str
@@ -24,3 +25,4 @@ class Step:
     params: Mapping[str, Any] = field(hash=False)
     inputs: Mapping[str, str] = field(default_factory=dict, hash=False)
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)

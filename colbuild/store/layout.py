@@ -9,6 +9,9 @@
       steps/<family>/<step>.json    the last action of each step; not part of any key
       outputs/<digest>.json         what was put at a place outside, to tell it from the user's files
       memo/<kind>/<aa>/<digest>.json  small values worth remembering
+      partial/<key>/                what an interrupted step goes on from; removed when its result is published
+      roots/<digest>.json           which results a lock that was built here needs; they are never collected
+      pins/<digest>.json            what a person keeps
       runs/ logs/ downloads/ tmp/ locks/ quarantine/
 """
 
@@ -26,6 +29,7 @@ from colbuild.store.files import safe_name, sync_folder
 FORMAT = 1
 _FOLDERS = (
     "objects", "actions", "steps", "outputs", "memo", "runs", "logs", "downloads", "tmp", "locks", "quarantine",
+    "partial", "roots", "pins",
 )  # fmt: skip
 
 
@@ -66,6 +70,10 @@ class Layout:
     def memo(self, kind: str, digest: str) -> Path:
         """A remembered value."""
         return self.root / "memo" / safe_name(kind) / digest[:2] / f"{digest}.json"
+
+    def partial(self, key: str) -> Path:
+        """What an interrupted run of an action left to go on from."""
+        return self.root / "partial" / key
 
     def lock(self, name: str) -> Path:
         """A lock file."""
