@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 COUNT_PATTERN: Final = r"^[0-9]+(_[0-9]+)*(\.[0-9]+)? ?[kMBT]?$"
@@ -11,6 +12,9 @@ COUNT_PATTERN: Final = r"^[0-9]+(_[0-9]+)*(\.[0-9]+)? ?[kMBT]?$"
 
 BYTES_PATTERN: Final = r"^[0-9]+(_[0-9]+)*(\.[0-9]+)? ?([kMGT]?B|[KMGT]iB)?$"
 """Texts that `parse_bytes` may accept, for JSON schemas."""
+
+DURATION_PATTERN: Final = r"^[0-9]+(\.[0-9]+)? ?(d|h|min|s)( ?[0-9]+(\.[0-9]+)? ?(d|h|min|s))*$"
+"""Texts that `parse_duration` may accept, for JSON schemas."""
 
 LARGEST: Final = 2**63 - 1
 """Nothing counted here is larger: it has to fit the integers of every file format it is written to."""
@@ -39,11 +43,25 @@ _BYTES_MEANT: Final[Mapping[str, str]] = {
     **{unit[:-1].lower(): unit for unit in _BYTE_UNITS if len(unit) > 1},
     **dict.fromkeys(("byte", "bytes"), "B"),
 }
+_DURATION_UNITS: Final[Mapping[str, int]] = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1000}
+"""Milliseconds, from the longest: in this order they are written."""
+_DURATIONS_MEANT: Final[Mapping[str, str]] = {
+    written: unit
+    for unit, others in {
+        "d": "d day days",
+        "h": "h hr hrs hour hours",
+        "min": "min m mins minute minutes",
+        "s": "s sec secs second seconds",
+    }.items()
+    for written in others.split()
+}
+_DURATION_EXAMPLES: Final = "write it as in 30s, 5min or 1h30min"
 _WRITTEN: Final = re.compile(r"([0-9]{1,20}(?:_[0-9]{1,20}){0,8})(?:\.([0-9]{1,20}))? ?([A-Za-z]*)", re.ASCII)
+_DURATION_PART: Final = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))? ?([A-Za-z]+) ?", re.ASCII)
 
 
 class UnitError(ValueError):
-    """A text that is not a count or a size.
+    """A text that is not a count, a size or a duration.
 
     Attributes:
         message: What is wrong with it.
@@ -72,6 +90,65 @@ def parse_bytes(value: object) -> int:
         UnitError: It is not a whole, non-negative number of bytes with a unit of bytes.
     """
     return _parse(value, "a size", "40MB, 40MiB or 512kB", _BYTE_UNITS, _BYTES_MEANT)
+
+
+def parse_duration(value: object) -> float:
+    """Reads a duration, in seconds: "30s", "5min", "1.5h", "1h30min", "2d". A number without a unit is refused.
+
+    Raises:
+        UnitError: It is not a non-negative number of d, h, min or s, or several of them from the longest unit to the
+            shortest; or it is no whole number of milliseconds.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        meant = f"did you mean {value}s?" if 0 <= value < math.inf else _DURATION_EXAMPLES
+        raise UnitError(f"{value} is not a duration: it has no unit", meant)
+    if not isinstance(value, str):
+        raise UnitError("this is not a duration", _DURATION_EXAMPLES)
+    text = value.strip()
+    shown = f"'{text}'" if len(text) <= 40 else f"'{text[:37]}...'"
+    if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", text, re.ASCII):
+        raise UnitError(f"{shown} is not a duration: it has no unit", f"did you mean {text}s?")
+    parts = list(_DURATION_PART.finditer(text))
+    if not parts or "".join(part[0] for part in parts) != text:
+        point = text.replace(",", ".")
+        decimal = point != text and _DURATION_PART.fullmatch(point) is not None
+        raise UnitError(f"{shown} is not a duration", f"did you mean {point}?" if decimal else _DURATION_EXAMPLES)
+    units = [part[3] for part in parts]
+    unknown = next((unit for unit in units if unit not in _DURATION_UNITS), None)
+    if unknown is not None:
+        raise UnitError(f"{shown} is not a duration: unknown unit '{unknown}'", _guess_duration(parts))
+    if units != [unit for unit in _DURATION_UNITS if unit in units]:
+        raise UnitError(f"{shown} is not a duration: units go from long to short, each once", _DURATION_EXAMPLES)
+    milliseconds = 0
+    for whole, fraction, unit in (part.groups(default="") for part in parts):
+        number, rest = divmod(int(whole + fraction) * _DURATION_UNITS[unit], 10 ** len(fraction))
+        if rest:
+            raise UnitError(f"{shown} is not a duration: no whole number of milliseconds", _DURATION_EXAMPLES)
+        milliseconds += number
+    return _in_range(milliseconds, "a duration") / 1000
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as `parse_duration` reads it back: "30s", "5min", "1h30min", "0.5s"."""
+    rest, parts = round(seconds * 1000), []
+    for unit, size in _DURATION_UNITS.items():
+        if unit != "s":
+            number, rest = divmod(rest, size)
+            parts += [f"{number}{unit}"] if number else []
+    if rest or not parts:
+        parts.append(f"{rest // 1000}.{rest % 1000:03d}".rstrip("0").rstrip(".") + "s")
+    return "".join(parts)
+
+
+def _guess_duration(parts: Sequence[re.Match[str]]) -> str:
+    """The same with the units that were probably meant."""
+    guessed = []
+    for whole, fraction, unit in (part.groups() for part in parts):
+        likely = _DURATIONS_MEANT.get(unit.lower())
+        if likely is None:
+            return f"units are {', '.join(_DURATION_UNITS)}"
+        guessed.append(f"{whole}{'.' + fraction if fraction else ''}{likely}")
+    return f"did you mean {''.join(guessed)}?"
 
 
 def _parse(value: object, noun: str, examples: str, units: Mapping[str, int], meant: Mapping[str, str]) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from colbuild.run import executor, nursery
+from tests.helpers.nurseries import SharedNursery, ThreadNursery
 from tests.helpers.project import ROOT, Ran, command, copy_project
 
 # The tiny model is faster on one thread, and tests running side by side do not disturb each other.
@@ -20,6 +22,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def shared_nursery() -> Iterator[SharedNursery]:
+    """Steps run in processes of their own all the same; only the import of torch is shared."""
+    shared = SharedNursery()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(autouse=True)
+def _one_nursery(monkeypatch: pytest.MonkeyPatch, shared_nursery: SharedNursery) -> None:
+    monkeypatch.setattr(executor, "open_nursery", lambda: shared_nursery)
+
+
+@pytest.fixture
+def own_nursery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each build starts its own nursery, which inherits the limits of this process."""
+    monkeypatch.setattr(executor, "open_nursery", nursery.open_nursery)
+
+
+@pytest.fixture
+def steps_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps run in this process, where a test may replace what they do."""
+    monkeypatch.setattr(executor, "open_nursery", ThreadNursery)
 
 
 @pytest.fixture(scope="session")

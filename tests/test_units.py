@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from colbuild.units import (
     BYTES_PATTERN,
     COUNT_PATTERN,
+    DURATION_PATTERN,
     UnitError,
+    duration_text,
     format_bytes,
     format_count,
     format_duration,
     parse_bytes,
     parse_count,
+    parse_duration,
 )
 
 
@@ -104,6 +107,57 @@ def test_a_wrong_size_says_what_to_write(written, hint):
     assert error.value.hint.startswith(hint)
 
 
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("30s", 30.0),
+        ("5min", 300.0),
+        ("5 min", 300.0),
+        ("2h", 7200.0),
+        ("1.5h", 5400.0),
+        ("1h30min", 5400.0),
+        ("1 h 30 min", 5400.0),
+        ("2d", 172800.0),
+        ("0.25s", 0.25),
+        ("0s", 0.0),
+    ],
+)
+def test_durations_are_read(written, seconds):
+    assert parse_duration(written) == seconds
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("5m", "did you mean 5min?"),
+        ("5 minutes", "did you mean 5min?"),
+        ("2hrs", "did you mean 2h?"),
+        ("1H", "did you mean 1h?"),
+        ("1hour 30m", "did you mean 1h30min?"),
+        ("10sec", "did you mean 10s?"),
+        ("300", "did you mean 300s?"),
+        (300, "did you mean 300s?"),
+        (0.5, "did you mean 0.5s?"),
+        ("1,5h", "did you mean 1.5h?"),
+        ("500ms", "units are d, h, min, s"),
+        ("30min1h", "write it as in 30s, 5min or 1h30min"),
+        ("1h1h", "write it as in 30s, 5min or 1h30min"),
+        ("1h30", "write it as in 30s, 5min or 1h30min"),
+        ("-5min", "write it as in 30s, 5min or 1h30min"),
+        ("0.0001s", "write it as in 30s, 5min or 1h30min"),
+        (-5, "write it as in 30s, 5min or 1h30min"),
+        (float("inf"), "write it as in 30s, 5min or 1h30min"),
+        (True, "write it as in 30s, 5min or 1h30min"),
+        (None, "write it as in 30s, 5min or 1h30min"),
+        ("9" * 20 + "d", "check the unit"),
+    ],
+)
+def test_a_wrong_duration_says_what_to_write(written, hint):
+    with pytest.raises(UnitError) as error:
+        parse_duration(written)
+    assert error.value.hint == hint
+
+
 def test_bits_are_explained():
     with pytest.raises(ValueError, match="'b' would be bits"):
         parse_bytes("40Mb")
@@ -165,6 +219,29 @@ def test_a_written_count_is_that_count(number, unit):
 @given(st.integers(0, 10**6), st.sampled_from([("B", 1), ("kB", 1000), ("MB", 10**6), ("KiB", 1024), ("GiB", 2**30)]))
 def test_a_written_size_is_that_size(number, unit):
     assert parse_bytes(f"{number}{unit[0]}") == number * unit[1]
+
+
+@given(st.integers(0, 10**12))
+def test_a_duration_is_read_back_as_it_was(milliseconds):
+    seconds = milliseconds / 1000
+    assert parse_duration(duration_text(seconds)) == seconds
+
+
+@given(st.text(alphabet="0123456789. dhmins", max_size=12))
+def test_the_schema_takes_every_duration_that_the_parser_takes(text):
+    try:
+        parse_duration(text)
+    except UnitError:
+        return
+    assert re.search(DURATION_PATTERN, text.strip())
+
+
+@given(st.text(max_size=40) | st.floats() | st.integers() | st.none() | st.booleans())
+def test_anything_is_a_duration_or_a_unit_error(value):
+    try:
+        assert parse_duration(value) >= 0.0
+    except UnitError as error:
+        assert error.message
 
 
 @given(st.integers(0, 2**60))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from colbuild.api.building import Built, build, lock_family
 from colbuild.api.family import FamilyPlan, Workspace, load_families, open_workspace
 from colbuild.api.planning import make_plan
+from colbuild.api.remote import remote_url
 from colbuild.api.views import (
     check_plan,
     estimate_plan,
@@ -25,6 +26,8 @@ from colbuild.api.views import (
 )
 from colbuild.plan.lock import LockMode
 from colbuild.plan.saved import plan_schema_text, read_plan, write_plan
+from colbuild.run.executor import Options
+from colbuild.run.resources import Resources, machine
 from colbuild.spec import load_family
 from colbuild.spec.schema import schema_text
 
@@ -35,6 +38,8 @@ __all__ = [
     "Built",
     "FamilyPlan",
     "LockMode",
+    "Options",
+    "Resources",
     "Workspace",
     "answer",
     "build",
@@ -46,12 +51,14 @@ __all__ = [
     "load_families",
     "load_family",
     "lock_family",
+    "machine",
     "make_plan",
     "open_workspace",
     "plan_schema_text",
     "plan_since",
     "plans_together",
     "read_plan",
+    "remote_url",
     "save_plan",
     "schema_text",
     "write_plan",

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
 
 from colbuild.api.family import FamilyPlan, Workspace, silent
 from colbuild.api.planning import ansnet_config, held_lock, plan_sources, solved_chain, steps_of
 from colbuild.api.views import family_status, rows_of
 from colbuild.errors import BuildError
 from colbuild.plan.chain import Chain
+from colbuild.plan.estimate import peak_memory
 from colbuild.plan.lock import LockMode, LockState, lock_of, source_uris
 from colbuild.plan.lock_file import Lock, LockedSource, lock_error, write_lock
 from colbuild.plan.states import StepPlan
+from colbuild.plan.step import Step
 from colbuild.report.table import Row
-from colbuild.run.events import BuildFinished, BuildStarted, Listener, Notice
-from colbuild.run.executor import execute
+from colbuild.run.events import BuildFinished, BuildStarted, Listener, Notice, RemoteLost
+from colbuild.run.executor import Options, execute
 from colbuild.run.outputs import outputs_of, place_outputs
 from colbuild.run.record import recorded
 from colbuild.run.sources import Sources
 from colbuild.spec import LoadedFamily
-from colbuild.store import Store
+from colbuild.store import ActionRecord, Store
+from colbuild.store.remote import RemoteError, check, open_remote
+from colbuild.store.roots import note_root
+
+DEFAULTS = Options()
+_NOTE_EVERY: Final = 600.0
+"""Seconds between two notes of what a running build needs; a result is leased for much longer."""
 
 
 @dataclass(frozen=True)
@@ -118,35 +128,73 @@ def _refreshed(plan: FamilyPlan, workspace: Workspace, listener: Listener) -> Fa
     return replace(plan, lock=replace(state, lock=lock, differences=(), pins=True))
 
 
-def build(plan: FamilyPlan, workspace: Workspace, listener: Listener = silent) -> Built:
+def build(plan: FamilyPlan, workspace: Workspace, listener: Listener = silent, options: Options = DEFAULTS) -> Built:
     """Builds what a plan says, and puts models and packages into `out/`. The lock is written if it is not up to date.
 
+    Args:
+        plan: What to build.
+        workspace: Where.
+        listener: Told what happens.
+        options: How many steps run side by side, with what, and what happens when one fails.
+
     Raises:
+        StoppedError: Somebody stopped it. Everything finished is kept, and what long steps go on from.
         ColbuildError: A step failed. Everything finished before it is kept, and the next build goes on from there.
     """
     store = workspace.store
     plan = _refreshed(plan, workspace, listener)
     if not plan.pending:
         # Nothing will be written, so that a finished family can be shown from a store that is read-only.
-        return _build(plan, workspace, listener)
+        return _build(plan, workspace, listener, options, store.layout.folder("logs"))
+    options = _with_remote(options, listener)
     store.prepare()
     with recorded(listener, store.layout.folder("runs")) as recording:
-        return _build(plan, workspace, recording)
+        return _build(plan, workspace, recording, options, store.layout.folder("logs") / recording.id)
 
 
-def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener) -> Built:
+def _with_remote(options: Options, listener: Listener) -> Options:
+    """Asks the remote cache once whether it is there: each step would wait for one that does not answer.
+
+    Raises:
+        BuildError: Its URL cannot be used.
+    """
+    if options.remote is None:
+        return options
+    try:
+        check(open_remote(options.remote))
+    except RemoteError as error:
+        listener(RemoteLost(error.message))
+        return replace(options, remote=None)
+    return options
+
+
+def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener, options: Options, logs: Path) -> Built:
     started = time.monotonic()
     family, store = plan.loaded.family.name, workspace.store
     listener(BuildStarted(family, tuple(step.id for step in plan.graph.steps), len(plan.pending)))
     outputs = outputs_of(plan.graph, workspace.out, family)
-    done = execute(
-        plan.graph,
-        family,
-        store,
-        plan_sources(plan, workspace),
-        listener,
-        lambda step, record: place_outputs(outputs, plan.graph, store, step, record, listener),
-    )
+    root = _Root(plan, store)
+
+    def finished(step: Step, record: ActionRecord) -> None:
+        place_outputs(outputs, plan.graph, store, step, record, listener)
+        root.add(step, record)
+
+    try:
+        done = execute(
+            plan.graph,
+            family,
+            store,
+            plan_sources(plan, workspace),
+            listener,
+            finished,
+            logs=logs,
+            memory=peak_memory(plan.graph, plan.chain.ansnet.structure) if plan.pending else {},
+            options=options,
+        )
+    except BaseException:
+        root.note()
+        raise
+    root.note(whole=True)
     seconds = time.monotonic() - started
     listener(BuildFinished(len(done.ran), len(plan.graph.steps) - len(done.ran), seconds))
     if plan.selection is None:
@@ -155,3 +203,34 @@ def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener) -> Built:
     steps = steps_of(plan.loaded, plan.selection.whole, store, plan_sources(plan, workspace))
     now = FamilyPlan(plan.loaded, plan.chain, plan.selection.whole, steps, plan.lock)
     return Built(family_status(now, workspace), done.ran, seconds, now.pending)
+
+
+@dataclass(eq=False)
+class _Root:
+    """What the collector must keep for this lock, noted while a long build runs and at its end."""
+
+    plan: FamilyPlan
+    store: Store
+    records: dict[str, ActionRecord] = field(default_factory=dict)
+    noted_at: float = field(default_factory=time.monotonic)
+
+    def add(self, step: Step, record: ActionRecord) -> None:
+        self.records[step.id] = record
+        if time.monotonic() - self.noted_at > _NOTE_EVERY:
+            self.note()
+
+    def note(self, *, whole: bool = False) -> None:
+        """Notes what is there; `whole` says that the build is done, and what older ones needed can go."""
+        self.noted_at = time.monotonic()
+        graph = self.plan.selection.whole if self.plan.selection else self.plan.graph
+        # A store that may only be read is its owner's to collect; what could not be noted is leased for a day.
+        with suppress(BuildError):
+            note_root(
+                self.store,
+                lock=self.plan.lock.path,
+                spec=self.plan.loaded.path,
+                family=self.plan.loaded.family.name,
+                records=self.records,
+                sources=source_uris(self.plan.loaded.family),
+                steps=[step.id for step in graph.steps] if whole else None,
+            )

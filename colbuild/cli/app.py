@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colbuild import __version__
-from colbuild.cli import explain, lock
+from colbuild.cli import build_options, explain, lock
+from colbuild.cli.cache import cache
 from colbuild.cli.common import (
     DEFAULT_SPEC,
     DEFAULT_SPECS,
@@ -134,6 +135,14 @@ def build(
         Path | None,
         typer.Option("--plan", metavar="FILE", help="Build what this saved plan says, or refuse if anything changed."),
     ] = None,
+    jobs: build_options.Jobs = None,
+    keep_going: build_options.KeepGoing = False,
+    retries: build_options.Retries = 0,
+    cores: build_options.Cores = None,
+    memory: build_options.Memory = None,
+    gpus: build_options.Gpus = None,
+    remote: build_options.Remote = None,
+    push: build_options.Push = False,
     locked: lock.Locked = False,
     frozen: lock.Frozen = False,
     store: StorePath = None,
@@ -144,6 +153,7 @@ def build(
     from colbuild.cli.explain_view import print_left
     from colbuild.cli.table_view import print_built
 
+    options = build_options.options_of(jobs, keep_going, retries, cores, memory, gpus, remote, push)
     saved = None if saved_as is None else api.read_plan(saved_as)
     if saved is not None:
         if target:
@@ -160,7 +170,7 @@ def build(
             console.print(lock.lock_line(planned.lock), soft_wrap=True)
         if saved is not None:
             api.check_plan(saved, planned, workspace)
-        built = api.build(planned, workspace, listener)
+        built = api.build(planned, workspace, listener, options)
     if not as_json:
         print_built(planned, built, console)
         print_left(planned, built.left, console)
@@ -189,6 +199,7 @@ app.command()(explain.why)
 app.command()(explain.show)
 app.command()(explain.graph)
 app.command()(lock.lock)
+app.add_typer(cache)
 
 
 @app.command()

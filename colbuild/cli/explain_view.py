@@ -88,7 +88,9 @@ def _last_run(explained: Explanation) -> str:
     if last is None:
         return "never here"
     when = datetime.fromtimestamp(last.built_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"{when}, took {format_duration(last.seconds)}, made {format_bytes(last.size)}"
+    # What came from a remote cache was timed on another machine.
+    took = f"took {format_duration(last.seconds)}" if last.seconds else "fetched from a remote cache"
+    return f"{when}, {took}, made {format_bytes(last.size)}"
 
 
 def _input(use: InputUse) -> tuple[str, str]:

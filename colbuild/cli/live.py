@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from colbuild.progress import Progress
 from colbuild.run.events import (
+    BuildFinished,
     BuildStarted,
     Event,
     Listener,
     Notice,
     Packaged,
+    RemoteLost,
     SourceProgress,
     StepCached,
     StepFailed,
@@ -220,6 +222,8 @@ def _common(event: Event, build: BuildStarted | None, cached: str) -> str | None
         return None if build is None or build.to_run == 0 else f"{cached}{event.step}: {event.why}"
     if isinstance(event, Packaged):
         return f"  package {event.model}/{event.profile}: {format_bytes(event.size)} in {event.folder}"
+    if isinstance(event, RemoteLost):
+        return f"{event.message}; going on without the remote cache"
     if isinstance(event, Notice):
         return event.message
     return None
@@ -250,11 +254,10 @@ class _Live:
         if isinstance(event, SourceProgress):
             self._update(event.uri, _source(event.uri), event.progress)
             return
+        self._end_sources(all_of_them=isinstance(event, BuildFinished))
         if isinstance(event, StepProgress):
-            self._end_sources(except_for=event.step)
             self._update(event.step, event.step, event.progress)
             return
-        self._end_sources(except_for=getattr(event, "step", ""))
         if isinstance(event, BuildStarted):
             self._build = event
         elif isinstance(event, StepStarted):
@@ -287,10 +290,16 @@ class _Live:
             self.bars.refresh()
         return task
 
-    def _end_sources(self, except_for: str) -> None:
-        """A source has no event for its end: it ends when something else happens."""
+    def _end_sources(self, *, all_of_them: bool) -> None:
+        """A source has no event for its end: it ends when it is whole and something else happens.
+
+        Something else may be another step beside it, so one that is not whole goes on.
+        """
         steps = self._build.steps if self._build is not None else ()
-        for key in [key for key in self._tasks if key not in steps and key != except_for]:
+        for key in [key for key in self._tasks if key not in steps]:
+            last = self._tasks[key].last
+            if not all_of_them and last is not None and last.done < last.total:
+                continue
             task = self._end(key)
             if task is not None and task.last is not None and task.last.done:
                 took = format_duration(self.clock() - task.started)

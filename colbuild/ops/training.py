@@ -11,8 +11,10 @@ from colbuild.errors import BuildError
 from colbuild.ops.models import check_vocabulary, model_of
 from colbuild.ops.step import StepRun
 from colbuild.spec.models import Recipe
-from colbuild.train.loop import Reading, steps_of, train
+from colbuild.train.keeper import Keeping
+from colbuild.train.loop import steps_of, train
 from colbuild.train.packing import open_corpus, training_batch
+from colbuild.train.state import Reading
 from colbuild.weights.checkpoint import Checkpoint, save_checkpoint, write_json
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -23,6 +25,8 @@ def train_checkpoint(
 ) -> None:
     """Trains `start` towards `teacher` and writes the model with `training.json` into the step's output.
 
+    An interrupted training leaves checkpoints in the step's `partial`, and the next run goes on from them.
+
     Args:
         start: Where the student starts; its tensors are left as they are.
         teacher: Whom it follows.
@@ -32,6 +36,7 @@ def train_checkpoint(
 
     Raises:
         BuildError: The corpus is too small, a sequence is longer than the model's positions, or training diverges.
+        StoppedError: The step was asked to stop.
     """
     dtype = PRECISIONS[recipe.precision]
     student = model_of(start, dtype)
@@ -47,7 +52,8 @@ def train_checkpoint(
     def batches(index: int) -> torch.Tensor:
         return training_batch(corpus, seed=recipe.seed, step=index, batch=recipe.batch, sequence=recipe.sequence)
 
-    readings = train(student, model_of(teacher, dtype), batches, recipe, step.report)
+    keeping = Keeping(step.partial, step.checkpoint_every, step.stopping)
+    readings = train(student, model_of(teacher, dtype), batches, recipe, step.report, keeping)
     stored = {name: tensor.dtype for name, tensor in start.tensors.items()}
     weights = {name: tensor.detach().to(stored[name]) for name, tensor in student.named_parameters()}
     save_checkpoint(replace(start, tensors=weights), step.output, companions)

@@ -145,6 +145,11 @@ def estimate(
     )
 
 
+def peak_memory(graph: BuildGraph, ansnet: Structure) -> dict[str, int]:
+    """Step id -> bytes that it needs at its peak; what a build keeps steps apart by."""
+    return {step: work.memory for step, work in _works(graph, _structures(graph, ansnet)).items()}
+
+
 # -- work -------------------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from colbuild.plan.members import ANSNET, Member
 from colbuild.plan.package_size import limit_of
 from colbuild.plan.step import Step
 from colbuild.spec.formats import detect_format
-from colbuild.spec.models import Data, DesNet, EvalData, Family, Profile
+from colbuild.spec.models import Data, DesNet, EvalData, Family, Profile, Recipe, deciding
 
 FamilyPath = tuple[str | int, ...]
 
@@ -154,17 +154,23 @@ def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str
         if member.name not in chain.teachers:
             continue
         path = _anchor_path(chain, index)
+        recipe = chain.recipes[index]
         params = {
             "shape": asdict(member.structure.shape),
-            "recipe": chain.recipes[index].model_dump(mode="json"),
+            "recipe": deciding(recipe),
             "split": family.data.train.split,
         }
         inputs = {"teacher": made[_as_start(chain.teachers[member.name])], "corpus": corpus}
         made[member.name] = draft.add(
-            Step(f"distill {member.name}", "distill", params, inputs=inputs),
+            Step(f"distill {member.name}", "distill", params, inputs=inputs, settings=_settings(recipe)),
             {"": path, "shape": path, "recipe": (*path, "recipe"), "split": ("data", "train", "split")},
         )
     return made
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """What steers a training, in seconds."""
+    return {"checkpoint_every": recipe.checkpoint_every}
 
 
 def _anchor_path(chain: Chain, index: int) -> FamilyPath:
@@ -226,8 +232,9 @@ def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Map
         Step(
             f"recover {desnet.name}",
             "recover",
-            {"recipe": desnet.recover.model_dump(mode="json"), "split": split},
+            {"recipe": deciding(desnet.recover), "split": split},
             inputs={"start": made, "teacher": models[_as_start(above)], "corpus": corpus},
+            settings=_settings(desnet.recover),
         ),
         {"": path, "recipe": (*path, "recover"), "split": ("data", "train", "split")},
     )

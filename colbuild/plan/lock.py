@@ -23,7 +23,7 @@ from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.lock_file import Link, Lock, LockedSource, lock_error, lock_path, missing_lock, read_lock
 from colbuild.plan.operations import EPOCHS
 from colbuild.spec import LoadedFamily, Places, Problem, spec_error
-from colbuild.spec.models import Family, ShapeRequest, Sized
+from colbuild.spec.models import Family, ShapeRequest, Sized, deciding
 
 
 class LockMode(Enum):
@@ -153,7 +153,7 @@ def lock_of(family: Family, config: Mapping[str, Any], chain: Chain, sources: Ma
         route=tuple(Link(step.student.name, step.teacher.name) for step in chain.route),
         shapes={member.name: member.structure.shape for member in members},
         sources=dict(sources),
-        spec=family.model_dump(mode="json"),
+        spec=deciding(family),
     )
 
 
@@ -236,7 +236,7 @@ def _out_of_date(name: str, differences: Sequence[str]) -> SpecError:
 def _spec_changes(before: Mapping[str, Any], loaded: LoadedFamily) -> Iterator[str]:
     """What the spec says differently; a line that decides many values is told once."""
     seen = set()
-    for change in _walk((), (), before, loaded.family.model_dump(mode="json")):
+    for change in _walk((), (), before, deciding(loaded.family)):
         place = loaded.places.nearest(change.at) if change.after is not None else None
         what = f"{change.path[-1]} {_show(change.before)} -> {_show(change.after)}"
         if place is None or (place, what) not in seen:

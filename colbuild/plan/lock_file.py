@@ -73,7 +73,7 @@ class Lock:
         route: Every distillation, the largest student first.
         shapes: Anchor or DesNet -> its solved shape.
         sources: Source URI -> its content.
-        spec: The resolved family, as JSON values.
+        spec: The resolved family, as JSON values; what only steers a run is left out.
     """
 
     ansnet: Mapping[str, Any] = field(hash=False)

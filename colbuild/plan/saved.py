@@ -24,7 +24,7 @@ from colbuild.plan.members import Member
 from colbuild.plan.operations import EPOCHS
 from colbuild.plan.states import StepPlan
 from colbuild.spec import LoadedFamily
-from colbuild.spec.models import Model
+from colbuild.spec.models import Model, deciding
 from colbuild.spec.schema import schema_of
 
 FORMAT: Final = "colbuild.plan.v1"
@@ -43,7 +43,7 @@ class SavedSpec(PlanPart):
 
     path: Annotated[str, Field(description="The family's file, relative to the project's root.")]
     sha256: Annotated[Sha256, Field(description="Digest of 'resolved': comments and layout of the files do not count.")]
-    resolved: Annotated[dict[str, Any], Field(description="Every value of the family.")]
+    resolved: Annotated[dict[str, Any], Field(description="Every value of the family that decides a result.")]
 
 
 class SavedModel(PlanPart):
@@ -163,7 +163,7 @@ def saved_plan(
         targets: What was asked for.
         source_digest: URI -> digest of its content, None when that is not known without fetching it.
     """
-    family = loaded.family.model_dump(mode="json")
+    family = deciding(loaded.family)
     totals = SavedTotals(
         seconds_least=estimates.least,
         seconds_most=estimates.most,

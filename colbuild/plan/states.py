@@ -68,12 +68,12 @@ def plan_steps(
         inputs = {role: planned[needed].output for role, needed in step.inputs.items()}
         inputs |= {role: digests[uri] for role, uri in step.sources.items()}
         known = {role: digest for role, digest in inputs.items() if digest is not None}
-        seconds = last.seconds if last else None
+        seconds = (last.seconds or None) if last else None
         if len(known) == len(inputs):
             key = action_key(step.op, step.params, known)
             hit = store.lookup(key)
             if hit is not None:
-                planned[step.id] = StepPlan(step, State.CACHED, "in the store", key, hit.output, hit.seconds)
+                planned[step.id] = StepPlan(step, State.CACHED, "in the store", key, hit.output, hit.seconds or None)
                 continue
             state, why = _reason(step, last, known, graph, places)
             planned[step.id] = StepPlan(step, state, why, key, None, seconds)

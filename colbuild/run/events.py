@@ -76,6 +76,13 @@ class SourceProgress:
 
 
 @dataclass(frozen=True)
+class RemoteLost:
+    """The remote cache does not answer as it should; the build goes on without it."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Packaged:
     """A package lies in its folder now; `size` in bytes."""
 
@@ -109,6 +116,7 @@ Event = (
     | StepFinished
     | StepFailed
     | SourceProgress
+    | RemoteLost
     | Packaged
     | Notice
     | BuildFinished
@@ -124,6 +132,7 @@ _NAMES: Final = {
     StepFinished: "step_finished",
     StepFailed: "step_failed",
     SourceProgress: "source_progress",
+    RemoteLost: "remote_lost",
     Packaged: "packaged",
     Notice: "notice",
     BuildFinished: "build_finished",

@@ -1,34 +1,72 @@
-"""The local executor: runs the steps of a graph that are not in the store, one after the other.
+"""The local executor: runs the steps of a graph that are not in the store, side by side where the machine allows it.
 
-For each step, in topological order::
+::
 
-    digests of its inputs -> key -> [lock] -> in the store?  yes: cached
-                                                no: run into a draft -> publish -> record
+    ready ──in the store?── yes ─────────────────────────────> done ──> what waited for it is ready
+              │                                                 ^
+              no ──> queue ──fits beside what runs?──> its own process (see perform.py)
+                       ^                                 │
+                       └── retry, or an input was lost ──┘──> failed: what needs it is not built
 
 What is published stays, whatever happens to the steps after it.
 """
 
 from __future__ import annotations
 
-import gc
-import time
+import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Final
 
-from colbuild.errors import ColbuildError, SourceUnavailableError
-from colbuild.ops.step import StepRun
+from colbuild.errors import EXIT_FAILED, ColbuildError, StoppedError
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.keys import action_key
 from colbuild.plan.step import Step
-from colbuild.progress import Progress
-from colbuild.run.environment import prepare_process
-from colbuild.run.events import Listener, Notice, StepCached, StepFailed, StepFinished, StepProgress, StepStarted
-from colbuild.run.failures import explain
-from colbuild.run.operations import operation
+from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFailed
+from colbuild.run.failures import crash, last_lines
+from colbuild.run.interrupts import Interrupts, counted_interrupts
+from colbuild.run.job import Done, Failed, InputLost, Job, Stopped
+from colbuild.run.nursery import Child, Nursery, open_nursery
+from colbuild.run.perform import as_step
+from colbuild.run.resources import Demand, Resources, demand_of, fits, machine
 from colbuild.run.sources import Sources
+from colbuild.run.waiting import Waiting
 from colbuild.store import ActionRecord, Store
+from colbuild.store.files import safe_name
+from colbuild.store.leases import claim
+from colbuild.store.objects import DamagedTreeError
 
 OnFinished = Callable[[Step, ActionRecord], None]
+
+_LOOK_EVERY: Final = 0.25
+"""Seconds between two looks whether somebody wants the build to stop."""
+
+_REBUILDS: Final = 2
+"""How often a step's lost inputs are built again before it counts as failed."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a build is carried out; nothing of it changes a result.
+
+    Attributes:
+        jobs: How many steps run side by side at most; as many as the resources allow by default.
+        keep_going: Whether what does not need a failed step is still built.
+        retries: How often a step that crashed, ran out of memory or missed its source is run again.
+        resources: What the build may use; the machine by default.
+        remote: The URL of a remote cache to read through; None for none.
+        push: Whether new results are put there.
+    """
+
+    jobs: int | None = None
+    keep_going: bool = False
+    retries: int = 0
+    resources: Resources | None = None
+    remote: str | None = None
+    push: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +75,7 @@ class Executed:
 
     Attributes:
         records: Step id -> the record of its result.
-        ran: Ids of the steps that ran; the others were in the store.
+        ran: Ids of the steps that ran, in the order of the graph; the others were in the store.
     """
 
     records: Mapping[str, ActionRecord]
@@ -47,13 +85,61 @@ class Executed:
 class StepError(ColbuildError):
     """A step failed; says which, and keeps the exit code of the reason."""
 
-    def __init__(self, step: str, reason: ColbuildError) -> None:
-        super().__init__(f"{step}: {reason.message}", hint=reason.hint)
-        self.exit_code = reason.exit_code  # type: ignore[misc]
+    def __init__(self, message: str, hint: str | None, exit_code: int) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class _Running:
+    child: Child
+    job: Job
+    demand: Demand
+
+
+@dataclass(eq=False)
+class _Build:
+    """The state of one build."""
+
+    family: str
+    store: Store
+    sources: Sources
+    listener: Listener
+    finished: OnFinished
+    options: Options
+    resources: Resources
+    memory: Mapping[str, int]
+    logs: Path
+    waiting: Waiting
+    interrupts: Interrupts
+    stack: ExitStack
+    nursery: Nursery | None = None
+    queue: list[Step] = field(default_factory=list)
+    running: dict[Connection, _Running] = field(default_factory=dict)
+    records: dict[str, ActionRecord] = field(default_factory=dict)
+    ran: set[str] = field(default_factory=set)
+    failed: dict[str, Failed] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    rebuilds: dict[str, int] = field(default_factory=dict)
+    asked: int = 0
+    remote: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.remote = self.options.remote
 
 
 def execute(
-    graph: BuildGraph, family: str, store: Store, sources: Sources, listener: Listener, finished: OnFinished
+    graph: BuildGraph,
+    family: str,
+    store: Store,
+    sources: Sources,
+    listener: Listener,
+    finished: OnFinished,
+    *,
+    logs: Path,
+    memory: Mapping[str, int],
+    options: Options,
 ) -> Executed:
     """Brings every step's result into the store.
 
@@ -64,107 +150,233 @@ def execute(
         sources: Where contents from outside come from.
         listener: Told what happens.
         finished: Called after each step with its record, cached or not.
+        logs: The folder for what steps print; made when the first one runs.
+        memory: Step id -> bytes that it needs at its peak, as far as that can be told.
+        options: How.
 
     Raises:
-        StepError: A step failed. Everything finished before it is kept.
+        StepError: A step failed. Everything finished before it, or beside it, is kept.
+        StoppedError: Somebody stopped the build. Everything finished is kept, and what long steps can go on from.
     """
-    records: dict[str, ActionRecord] = {}
-    ran: list[str] = []
-    for index, step in enumerate(graph.steps):
+    resources = options.resources or machine()
+    with counted_interrupts() as interrupts, ExitStack() as stack:
+        build = _Build(
+            family,
+            store,
+            sources,
+            listener,
+            finished,
+            options,
+            resources,
+            memory,
+            logs,
+            Waiting(graph),
+            interrupts,
+            stack,
+        )
+        while True:
+            if _may_start(build):
+                _settle(build)
+                _start(build)
+            if not build.running:
+                break
+            _heed_interrupts(build)
+            for connection in wait(list(build.running), timeout=_LOOK_EVERY):
+                if isinstance(connection, Connection):
+                    _hear(build, connection)
+    if build.interrupts.count:
+        raise _stopped(build)
+    if build.failed:
+        raise _failed(build)
+    return Executed(build.records, tuple(step.id for step in graph.steps if step.id in build.ran))
+
+
+def _may_start(build: _Build) -> bool:
+    return not build.interrupts.count and (build.options.keep_going or not build.failed)
+
+
+def _settle(build: _Build) -> None:
+    """Sorts the steps that are ready: what is in the store is done, the rest is queued."""
+    for step in build.waiting.take_ready():
+        inputs = {role: build.records[needed].output for role, needed in step.inputs.items()}
         try:
-            record, fresh = _bring(step, (index, len(graph.steps)), family, records, store, sources, listener)
-            finished(step, record)
+            digests = {role: build.sources.digest(uri) for role, uri in step.sources.items()}
         except ColbuildError as error:
-            listener(StepFailed(step.id, error.message))
-            raise StepError(step.id, error) from error
-        records[step.id] = record
-        if fresh:
-            ran.append(step.id)
-    return Executed(records, tuple(ran))
+            _fail(build, step, Failed(error.message, error.hint, error.exit_code, transient=False))
+            continue
+        inputs |= {role: digest for role, digest in digests.items() if digest is not None}
+        if len(inputs) == len(step.inputs) + len(step.sources):
+            hit = claim(build.store, action_key(step.op, step.params, inputs))
+            if hit is not None:
+                build.store.note_step(build.family, as_step(hit, step))
+                build.listener(StepCached(step.id, "in the store"))
+                _finish(build, step, Done(hit, fresh=False))
+                continue
+        build.queue.append(step)
+    build.queue.sort(key=lambda step: build.waiting.index(step.id))
 
 
-def _bring(
-    step: Step,
-    place: tuple[int, int],
-    family: str,
-    records: Mapping[str, ActionRecord],
-    store: Store,
-    sources: Sources,
-    listener: Listener,
-) -> tuple[ActionRecord, bool]:
-    """A step's record, and whether it had to run."""
-    inputs = {role: records[needed].output for role, needed in step.inputs.items()}
-    for role, uri in step.sources.items():
-        inputs[role] = sources.digest(uri) or sources.fetch(uri, listener).digest
-    key = action_key(step.op, step.params, inputs)
-    hit = store.lookup(key)
-    if hit is None:
-        with store.hold(key, lambda: listener(Notice(f"{step.id}: another build is making it; waiting"))):
-            hit = store.lookup(key)
-            if hit is None:
-                damaged = store.set_aside_damaged(key)
-                if damaged:
-                    listener(Notice(f"{step.id}: its result in the store was damaged ({damaged}); building it again"))
-                listener(StepStarted(step.id, *place))
-                record = _run(step, key, inputs, store, sources, listener)
-                last = store.last(family, step.id)
-                store.record(family, record)
-                same = last is not None and last.output == record.output
-                listener(StepFinished(step.id, record.seconds, record.size, same))
-                return record, True
-    store.note_step(family, _as_step(hit, step))
-    listener(StepCached(step.id, "in the store"))
-    return hit, False
+def _start(build: _Build) -> None:
+    """Starts queued steps, the first first, as far as they fit beside what runs."""
+    for step in list(build.queue):
+        if build.options.jobs is not None and len(build.running) >= build.options.jobs:
+            return
+        demand = demand_of(step.op, build.memory.get(step.id, 0), build.resources)
+        if build.running and not fits(
+            demand, {running.job.step.id: running.demand for running in build.running.values()}, build.resources
+        ):
+            continue
+        build.queue.remove(step)
+        taken = {number for running in build.running.values() for number in running.job.gpus}
+        free = [number for number in build.resources.gpus if number not in taken]
+        job = Job(
+            step,
+            build.waiting.index(step.id),
+            len(build.waiting.graph.steps),
+            build.family,
+            {role: build.records[needed].output for role, needed in step.inputs.items()},
+            build.store.root,
+            build.sources,
+            demand.cores,
+            tuple(free[: demand.gpus]),
+            build.logs / f"{safe_name(step.id)}.log",
+            build.remote,
+            build.options.push,
+        )
+        if build.nursery is None:
+            build.nursery = build.stack.enter_context(open_nursery())
+        child = build.nursery.start(job)
+        build.running[child.connection] = _Running(child, job, demand)
 
 
-def _as_step(record: ActionRecord, step: Step) -> ActionRecord:
-    """A record under this step's name: another step, or another family's, may have made the same result."""
-    return record if record.step == step.id else replace(record, step=step.id)
+def _hear(build: _Build, connection: Connection) -> None:
+    """Takes in what the process of a step says: events, then its outcome, then its end."""
+    running = build.running[connection]
+    step = running.job.step
+    try:
+        said = connection.recv()
+    except EOFError:
+        # It died before it could say how it went; whoever has said so is no longer listed.
+        _end(build, running)
+        code = build.nursery.ended_by(running.child) if build.nursery else None
+        if build.interrupts.count:
+            build.stopped[step.id] = "ended at once"
+            return
+        _failed_once(
+            build, step, Failed(crash(code, running.job.log), None, EXIT_FAILED, transient=True, unexpected=True)
+        )
+        return
+    if isinstance(said, Done):
+        _end(build, running)
+        _finish(build, step, said)
+    elif isinstance(said, Failed):
+        _end(build, running)
+        _failed_once(build, step, said)
+    elif isinstance(said, Stopped):
+        _end(build, running)
+        build.stopped[step.id] = said.message
+    elif isinstance(said, InputLost):
+        _end(build, running)
+        _rebuild(build, step.inputs[said.role], step.id, said.what)
+    elif isinstance(said, RemoteLost):
+        # Others may meet the same trouble at the same time; it is told once.
+        if build.remote is not None:
+            build.remote = None
+            build.listener(said)
+    else:
+        build.listener(said)
 
 
-def _run(
-    step: Step, key: str, inputs: Mapping[str, str], store: Store, sources: Sources, listener: Listener
-) -> ActionRecord:
-    paths = {role: store.files(digest) for role, digest in inputs.items() if role not in step.sources}
-    for role, uri in step.sources.items():
-        fetched = sources.fetch(uri, listener)
-        _unchanged(uri, inputs[role], fetched.digest)
-        paths[role] = fetched.path
-    started = time.monotonic()
-    prepare_process()
-
-    def report(progress: Progress) -> None:
-        listener(StepProgress(step.id, progress))
-
-    with store.draft() as draft:
-        output = draft / "files"
-        try:
-            operation(step.op)(StepRun(paths, step.params, output, report))
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            raise explain(error, step.id, output, store.layout.folder("logs")) from error
-        finally:
-            # Models form reference cycles; without this the next step starts beside the last one's memory.
-            gc.collect()
-        for role, uri in step.sources.items():
-            # A file of the user's may be edited while it is read; what came of that must not be found again.
-            _unchanged(uri, inputs[role], sources.fetch(uri, listener).digest)
-        tree = store.publish(draft)
-    return ActionRecord(
-        key=key,
-        step=step.id,
-        op=step.op,
-        params=step.params,
-        inputs=inputs,
-        output=tree.digest,
-        size=tree.size,
-        seconds=round(time.monotonic() - started, 3),
-        built_at=round(time.time(), 3),
-    )
+def _end(build: _Build, running: _Running) -> None:
+    del build.running[running.child.connection]
+    running.child.connection.close()
 
 
-def _unchanged(uri: str, before: str, now: str) -> None:
-    """Raises SourceUnavailableError if a source is no longer what the step's key says."""
-    if before != now:
-        raise SourceUnavailableError(f"{uri} changed while it was being read", hint="build again once it is at rest")
+def _finish(build: _Build, step: Step, done: Done) -> None:
+    if done.fresh:
+        # Its process has just read what it published.
+        build.store.trust(done.record.output)
+    try:
+        build.finished(step, done.record)
+    except DamagedTreeError as error:
+        _rebuild(build, step.id, None, error.message)
+        return
+    except ColbuildError as error:
+        _fail(build, step, Failed(error.message, error.hint, error.exit_code, transient=False))
+        return
+    build.records[step.id] = done.record
+    if done.fresh:
+        build.ran.add(step.id)
+    build.waiting.done(step.id)
+
+
+def _failed_once(build: _Build, step: Step, failed: Failed) -> None:
+    """A step failed: once more, or for good."""
+    attempts = build.attempts[step.id] = build.attempts.get(step.id, 0) + 1
+    if failed.transient and attempts <= build.options.retries and not build.interrupts.count:
+        build.listener(Notice(f"{step.id}: {failed.message}; trying again ({attempts} of {build.options.retries})"))
+        build.queue.append(step)
+        build.queue.sort(key=lambda queued: build.waiting.index(queued.id))
+        return
+    _fail(build, step, failed)
+
+
+def _fail(build: _Build, step: Step, failed: Failed) -> None:
+    build.failed[step.id] = failed
+    build.listener(StepFailed(step.id, failed.message))
+
+
+def _rebuild(build: _Build, made_by: str, reader: str | None, what: str) -> None:
+    """A step's result is gone or damaged: it runs again, and then what was about to read it."""
+    count = build.rebuilds[made_by] = build.rebuilds.get(made_by, 0) + 1
+    if count > _REBUILDS:
+        hint = "the disk may be failing: see 'colbuild cache verify', or move the store with --store"
+        failed = Failed(f"{what}, again and again", hint, EXIT_FAILED, transient=False)
+        _fail(build, build.waiting.graph.steps[build.waiting.index(reader or made_by)], failed)
+        return
+    build.listener(Notice(f"{what}; building it again"))
+    build.waiting.again(made_by, reader)
+
+
+def _heed_interrupts(build: _Build) -> None:
+    """The first interrupt asks every step to stop at its next boundary, the second ends them."""
+    if build.interrupts.count > build.asked and build.nursery is not None:
+        build.asked = build.interrupts.count
+        number = signal.SIGTERM if build.asked == 1 else signal.SIGKILL
+        if build.asked == 1:
+            named = ", ".join(running.job.step.id for running in build.running.values())
+            build.listener(Notice(f"stopping {named} at the next boundary; Ctrl-C once more ends at once"))
+        for running in build.running.values():
+            build.nursery.signal(running.child, number)
+
+
+def _stopped(build: _Build) -> StoppedError:
+    lines = [f"interrupted: {len(build.records)} of {len(build.waiting.graph.steps)} steps are in the store"]
+    lines += [f"  {step}: {where}" for step, where in build.stopped.items()]
+    return StoppedError("\n".join(lines), hint="'colbuild build' goes on from there")
+
+
+def _failed(build: _Build) -> StepError:
+    """What to say in the end: every failure, and what else there is to build."""
+    lines = []
+    ordered = sorted(build.failed.items(), key=lambda item: build.waiting.index(item[0]))
+    for step, failed in ordered:
+        lines.append(f"{step}: {failed.message}")
+        if failed.unexpected and (told := last_lines(build.logs / f"{safe_name(step)}.log")):
+            lines.append(told)
+    behind = build.waiting.behind(build.failed)
+    others = build.waiting.left() - behind - set(build.failed)
+    first = ordered[0][1]
+    hints = [first.hint] if first.hint else []
+    if behind and len(build.failed) > 1:
+        lines.append(f"not built, since they need these: {_named(build, behind)}")
+    if others:
+        count = "one other step does" if len(others) == 1 else f"{len(others)} other steps do"
+        hints.append(f"{count} not need it: 'colbuild build --keep-going' builds {_named(build, others)}")
+    return StepError("\n".join(lines), "; ".join(hints) or None, first.exit_code)
+
+
+def _named(build: _Build, steps: set[str]) -> str:
+    ordered = sorted(steps, key=build.waiting.index)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return ", ".join(ordered[:3]) + more

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import errno
 import re
-import traceback
 from pathlib import Path
 
-from colbuild.errors import BuildError, ColbuildError
+from colbuild.errors import BuildError, ColbuildError, SourceUnavailableError
 from colbuild.store.files import storage_error
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "bad allocation")
+_LOG_TAIL = 8
+_TAIL_BYTES = 1 << 14
 
 
-def explain(error: Exception, step: str, output: Path, logs: Path) -> ColbuildError:
+class UnexpectedError(BuildError):
+    """An error that nobody foresaw; its step's log tells more than its message."""
+
+
+class OutOfMemoryError(BuildError):
+    """A step was refused memory; later there may be more."""
+
+
+def explain(error: Exception, output: Path, log: Path) -> ColbuildError:
     """The error to show for a step that failed.
 
     Args:
         error: What was raised.
-        step: The step's id.
         output: Where the step was writing.
-        logs: The folder for the traceback of what nobody expected.
+        log: Where the step's process writes the traceback of what nobody expected.
     """
     if isinstance(error, ColbuildError):
         return error
@@ -29,17 +37,46 @@ def explain(error: Exception, step: str, output: Path, logs: Path) -> ColbuildEr
     if disk is not None:
         return storage_error(disk, output)
     if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY):
-        return BuildError(
+        return OutOfMemoryError(
             "there is not enough memory",
             hint="lower batch or sequence in the recipe, or close other programs; what was finished is kept",
         )
-    log = logs / (re.sub(r"[^A-Za-z0-9._-]+", "-", step) + ".log")
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-    return BuildError(
+    return UnexpectedError(
         f"an unexpected {type(error).__name__}: {first}",
         hint=f"this is a mistake in colbuild or in a library; the details are in {log}",
     )
+
+
+def is_transient(error: ColbuildError) -> bool:
+    """Whether the same step might succeed if it is run again. What a check refused will be refused again."""
+    return isinstance(error, UnexpectedError | OutOfMemoryError | SourceUnavailableError)
+
+
+def crash(code: int | None, log: Path) -> str:
+    """What to say of a process that ended without a word.
+
+    Args:
+        code: Its exit code, or a signal's number below zero; None if nobody knows.
+        log: Its log.
+    """
+    if code == -9:
+        return "its process was killed, most likely because memory ran out"
+    if code is not None and code < 0:
+        return f"its process was ended by signal {-code}; its log is {log}"
+    return f"its process ended without a result (exit code {code}); its log is {log}"
+
+
+def last_lines(log: Path) -> str:
+    """The last lines of a step's log, for an error's message; empty if there are none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    told = [line for line in lines if line.strip() and not line.startswith("-- ")]
+    return "\n".join(f"  | {line}" for line in told[-_LOG_TAIL:])
 
 
 def _disk_error(error: Exception) -> OSError | None:

@@ -20,6 +20,22 @@ MODULES: Final[Mapping[str, str]] = {
 }
 
 
+_NOT_FORKED: Final = frozenset({"export"})
+"""onnxruntime starts threads when it is imported, and threads do not survive a fork: each such process imports it itself."""
+
+_LIBRARIES: Final = ("mobius",)
+"""What operations import when they run, and takes long."""
+
+
+def import_before_fork() -> None:
+    """Imports what steps need, once for all processes that are forked from this one."""
+    for op, module in MODULES.items():
+        if op not in _NOT_FORKED:
+            import_module(module)
+    for library in _LIBRARIES:
+        import_module(library)
+
+
 def operation(op: str) -> Callable[[StepRun], None]:
     """The function that fills a step's output."""
     run: Callable[[StepRun], None] = import_module(MODULES[op]).run

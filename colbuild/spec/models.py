@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     StringConstraints,
     WithJsonSchema,
     model_validator,
@@ -21,7 +22,15 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from colbuild.spec.sources import check_source
-from colbuild.units import BYTES_PATTERN, COUNT_PATTERN, parse_bytes, parse_count
+from colbuild.units import (
+    BYTES_PATTERN,
+    COUNT_PATTERN,
+    DURATION_PATTERN,
+    duration_text,
+    parse_bytes,
+    parse_count,
+    parse_duration,
+)
 
 API_VERSION: Final = "colbuild/v1"
 
@@ -51,6 +60,22 @@ Size = Annotated[
 ]
 """A number of bytes: 40MB, 40MiB, 512kB."""
 
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(gt=0.0),
+    PlainSerializer(duration_text, when_used="json"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": DURATION_PATTERN,
+            "description": "A duration: 30s, 5min, 2h or 1h30min.",
+            "examples": ["5min", "30s", "1h30min"],
+        }
+    ),
+]
+"""Seconds, written as 30s, 5min, 2h or 1h30min; a text again in JSON."""
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
 """A name that is also a folder's name, so never a path."""
 
@@ -77,6 +102,22 @@ class Model(BaseModel):
     """A frozen value that refuses keys it does not know, and values of another type than its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+STEERING: Final = frozenset({"checkpoint_every"})
+"""Keys of values that steer a run and change nothing in its result: no key, lock or saved plan knows them."""
+
+
+def deciding(model: Model) -> dict[str, Any]:
+    """The JSON values of a model that decide a result: all but `STEERING`, at any depth."""
+    values: dict[str, Any] = _without_steering(model.model_dump(mode="json"))
+    return values
+
+
+def _without_steering(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_steering(inner) for key, inner in value.items() if key not in STEERING}
+    return [_without_steering(item) for item in value] if isinstance(value, list) else value
 
 
 class ShapeRequest(Model):
@@ -247,6 +288,14 @@ class Recipe(Model):
     loss: Annotated[Loss, Field(description="What the student is trained to do.")] = Loss()
     optimizer: Annotated[Optimizer, Field(description="AdamW's settings.")] = Optimizer()
     schedule: Annotated[Schedule, Field(description="The learning rate over the run.")] = Schedule()
+    checkpoint_every: Annotated[
+        Duration,
+        Field(
+            description="How often a training writes down all that it needs to go on after an interruption, such as 5min. "
+            "Changes nothing in the result, so nothing is built again for it.",
+            json_schema_extra={"default": "5min"},
+        ),
+    ] = 300.0
 
 
 class Interpolate(Model):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
-from colbuild.store.objects import Tree
+from colbuild.store.objects import DamagedTreeError, Tree
 from colbuild.store.outputs import Placement
 from colbuild.store.records import ActionRecord
-from colbuild.store.store import Store, open_store
+from colbuild.store.store import Store, Verified, open_store
 
 __all__ = [
     "ActionRecord",
+    "DamagedTreeError",
     "Placement",
     "Store",
     "Tree",
     "TreeEntry",
+    "Verified",
     "hash_file",
     "open_store",
     "scan_tree",

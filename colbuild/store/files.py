@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from urllib.parse import quote
 from colbuild.errors import BuildError
 from colbuild.store.locks import scratch_path
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _KEPT = "What was finished is kept: run the build again afterwards."
@@ -113,6 +115,11 @@ def write_json_durably(scratch: Path, path: Path, value: Any) -> None:
         draft.replace(path)
         sync_folder(path.parent)
         sync_folder(path.parent.parent)
+
+
+def checksum(value: Any) -> str:
+    """What a JSON value is compared with later, to tell whether it is still the one that was written."""
+    return hashlib.sha256(_CANONICAL.encode(value).encode("ascii")).hexdigest()
 
 
 def _dump(value: Any) -> str:

@@ -14,6 +14,8 @@ from colbuild.errors import BuildError
 
 DOMAIN = b"colbuild.tree.v1\0"
 BLOCK_BYTES = 1 << 20
+"""Read at a time. From 1 MiB on, hashing is as fast as it gets, some percent faster than `hashlib.file_digest`; a second
+thread for the files of a tree was tried and gained 2%."""
 
 
 @dataclass(frozen=True, order=True)

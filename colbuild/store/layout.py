@@ -3,8 +3,8 @@
 ::
 
     .colbuild/
-      format                        the version of this layout
-      objects/<aa>/<digest>/        a published tree: files/… and tree.json (path, size, sha256 of each file)
+      format, format.copy           the version of this layout; the copy heals the mark
+      objects/<aa>/<digest>/        a published tree: files/…, tree.json (path, size, sha256 of each), stat.json (stamps)
       actions/<aa>/<key>.json       which tree an action made
       steps/<family>/<step>.json    the last action of each step; not part of any key
       outputs/<digest>.json         what was put at a place outside, to tell it from the user's files
@@ -27,6 +27,7 @@ from colbuild.errors import BuildError
 from colbuild.store.files import safe_name, sync_folder
 
 FORMAT = 1
+_MARKS = ("format", "format.copy")
 _FOLDERS = (
     "objects", "actions", "steps", "outputs", "memo", "runs", "logs", "downloads", "tmp", "locks", "quarantine",
     "partial", "roots", "pins",
@@ -35,7 +36,10 @@ _FOLDERS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of a store whose root is an absolute path."""
+    """The paths of a store whose root is an absolute path.
+
+    Each is joined in one go: a plan of thousands of steps asks for tens of thousands, and a join takes microseconds.
+    """
 
     root: Path
 
@@ -45,23 +49,31 @@ class Layout:
 
     def object(self, digest: str) -> Path:
         """The folder of a published tree."""
-        return self.root / "objects" / digest[:2] / digest
+        return self.root / f"objects/{digest[:2]}/{digest}"
 
     def files(self, digest: str) -> Path:
         """The files of a published tree."""
-        return self.object(digest) / "files"
+        return self.root / f"objects/{digest[:2]}/{digest}/files"
 
     def tree(self, digest: str) -> Path:
         """The list of a published tree's files."""
-        return self.object(digest) / "tree.json"
+        return self.root / f"objects/{digest[:2]}/{digest}/tree.json"
+
+    def stamps(self, digest: str) -> Path:
+        """The stamps that a published tree's files had when their content was known to be right."""
+        return self.root / f"objects/{digest[:2]}/{digest}/stat.json"
+
+    def set_aside(self, digest: str) -> list[Path]:
+        """Where damaged copies of a tree lie."""
+        return sorted(self.folder("quarantine").glob(f"{digest}-*"))
 
     def action(self, key: str) -> Path:
         """The record of an action."""
-        return self.root / "actions" / key[:2] / f"{key}.json"
+        return self.root / f"actions/{key[:2]}/{key}.json"
 
     def step(self, family: str, step: str) -> Path:
         """The last action of a step."""
-        return self.root / "steps" / safe_name(family) / f"{safe_name(step)}.json"
+        return self.root / f"steps/{safe_name(family)}/{safe_name(step)}.json"
 
     def output(self, target: Path) -> Path:
         """What was put at `target`."""
@@ -69,7 +81,7 @@ class Layout:
 
     def memo(self, kind: str, digest: str) -> Path:
         """A remembered value."""
-        return self.root / "memo" / safe_name(kind) / digest[:2] / f"{digest}.json"
+        return self.root / f"memo/{safe_name(kind)}/{digest[:2]}/{digest}.json"
 
     def partial(self, key: str) -> Path:
         """What an interrupted run of an action left to go on from."""
@@ -106,15 +118,17 @@ def create(layout: Layout) -> None:
     """Make what is missing of a store's folders and marks. Raises OSError."""
     root = layout.root
     root.mkdir(parents=True, exist_ok=True)
-    if _version(root) is None:
-        draft = root / f"format-{uuid.uuid4().hex}"
-        # On the disk before anything else is: a store whose mark is lost or empty is refused.
-        with draft.open("w", encoding="ascii") as file:
-            file.write(f"colbuild store {FORMAT}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(root / "format")
-        sync_folder(root)
+    version = _version(root) or FORMAT
+    for name in _MARKS:
+        if _marked(root / name) is None:
+            draft = root / f"format-{uuid.uuid4().hex}"
+            # On the disk before anything else is: a store whose marks are lost or empty is refused.
+            with draft.open("w", encoding="ascii") as file:
+                file.write(f"colbuild store {version}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(root / name)
+            sync_folder(root)
     for name in _FOLDERS:
         (root / name).mkdir(exist_ok=True)
     ignore = root / ".gitignore"
@@ -131,11 +145,27 @@ def _belongs(name: str) -> bool:
 
 
 def _version(root: Path) -> int | None:
-    """The version of the store at `root`; None where there is no mark."""
-    path = root / "format"
-    if not path.exists():
+    """The version of the store at `root`, as the first sound mark says; None where there is no mark.
+
+    Raises:
+        BuildError: There are marks, and none is sound.
+    """
+    for name in _MARKS:
+        version = _marked(root / name)
+        if version is not None:
+            return version
+    if not any((root / name).exists() for name in _MARKS):
         return None
-    words = path.read_text(encoding="ascii", errors="replace").split()
-    if words[:2] != ["colbuild", "store"] or len(words) != 3 or not words[2].isdecimal():
-        raise BuildError(f"{path} is not what colbuild wrote, so {root} cannot be used as the store")
-    return int(words[2])
+    message = f"{root / 'format'} is not what colbuild wrote, so {root} cannot be used as the store"
+    raise BuildError(
+        message, hint=f"If it is one, write 'colbuild store {FORMAT}' into that file; else name another with --store."
+    )
+
+
+def _marked(path: Path) -> int | None:
+    """The version that a mark names; None if it is missing or is no mark."""
+    try:
+        words = path.read_text(encoding="ascii", errors="replace").split()
+    except FileNotFoundError:
+        return None
+    return int(words[2]) if words[:2] == ["colbuild", "store"] and len(words) == 3 and words[2].isdecimal() else None

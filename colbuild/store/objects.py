@@ -1,17 +1,25 @@
-"""Published trees: how one comes into the store, is checked, and is set aside when it is damaged."""
+"""Published trees: how one comes into the store, is checked, and is set aside when it is damaged.
+
+Whoever decides that a tree is damaged and moves it away, and whoever puts one in its place, holds the tree's lock.
+Otherwise two builds over a damaged tree would quarantine the copy that the other has just made.
+"""
 
 from __future__ import annotations
 
-import errno
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError
 from colbuild.store.files import read_json, seal_tree, sync_folder, write_json
-from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest, walk_files
+from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
 from colbuild.store.layout import Layout
+from colbuild.store.leases import renew
+from colbuild.store.locks import hold
+from colbuild.store.stamps import Stamps, read_stamps, stamps_of, write_stamps
 
 
 @dataclass(frozen=True)
@@ -32,37 +40,76 @@ class Tree:
         return sum(entry.size for entry in self.entries)
 
 
-def publish(layout: Layout, draft: Path) -> Tree:
+class DamagedTreeError(BuildError):
+    """A tree that is needed is damaged, and set aside by now, or gone; `digest` says which. It has to be built again."""
+
+    def __init__(self, message: str, digest: str) -> None:
+        super().__init__(message, hint="build again")
+        self.digest = digest
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at a published tree found.
+
+    Attributes:
+        damage: What is wrong with it; None if nothing is.
+        stamps: Of its files, as they were before any of them was read.
+        stale: Whether stamps are noted beside it that its files no longer have, or none.
+    """
+
+    damage: str | None
+    stamps: Stamps = field(default_factory=dict)
+    stale: bool = False
+
+
+@contextmanager
+def held(layout: Layout, digest: str) -> Iterator[None]:
+    """Hold the lock of a tree: nobody publishes it or sets it aside meanwhile. Raises OSError."""
+    with hold(layout.lock(f"object-{digest}")):
+        yield
+
+
+def publish(layout: Layout, draft: Path) -> tuple[Tree, Stamps]:
     """Move `draft`, a folder in the store's `tmp` with the built tree in `draft/files`, to its place under its digest.
 
-    The bytes are on the disk before the name is. If the same tree is there already, that one is kept.
+    The bytes are on the disk before the name is, and are written by nobody but the step that made them. If the same tree
+    is there already and is whole to the last byte, that one is kept.
+
+    Returns:
+        The tree, and the stamps of its files.
 
     Raises:
         BuildError: The tree is empty, or holds something that is neither a file nor a folder.
         OSError: The disk refuses.
     """
     files = draft / "files"
+    # Taken before the content is read: a write in between then shows.
+    stamps = stamps_of(files)
     entries = scan_tree(files)
     if not entries:
         raise BuildError("nothing was written")
     tree = Tree(tree_digest(entries), entries)
     place = layout.object(tree.digest)
-    if place.exists():
-        if damage(layout, tree.digest) is None:
-            return tree
-        quarantine(layout, tree.digest)
-    write_json(layout.folder("tmp"), draft / "tree.json", entries_to_json(entries))
-    seal_tree(draft)
-    place.parent.mkdir(exist_ok=True)
-    try:
+    with held(layout, tree.digest):
+        if place.exists():
+            # Read as a whole: here is the right content, so that damage which leaves no trace ends here at no cost.
+            there = look(layout, tree.digest, full=True)
+            if there.damage is not None:
+                quarantine(layout, tree.digest)
+            elif renew(layout, tree.digest):
+                if there.stale:
+                    write_stamps(layout.folder("tmp"), layout.stamps(tree.digest), there.stamps)
+                return tree, there.stamps
+            # Else it was collected between the two looks.
+        write_json(layout.folder("tmp"), draft / "tree.json", entries_to_json(entries))
+        write_stamps(layout.folder("tmp"), draft / "stat.json", stamps)
+        seal_tree(draft)
+        place.parent.mkdir(exist_ok=True)
         draft.rename(place)
-    except OSError as error:
-        # Another key with the same output was published in between: its tree is as good.
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-    sync_folder(place.parent)
-    sync_folder(place.parent.parent)
-    return tree
+        sync_folder(place.parent)
+        sync_folder(place.parent.parent)
+    return tree, stamps
 
 
 def read_tree(layout: Layout, digest: str) -> Tree | None:
@@ -79,40 +126,65 @@ def entries_to_json(entries: tuple[TreeEntry, ...]) -> list[dict[str, Any]]:
 def entries_from_json(rows: Any) -> tuple[TreeEntry, ...] | None:
     """The list of files behind JSON values; None if they are not one."""
     try:
-        return tuple(TreeEntry(**row) for row in rows)
+        entries = tuple(TreeEntry(**row) for row in rows)
     except TypeError:
         return None
+    sound = all(type(e.path) is str and type(e.size) is int and type(e.sha256) is str for e in entries)
+    return entries if sound else None
+
+
+def look(layout: Layout, digest: str, known: Stamps | None = None, *, full: bool = False) -> Look:
+    """Whether a tree is what its digest says. Names, sizes and stamps are compared; nothing is written.
+
+    Args:
+        layout: Of the store.
+        digest: The tree's.
+        known: Stamps that are known to stand for the right content, beside those that are noted with the tree.
+        full: Whether every file is read; otherwise only those are that have other stamps.
+    """
+    tree = read_tree(layout, digest)
+    if tree is None:
+        return Look("its list of files is missing or damaged")
+    try:
+        stamps = stamps_of(layout.files(digest))
+    except OSError as error:
+        return Look(f"it cannot be read ({error.strerror})")
+    except BuildError as error:
+        return Look(error.message)
+    found = _other_files(tree, stamps)
+    if found is not None:
+        return Look(found)
+    noted, known = read_stamps(layout.stamps(digest)), known or {}
+    for entry in tree.entries:
+        stamp = stamps[entry.path]
+        if full or stamp not in (noted.get(entry.path), known.get(entry.path)):
+            found = _changed(layout.files(digest), entry)
+            if found is not None:
+                return Look(found)
+    return Look(None, stamps, stale=noted != stamps)
 
 
 def damage(layout: Layout, digest: str) -> str | None:
-    """What a look at names and sizes finds wrong with a tree; None if nothing. No file's content is read."""
-    tree = read_tree(layout, digest)
-    if tree is None:
-        return "its list of files is missing or damaged"
-    expected = {entry.path: entry.size for entry in tree.entries}
-    try:
-        found = {path: status.st_size for path, status in walk_files(layout.files(digest)).items()}
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-    except BuildError as error:
-        return error.message
-    for path in sorted(expected.keys() | found.keys()):
-        if path not in found:
-            return f"{path} is missing"
-        if path not in expected:
-            return f"{path} does not belong to it"
-        if found[path] != expected[path]:
-            return f"{path} has {found[path]} bytes instead of {expected[path]}"
-    return None
+    """What a look at names, sizes and stamps finds wrong with a tree; None if nothing."""
+    return look(layout, digest).damage
 
 
 def damage_inside(layout: Layout, digest: str) -> str | None:
     """Like `damage`, and every file's content is read and compared."""
-    found = damage(layout, digest)
-    tree = read_tree(layout, digest)
-    if found is not None or tree is None:
-        return found
-    return next(filter(None, (_changed(layout.files(digest), entry) for entry in tree.entries)), None)
+    return look(layout, digest, full=True).damage
+
+
+def _other_files(tree: Tree, stamps: Stamps) -> str | None:
+    """The first name or size that is not as it should be."""
+    expected = {entry.path: entry.size for entry in tree.entries}
+    for path in sorted(expected.keys() | stamps.keys()):
+        if path not in stamps:
+            return f"{path} is missing"
+        if path not in expected:
+            return f"{path} does not belong to it"
+        if stamps[path][0] != expected[path]:
+            return f"{path} has {stamps[path][0]} bytes instead of {expected[path]}"
+    return None
 
 
 def _changed(root: Path, entry: TreeEntry) -> str | None:
@@ -123,8 +195,24 @@ def _changed(root: Path, entry: TreeEntry) -> str | None:
     return None if same else f"the content of {entry.path} has changed"
 
 
+def note_stamps(layout: Layout, digest: str, stamps: Stamps) -> None:
+    """Note the stamps that the files of a tree were read with, if they still have them. Raises OSError, BuildError."""
+    with held(layout, digest):
+        if stamps_of(layout.files(digest)) == stamps:
+            write_stamps(layout.folder("tmp"), layout.stamps(digest), stamps)
+
+
+def published(layout: Layout) -> Iterator[str]:
+    """The digests of every tree in the store, damaged ones included."""
+    for place in sorted(layout.folder("objects").glob("*/*")):
+        yield place.name
+
+
 def quarantine(layout: Layout, digest: str) -> Path | None:
-    """Set a tree aside so that it is never used again; returns where it lies now, None if it was gone."""
+    """Set a tree aside so that it is never used again; returns where it lies now, None if it was gone.
+
+    The caller holds the tree's lock, and has looked at it since.
+    """
     place = layout.folder("quarantine") / f"{digest}-{uuid.uuid4().hex[:8]}"
     try:
         layout.object(digest).rename(place)

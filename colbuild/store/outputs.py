@@ -1,28 +1,30 @@
 """Published trees at places outside the store, where people use them.
 
-Large files are hard links to the store's read-only ones where the file system allows it; everything else is copied.
-A folder is replaced as a whole by renaming. What colbuild did not put there is never deleted: it is moved aside. What it did
-put there it knows by a note of names and digests, so a file that somebody has replaced is told from ours even if it has the
-same size.
+Large files share the store's bytes: as clones of them where the file system has such (see `colbuild.store.links`), else as
+hard links to its read-only files; everything else is copied. A folder is replaced as a whole by renaming. What colbuild did not
+put there is never deleted: it is moved aside. What it did put there it knows by a note: names, digests, and the stamp of each
+file as placed, so that a build with nothing to do reads no content. A hard link must also be the very file that is in the store
+now: where a damaged one was set aside and built again, the older link is found to be another file, and replaced.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from colbuild.errors import BuildError
 from colbuild.store.files import read_json, write_json
-from colbuild.store.hashing import TreeEntry, hash_file, tree_digest, walk_files
+from colbuild.store.hashing import TreeEntry, hash_file, tree_digest
 from colbuild.store.layout import Layout
+from colbuild.store.links import put
 from colbuild.store.locks import hold, remove
-from colbuild.store.objects import Tree, entries_from_json, entries_to_json, read_tree
-
-LINKED_BYTES = 1 << 20
-"""Smaller files are copied: these are what people edit, and an edit must not reach the store."""
+from colbuild.store.objects import Tree, entries_from_json
+from colbuild.store.stamps import Stamp, Stamps, stamp_from_json, stamps_of
 
 
 @dataclass(frozen=True)
@@ -38,58 +40,128 @@ class Placement:
     kept: Path | None = None
 
 
-def place_tree(layout: Layout, digest: str, target: Path) -> Placement:
-    """Makes the folder `target` hold a published tree and nothing else.
+@dataclass(frozen=True)
+class Placed:
+    """One file as it was put at its place.
+
+    Attributes:
+        entry: What it holds.
+        stamp: Its stamp then; None where an older version noted none.
+        linked: Whether it is a hard link to the store's file.
+    """
+
+    entry: TreeEntry
+    stamp: Stamp | None
+    linked: bool
+
+
+Note = tuple[Placed, ...]
+
+
+def is_placed(layout: Layout, tree: Tree, target: Path) -> bool:
+    """Whether a folder holds a tree, as far as its note and its files' stamps tell, and nothing is left to clear away.
+
+    Nothing is written, so that a build with nothing to do works on a store that it may only read. `False` may also mean that
+    only reading the contents can tell.
+    """
+    note = _read_note(layout, target)
+    if note is None or _entries(note) != tree.entries or any(_dead_drafts(layout, target)):
+        return False
+    found = _files_at(target, tree.entries)
+    stored = layout.files(tree.digest)
+    return found is not None and all(
+        placed.stamp == found[placed.entry.path]
+        and (not placed.linked or _same_file(target / placed.entry.path, stored / placed.entry.path))
+        for placed in note
+    )
+
+
+def place_tree(layout: Layout, tree: Tree, target: Path) -> Placement:
+    """Makes the folder `target` hold a published tree, whose content the caller has checked, and nothing else.
 
     Raises:
-        BuildError: The tree is not in the store.
         OSError: The disk refuses.
     """
-    tree = read_tree(layout, digest)
-    if tree is None:
-        raise BuildError(f"{digest} is not in the store", hint="build again")
-    note = layout.output(target)
-    # Without the lock first: a build with nothing to do writes nothing, so it works on a store that it may only read.
-    if entries_from_json(read_json(note)) == tree.entries and _holds(target, tree.entries):
-        return Placement(changed=False)
-    with hold(layout.lock(f"output-{note.stem}")):
-        noted = entries_from_json(read_json(note))
-        if _consists_of(layout, target, tree.entries):
+    stored = layout.files(tree.digest)
+    with hold(_lock(layout, target)):
+        for draft in _dead_drafts(layout, target):
+            remove(draft)
+        note = _read_note(layout, target)
+        if _holds(layout, target, tree.entries):
             # Put there by another build meanwhile, by one that died before it noted it, or with a store that is gone.
-            write_json(layout.folder("tmp"), note, entries_to_json(tree.entries))
+            _write_note(layout, target, _described(tree, stored, target))
             return Placement(changed=False)
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        draft, old = _draft(layout, target), _draft(layout, target)
         try:
-            _copy(layout.files(digest), tree, draft)
-            kept = _clear(layout, target, noted)
+            for entry in tree.entries:
+                place = draft / entry.path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                put(stored / entry.path, place, entry.size)
+            placed = _described(tree, stored, draft)
+            kept = _clear(layout, target, note, old)
             draft.rename(target)
         finally:
             remove(draft)
-        write_json(layout.folder("tmp"), note, entries_to_json(tree.entries))
+            remove(old)
+        _write_note(layout, target, placed)
         return Placement(changed=True, kept=kept)
 
 
-def _holds(target: Path, entries: tuple[TreeEntry, ...]) -> bool:
-    """Whether a folder has just these files, by name and size."""
-    if target.is_symlink() or not target.is_dir():
-        return False
+def _clear(layout: Layout, target: Path, note: Note | None, old: Path) -> Path | None:
+    """Takes what stands at `target` away: to `old` what was placed from the store, anything else to where it is kept."""
+    if not target.exists() and not target.is_symlink():
+        return None
+    if note is not None and _is_ours(layout, target, note):
+        # A rename first: a build that dies while it removes a folder must not leave half of one at its place.
+        target.rename(old)
+        return None
+    kept = target.with_name(f"{target.name}.kept-{uuid.uuid4().hex[:8]}")
+    target.rename(kept)
+    return kept
+
+
+def _is_ours(layout: Layout, target: Path, note: Note) -> bool:
+    """Whether nothing at `target` would be lost with it: each file is as noted, or is also kept in the store."""
     try:
-        found = {path: status.st_size for path, status in walk_files(target).items()}
+        found = stamps_of(target) if target.is_dir() and not target.is_symlink() else {}
     except BuildError:
         return False
-    return found == {entry.path: entry.size for entry in entries}
+    digest = tree_digest(_entries(note))
+    if found.keys() != {placed.entry.path for placed in note}:
+        return False
+    # A link to a file that was damaged and set aside holds wrong bytes, and they are not the user's: they lie in quarantine.
+    folders = [layout.files(digest), *(set_aside / "files" for set_aside in layout.set_aside(digest))]
+    return all(
+        any(_same_file(target / placed.entry.path, folder / placed.entry.path) for folder in folders)
+        or (placed.stamp == found[placed.entry.path] and not placed.linked)
+        or (placed.entry.size == found[placed.entry.path][0] and _is(target, placed.entry))
+        for placed in note
+    )
 
 
-def _consists_of(layout: Layout, target: Path, entries: tuple[TreeEntry, ...]) -> bool:
+def _holds(layout: Layout, target: Path, entries: tuple[TreeEntry, ...]) -> bool:
     """Whether a folder has just these files, by content; what is linked to the store's own file need not be read."""
-    if not _holds(target, entries):
+    found = _files_at(target, entries)
+    if found is None or any(found[entry.path][0] != entry.size for entry in entries):
         return False
     stored = layout.files(tree_digest(entries))
-    return all(
-        _same_file(target / entry.path, stored / entry.path) or hash_file(target / entry.path) == entry.sha256
-        for entry in entries
-    )
+    return all(_same_file(target / e.path, stored / e.path) or _is(target, e) for e in entries)
+
+
+def _is(root: Path, entry: TreeEntry) -> bool:
+    return hash_file(root / entry.path) == entry.sha256
+
+
+def _files_at(target: Path, entries: tuple[TreeEntry, ...]) -> Stamps | None:
+    """The stamps of a folder's files; None if it is no folder or does not have just the files of these names."""
+    if target.is_symlink() or not target.is_dir():
+        return None
+    try:
+        found = stamps_of(target)
+    except BuildError:
+        return None
+    return found if found.keys() == {entry.path for entry in entries} else None
 
 
 def _same_file(first: Path, second: Path) -> bool:
@@ -99,30 +171,64 @@ def _same_file(first: Path, second: Path) -> bool:
         return False
 
 
-def _copy(source: Path, tree: Tree, draft: Path) -> None:
-    for entry in tree.entries:
-        place = draft / entry.path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if entry.size < LINKED_BYTES or not _link(source / entry.path, place):
-            shutil.copyfile(source / entry.path, place)
+# -- drafts -----------------------------------------------------------------------------------------------------------
 
 
-def _link(source: Path, place: Path) -> bool:
+def _lock(layout: Layout, target: Path) -> Path:
+    return layout.lock(f"output-{layout.output(target).stem}")
+
+
+def _prefix(layout: Layout, target: Path) -> str:
+    """How the names of this store's drafts for `target` begin; another store's may be in use."""
+    return f".{target.name}.{hashlib.sha256(os.fsencode(layout.root)).hexdigest()[:8]}-"
+
+
+def _draft(layout: Layout, target: Path) -> Path:
+    return target.with_name(_prefix(layout, target) + uuid.uuid4().hex)
+
+
+def _dead_drafts(layout: Layout, target: Path) -> Iterator[Path]:
+    """What builds that died left beside `target`; certainly so if the lock of the target is held."""
+    prefix = _prefix(layout, target)
     try:
-        os.link(source, place)
-    except OSError:
-        # Another file system, or one without hard links.
-        return False
-    return True
+        with os.scandir(target.parent) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(prefix)]
+    except FileNotFoundError:
+        return
+    for name in names:
+        yield target.with_name(name)
 
 
-def _clear(layout: Layout, target: Path, noted: tuple[TreeEntry, ...] | None) -> Path | None:
-    """Takes what stands at `target` away: removes what was placed from the store, keeps anything else beside it."""
-    if not target.exists() and not target.is_symlink():
+# -- notes ------------------------------------------------------------------------------------------------------------
+
+
+def _described(tree: Tree, stored: Path, root: Path) -> Note:
+    stamps = stamps_of(root)
+    return tuple(
+        Placed(entry, stamps[entry.path], _same_file(root / entry.path, stored / entry.path)) for entry in tree.entries
+    )
+
+
+def _entries(note: Note) -> tuple[TreeEntry, ...]:
+    return tuple(placed.entry for placed in note)
+
+
+def _write_note(layout: Layout, target: Path, note: Note) -> None:
+    rows = [asdict(placed.entry) | {"stamp": placed.stamp, "linked": placed.linked} for placed in note]
+    write_json(layout.folder("tmp"), layout.output(target), rows)
+
+
+def _read_note(layout: Layout, target: Path) -> Note | None:
+    """What was noted of `target`; None if nothing was, or the note is damaged."""
+    rows: Any = read_json(layout.output(target))
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return None
-    if noted is not None and _consists_of(layout, target, noted):
-        remove(target)
+    entries = entries_from_json(
+        [{name: value for name, value in row.items() if name not in ("stamp", "linked")} for row in rows]
+    )
+    if entries is None:
         return None
-    kept = target.with_name(f"{target.name}.kept-{uuid.uuid4().hex[:8]}")
-    target.rename(kept)
-    return kept
+    return tuple(
+        Placed(entry, stamp_from_json(row.get("stamp")), row.get("linked") is True)
+        for entry, row in zip(entries, rows, strict=True)
+    )

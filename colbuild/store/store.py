@@ -6,18 +6,41 @@ Reading never writes, so that `plan` and `status` work on a store that belongs t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from colbuild.errors import BuildError
+from colbuild.progress import Progress, Report, silent
 from colbuild.store import layout as layouts
-from colbuild.store.files import read_json, storage_errors, write_json, write_json_durably
+from colbuild.store.files import checksum, read_json, storage_errors, write_json, write_json_durably
 from colbuild.store.layout import Layout
-from colbuild.store.locks import hold, remove_stale, scratch_path
-from colbuild.store.objects import Tree, damage, publish, quarantine
-from colbuild.store.outputs import Placement, place_tree
+from colbuild.store.locks import hold, remove, remove_stale, scratch_path
+from colbuild.store.objects import (
+    DamagedTreeError,
+    Look,
+    Tree,
+    held,
+    look,
+    note_stamps,
+    publish,
+    published,
+    quarantine,
+    read_tree,
+)
+from colbuild.store.outputs import Placement, is_placed, place_tree
 from colbuild.store.records import ActionRecord, record_from_json, record_to_json
+from colbuild.store.stamps import Memory
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A tree of which every byte was read; `damage` says what is wrong with it, None if nothing is."""
+
+    digest: str
+    size: int
+    damage: str | None
 
 
 @dataclass(frozen=True)
@@ -25,6 +48,7 @@ class Store:
     """A store at an absolute path; made on the first write."""
 
     layout: Layout
+    _memory: Memory = field(default_factory=Memory, repr=False, compare=False)
 
     @property
     def root(self) -> Path:
@@ -39,9 +63,12 @@ class Store:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def lookup(self, key: str) -> ActionRecord | None:
-        """The record of an action whose result is here and looks whole: names and sizes are compared, contents not."""
+        """The record of an action whose result is here and whole, as far as the stamps of its files tell.
+
+        Only a file with another stamp than noted is read; see `colbuild.store.stamps`.
+        """
         record = record_from_json(read_json(self.layout.action(key)))
-        if record is None or record.key != key or damage(self.layout, record.output) is not None:
+        if record is None or record.key != key or self._look(record.output).damage is not None:
             return None
         return record
 
@@ -61,8 +88,84 @@ class Store:
         return self.layout.files(digest)
 
     def remembered(self, kind: str, digest: str) -> Any | None:
-        """A value noted with `remember`; None if there is none."""
-        return read_json(self.layout.memo(kind, digest))
+        """A value noted with `remember`; None if there is none, or it is damaged."""
+        noted = read_json(self.layout.memo(kind, digest))
+        if not isinstance(noted, dict) or noted.keys() != {"value", "check"}:
+            return None
+        return noted["value"] if checksum(noted["value"]) == noted["check"] else None
+
+    # -- checking -----------------------------------------------------------------------------------------------------
+
+    def verify(self, digest: str) -> str | None:
+        """Reads every byte of a tree; returns what is wrong with it, None if nothing is. It is left where it is."""
+        found = self._look(digest, full=True)
+        self._renew(digest)
+        return found.damage
+
+    def verify_all(self, report: Report = silent) -> Iterator[Verified]:
+        """Verifies every tree in the store, by digest; `report` is told the bytes read so far."""
+        digests = list(published(self.layout))
+        trees = {digest: read_tree(self.layout, digest) for digest in digests}
+        total = sum(tree.size for tree in trees.values() if tree is not None)
+        done = 0
+        for digest in digests:
+            tree = trees[digest]
+            size = tree.size if tree is not None else 0
+            report(Progress(done, total, "bytes"))
+            if self.layout.object(digest).exists():
+                # One that was collected meanwhile is not damaged.
+                yield Verified(digest, size, self.verify(digest))
+            done += size
+        report(Progress(total, total, "bytes"))
+
+    def check(self, digest: str) -> str | None:
+        """Looks at a tree that is about to be used, as `lookup` does, and sets it aside if it is damaged.
+
+        Returns:
+            What is wrong with it, and where it lies now; None if nothing is.
+
+        Raises:
+            BuildError: It cannot be moved.
+        """
+        return self._checked(digest, full=False)
+
+    def check_content(self, digest: str) -> str | None:
+        """Like `check`, and every byte is read, unless this build has read or published it and nobody touched it since."""
+        return self._checked(digest, full=True)
+
+    def trust(self, digest: str) -> None:
+        """Counts a tree as read in this build: another process of the same build has just published it."""
+        if self._look(digest).damage is None:
+            self._memory.read.add(digest)
+
+    def _look(self, digest: str, *, full: bool = False) -> Look:
+        found = look(self.layout, digest, self._memory.known.get(digest), full=full)
+        if found.damage is None:
+            self._memory.keep(digest, found.stamps, stale=found.stale, read=full)
+        else:
+            self._memory.forget(digest)
+        return found
+
+    def _checked(self, digest: str, *, full: bool) -> str | None:
+        if not self.layout.object(digest).exists():
+            return "it is not in the store"
+        if self._look(digest, full=full and digest not in self._memory.read).damage is None:
+            return None
+        with storage_errors(self.root), held(self.layout, digest):
+            # Once more: another build may have set it aside and put a whole one in its place.
+            found = self._look(digest, full=full).damage
+            if found is None:
+                return None
+            place = quarantine(self.layout, digest)
+        return f"{found}; set aside as {place}" if place else found
+
+    def _renew(self, digest: str) -> None:
+        """Notes the stamps of a tree that had to be read, so that the next look is quick again."""
+        if digest in self._memory.stale:
+            self._memory.stale.discard(digest)
+            # In a store that may only be read, it is read each time.
+            with suppress(OSError, BuildError):
+                note_stamps(self.layout, digest, self._memory.known[digest])
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -72,6 +175,7 @@ class Store:
         Raises:
             BuildError: It cannot be written.
         """
+        self._memory.read.clear()
         with storage_errors(self.root):
             layouts.create(self.layout)
             remove_stale(self.layout.folder("tmp"))
@@ -97,12 +201,7 @@ class Store:
         record = record_from_json(read_json(self.layout.action(key)))
         if record is None or not self.layout.object(record.output).exists():
             return None
-        found = damage(self.layout, record.output)
-        if found is None:
-            return None
-        with storage_errors(self.root):
-            place = quarantine(self.layout, record.output)
-        return f"{found}; set aside as {place}" if place else found
+        return self.check(record.output)
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
@@ -118,7 +217,9 @@ class Store:
             BuildError: Nothing was written, something other than files and folders was, or the disk refuses.
         """
         with storage_errors(self.root):
-            return publish(self.layout, draft)
+            tree, stamps = publish(self.layout, draft)
+        self._memory.keep(tree.digest, stamps, stale=False, read=True)
+        return tree
 
     def record(self, family: str, record: ActionRecord) -> None:
         """Notes a finished action whose result is published; from now on `lookup` finds it."""
@@ -127,7 +228,8 @@ class Store:
         self.note_step(family, record)
 
     def note_step(self, family: str, record: ActionRecord) -> None:
-        """Notes what a family's step last ran or found, for the reasons in the next plan."""
+        """Notes what a family's step last ran or found, for the reasons in the next plan; and its stamps, if need be."""
+        self._renew(record.output)
         if self.last(family, record.step) == record:
             return
         with storage_errors(self.root):
@@ -136,12 +238,40 @@ class Store:
     def remember(self, kind: str, digest: str, value: Any) -> None:
         """Notes a small JSON value that follows from a digest and is dear to work out."""
         with storage_errors(self.root):
-            write_json(self.layout.folder("tmp"), self.layout.memo(kind, digest), value)
+            noted = {"value": value, "check": checksum(value)}
+            write_json(self.layout.folder("tmp"), self.layout.memo(kind, digest), noted)
+
+    def partial(self, key: str) -> Path:
+        """The folder for what an interrupted run of an action leaves to go on from. The key's lock is held."""
+        folder = self.layout.partial(key)
+        with storage_errors(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def forget_partial(self, key: str) -> None:
+        """Removes what interrupted runs of a finished action left."""
+        with storage_errors(self.root):
+            remove(self.layout.partial(key))
 
     def place(self, digest: str, target: Path) -> Placement:
-        """Makes `target`, outside the store, a copy of a published tree; see `colbuild.store.outputs`."""
+        """Makes `target`, outside the store, a copy of a published tree; see `colbuild.store.outputs`.
+
+        Its content is checked first, unless it lies there already.
+
+        Raises:
+            DamagedTreeError: The tree is damaged, and set aside by now, or not in the store; `target` is as it was.
+            BuildError: The disk refuses.
+        """
+        target = target.absolute()
         with storage_errors(target):
-            return place_tree(self.layout, digest, target.absolute())
+            tree = read_tree(self.layout, digest)
+            if tree is not None and is_placed(self.layout, tree, target):
+                return Placement(changed=False)
+            found = self.check_content(digest)
+            if found is not None or tree is None:
+                message = f"the result {digest} cannot be put at {target}: {found or 'it was damaged'}"
+                raise DamagedTreeError(message, digest)
+            return place_tree(self.layout, tree, target)
 
 
 def open_store(root: Path) -> Store:

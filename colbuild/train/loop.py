@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +13,10 @@ from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report
 from colbuild.spec.models import Recipe
 from colbuild.train.forward import final_hidden, head_weight
+from colbuild.train.keeper import Keeper, Keeping
 from colbuild.train.losses import LossWeights, TeacherView, chunked_distillation_loss
 from colbuild.train.schedule import learning_rate
+from colbuild.train.state import Reading, State
 
 MICRO_TOKENS = 1024
 """Tokens that pass through the models at once; a batch of more is accumulated, so that memory stays bounded."""
@@ -24,24 +25,18 @@ Batches = Callable[[int], torch.Tensor]
 """Step -> tokens [batch, sequence + 1]."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One step's losses in nats per token, and the learning rate it took."""
-
-    step: int
-    loss: float
-    kl: float
-    ce: float
-    lr: float
-
-
 def steps_of(recipe: Recipe) -> int:
     """How many optimiser steps a recipe's tokens make: at least one."""
     return max(1, round(recipe.tokens / (recipe.batch * recipe.sequence)))
 
 
 def train(
-    student: PreTrainedModel, teacher: PreTrainedModel, batches: Batches, recipe: Recipe, report: Report
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    batches: Batches,
+    recipe: Recipe,
+    report: Report,
+    keeping: Keeping = Keeping(),  # noqa: B008  (it is frozen)
 ) -> list[Reading]:
     """Distils `teacher` into `student`, in place; the teacher stays as it is.
 
@@ -54,13 +49,16 @@ def train(
         batches: Where a step's tokens come from.
         recipe: How to train.
         report: Told after each step.
+        keeping: What a run that is interrupted leaves for the next one; it changes nothing in the result.
 
     Raises:
+        StoppedError: It was asked to stop between two steps.
         BuildError: The loss or its gradient is no longer a number.
     """
     steps = steps_of(recipe)
     weights = LossWeights(recipe.loss.kd_weight, recipe.loss.ce_weight, recipe.loss.temperature)
-    computing = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    computing = list(trained.values())
     masters = [parameter.detach().float().clone() for parameter in computing]
     for master, parameter in zip(masters, computing, strict=True):
         parameter.register_post_accumulate_grad_hook(_add_to(master))
@@ -68,8 +66,15 @@ def train(
     # Also the student: dropout, if its configuration has any, would draw from state that no seed of ours decides.
     student.eval()
     teacher.eval()
-    readings = []
-    for step in range(steps):
+    readings: list[Reading] = []
+    state = State(dict(zip(trained, masters, strict=True)), optimizer, readings)
+    keeper = Keeper(keeping, steps)
+    keeper.resume(state)
+    if readings:
+        _renew(computing, masters)
+        report(_progress(readings, steps, recipe, ", resumed"))
+    for step in range(len(readings), steps):
+        keeper.between(state)
         schedule = recipe.schedule
         lr = learning_rate(
             step, steps, peak=recipe.optimizer.lr, kind=schedule.type, warmup=schedule.warmup, final=schedule.final
@@ -83,14 +88,23 @@ def train(
             group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for master, parameter in zip(masters, computing, strict=True):
-                parameter.copy_(master)
+        _renew(computing, masters)
         readings.append(Reading(step, loss, kl, ce, lr))
-        done = (step + 1) * recipe.batch * recipe.sequence
-        total = steps * recipe.batch * recipe.sequence
-        report(Progress(done, total, "tokens", f"step {step + 1}/{steps}", {"loss": loss}))
+        report(_progress(readings, steps, recipe, f", no checkpoint: {keeper.trouble}" if keeper.trouble else ""))
     return readings
+
+
+@torch.no_grad()
+def _renew(computing: list[torch.nn.Parameter], masters: list[torch.Tensor]) -> None:
+    """Brings the parameters that compute to their fp32 masters' values."""
+    for master, parameter in zip(masters, computing, strict=True):
+        parameter.copy_(master)
+
+
+def _progress(readings: list[Reading], steps: int, recipe: Recipe, remark: str) -> Progress:
+    size = recipe.batch * recipe.sequence
+    done = len(readings)
+    return Progress(done * size, steps * size, "tokens", f"step {done}/{steps}{remark}", {"loss": readings[-1].loss})
 
 
 def _check_finite(what: str, value: float, step: int, steps: int) -> None:

@@ -13,7 +13,7 @@ from colbuild import api
 from colbuild.cli.app import app
 from colbuild.errors import EXIT_FAILED, EXIT_SPEC_ERROR, EXIT_WORK_PENDING
 from colbuild.plan.keys import canonical_json
-from colbuild.run import executor
+from colbuild.run import perform
 from tests.helpers.golden import check_file
 from tests.helpers.project import ROOT, replace_in
 
@@ -37,9 +37,9 @@ def write_instead(run):
 
 
 @pytest.fixture
-def quick(monkeypatch, colbuild):
+def quick(monkeypatch, colbuild, steps_run_here):
     """Builds without training: every operation writes a small file."""
-    monkeypatch.setattr(executor, "operation", lambda _: write_instead)
+    monkeypatch.setattr(perform, "operation", lambda _: write_instead)
     return colbuild
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from colbuild.cli.plan_view import time_range
 from colbuild.errors import EXIT_FAILED, EXIT_STALE_PLAN, EXIT_WORK_PENDING
-from colbuild.run import executor
+from colbuild.run import perform
 from tests.cli.test_explain import write_instead
 from tests.helpers.project import replace_in
 
@@ -16,9 +16,9 @@ SPEC = "specs/tiny.yaml"
 
 
 @pytest.fixture
-def quick(monkeypatch, colbuild):
+def quick(monkeypatch, colbuild, steps_run_here):
     """Builds without training: every operation writes a small file."""
-    monkeypatch.setattr(executor, "operation", lambda _: write_instead)
+    monkeypatch.setattr(perform, "operation", lambda _: write_instead)
     return colbuild
 
 
@@ -127,7 +127,7 @@ def test_a_step_that_gives_the_same_bytes_says_so_and_stops_there(quick, project
         without = {key: value for key, value in run.params.items() if key != "recipe"}
         write_instead(type(run)(run.inputs, without, run.output, run.report))
 
-    monkeypatch.setattr(executor, "operation", lambda _: same_result)
+    monkeypatch.setattr(perform, "operation", lambda _: same_result)
     replace_in(project / "recipes/distill.yaml", "temperature: 1.0", "temperature: 2.0")
     quick("build", SPEC)
     replace_in(project / "recipes/distill.yaml", "temperature: 2.0", "temperature: 3.0")

@@ -62,6 +62,11 @@ def test_a_value_written_another_way_changes_nothing(branch, project):
     assert states(branch) == {}
 
 
+def test_another_checkpoint_interval_rebuilds_nothing(branch, project):
+    replace_in(project / "recipes/distill.yaml", "checkpoint_every: 5min", "checkpoint_every: 30s")
+    assert states(branch) == {}
+
+
 def test_new_and_removed_desnets(branch, project):
     replace_in(project / SPEC, "  - {name: middle, params: 270k,", "  - {name: other, params: 290k,")
     told = since(branch)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from colbuild.plan import keys
 from colbuild.plan.keys import action_key, canonical_json
 from colbuild.plan.operations import EPOCHS
+from tests.plan.families import DISTILL, RECOVER, graph
 
 PARAMS = {
     "shape": {"layers": 24, "hidden": 576},
@@ -125,3 +126,22 @@ def test_key_format_is_frozen(monkeypatch):
     assert canonical_json({"b": [1, 2.0, None, True], "a": "ü"}) == '{"a":"ü","b":[1,2.0,null,true]}'.encode()
     key = action_key("order", {"tokens": 16384, "split": "train"}, {"model": "0" * 64, "corpus": "1" * 64})
     assert key == "97764b978b7c0d8c658c03295ad4dd2465e7ab398ed586b5a0e14b1744eaef70"
+
+
+TRAININGS = {
+    "distill a100": "f126805ba964b666ba69ae57a4fa5a34e49cb584e2f7c2b679786a90da46e242",
+    "distill a76": "b038ad2927f778a5553111d943c31f5d3c050d0e323954d26dfe50673c066a7f",
+    "recover kiosk": "6af286a53c83ffbd04fc07895498ac22fa27e7bde6f6b8b58b46ce0033f89d25",
+}
+
+
+@pytest.mark.parametrize("interval", ["", "checkpoint_every: 1h30min\n"])
+def test_keys_of_trainings_are_frozen_and_know_no_checkpoint_interval(tmp_path, monkeypatch, interval):
+    """Where this fails, every anchor built so far would be built again."""
+    for op in ("distill", "recover"):
+        monkeypatch.setitem(keys.EPOCHS, op, 1)
+    built = graph(tmp_path, distill=DISTILL + interval, recover=RECOVER + interval)
+    steps = [step for step in built.steps if step.op in ("distill", "recover")]
+    assert {step.id: action_key(step.op, step.params, INPUTS) for step in steps} == TRAININGS
+    assert {step.settings["checkpoint_every"] for step in steps} == {5400.0 if interval else 300.0}
+    assert all(not step.settings for step in built.steps if step not in steps)

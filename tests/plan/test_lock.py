@@ -46,6 +46,13 @@ def shapes(chain):
     return {member.name: member.structure.shape for member in members}
 
 
+def test_another_checkpoint_interval_leaves_a_lock_up_to_date(tmp_path):
+    lock = locked(tmp_path)
+    distill = f"{DISTILL}checkpoint_every: 1min\n"
+    assert state(tmp_path, LockMode.LOCKED, distill=distill).up_to_date
+    assert locked(tmp_path, distill=distill) == lock
+
+
 # -- the file ---------------------------------------------------------------------------------------------------------
 
 

@@ -128,6 +128,13 @@ def test_comments_and_layout_keep_a_plan_good(built):
     assert built.told(built.save(), distill=f"# warmer?\n\n{DISTILL}") == []
 
 
+def test_another_checkpoint_interval_keeps_a_plan_good_and_every_step_in_the_store(built):
+    before = built.save()
+    parts = {"distill": f"{DISTILL}checkpoint_every: 1min\n", "extra": "defaults: {checkpoint_every: 2h}\n"}
+    assert built.told(before, **parts) == []
+    assert {step.state for step in built.save(**parts).steps} == {"cached"}
+
+
 def test_a_changed_value_is_told_with_its_line(built):
     before = built.save()
     told = built.told(before, distill=DISTILL.replace("temperature: 1.0", "temperature: 2.0"))

@@ -52,6 +52,17 @@ KEYS_OF_A_DESNET = "keys that it may have: name, params, shape, max_package, int
         ("./corpus.jsonl", "§corpus.jsonl", "'source': 'corpus.jsonl' is not a source = a path starts"),
         ("50k", "§50K", "'tokens': '50K' is not a count: unknown unit 'K' = did you mean 50k?"),
         ("1MB", "§1mb", "'limit': '1mb' is not a size: unknown unit 'mb' = did you mean 1MB?"),
+        (
+            "tokens: 50k",
+            "checkpoint_every: §5m",
+            "'checkpoint_every': '5m' is not a duration: unknown unit 'm' = did you mean 5min?",
+        ),
+        (
+            "tokens: 50k",
+            "checkpoint_every: §300",
+            "'checkpoint_every': 300 is not a duration: it has no unit = did you mean 300s?",
+        ),
+        ("tokens: 50k", "checkpoint_every: §0s", "'checkpoint_every' must be more than 0, not '0s'"),
         ("50k", "§0", "'tokens' must be more than 0, not 0"),
         ("tokens: 50k", "max_gap: §1", "'max_gap' must be more than 1, not 1"),
         (

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from colbuild.store import ActionRecord, Store, open_store
+from colbuild.store import ActionRecord, Store, open_store, outputs
 from colbuild.store.locks import hold, scratch_path
 
 RECORD = ActionRecord("k" * 64, "distill a76", "distill", {"tokens": 1}, {"corpus": "c" * 64}, "", 0, 1.5, 1.7e9)
@@ -66,6 +66,17 @@ def _scratch(folder: str) -> None:
         _ready()
 
 
+def _place(root: str, digest: str, target: str) -> None:
+    """Comes to a halt in the middle of placing a tree."""
+
+    def half(_: Path, place: Path, __: int) -> None:
+        place.write_bytes(b"half")
+        _ready()
+
+    outputs.put = half
+    open_store(Path(root)).place(digest, Path(target))
+
+
 def _publish(root: str, rounds: str) -> None:
     store = open_store(Path(root))
     _ready()
@@ -90,4 +101,5 @@ def _build(root: str, log: str) -> None:
 
 
 if __name__ == "__main__":
-    {"hold": _hold, "scratch": _scratch, "publish": _publish, "build": _build}[sys.argv[1]](*sys.argv[2:])
+    commands = {"hold": _hold, "place": _place, "scratch": _scratch, "publish": _publish, "build": _build}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -93,3 +93,16 @@ def test_relative_path_is_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     store.prepare()
     assert (tmp_path / "store/format").exists()
+
+
+@pytest.mark.parametrize("name", ["format", "format.copy"])
+@pytest.mark.parametrize("text", [None, "", "colbuild stone 1\n"])
+def test_lost_or_damaged_mark_is_made_again_from_the_other(tmp_path, name, text):
+    store = open_store(tmp_path / "store")
+    store.prepare()
+    if text is None:
+        (store.root / name).unlink()
+    else:
+        (store.root / name).write_text(text)
+    open_store(store.root).prepare()
+    assert (store.root / name).read_text() == "colbuild store 1\n"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 
 import pytest
 
 from colbuild.errors import BuildError
-from colbuild.store import locks, open_store, outputs
+from colbuild.store import links, locks, open_store, outputs
 from colbuild.store.locks import remove
-from tests.store.processes import fill
+from tests.store.processes import fill, other
 
 OLD = {"model.safetensors": b"old weights", "config.json": b"{1}", "sub/a": b"a"}
 NEW = {"model.safetensors": b"new weights", "config.json": b"{2}", "sub/b": b"b"}
@@ -30,7 +31,7 @@ def target(tmp_path):
 @pytest.fixture(params=["linked", "copied"])
 def way(request, monkeypatch):
     """Both ways to put a large file in place: a hard link, and a copy where the file system has none."""
-    monkeypatch.setattr(outputs, "LINKED_BYTES", len(OLD["model.safetensors"]))
+    monkeypatch.setattr(links, "SHARED_BYTES", len(OLD["model.safetensors"]))
     if request.param == "copied":
 
         def refuse(source, _):
@@ -209,3 +210,65 @@ def test_what_is_not_in_the_store_cannot_be_placed(store, target):
         store.place("0" * 64, target)
     assert caught.value.hint == "build again"
     assert not target.parent.exists()
+
+
+def test_what_a_killed_build_left_beside_is_cleared_by_the_next_even_if_all_is_in_place(store, target):
+    old, new = fill(store, OLD), fill(store, NEW)
+    store.place(old, target)
+    with other("place", str(store.root), new, str(target)) as process:
+        process.kill()
+        process.wait(timeout=10)
+    assert len(beside(target)) == 1, "the killed process left its draft"
+    assert content(target) == OLD
+    assert not store.place(old, target).changed
+    assert beside(target) == []
+
+
+def test_build_that_dies_while_it_removes_the_older_output_leaves_nothing_of_it(store, target, monkeypatch):
+    store.place(fill(store, OLD), target)
+    digest = fill(store, NEW)
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "remove", lambda path: 1 / 0 if path.exists() else None)
+        with pytest.raises(ZeroDivisionError):
+            store.place(digest, target)
+    assert content(target) == NEW
+    assert len(beside(target)) == 1
+    assert store.place(digest, target).kept is None
+    assert beside(target) == []
+
+
+def test_draft_of_another_store_is_left_alone(store, target):
+    target.parent.mkdir(parents=True)
+    (target.parent / ".checkpoint.0123abcd-0").mkdir()
+    (target.parent / ".checkpoint-mine").mkdir()
+    store.place(fill(store, OLD), target)
+    assert beside(target) == [".checkpoint-mine", ".checkpoint.0123abcd-0"]
+
+
+def test_note_of_an_older_version_still_tells_ours_from_theirs(store, target, way):
+    store.place(fill(store, OLD), target)
+    [note] = (store.root / "outputs").iterdir()
+    rows = [{name: row[name] for name in ("path", "size", "sha256")} for row in json.loads(note.read_text())]
+    note.write_text(json.dumps(rows))
+    assert not store.place(fill(store, OLD), target).changed
+    note.write_text(json.dumps(rows))
+    assert store.place(fill(store, NEW), target).kept is None
+
+
+def test_file_of_ours_that_was_only_touched_stays(store, target, way):
+    digest = fill(store, OLD)
+    store.place(digest, target)
+    for path in target.rglob("*"):
+        os.utime(path)
+    before = {path: path.stat().st_ino for path in target.rglob("*")}
+    assert not store.place(digest, target).changed
+    assert {path: path.stat().st_ino for path in target.rglob("*")} == before
+
+
+def test_edit_that_keeps_the_size_is_found_when_placing_the_same_again(store, target):
+    digest = fill(store, OLD)
+    store.place(digest, target)
+    (target / "config.json").write_bytes(b"{9}")
+    placement = store.place(digest, target)
+    assert content(target) == OLD
+    assert (placement.kept / "config.json").read_bytes() == b"{9}"

@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from colbuild.errors import SourceUnavailableError
+from colbuild.ops.source.remembered import remembered_hash
 from colbuild.progress import Progress, Report
 from colbuild.store.files import read_json, seal_tree, storage_errors, sync_folder, write_json_durably
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
@@ -147,7 +148,7 @@ def fetch_once(
             if record is not None:
                 check_pin(download.uri, record.digest, sha256)
                 check_lock(download.uri, record.digest, pin)
-                if _is_intact(target, record):
+                if _is_intact(target, record, downloads):
                     return Fetched(target, record.digest)
             return Fetched(target, _fetch(download, place, record, sha256, pin, report).digest)
 
@@ -194,11 +195,11 @@ def _check_same(record: Record | None, fresh: Record, place: Path) -> None:
         )
 
 
-def _is_intact(target: Path, record: Record) -> bool:
-    """Whether every file is there in its size. Contents are read-only and not read again."""
+def _is_intact(target: Path, record: Record, downloads: Path) -> bool:
+    """Whether every file has its content; one that was not touched since it was last read is not read again."""
     root = target if record.is_folder else target.parent
     try:
-        return all((root / entry.path).stat().st_size == entry.size for entry in record.files)
+        return all(remembered_hash(root / entry.path, downloads) == entry.sha256 for entry in record.files)
     except OSError:
         return False
 
@@ -213,4 +214,11 @@ def _read_record(place: Path, uri: str) -> Record | None:
         record = _RECORD.validate_python(value)
     except ValidationError:
         return None
-    return record if record.uri == uri else None
+    return record if record.uri == uri and record.digest == _digest(record) else None
+
+
+def _digest(record: Record) -> str | None:
+    """What a record's files add up to, to tell a damaged record."""
+    if record.is_folder:
+        return tree_digest(record.files)
+    return record.files[0].sha256 if len(record.files) == 1 else None

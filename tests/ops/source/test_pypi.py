@@ -231,6 +231,32 @@ def test_damaged_content_is_fetched_again(downloads: Path, monkeypatch: pytest.M
         assert get(IN_WHEEL, downloads, url, monkeypatch).path.read_bytes() == CONTENT
 
 
+def test_flipped_bit_is_fetched_again_even_if_the_times_were_put_back(
+    downloads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with index().serve() as url:
+        fetched = get(IN_WHEEL, downloads, url, monkeypatch)
+        before = fetched.path.stat()
+        fetched.path.chmod(0o644)
+        fetched.path.write_bytes(bytes([CONTENT[0] ^ 1]) + CONTENT[1:])
+        os.utime(fetched.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert get(IN_WHEEL, downloads, url, monkeypatch).path.read_bytes() == CONTENT
+
+
+def test_damaged_record_is_not_believed(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with index().serve() as url:
+        fetched = get(IN_WHEEL, downloads, url, monkeypatch)
+        [record] = downloads.glob("*/record.json")
+        text = record.read_text()
+        wrong = ("0" if fetched.digest[0] != "0" else "1") + fetched.digest[1:]
+        # The digest of the whole, and the one of the file: either may be hit.
+        for place in (text.index(fetched.digest), text.rindex(fetched.digest)):
+            record.write_text(text[:place] + wrong + text[place + len(wrong) :])
+            assert look(IN_WHEEL, root=downloads, downloads=downloads) is None
+            assert get(IN_WHEEL, downloads, url, monkeypatch) == fetched
+            assert record.read_text() == text
+
+
 def test_content_that_is_no_longer_the_same_is_refused(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with index().serve() as url:
         fetched = get(IN_WHEEL, downloads, url, monkeypatch)

@@ -1,0 +1,128 @@
+"""Sharing what was built: a family's results to a remote, and from one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from colbuild.api.family import FamilyPlan, Workspace
+from colbuild.api.planning import plan_sources
+from colbuild.errors import SourceUnavailableError
+from colbuild.plan.keys import action_key
+from colbuild.plan.states import State
+from colbuild.plan.step import Step
+from colbuild.progress import Progress, Report
+from colbuild.run.sources import Sources
+from colbuild.store import ActionRecord, Store
+from colbuild.store.leases import claim
+from colbuild.store.remote import Pushed, RejectedError, Remote, check, fetch, open_remote
+from colbuild.store.remote_push import push
+
+REMOTE_VARIABLE = "COLBUILD_REMOTE"
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did.
+
+    Attributes:
+        objects: How many results came.
+        bytes: How much that was.
+        skipped: How many results were here already.
+        missing: Steps whose result the remote does not have, or which cannot be asked for without another's.
+        rejected: What was offered and is not what it should be, one line each; their steps are among the missing.
+    """
+
+    objects: int = 0
+    bytes: int = 0
+    skipped: int = 0
+    missing: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+
+
+def remote_url(option: str | None) -> str | None:
+    """The remote to use: what was asked for, else `COLBUILD_REMOTE`; None for none. An empty one means none."""
+    return (os.environ.get(REMOTE_VARIABLE) if option is None else option) or None
+
+
+def push_family(plan: FamilyPlan, workspace: Workspace, url: str, report: Report) -> Pushed:
+    """Puts all results of a plan that are in the store into a remote.
+
+    Raises:
+        BuildError: The URL cannot be used, or the remote cannot be written to.
+    """
+    keys = [step.key for step in plan.steps if step.state is State.CACHED and step.key is not None]
+    records = [record for key in keys if (record := claim(workspace.store, key)) is not None]
+    return push(open_remote(url), workspace.store, records, report)
+
+
+def pull_family(plan: FamilyPlan, workspace: Workspace, url: str, report: Report) -> Pulled:
+    """Brings the results of a plan into the store, as far as a remote has them.
+
+    A step is known by what the steps before it made, so where one is missing, so is everything after it.
+
+    Raises:
+        BuildError: The URL cannot be used, the remote does not answer or stops in the middle, or the disk refuses.
+    """
+    remote, store = open_remote(url), workspace.store
+    check(remote)
+    store.prepare()
+    sources = plan_sources(plan, workspace)
+    pulled = Pulled()
+    outputs: dict[str, str] = {}
+    for step in plan.graph.steps:
+        inputs = _inputs(step, outputs, sources)
+        if inputs is None:
+            pulled = replace(pulled, missing=(*pulled.missing, step.id))
+            continue
+
+        def counted(progress: Progress, before: int = pulled.bytes) -> None:
+            report(replace(progress, done=before + progress.done, total=before + progress.total))
+
+        key = action_key(step.op, step.params, inputs)
+        record, pulled = _pull(remote, store, step, key, pulled, counted)
+        if record is not None:
+            store.note_step(plan.loaded.family.name, replace(record, step=step.id))
+            outputs[step.id] = record.output
+    return pulled
+
+
+def _inputs(step: Step, outputs: Mapping[str, str], sources: Sources) -> dict[str, str] | None:
+    """Role -> digest of what a step reads; None if something of it is not known."""
+    inputs: dict[str, str] = {}
+    for role, needed in step.inputs.items():
+        if needed not in outputs:
+            return None
+        inputs[role] = outputs[needed]
+    for role, uri in step.sources.items():
+        try:
+            digest = sources.digest(uri)
+        except SourceUnavailableError:
+            return None
+        if digest is None:
+            return None
+        inputs[role] = digest
+    return inputs
+
+
+def _pull(
+    remote: Remote, store: Store, step: Step, key: str, pulled: Pulled, report: Report
+) -> tuple[ActionRecord | None, Pulled]:
+    with store.hold(key, lambda: None):
+        record = claim(store, key)
+        if record is not None:
+            return record, replace(pulled, skipped=pulled.skipped + 1)
+        store.set_aside_damaged(key)
+        try:
+            record = fetch(remote, store, key, report, _key_of)
+        except RejectedError as error:
+            rejected = (*pulled.rejected, f"{step.id}: {error.message}")
+            return None, replace(pulled, missing=(*pulled.missing, step.id), rejected=rejected)
+    if record is None:
+        return None, replace(pulled, missing=(*pulled.missing, step.id))
+    return record, replace(pulled, objects=pulled.objects + 1, bytes=pulled.bytes + record.size)
+
+
+def _key_of(record: ActionRecord) -> str:
+    return action_key(record.op, record.params, record.inputs)

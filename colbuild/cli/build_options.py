@@ -1,0 +1,71 @@
+"""How a build is carried out: the options of `colbuild build` that change no result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colbuild.units import UnitError, parse_bytes
+
+if TYPE_CHECKING:
+    from colbuild.api import Options
+
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="How many steps run side by side at most; as many as fit by default."),
+]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", "-k", help="When a step fails, still build everything that does not need it.")
+]
+Retries = Annotated[
+    int,
+    typer.Option(min=0, help="How often a step is run again that crashed, ran out of memory or missed its source."),
+]
+Cores = Annotated[int | None, typer.Option(min=1, help="Cores that the build may use; all by default.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Memory that steps side by side may need, such as 8GB; all by default."),
+]
+Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs that the build may use; all by default.")]
+Remote = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A cache to read results from, such as s3://bucket/path (also COLBUILD_REMOTE)."),
+]
+Push = Annotated[bool, typer.Option("--push", help="Put new results into the remote cache, too.")]
+
+
+def options_of(
+    jobs: int | None,
+    keep_going: bool,
+    retries: int,
+    cores: int | None,
+    memory: str | None,
+    gpus: int | None,
+    remote: str | None,
+    push: bool,
+) -> Options:
+    """The options as one value.
+
+    Raises:
+        BadParameter: The memory is no size, more GPUs are asked for than there are, or there is no remote to push to.
+    """
+    from colbuild import api
+
+    there = api.machine()
+    if gpus is not None and gpus > len(there.gpus):
+        raise typer.BadParameter(f"there are {len(there.gpus)} GPUs here", param_hint="--gpus")
+    url = api.remote_url(remote)
+    if push and url is None:
+        raise typer.BadParameter("there is no remote: name one with --remote or COLBUILD_REMOTE", param_hint="--push")
+    resources = api.Resources(
+        cores or there.cores, _bytes(memory) or there.memory, there.gpus if gpus is None else there.gpus[:gpus]
+    )
+    return api.Options(jobs, keep_going, retries, resources, url, push)
+
+
+def _bytes(text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_bytes(text)
+    except UnitError as error:
+        raise typer.BadParameter(str(error), param_hint="--memory") from error

@@ -1,0 +1,207 @@
+"""`colbuild cache`: what lies in the store, whether it is whole, what stays and goes, and sharing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colbuild.cli.common import DEFAULT_SPEC, AsJson, Spec, StorePath, event_listener, open_console, print_json
+from colbuild.errors import EXIT_FAILED
+from colbuild.units import UnitError, parse_duration
+
+if TYPE_CHECKING:
+    from colbuild.api import FamilyPlan, Workspace
+    from colbuild.progress import Report
+    from colbuild.store import Store
+
+cache = typer.Typer(
+    name="cache",
+    help="Look after the store: what was built and fetched.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Remote = Annotated[
+    str | None,
+    typer.Option("--remote", metavar="URL", help="The remote cache, such as s3://bucket/path (also COLBUILD_REMOTE)."),
+]
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME [SPEC]",
+        help="A model, a package or a step, as 'colbuild plan' names it; or the first 8 or more digits of a digest. "
+        "A .yaml file after it is the family's.",
+    ),
+]
+
+
+@cache.command("ls")
+def ls(store: StorePath = None, as_json: AsJson = False) -> None:
+    """List the results and sources in the store: how large they are, what made them, what keeps them."""
+    from colbuild.api.cache import find_store, list_store
+    from colbuild.cli.cache_view import listing_to_json, print_listing
+
+    listing = list_store(find_store(store))
+    if as_json:
+        print_json(listing_to_json(listing))
+    else:
+        print_listing(listing, open_console())
+
+
+@cache.command("gc")
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this, it is only shown.")] = False,
+    lease: Annotated[
+        str, typer.Option(metavar="TIME", help="What was made or used more lately than this stays in any case.")
+    ] = "24h",
+    history: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="So long, records and logs of builds and what interrupted steps go on from stay."
+        ),
+    ] = "14d",
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find what no lock that was built here, no pin and no lease needs any more; with --delete, remove it."""
+    from colbuild.api.cache import Policy, collect, find_store, list_store
+    from colbuild.cli.cache_view import collected_to_json, print_collected
+
+    policy = Policy(lease=_seconds(lease, "--lease"), history=_seconds(history, "--history"))
+    found = find_store(store)
+    listing = list_store(found)
+    collected = collect(found, policy, delete=delete)
+    if as_json:
+        print_json(collected_to_json(found, collected))
+    else:
+        print_collected(listing, collected, open_console())
+
+
+@cache.command("verify")
+def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DIGEST]...", help="Only these results: the first 8 or more digits of their digests."),
+    ] = None,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read every byte in the store, and set aside what is damaged; exits with 1 if anything is."""
+    from colbuild.api.cache import find_store, verify_store
+    from colbuild.cli.cache_view import checked_to_json, print_checked
+
+    found = find_store(store)
+    with _progress("verify", quiet=as_json) as report:
+        checked = verify_store(found, names or (), report)
+    if as_json:
+        print_json(checked_to_json(found, checked))
+    else:
+        print_checked(found, checked, open_console())
+    if checked.damaged:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@cache.command("pin")
+def pin(words: Words, store: StorePath = None) -> None:
+    """Keep a result, whatever the locks say: a model, a package, or what any step made."""
+    from colbuild.api import cache as api
+    from colbuild.cli.cache_view import print_pinned
+    from colbuild.store.pins import is_prefix
+
+    name, spec = _name_and_spec(words)
+    if spec is None and is_prefix(name):
+        pinned, fresh = api.pin_digest(api.find_store(store), name)
+    else:
+        planned, workspace = _planned(spec or DEFAULT_SPEC, store)
+        pinned, fresh = api.pin_result(planned, workspace, name)
+    print_pinned(pinned, fresh, open_console())
+
+
+@cache.command("unpin")
+def unpin(words: Words, store: StorePath = None) -> None:
+    """Let go of what was pinned: by its name, as 'colbuild cache ls' shows it, or the first digits of its digest."""
+    from colbuild.api import cache as api
+    from colbuild.cli.cache_view import print_unpinned
+
+    name, spec = _name_and_spec(words)
+    print_unpinned(api.unpin(_store_of(spec, store), name), open_console())
+
+
+@cache.command("push")
+def push(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = None) -> None:
+    """Put the family's results into a remote cache: what the store has and the remote does not."""
+    from colbuild.api import cache as api
+    from colbuild.cli.cache_view import print_pushed
+
+    url = api.required_remote(remote)
+    planned, workspace = _planned(spec, store)
+    with _progress("push", quiet=False) as report:
+        pushed = api.push_family(planned, workspace, url, report)
+    print_pushed(pushed, url, open_console())
+
+
+@cache.command("pull")
+def pull(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = None) -> None:
+    """Bring the family's results from a remote cache into the store; 'colbuild build' then puts them into out/."""
+    from colbuild.api import cache as api
+    from colbuild.cli.cache_view import print_pulled
+
+    url = api.required_remote(remote)
+    planned, workspace = _planned(spec, store)
+    with _progress("pull", quiet=False) as report:
+        pulled = api.pull_family(planned, workspace, url, report)
+    print_pulled(pulled, url, open_console())
+
+
+def _seconds(text: str, option: str) -> float:
+    try:
+        return parse_duration(text)
+    except UnitError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _name_and_spec(words: list[str]) -> tuple[str, Path | None]:
+    """A step's id has a space in it, and need not be quoted: `cache pin distill a100 specs/family.yaml`."""
+    *name, last = words
+    if name and Path(last).suffix in (".yaml", ".yml"):
+        return " ".join(name), Path(last)
+    return " ".join(words), None
+
+
+def _store_of(spec: Path | None, store: Path | None) -> Store:
+    """The store of a family's project, if one is named."""
+    from colbuild import api
+    from colbuild.api.cache import find_store
+
+    return find_store(store) if spec is None else api.open_workspace(api.load_family(spec), store).store
+
+
+def _planned(spec: Path, store: Path | None) -> tuple[FamilyPlan, Workspace]:
+    from colbuild import api
+
+    loaded = api.load_family(spec)
+    workspace = api.open_workspace(loaded, store)
+    with event_listener(open_console(stderr=True), as_json=False) as listener:
+        return api.make_plan(loaded, workspace, listener), workspace
+
+
+@contextmanager
+def _progress(name: str, *, quiet: bool) -> Iterator[Report]:
+    """Shows how far a long command is, as a build shows its steps."""
+    from colbuild.progress import Progress, silent
+    from colbuild.run.events import StepProgress
+
+    if quiet:
+        yield silent
+        return
+    with event_listener(open_console(stderr=True), as_json=False) as listener:
+
+        def report(progress: Progress) -> None:
+            listener(StepProgress(name, progress))
+
+        yield report

@@ -1,0 +1,216 @@
+"""The process that every step's own process is forked from: it has imported torch once, and does nothing itself.
+
+::
+
+    build ──start──> nursery ──fork──> step      each step's memory returns when it ends,
+      ^                                  │       and a crash takes nobody along
+      └────────── events, outcome ───────┘
+
+Not `multiprocessing`: its forkserver runs the user's main script again in each process, and a build must work from any
+script or notebook. Of it only the connections are used. The nursery has one thread and computes nothing, so forking it is safe;
+on macOS, where torch's libraries do not survive a fork, each step imports them itself.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+from colbuild.run.environment import prepare_process
+from colbuild.run.job import Job
+from colbuild.run.operations import import_before_fork
+
+_CHILD = "import sys; sys.path[:] = sys.argv[2:]; from colbuild.run.nursery import serve; serve(int(sys.argv[1]))"
+_LENGTH = 8
+_STOP_GRACE = 10.0
+
+
+@dataclass(eq=False)
+class Child:
+    """The process of one step, as the build sees it.
+
+    Attributes:
+        number: Its number in its nursery.
+        connection: Gives its events and its outcome; at its end (EOFError) the process is gone.
+    """
+
+    number: int
+    connection: Connection
+
+
+@dataclass(frozen=True)
+class _Start:
+    number: int
+    job: Job
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Signal:
+    number: int
+    signal: int
+
+
+@dataclass(eq=False)
+class Nursery:
+    """Starts the processes of steps; as a context, it leaves none behind."""
+
+    _process: subprocess.Popen[bytes]
+    _control: socket.socket
+    _started: int = field(default=0, init=False)
+    _ended: dict[int, int] = field(default_factory=dict, init=False)
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # At the end of its control the nursery kills what still runs, and ends.
+        self._control.close()
+        try:
+            self._process.wait(_STOP_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def start(self, job: Job) -> Child:
+        """Starts a process for a job.
+
+        Raises:
+            OSError: The nursery is gone.
+        """
+        ours, theirs = Pipe(duplex=False)
+        self._started += 1
+        with theirs:
+            _send(self._control, _Start(self._started, job, dict(os.environ)), [theirs.fileno()])
+        return Child(self._started, ours)
+
+    def signal(self, child: Child, number: int) -> None:
+        """Sends a signal to a child, if it is still there."""
+        with suppress(OSError):
+            _send(self._control, _Signal(child.number, number))
+
+    def ended_by(self, child: Child) -> int | None:
+        """How a child whose connection ended has ended: its exit code, or a signal's number below zero; None: unknown."""
+        self._control.settimeout(_STOP_GRACE)
+        with suppress(OSError, EOFError):
+            while child.number not in self._ended:
+                number, code = _receive(self._control)[0]
+                self._ended[number] = code
+        return self._ended.pop(child.number, None)
+
+
+def open_nursery() -> Nursery:
+    """Starts a nursery; it is ready for jobs at once, and works them off as soon as it has imported what they need."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        arguments = [sys.executable, "-c", _CHILD, str(theirs.fileno()), *sys.path]
+        process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
+            arguments, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+        )
+    return Nursery(process, ours)
+
+
+def _send(control: socket.socket, message: object, descriptors: list[int] | None = None) -> None:
+    content = pickle.dumps(message)
+    # The descriptors travel with the first byte, and the rest follows.
+    socket.send_fds(control, [len(content).to_bytes(_LENGTH, "big")], descriptors or [])
+    control.sendall(content)
+
+
+def _receive(control: socket.socket) -> tuple[Any, list[int]]:
+    header, descriptors, _, _ = socket.recv_fds(control, _LENGTH, 1)
+    if not header:
+        raise EOFError
+    header += _exactly(control, _LENGTH - len(header))
+    # Both ends are processes of one build, and nobody else holds the sockets.
+    return pickle.loads(_exactly(control, int.from_bytes(header, "big"))), descriptors  # noqa: S301
+
+
+def _exactly(control: socket.socket, size: int) -> bytes:
+    parts = []
+    while size:
+        part = control.recv(min(size, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+# -- inside the nursery -----------------------------------------------------------------------------------------------
+
+
+def serve(descriptor: int) -> None:
+    """Forks a process for each job that comes, until the build closes its end or is gone."""
+    # Ctrl-C in a terminal reaches every process in it; what it means is for the build to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare_process()
+    if sys.platform != "darwin":
+        import_before_fork()
+    control = socket.socket(fileno=descriptor)
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    children: dict[int, int] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        try:
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is woken:
+                        woken.recv(4096)
+                        _reap(control, children)
+                        continue
+                    _obey(control, children, (control, woken, wake))
+        except (EOFError, OSError):
+            signal.set_wakeup_fd(-1)
+            for pid in children.values():
+                os.kill(pid, signal.SIGKILL)
+
+
+def _obey(control: socket.socket, children: dict[int, int], sockets: tuple[socket.socket, ...]) -> None:
+    message, descriptors = _receive(control)
+    if isinstance(message, _Signal):
+        if message.number in children:
+            os.kill(children[message.number], message.signal)
+        return
+    assert isinstance(message, _Start)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.close(descriptors[0])
+        children[message.number] = pid
+        return
+    # The child never returns from here, whatever happens: it must not serve as a second nursery.
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for each in sockets:
+            each.close()
+        os.environ.clear()
+        os.environ.update(message.environment)
+        # Imported here, since it is of no use to the nursery itself.
+        from colbuild.run.worker import work
+
+        work(message.job, Connection(descriptors[0], readable=False), parent)
+    finally:
+        os._exit(1)
+
+
+def _reap(control: socket.socket, children: dict[int, int]) -> None:
+    for number, pid in list(children.items()):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            del children[number]
+            _send(control, (number, os.waitstatus_to_exitcode(status)))

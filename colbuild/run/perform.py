@@ -1,0 +1,185 @@
+"""One step, brought into the store: found there, fetched from a remote, or run.
+
+::
+
+    digests of its inputs -> key -> [lock] -> in the store?   yes: cached
+                                              in the remote cache?  yes: fetched
+                                              no: run into a draft -> publish -> record
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from colbuild.errors import ColbuildError, SourceUnavailableError
+from colbuild.ops.step import CHECKPOINT_EVERY, StepRun
+from colbuild.plan.keys import action_key
+from colbuild.plan.step import Step
+from colbuild.progress import Progress
+from colbuild.run.environment import prepare_process
+from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFinished, StepProgress, StepStarted
+from colbuild.run.failures import explain
+from colbuild.run.job import Done, Job
+from colbuild.run.operations import operation
+from colbuild.store import ActionRecord, Store, open_store
+from colbuild.store.leases import claim
+from colbuild.store.remote import RejectedError, RemoteError, fetch, open_remote
+from colbuild.store.remote_push import push
+
+HASHED_BEFORE = frozenset({"export"})
+"""Operations whose inputs are read and hashed before they run: what leaves for a device must be what was built."""
+
+
+class LostInputError(ColbuildError):
+    """An input in the store is damaged or gone; `role` says which."""
+
+    def __init__(self, role: str, message: str) -> None:
+        super().__init__(message)
+        self.role = role
+
+
+def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
+    """Brings the result of a job's step into the store; no other process works on the same key meanwhile.
+
+    Raises:
+        StoppedError: The step stopped at a boundary, as `stopping` asked it to.
+        LostInputError: An input has to be built again first.
+        ColbuildError: The step failed.
+    """
+    step, store = job.step, open_store(job.store)
+    inputs = dict(job.inputs)
+    for role, uri in step.sources.items():
+        inputs[role] = job.sources.digest(uri) or job.sources.fetch(uri, listener).digest
+    key = action_key(step.op, step.params, inputs)
+    with store.hold(key, lambda: listener(Notice(f"{step.id}: another build is making it; waiting"))):
+        hit = claim(store, key)
+        if hit is not None:
+            store.note_step(job.family, as_step(hit, step))
+            listener(StepCached(step.id, "in the store"))
+            return Done(hit, fresh=False)
+        damaged = store.set_aside_damaged(key)
+        if damaged:
+            listener(Notice(f"{step.id}: its result in the store was damaged ({damaged}); building it again"))
+        fetched = _fetched(job, key, store, listener)
+        if fetched is not None:
+            return Done(fetched, fresh=False)
+        listener(StepStarted(step.id, job.index, job.total))
+        record = _run(job, key, inputs, store, listener, stopping)
+        last = store.last(job.family, step.id)
+        store.record(job.family, record)
+        store.forget_partial(key)
+        _push(job, record, store, listener)
+        same = last is not None and last.output == record.output
+        listener(StepFinished(step.id, record.seconds, record.size, same))
+        return Done(record, fresh=True)
+
+
+def as_step(record: ActionRecord, step: Step) -> ActionRecord:
+    """A record under this step's name: another step, or another family's, may have made the same result."""
+    return record if record.step == step.id else replace(record, step=step.id)
+
+
+def _fetched(job: Job, key: str, store: Store, listener: Listener) -> ActionRecord | None:
+    """The result from the remote cache, if there is one and it has it; trouble with it is told, and fails nothing."""
+    if job.remote is None:
+        return None
+
+    def report(progress: Progress) -> None:
+        listener(StepProgress(job.step.id, progress))
+
+    try:
+        record = fetch(open_remote(job.remote), store, key, report, _key_of)
+    except RejectedError as error:
+        listener(Notice(f"{job.step.id}: {error.message}; building it here"))
+        return None
+    except RemoteError as error:
+        listener(RemoteLost(error.message))
+        return None
+    if record is not None:
+        store.note_step(job.family, as_step(record, job.step))
+        listener(StepCached(job.step.id, "in the remote cache"))
+    return record
+
+
+def _key_of(record: ActionRecord) -> str:
+    return action_key(record.op, record.params, record.inputs)
+
+
+def _push(job: Job, record: ActionRecord, store: Store, listener: Listener) -> None:
+    """Puts a new result into the remote cache, if that is asked for."""
+    if job.remote is None or not job.push:
+        return
+
+    def report(progress: Progress) -> None:
+        listener(StepProgress(job.step.id, progress))
+
+    try:
+        pushed = push(open_remote(job.remote), store, [record], report)
+    except RemoteError as error:
+        listener(RemoteLost(error.message))
+        return
+    if pushed.differing:
+        listener(Notice(f"{job.step.id}: the remote cache has another result of the same action, which it keeps"))
+
+
+def _run(
+    job: Job, key: str, inputs: Mapping[str, str], store: Store, listener: Listener, stopping: Callable[[], bool]
+) -> ActionRecord:
+    step = job.step
+    _check_inputs(step, job.inputs, store)
+    paths = {role: store.files(digest) for role, digest in job.inputs.items()}
+    for role, uri in step.sources.items():
+        fetched = job.sources.fetch(uri, listener)
+        _unchanged(uri, inputs[role], fetched.digest)
+        paths[role] = fetched.path
+    started = time.monotonic()
+    prepare_process()
+
+    def report(progress: Progress) -> None:
+        listener(StepProgress(step.id, progress))
+
+    with store.draft() as draft:
+        output = draft / "files"
+        partial = store.partial(key)
+        every = float(step.settings.get("checkpoint_every", CHECKPOINT_EVERY))
+        try:
+            operation(step.op)(StepRun(paths, step.params, output, report, partial, every, stopping))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            raise explain(error, output, job.log) from error
+        finally:
+            # Models form reference cycles; without this what runs next here starts beside this step's memory.
+            gc.collect()
+        for role, uri in step.sources.items():
+            # A file of the user's may be edited while it is read; what came of that must not be found again.
+            _unchanged(uri, inputs[role], job.sources.fetch(uri, listener).digest)
+        tree = store.publish(draft)
+    return ActionRecord(
+        key=key,
+        step=step.id,
+        op=step.op,
+        params=step.params,
+        inputs=inputs,
+        output=tree.digest,
+        size=tree.size,
+        seconds=round(time.monotonic() - started, 3),
+        built_at=round(time.time(), 3),
+    )
+
+
+def _check_inputs(step: Step, inputs: Mapping[str, str], store: Store) -> None:
+    """Raises LostInputError if what the step reads is not what was built; it is set aside then."""
+    for role, digest in inputs.items():
+        found = store.check_content(digest) if step.op in HASHED_BEFORE else store.check(digest)
+        if found is not None:
+            raise LostInputError(role, f"{step.inputs[role]}: its result in the store is damaged ({found})")
+
+
+def _unchanged(uri: str, before: str, now: str) -> None:
+    """Raises SourceUnavailableError if a source is no longer what the step's key says."""
+    if before != now:
+        raise SourceUnavailableError(f"{uri} changed while it was being read", hint="build again once it is at rest")

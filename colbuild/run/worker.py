@@ -1,0 +1,100 @@
+"""The process of one step: its output goes to its log, its events and its outcome to the build."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+
+from colbuild.errors import EXIT_FAILED, ColbuildError, StoppedError
+from colbuild.run.environment import prepare_process
+from colbuild.run.events import Event, Listener
+from colbuild.run.failures import UnexpectedError, is_transient
+from colbuild.run.job import Failed, InputLost, Job, Outcome, Stopped
+from colbuild.run.perform import LostInputError, perform
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks whether the nursery is still there."""
+
+
+def work(job: Job, connection: Connection, parent: int) -> None:
+    """Carries out a job and ends the process; the log and the connection have all of it.
+
+    A first SIGTERM asks the step to stop at its next boundary. If the nursery is gone, so is the build: the process ends.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _write_to(job)
+    _limit(job)
+
+    def listener(event: Event) -> None:
+        connection.send(event)
+
+    started = time.monotonic()
+    outcome = _outcome(job, listener, asked)
+    _note(f"{type(outcome).__name__.lower()} after {time.monotonic() - started:.1f} s")
+    connection.send(outcome)
+    connection.close()
+    # Threads of libraries may still wait for work; nothing that they hold is needed any more.
+    os._exit(0)
+
+
+def _outcome(job: Job, listener: Listener, asked: threading.Event) -> Outcome:
+    try:
+        return perform(job, listener, asked.is_set)
+    except StoppedError as error:
+        return Stopped(error.message)
+    except LostInputError as error:
+        return InputLost(error.role, error.message)
+    except ColbuildError as error:
+        traceback.print_exception(error)
+        unexpected = isinstance(error, UnexpectedError)
+        return Failed(error.message, error.hint, error.exit_code, is_transient(error), unexpected)
+    except Exception as error:  # noqa: BLE001  (the build must hear of it, whatever it is)
+        traceback.print_exception(error)
+        message = f"an unexpected {type(error).__name__}: {error}"
+        return Failed(message, None, EXIT_FAILED, transient=True, unexpected=True)
+
+
+def _write_to(job: Job) -> None:
+    """What the step and its libraries print goes to its log, also from threads and from C."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    _note(f"{job.step.id}, {now}, process {os.getpid()}, {job.threads} threads")
+
+
+def _note(line: str) -> None:
+    """A line of our own in the log."""
+    sys.stdout.write(f"-- {line}\n")
+    sys.stdout.flush()
+
+
+def _limit(job: Job) -> None:
+    """Keeps libraries to the cores and GPUs of this step."""
+    prepare_process()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(job.threads)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in job.gpus)
+    if "torch" in sys.modules:
+        import torch
+
+        # It read the environment when the nursery imported it.
+        torch.set_num_threads(job.threads)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY)
+    os._exit(EXIT_FAILED)

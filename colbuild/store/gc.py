@@ -1,0 +1,270 @@
+"""The collector: finds what nobody needs any more, and removes it when asked to.
+
+Needed is what a root lists (`colbuild.store.roots`), what is pinned, and what is leased (`colbuild.store.leases`). Builds may
+run meanwhile: what they make is in drafts or leased, what they find they claim. Garbage is moved to the store's `tmp` while
+no build can claim it, and deleted afterwards; if that is interrupted, the next build clears the rest away.
+
+Action records stay although their results go: they are small, and tell what a run is going to take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from colbuild.errors import BuildError
+from colbuild.store.disk_use import Links, changed_at, newest_in, size_of
+from colbuild.store.files import storage_errors
+from colbuild.store.leases import LEASE, alone, is_held, is_leased, used_at
+from colbuild.store.locks import hold, scratch_path
+from colbuild.store.pins import read_pins
+from colbuild.store.roots import Root, download_name, root_files
+from colbuild.store.store import Store
+
+_DAY: Final = 24 * 3600.0
+
+
+class Kind(StrEnum):
+    """What can be garbage."""
+
+    OBJECT = "object"
+    DOWNLOAD = "download"
+    PARTIAL = "partial"
+    QUARANTINE = "quarantine"
+    RUN = "run"
+    LOG = "log"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long what nobody needs is kept.
+
+    Attributes:
+        lease: Seconds for which a result, a download or a damaged result stays after it was last used.
+        history: Seconds for which records and logs of builds stay, and what an interrupted step could go on from.
+        runs: So many of the latest builds' records stay however old they are.
+    """
+
+    lease: float = LEASE
+    history: float = 14 * _DAY
+    runs: int = 20
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Something that nobody needs.
+
+    Attributes:
+        kind: What it is.
+        name: An object's digest, a download's folder, an action's key, a run's id.
+        path: Where it lies.
+        size: The bytes in its files.
+        freed: The bytes that removing all garbage gives back of these; files that `out/` shares by hard links give none.
+    """
+
+    kind: Kind
+    name: str
+    path: Path
+    size: int
+    freed: int
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a collection found.
+
+    Attributes:
+        garbage: What nobody needs, by kind and name.
+        ended: Roots whose lock is gone.
+        kept: How many objects stay.
+        kept_size: The bytes in their files.
+        removed: Whether the garbage was removed.
+        rootless: Whether no build has noted yet what it needs, so that nothing is going to be removed.
+    """
+
+    garbage: tuple[Garbage, ...]
+    ended: tuple[Root, ...]
+    kept: int
+    kept_size: int
+    removed: bool
+    rootless: bool
+
+    @property
+    def size(self) -> int:
+        """The bytes in all garbage."""
+        return sum(item.size for item in self.garbage)
+
+    @property
+    def freed(self) -> int:
+        """The bytes that the disk gets back."""
+        return sum(item.freed for item in self.garbage)
+
+
+def collect(store: Store, policy: Policy = Policy(), *, delete: bool = False, now: float | None = None) -> Collected:
+    """Finds what nobody needs in a store; removes it if `delete` says so.
+
+    Args:
+        store: The store, which need not exist.
+        policy: How long what nobody needs is kept.
+        delete: Without it nothing is written.
+        now: The time, in seconds since 1970.
+
+    Raises:
+        BuildError: A root is damaged; results would go though no build has noted yet what it needs; a build runs and the lease
+            is shorter than usual; the disk refuses.
+    """
+    moment = time.time() if now is None else now
+    with storage_errors(store.root):
+        if not delete:
+            return _survey(store, policy, moment)
+        if not store.root.exists():
+            return Collected((), (), 0, 0, removed=True, rootless=False)
+        store.prepare()
+        with scratch_path(store.layout.folder("tmp")) as trash:
+            trash.mkdir()
+            with alone(store.layout):
+                found = _survey(store, policy, moment)
+                running = [path.stem for path in _runs_of(store) if is_held(path)]
+                if running and policy.lease < LEASE:
+                    raise BuildError(
+                        f"a build is running ({', '.join(running)}), and only its lease keeps what it has made so far",
+                        hint="wait for its end, or do without a shorter lease",
+                    )
+                if found.rootless:
+                    raise BuildError(
+                        f"no build has noted yet what it needs in {store.root}: everything would go",
+                        hint="Run 'colbuild build' in each project that uses this store, which is quick where all is built; "
+                        "if nothing in it is needed, remove the folder.",
+                    )
+                gone = tuple(item for item in found.garbage if _move(store, item, trash))
+                for path, root in root_files(store):
+                    if not root.counts:
+                        path.unlink(missing_ok=True)
+        return replace(found, garbage=gone, removed=True)
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """What is needed: digests of objects and names of downloads."""
+
+    objects: Collection[str]
+    downloads: Collection[str]
+
+
+def _survey(store: Store, policy: Policy, now: float) -> Collected:
+    roots = [root for _, root in root_files(store)]
+    living = [root for root in roots if root.counts]
+    marks = _Marks(
+        {result.output for root in living for result in root.results} | {pin.digest for pin in read_pins(store)},
+        {download_name(uri) for root in living for uri in root.sources},
+    )
+    found: list[tuple[Kind, str, Path]] = []
+    kept: list[Path] = []
+    for path in sorted(store.layout.folder("objects").glob("*/*")):
+        if _is_needed_object(store, path, marks, policy, now):
+            kept.append(path)
+        else:
+            found.append((Kind.OBJECT, path.name, path))
+    found += [(Kind.DOWNLOAD, path.parent.name, path) for path in _downloads(store, marks, policy, now)]
+    found += [(Kind.PARTIAL, path.name, path) for path in _older(store, "partial", policy.history, now)]
+    found += [(Kind.QUARANTINE, path.name, path) for path in _older(store, "quarantine", policy.lease, now)]
+    runs = _runs(store, policy, now)
+    found += [(Kind.RUN, path.stem, path) for path in runs]
+    found += [(Kind.LOG, path.stem, path) for path in _logs(store, {path.stem for path in runs}, policy, now)]
+    links = Links()
+    for _, _, path in found:
+        links.add(path)
+    garbage = tuple(Garbage(kind, name, path, *links.sizes(path)) for kind, name, path in found)
+    ended = tuple(root for root in roots if not root.counts)
+    rootless = not roots and any(item.kind in (Kind.OBJECT, Kind.DOWNLOAD) for item in garbage)
+    return Collected(garbage, ended, len(kept), sum(size_of(path) for path in kept), removed=False, rootless=rootless)
+
+
+def _is_needed_object(store: Store, path: Path, marks: _Marks, policy: Policy, now: float) -> bool:
+    if path.name in marks.objects:
+        return True
+    try:
+        return is_leased(used_at(store.layout, path.name), now, policy.lease)
+    except FileNotFoundError:
+        return False
+
+
+def _downloads(store: Store, marks: _Marks, policy: Policy, now: float) -> Iterator[Path]:
+    """Contents of sources that nobody needs, and what killed fetches left. What a source was, its record, stays."""
+    for path in sorted([*store.downloads.glob("*/content"), *store.downloads.glob("*/partial")]):
+        needed = path.name == "content" and path.parent.name in marks.downloads
+        if not needed and not is_leased(max(changed_at(path.parent), newest_in(path)), now, policy.lease):
+            yield path
+
+
+def _older(store: Store, folder: str, age: float, now: float) -> Iterator[Path]:
+    for path in _entries(store, folder):
+        if not is_leased(newest_in(path), now, age):
+            yield path
+
+
+def _runs_of(store: Store) -> list[Path]:
+    return [path for path in _entries(store, "runs") if path.suffix == ".jsonl"]
+
+
+def _runs(store: Store, policy: Policy, now: float) -> list[Path]:
+    """Records of builds that may go, oldest first: their names begin with their time."""
+    paths = _runs_of(store)
+    old = paths[: -policy.runs] if policy.runs else paths
+    return [path for path in old if not is_leased(changed_at(path), now, policy.history) and not is_held(path)]
+
+
+def _logs(store: Store, gone: Collection[str], policy: Policy, now: float) -> Iterator[Path]:
+    """Logs that may go: those of a build stay with its record. `gone` are the builds whose records go."""
+    stay = {path.stem for path in _runs_of(store)} - set(gone)
+    for path in _entries(store, "logs"):
+        if path.name in gone or (path.name not in stay and not is_leased(newest_in(path), now, policy.history)):
+            yield path
+
+
+def _entries(store: Store, folder: str) -> list[Path]:
+    place = store.layout.folder(folder)
+    return sorted(place.iterdir()) if place.is_dir() else []
+
+
+# -- removing ---------------------------------------------------------------------------------------------------------
+
+
+class _BusyError(Exception):
+    """Somebody holds the lock."""
+
+
+def _busy() -> None:
+    raise _BusyError
+
+
+def _lock_of(store: Store, item: Garbage) -> Path | None:
+    """The lock under which a build works at this place."""
+    if item.kind is Kind.PARTIAL:
+        return store.layout.lock(item.name)
+    return item.path.parent.with_suffix(".lock") if item.kind is Kind.DOWNLOAD else None
+
+
+def _move(store: Store, item: Garbage, trash: Path) -> bool:
+    """Moves garbage out of everybody's way, unless somebody works on it; says whether it did."""
+    lock = _lock_of(store, item)
+    target = trash / f"{item.kind}-{item.name}-{item.path.name}"
+    try:
+        if lock is None:
+            return _rename(item.path, target)
+        with hold(lock, _busy):
+            return _rename(item.path, target)
+    except _BusyError:
+        return False
+
+
+def _rename(path: Path, target: Path) -> bool:
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        return False
+    return True

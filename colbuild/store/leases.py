@@ -1,0 +1,125 @@
+"""What keeps the collector away from a result that somebody is about to use.
+
+An object's folder carries the time of its publication or last use as its own mtime; for a day after that it is leased, whoever
+needs it. A build *claims* what it finds: it looks the result up and renews the lease while it holds the collector's lock
+together with other builds. The collector takes that lock alone while it decides and moves garbage out of the way::
+
+    build       [shared: lookup, renew] … [shared: lookup, renew] …
+    collector                          [alone: roots, leases, move away]  then delete
+
+So a claimed object either was gone at the lookup, which is a miss, or is leased when the collector looks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from colbuild.store.layout import Layout
+
+if TYPE_CHECKING:
+    # Publishing renews leases too, so at run time this module lies below the store.
+    from colbuild.store.records import ActionRecord
+    from colbuild.store.store import Store
+
+LEASE: Final = 24 * 3600.0
+"""Seconds for which a result is kept after it was published or used, whoever needs it."""
+
+_RENEWED_AFTER: Final = 3600.0
+"""A younger lease is left as it is: a build with nothing to do writes nothing."""
+
+_LOCK: Final = "gc"
+
+
+@contextmanager
+def shared(layout: Layout) -> Iterator[None]:
+    """Keep the collector out, together with anybody else who does; waits while it decides.
+
+    Where no lock can be taken, since the store does not exist or may only be read, nothing could be protected either.
+    """
+    descriptor = _open(layout)
+    if descriptor is None:
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(layout: Layout) -> Iterator[None]:
+    """Keep everybody out who claims results; waits until they have. Raises OSError where the store cannot be written."""
+    descriptor = os.open(layout.lock(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def claim(store: Store, key: str) -> ActionRecord | None:
+    """Like `Store.lookup`, and what is found stays for at least 23 hours from now, unless the store may only be read."""
+    with shared(store.layout):
+        record = store.lookup(key)
+        return record if record is not None and _renewed(store.layout, record.output) else None
+
+
+def renew(layout: Layout, digest: str) -> bool:
+    """Begins an object's lease anew; says whether the object is there."""
+    with shared(layout):
+        return _renewed(layout, digest)
+
+
+def used_at(layout: Layout, digest: str) -> float:
+    """When an object was published or last claimed, in seconds since 1970. Raises FileNotFoundError if it is gone."""
+    return layout.object(digest).stat().st_mtime
+
+
+def is_leased(used: float, now: float, lease: float) -> bool:
+    """Whether what was used then is leased now. What lies in the future is fresh: the clock was set back since."""
+    return now - used < lease
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the flock of a file: a build that is running holds its record's."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _renewed(layout: Layout, digest: str) -> bool:
+    try:
+        if not 0 <= time.time() - used_at(layout, digest) < _RENEWED_AFTER:
+            os.utime(layout.object(digest))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # Another user's store: its owner decides what stays.
+        return True
+    return True
+
+
+def _open(layout: Layout) -> int | None:
+    """The lock file, which stays in its place: shared holders could not tell who is the last to remove it."""
+    path = layout.lock(_LOCK)
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        try:
+            return os.open(path, flags | os.O_CLOEXEC, 0o666)
+        except OSError:
+            continue
+    return None

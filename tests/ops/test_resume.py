@@ -1,0 +1,122 @@
+"""distill and recover go on after an interruption: the tree they leave is the same, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from colbuild.errors import StoppedError
+from colbuild.ops.step import StepRun
+from colbuild.progress import silent
+from colbuild.store.hashing import scan_tree
+from tests.ops.family import RUNS, carry_out, distilled, larger, ordered, packed, recipe_of, room, smaller
+
+STEPS = 5
+
+
+def steps_to_take(op, precision):
+    """(inputs, params) of a short training."""
+    recipe = recipe_of(tokens=STEPS * 128, precision=precision)
+    if op == "distill":
+        return distilled(ordered(), recipe, layers=3, ffn=72)
+    inputs = {"start": smaller(), "teacher": larger(), "corpus": packed()}
+    return inputs, {"recipe": recipe, "split": "train"}
+
+
+def attempt(op, step, partial, *, stop_after=None, report=silent):
+    """Runs a step beside what it left before; returns its output's tree. None: it stopped, as it was asked to."""
+    output = Path(tempfile.mkdtemp(prefix=f"{op}-", dir=room()))
+    asked = iter(range(10**6))
+    inputs, params = step
+    run = StepRun(
+        inputs, params, output, report, partial, 1e9, lambda: stop_after is not None and next(asked) >= stop_after
+    )
+    try:
+        RUNS[op](run)
+    except StoppedError:
+        assert list(output.iterdir()) == []
+        return None
+    return scan_tree(output)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("op", ["distill", "recover"])
+def test_stopped_after_each_step_equals_uninterrupted(tmp_path, op, precision):
+    step = steps_to_take(op, precision)
+    whole = scan_tree(carry_out(op, *step))
+    assert "training.json" in {entry.path for entry in whole}
+    for stop_after in range(1, STEPS):
+        partial = tmp_path / str(stop_after)
+        partial.mkdir()
+        assert attempt(op, step, partial, stop_after=stop_after) is None
+        assert {path.suffix for path in partial.iterdir()} == {".json", ".safetensors"}
+        assert attempt(op, step, partial) == whole
+
+
+def test_checkpoint_of_another_model_starts_the_training_anew(tmp_path):
+    other = distilled(ordered(), recipe_of(tokens=STEPS * 128), layers=2, ffn=72)
+    assert attempt("distill", other, tmp_path, stop_after=2) is None
+    step = steps_to_take("distill", "fp32")
+    assert attempt("distill", step, tmp_path) == scan_tree(carry_out("distill", *step))
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from colbuild.ops.step import StepRun
+from tests.ops.family import RUNS
+given = json.loads(sys.argv[1])
+inputs = {role: Path(path) for role, path in given["inputs"].items()}
+RUNS[given["op"]](StepRun(inputs, given["params"], Path(given["output"]), partial=Path(given["partial"]), checkpoint_every=0.0))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_equals_uninterrupted(tmp_path):
+    recipe = recipe_of(tokens=150 * 128, precision="bf16")
+    inputs, params = distilled(ordered(), recipe, layers=3, ffn=72)
+    whole = scan_tree(carry_out("distill", inputs, params))
+    root, partial, output = Path(__file__).parents[2], tmp_path / "partial", tmp_path / "output"
+    given = {
+        "op": "distill",
+        "inputs": {role: str(path) for role, path in inputs.items()},
+        "params": params,
+        "output": str(output),
+        "partial": str(partial),
+    }
+    kills, reached = 0, []
+    while True:
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        command = [sys.executable, "-c", CHILD, json.dumps(given)]
+        child = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+        before = newest(partial)
+        # Ever later after it made headway: each time the blow falls elsewhere between or inside steps and writings.
+        while kills < 6 and child.poll() is None and newest(partial) <= before + 7 * kills:
+            time.sleep(0.001)
+        if kills < 6 and child.poll() is None:
+            time.sleep(0.003 * kills)
+            child.send_signal(signal.SIGKILL)
+            kills += 1
+            child.wait()
+            reached.append(newest(partial))
+            continue
+        assert child.wait() == 0
+        break
+    assert kills == 6
+    assert reached == sorted(set(reached))
+    assert scan_tree(output) == whole
+
+
+def newest(partial):
+    """The step of the newest checkpoint; 0 if there is none."""
+    return max((int(path.stem.removeprefix("step-")) for path in partial.glob("step-*.json")), default=0)
