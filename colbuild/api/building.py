@@ -179,6 +179,9 @@ def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener, options: 
         place_outputs(outputs, plan.graph, store, step, record, listener)
         root.add(step, record)
 
+    if plan.pending:
+        # What its sources were fetched into must not be collected before they are read.
+        root.note()
     try:
         done = execute(
             plan.graph,

@@ -19,6 +19,9 @@ from colbuild.plan.stale import require_current
 from colbuild.plan.target import find_step
 from colbuild.plan.why import Explanation, explain
 from colbuild.report.table import Row, family_rows
+from colbuild.run.history import History
+from colbuild.run.history import family_history as read_history
+from colbuild.spec import LoadedFamily
 from colbuild.spec.revision import changed_since, find_revision, load_at
 from colbuild.spec.sources import LocalSource, parse_source
 from colbuild.store import ActionRecord
@@ -114,6 +117,11 @@ def family_status(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
     every = (*plan.steps, *(plan.selection.left if plan.selection else ()))
     records = {step.step.id: workspace.store.lookup(step.key) for step in every if step.key is not None}
     return rows_of(plan, workspace, {step: record for step, record in records.items() if record is not None})
+
+
+def family_history(loaded: LoadedFamily, workspace: Workspace) -> History:
+    """The builds of a family that run, and how the last of the others ended."""
+    return read_history(workspace.store.layout.folder("runs"), loaded.family.name)
 
 
 def family_shapes(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:

@@ -178,8 +178,9 @@ def build(
 
 @app.command()
 def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson = False) -> None:
-    """Show the models of the family: which are built, how good they are, where their packages lie."""
+    """Show how builds of the family stand, and its models: which are built, how good they are, where their packages lie."""
     from colbuild import api
+    from colbuild.cli.history_view import history_to_json, print_history
     from colbuild.cli.table_view import print_status, status_to_json
 
     loaded = api.load_family(spec)
@@ -187,11 +188,13 @@ def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson =
     with event_listener(open_console(stderr=True), as_json=False) as listener:
         planned = api.make_plan(loaded, workspace, listener)
     rows = api.family_status(planned, workspace)
+    history = api.family_history(loaded, workspace)
     if as_json:
-        print_json(status_to_json(planned, rows))
+        print_json({**status_to_json(planned, rows), "builds": history_to_json(history)})
     else:
         console = open_console()
         console.print(lock.lock_line(planned.lock), soft_wrap=True)
+        print_history(history, console)
         print_status(planned, rows, console)
 
 

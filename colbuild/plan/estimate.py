@@ -220,7 +220,12 @@ def _time(plan: StepPlan, work: Work, runs: Sequence[_Run]) -> tuple[float | Non
     """(seconds, what they rest on, how many runs that is)."""
     step, amount = plan.step, work.amount
     alike = [
-        run for run in runs if run.record.op == step.op and run.record.seconds > 0 and _same_kind(run, step.params)
+        run
+        for run in runs
+        if run.record.op == step.op
+        and run.record.seconds > 0
+        and not run.record.resumed
+        and _same_kind(run, step.params)
     ]
     own = [run for run in alike if run.record.step == step.id]
     # A step's work may be unknown, as that of a corpus without a limit; its own runs tell its time all the same.

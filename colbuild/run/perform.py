@@ -144,6 +144,7 @@ def _run(
     with store.draft() as draft:
         output = draft / "files"
         partial = store.partial(key)
+        resumed = any(partial.iterdir())
         every = float(step.settings.get("checkpoint_every", CHECKPOINT_EVERY))
         try:
             operation(step.op)(StepRun(paths, step.params, output, report, partial, every, stopping))
@@ -168,6 +169,7 @@ def _run(
         size=tree.size,
         seconds=round(time.monotonic() - started, 3),
         built_at=round(time.time(), 3),
+        resumed=resumed,
     )
 
 

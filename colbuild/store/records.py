@@ -23,8 +23,9 @@ class ActionRecord:
         inputs: Role -> content digest.
         output: The digest of the tree it made.
         size: The bytes in that tree.
-        seconds: How long it took.
+        seconds: How long it took; 0 if another machine made it.
         built_at: When it ended, in seconds since 1970.
+        resumed: Whether it went on from where an earlier run was interrupted, so that `seconds` is not all of it.
     """
 
     key: str
@@ -36,6 +37,7 @@ class ActionRecord:
     size: int
     seconds: float
     built_at: float
+    resumed: bool = False
 
 
 _ADAPTER = TypeAdapter(ActionRecord)

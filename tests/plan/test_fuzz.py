@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -160,7 +161,8 @@ def drop(holder: Any, key: Any, _: Any) -> None:
 
 
 def swap(holder: Any, key: Any, value: Any) -> None:
-    holder[key] = value
+    # A copy: the same list at two places could come to hold itself.
+    holder[key] = copy.deepcopy(value)
 
 
 def rename(holder: Any, key: Any, value: Any) -> None:

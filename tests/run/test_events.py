@@ -19,6 +19,7 @@ EXAMPLES = {
     "step_finished": events.StepFinished("order ansnet", 1.25, 1000, same=True),
     "step_failed": events.StepFailed("order ansnet", "the loss is nan"),
     "source_progress": events.SourceProgress("hf://a/b@c", Progress(1, 0, "bytes")),
+    "remote_lost": events.RemoteLost("memory://there does not answer"),
     "packaged": events.Packaged("phone", "phone-int8", "out/smol/phone/phone-int8", 40_000_000),
     "notice": events.Notice("waiting"),
     "build_finished": events.BuildFinished(1, 1, 2.5),
