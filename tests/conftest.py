@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from colbuild.plan.machine import CACHE_VARIABLE, MachineSpeed, cache_path, remember, this_machine
 from tests.helpers.project import ROOT, Ran, command, copy_project
 
 # The tiny model is faster on one thread, and tests running side by side do not disturb each other.
@@ -20,6 +21,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+MACHINE = MachineSpeed(matrices=100e9, plain=12.5e6)
+"""How fast this machine is for every test, so that no golden file depends on where it is compared."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests' own, in which this machine's speed is remembered."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        path = cache_path()
+        assert path is not None
+        remember(path, {this_machine(): MACHINE})
+        yield
 
 
 @pytest.fixture(scope="session")
