@@ -34,7 +34,7 @@ FLOPS_SHARES: Final[Mapping[str, float]] = {
     "order": 0.7,  # 156 GFLOP/s, 1 run
     "distill": 1.05,  # 231 and 239
     "recover": 1.05,  # trains as distill does; no run
-    "interpolate": 1.3,  # 283 and 294; fewer candidates are scored than are counted
+    "interpolate": 1.3,  # 283 and 294, of as many candidates as there can be
     "evaluate": 0.7,  # 108 to 185, 5 runs
 }
 """FLOPs of a step per FLOP of multiplying fp32 matrices, where no run says better.
