@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from colbuild.run import executor, nursery
+from colbuild.plan.machine import CACHE_VARIABLE, MachineSpeed, cache_path, remember, this_machine
+from colbuild.run import executor
 from tests.helpers.nurseries import SharedNursery, ThreadNursery
 from tests.helpers.project import ROOT, Ran, command, copy_project
 
@@ -22,6 +23,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+MACHINE = MachineSpeed(matrices=100e9, plain=12.5e6)
+"""How fast this machine is for every test, so that no golden file depends on where it is compared."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests' own, in which this machine's speed is remembered."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        path = cache_path()
+        assert path is not None
+        remember(path, {this_machine(): MACHINE})
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -35,12 +51,6 @@ def shared_nursery() -> Iterator[SharedNursery]:
 @pytest.fixture(autouse=True)
 def _one_nursery(monkeypatch: pytest.MonkeyPatch, shared_nursery: SharedNursery) -> None:
     monkeypatch.setattr(executor, "open_nursery", lambda: shared_nursery)
-
-
-@pytest.fixture
-def own_nursery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each build starts its own nursery, which inherits the limits of this process."""
-    monkeypatch.setattr(executor, "open_nursery", nursery.open_nursery)
 
 
 @pytest.fixture

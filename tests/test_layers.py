@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -30,12 +31,18 @@ HEAVY = {
 SEEN = "\nimport json, sys; print('\\n' + json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
 
 
-def imported(script, *arguments, cwd=ROOT):
+def imported(script, *arguments, cwd=ROOT, cache=None):
     """What a fresh process prints, and the top-level modules it has imported when the script is done."""
     run = subprocess.run(
         [sys.executable, "-c", script + SEEN, *map(str, arguments)],
         cwd=cwd,
-        env={"PATH": "", "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+        env={
+            "PATH": "",
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "120",
+            "OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"],
+            "COLBUILD_CACHE": str(cache or os.environ["COLBUILD_CACHE"]),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -107,6 +114,8 @@ def test_planning_a_fresh_family_imports_nothing_heavy(project):
     assert steps == pending > 10
     assert size > 100_000
     assert heavy(seen) == []
+    # Every anchor of it is needed: there is no route to choose.
+    assert not seen & {"networkx", "numpy"}
 
 
 LOOKS = [
@@ -131,6 +140,17 @@ def test_looking_at_a_fresh_family_imports_nothing_heavy(project, arguments):
     assert heavy(seen) == []
 
 
+def test_only_measuring_the_machine_imports_numpy_and_that_is_done_once(project, tmp_path):
+    cache = tmp_path / "cache"
+    printed, seen = imported(COMMAND, "plan", "specs/tiny.yaml", cwd=project, cache=cache)
+    assert "uncalibrated" in printed
+    assert "numpy" in seen
+    assert heavy(seen) == []
+    again, seen = imported(COMMAND, "plan", "specs/tiny.yaml", cwd=project, cache=cache)
+    assert again == printed
+    assert "numpy" not in seen
+
+
 def test_explaining_a_step_imports_nothing_heavy(project):
     printed, seen = imported(COMMAND, "why", "distill", "large", "specs/tiny.yaml", cwd=project)
     assert "distill large" in printed
@@ -148,5 +168,8 @@ def test_schemas_import_nothing_heavy(kind):
 @pytest.mark.parametrize("command", ["plan", "status", "build"])
 def test_finished_family_needs_nothing_heavy(finished_project, command):
     folder, _ = finished_project
-    _, seen = imported(COMMAND, command, "specs/tiny.yaml", cwd=folder)
+    cache = folder.parent / "no-cache"
+    _, seen = imported(COMMAND, command, "specs/tiny.yaml", cwd=folder, cache=cache)
     assert heavy(seen) == []
+    # There is nothing to estimate, and so no machine to measure.
+    assert not cache.exists()

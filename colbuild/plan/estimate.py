@@ -1,37 +1,58 @@
 """What a plan is going to cost, and what each estimate rests on.
 
-Time comes from runs recorded in the store, scaled by the work to do, and where none compares from a stated rate::
+Time comes from runs recorded in the store, scaled by the work to do, and where none compares from how fast this machine
+is at plain things::
 
     runs of the same step on the same work        median of 3 runs
     runs of the same step, other work             median of 3 runs, scaled
     runs of the same operation, similar work      median of 4 distill runs, scaled
-    none                                          from FLOPs at 100 GFLOP/s, uncalibrated
+    none                                          from FLOPs at 236 GFLOP/s by a micro-benchmark, uncalibrated
 
-Nothing is measured for a plan: it writes nothing, and a benchmark worth its name would have to import torch. The first step
-that runs calibrates the next plan.
+The micro-benchmark (`colbuild.plan.machine`) is asked for the last kind only, and measures no step: what a step makes of the
+machine's speed is a share that was found elsewhere. The first step that runs calibrates the next plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import median
 from typing import Final
 
 from colbuild.arch import Structure, forward_flops
 from colbuild.plan.chain import Chain
 from colbuild.plan.graph import BuildGraph
+from colbuild.plan.machine import MachineSpeed
 from colbuild.plan.members import ANSNET
 from colbuild.plan.route import distillation_flops
 from colbuild.plan.states import State, StepPlan
 from colbuild.plan.work import Work, made_structure, recipe_of, trained_tokens, work_of
 from colbuild.store import ActionRecord
 
-FLOPS_RATE: Final = 100e9
-"""Floating point operations per second where no run says better: what a laptop's processor reaches with matrices."""
+FLOPS_SHARES: Final[Mapping[str, float]] = {
+    "order": 0.7,  # 156 GFLOP/s, 1 run
+    "distill": 1.05,  # 231 and 239
+    "recover": 1.05,  # trains as distill does; no run
+    "interpolate": 1.3,  # 283 and 294, of as many candidates as there can be
+    "evaluate": 0.7,  # 108 to 185, 5 runs
+}
+"""FLOPs of a step per FLOP of multiplying fp32 matrices, where no run says better.
 
-BYTE_RATES: Final[Mapping[str, float]] = {"source": 40e6, "corpus": 1.5e6, "export": 60e6}
-"""Bytes per second where no run says better: of weights, of text, and of weights again."""
+From the recorded runs of the SmolLM2 family (`specs/family.yaml`) on two cores of an AMD EPYC, each of which multiplies fp32
+matrices at 112 GFLOP/s. All of them compute in bf16, for which this processor has instructions; so 1 is not the most there is,
+and a processor that has none is slower than this says. A recipe's fp32 is taken for as fast: it is a fifth slower there.
+"""
+
+BYTE_SHARES: Final[Mapping[str, float]] = {
+    "source": 2.0,  # 30 MB/s of weights in 16 bits, read from GGUF; 1 run
+    "corpus": 0.12,  # 1.7 MB/s of text, 1 run
+    "export": 4.8,  # 65 to 77 MB/s of weights in fp32, 4 runs
+}
+"""Bytes of a step per byte of text whose words one core counts, where no run says better; from the same runs.
+
+That core counts 15 MB/s.
+"""
 
 SIMILAR: Final = 10.0
 """Runs of other steps are compared with if they did at most this many times more or less work.
@@ -114,6 +135,7 @@ def estimate(
     steps: Sequence[StepPlan],
     chain: Chain,
     records: Callable[[], Iterable[ActionRecord]],
+    speed: Callable[[], MachineSpeed],
     whole: BuildGraph | None = None,
 ) -> Estimates:
     """Estimates a plan.
@@ -123,6 +145,7 @@ def estimate(
         steps: What each is going to do.
         chain: The family's models.
         records: Reads every run that the store remembers; called only if something is pending.
+        speed: Tells how fast this machine is; called, once, only if something is pending that no recorded run compares with.
         whole: The graph of the whole family, if the plan is of a part of it.
     """
     ansnet = chain.ansnet.structure
@@ -131,7 +154,8 @@ def estimate(
     works = _works(every_step, made)
     pending = [plan for plan in steps if plan.state is not State.CACHED]
     runs = _runs(records(), _known_models(steps, made), ansnet) if pending else []
-    found = {plan.step.id: _estimate(plan, works[plan.step.id], runs) for plan in pending}
+    measured = cache(speed)
+    found = {plan.step.id: _estimate(plan, works[plan.step.id], runs, measured) for plan in pending}
     every = list(found.values())
     return Estimates(
         found,
@@ -210,13 +234,15 @@ def _runs(records: Iterable[ActionRecord], models: Mapping[str, Structure], ansn
     return runs
 
 
-def _estimate(plan: StepPlan, work: Work, runs: Sequence[_Run]) -> Estimate:
-    seconds, basis, count = _time(plan, work, runs)
+def _estimate(plan: StepPlan, work: Work, runs: Sequence[_Run], speed: Callable[[], MachineSpeed]) -> Estimate:
+    seconds, basis, count = _time(plan, work, runs, speed)
     conditional = plan.state is State.CONDITIONAL
     return Estimate(plan.step.id, conditional, work.flops, seconds, basis, count, work.disk, work.memory)
 
 
-def _time(plan: StepPlan, work: Work, runs: Sequence[_Run]) -> tuple[float | None, str, int]:
+def _time(
+    plan: StepPlan, work: Work, runs: Sequence[_Run], speed: Callable[[], MachineSpeed]
+) -> tuple[float | None, str, int]:
     """(seconds, what they rest on, how many runs that is)."""
     step, amount = plan.step, work.amount
     alike = [
@@ -240,10 +266,17 @@ def _time(plan: StepPlan, work: Work, runs: Sequence[_Run]) -> tuple[float | Non
             rate = median(run.record.seconds / (run.amount or amount) for run in similar)
             return rate * amount, f"median of {_runs_of(len(similar), named)}, scaled", len(similar)
         if work.flops is not None:
-            return amount / FLOPS_RATE, f"from FLOPs at {FLOPS_RATE / 1e9:.0f} GFLOP/s, uncalibrated", 0
-        rate = BYTE_RATES[step.op]
-        return amount / rate, f"from bytes at {rate / 1e6:g} MB/s, uncalibrated", 0
+            rate = FLOPS_SHARES[step.op] * speed().matrices
+            told = f"from FLOPs at {_rounded(rate / 1e9)} GFLOP/s"
+        else:
+            rate = BYTE_SHARES[step.op] * speed().plain
+            told = f"from bytes at {_rounded(rate / 1e6)} MB/s"
+        return amount / rate, f"{told} by a micro-benchmark, uncalibrated", 0
     return None, "unknown: how much it reads is not told by the spec, and it never ran here", 0
+
+
+def _rounded(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _same_kind(run: _Run, params: Mapping[str, object]) -> bool:
@@ -273,7 +306,7 @@ def _together(estimates: Sequence[Estimate]) -> str:
     if not told:
         return ""
     if not calibrated:
-        return "from FLOPs and bytes, uncalibrated"
+        return "from a micro-benchmark, uncalibrated"
     if len(calibrated) < len(told):
         return f"{len(told) - len(calibrated)} of {len(told)} steps uncalibrated"
     # Most of the time decides what the sum is worth.

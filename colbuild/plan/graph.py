@@ -13,9 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-import networkx
+from typing import TYPE_CHECKING, Any
 
 from colbuild.plan.chain import Chain
 from colbuild.plan.members import ANSNET, Member
@@ -23,6 +21,9 @@ from colbuild.plan.package_size import limit_of
 from colbuild.plan.step import Step
 from colbuild.spec.formats import detect_format
 from colbuild.spec.models import Data, DesNet, EvalData, Family, Profile, Recipe, deciding
+
+if TYPE_CHECKING:
+    import networkx
 
 FamilyPath = tuple[str | int, ...]
 
@@ -49,7 +50,11 @@ class BuildGraph:
 
 @dataclass
 class _Draft:
-    """The graph while it is being drawn."""
+    """The graph while it is being drawn.
+
+    A step is drawn with the ids of the steps it needs, which `add` returns: so they are drawn before it, and the order in
+    which steps are drawn is one in which they can be run.
+    """
 
     steps: dict[str, Step] = field(default_factory=dict)
     origins: dict[str, dict[str, FamilyPath]] = field(default_factory=dict)
@@ -97,7 +102,7 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
         for place, profile in enumerate(profiles):
             packages[name, profile.name] = _export(draft, name, profile, made_by, (*path, "exports", place), versions)
     makers = {name: models[name] for name in wanted}
-    return BuildGraph(_ordered(draft.steps), draft.origins, makers, metrics, packages)
+    return BuildGraph(tuple(draft.steps.values()), draft.origins, makers, metrics, packages)
 
 
 def sources(graph: BuildGraph) -> Sequence[str]:
@@ -107,18 +112,13 @@ def sources(graph: BuildGraph) -> Sequence[str]:
 
 def digraph(steps: Sequence[Step]) -> networkx.DiGraph[str]:
     """The steps as a networkx graph; an edge runs from a step to those that need it."""
+    import networkx  # dear to import, and most plans ask nothing of it
+
     graph: networkx.DiGraph[str] = networkx.DiGraph()
     for step in steps:
         graph.add_node(step.id)
         graph.add_edges_from((needed, step.id) for needed in step.inputs.values())
     return graph
-
-
-def _ordered(steps: Mapping[str, Step]) -> tuple[Step, ...]:
-    """Topological order, ties in the order in which the steps were drawn."""
-    place = {step_id: index for index, step_id in enumerate(steps)}
-    order = networkx.lexicographical_topological_sort(digraph(list(steps.values())), key=place.__getitem__)
-    return tuple(steps[step_id] for step_id in order)
 
 
 def _corpus_params(data: Data) -> dict[str, Any]:

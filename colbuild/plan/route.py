@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import networkx
+if TYPE_CHECKING:
+    import networkx
 
 Cost = Callable[[int, int], int]
 """(teacher's position, student's position) -> FLOPs of teaching the student."""
@@ -51,6 +53,10 @@ def cheapest_route(parameters: Sequence[int], cost: Cost, required: Collection[i
             (see `wide_gaps`).
     """
     stops = sorted({0, *required})
+    if len(stops) == stops[-1] + 1:
+        return tuple(stops)  # everything on the way is required: there is nothing to choose
+    import networkx  # dear to import, and most chains have no anchor to spare
+
     graph = _candidates(parameters[: stops[-1] + 1], cost, max_gap)
     route = [0]
     for start, end in pairwise(stops):
@@ -85,6 +91,8 @@ def _candidates(parameters: Sequence[int], cost: Cost, max_gap: float) -> networ
     An edge's `rank` is a single integer, so that a sum over a path compares first by FLOPs, then by the number of edges, then
     by the sum of ratios in millionths: the share of each is too small to reach that of the one before it.
     """
+    import networkx
+
     count = len(parameters)
     most_ratios = count * (_millionths(parameters[0], parameters[-1]) + 1)
     graph: networkx.DiGraph[int] = networkx.DiGraph()

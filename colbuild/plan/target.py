@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import networkx
-
 from colbuild.errors import ColbuildError
 from colbuild.plan.graph import BuildGraph, digraph
 from colbuild.plan.step import Step
@@ -81,6 +79,8 @@ def select(graph: BuildGraph, targets: Sequence[Target], unbuilt: Collection[str
     Raises:
         UnknownNameError: A target's name stands for nothing.
     """
+    import networkx
+
     edges = digraph(graph.steps)
     chosen: set[str] = set()
     for target in targets:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import networkx
-
 from colbuild.plan.graph import BuildGraph, FamilyPath, digraph
 from colbuild.plan.states import StepPlan, differences
 from colbuild.spec import Places
@@ -97,6 +95,8 @@ def explain(
     if last is not None and cached is None:
         known = {use.role: use.digest for use in inputs if use.digest is not None}
         differing = differences(step, last, known, origins, places)
+    import networkx
+
     edges = digraph(graph.steps)
     direct, every = set(edges.successors(step_id)), networkx.descendants(edges, step_id)
     ordered = [other.id for other in graph.steps]

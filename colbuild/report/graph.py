@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import networkx
-
 from colbuild.plan.graph import digraph
 from colbuild.plan.states import State, StepPlan
 from colbuild.report.graph_svg import Box, svg
@@ -46,6 +44,8 @@ class TreeLine:
 
 def drawn_edges(steps: Sequence[StepPlan]) -> list[tuple[str, str]]:
     """The edges that are drawn, from a step to one that needs it, in the order of the steps."""
+    import networkx
+
     graph = digraph([plan.step for plan in steps])
     needed = networkx.transitive_reduction(graph)
     edges: dict[tuple[str, str], None] = {}
@@ -99,6 +99,8 @@ def ascii_graph(steps: Sequence[StepPlan], title: str) -> str:
 
 def _parents(steps: Sequence[StepPlan]) -> dict[str, str | None]:
     """Step -> the step it stands below: of what it is made of, that which can be made last."""
+    import networkx
+
     graph = digraph([plan.step for plan in steps])
     depth = {step: level for level, group in enumerate(networkx.topological_generations(graph)) for step in group}
     parents: dict[str, str | None] = {}

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import networkx
-
 _SWEEPS = 8
 """How often crossings are reduced; more changes nothing that one sees."""
 
@@ -53,6 +51,8 @@ def place(boxes: Sequence[str], edges: Sequence[tuple[str, str]], bend: float = 
         edges: From one node to another.
         bend: How many rows the line of a long edge takes beside boxes.
     """
+    import networkx
+
     graph: networkx.DiGraph[str] = networkx.DiGraph()
     graph.add_nodes_from(boxes)
     graph.add_edges_from(edges)

@@ -8,11 +8,13 @@ import pytest
 
 from colbuild.arch import forward_flops, parameters
 from colbuild.plan.chain import resolve_chain
-from colbuild.plan.estimate import BYTE_RATES, FLOPS_RATE, Estimates, estimate
+from colbuild.plan.estimate import BYTE_SHARES, FLOPS_SHARES, Estimates, estimate
+from colbuild.plan.machine import MachineSpeed
 from colbuild.plan.route import distillation_flops
 from colbuild.plan.states import State
 from colbuild.plan.work import CANDIDATES, trained_tokens, work_of
 from colbuild.spec.models import Recipe
+from tests.conftest import MACHINE
 from tests.plan.built import World, nothing_known, world
 from tests.plan.families import ANSNET, load
 
@@ -30,11 +32,15 @@ def built(fresh):
     return fresh
 
 
-def estimated(place: World, look=None, records=None, **parts: str) -> Estimates:
+def never() -> MachineSpeed:
+    raise AssertionError("no machine is measured for what recorded runs tell")
+
+
+def estimated(place: World, look=None, records=None, speed=lambda: MACHINE, **parts: str) -> Estimates:
     graph = place.graph(**parts)
     steps = tuple((place.plan(look, **parts) if look else place.plan(**parts)).values())
     chain = resolve_chain(load(place.root / "project", **parts), ANSNET)
-    return estimate(graph, steps, chain, records or place.store.records)
+    return estimate(graph, steps, chain, records or place.store.records, speed)
 
 
 def took(place: World, seconds: float, op: str):
@@ -98,10 +104,46 @@ def test_work_on_an_unknown_model_is_unknown():
 
 def test_without_runs_time_comes_from_flops_and_says_so(fresh):
     found = estimated(fresh).steps["distill a100"]
-    assert found.seconds == pytest.approx(found.flops / FLOPS_RATE)
-    assert found.basis == "from FLOPs at 100 GFLOP/s, uncalibrated"
+    assert found.seconds == pytest.approx(found.flops / (FLOPS_SHARES["distill"] * MACHINE.matrices))
+    assert found.basis == "from FLOPs at 105 GFLOP/s by a micro-benchmark, uncalibrated"
     assert found.runs == 0
-    assert estimated(fresh).basis == "from FLOPs and bytes, uncalibrated"
+    totals = estimated(fresh)
+    assert totals.basis == "from a micro-benchmark, uncalibrated"
+    assert totals.steps["source ansnet"].basis == "from bytes at 25 MB/s by a micro-benchmark, uncalibrated"
+
+
+def test_every_operation_has_a_share_of_the_machines_speed(fresh):
+    recovered = "  - {name: phone, params: 88M, recover: {recipe: recipes/distill.yaml}, exports: [phone-int8]}\n"
+    found = estimated(fresh, desnets=recovered, data="  train: {source: ./corpus.txt, limit: 3MB}\n").steps
+    assert {step.partition(" ")[0] for step in found} == {*FLOPS_SHARES, *BYTE_SHARES}
+    assert all(one.seconds for one in found.values())
+
+
+def test_a_machine_twice_as_fast_takes_half_the_time(fresh):
+    faster = MachineSpeed(2 * MACHINE.matrices, 2 * MACHINE.plain)
+    assert estimated(fresh, speed=lambda: faster).most == pytest.approx(estimated(fresh).most / 2)
+
+
+def test_the_machine_is_asked_once_and_only_for_what_no_run_tells(fresh):
+    asked = []
+
+    def speed():
+        asked.append(1)
+        return MACHINE
+
+    estimated(fresh, speed=speed)
+    assert asked == [1]
+    fresh.build()
+    assert estimated(fresh, speed=never).steps == {}
+    order = [step.id for step in fresh.graph().steps]
+
+    def records():
+        """One after the other, as steps run; the store's say the same time for all."""
+        return (replace(record, built_at=float(order.index(record.step))) for record in fresh.store.records())
+
+    changed = estimated(fresh, speed=never, records=records, distill=HOTTER).steps
+    assert changed
+    assert all(one.runs for one in changed.values())
 
 
 def test_a_corpus_of_unknown_size_is_not_guessed(fresh):
@@ -109,7 +151,7 @@ def test_a_corpus_of_unknown_size_is_not_guessed(fresh):
     assert totals.steps["corpus train"].seconds is None
     assert totals.untold == 1
     limited = estimated(fresh, data="  train: {source: ./corpus.txt, limit: 3MB}\n")
-    assert limited.steps["corpus train"].seconds == pytest.approx(3e6 / BYTE_RATES["corpus"])
+    assert limited.steps["corpus train"].seconds == pytest.approx(3e6 / (BYTE_SHARES["corpus"] * MACHINE.plain))
     assert limited.untold == 0
 
 
@@ -206,7 +248,7 @@ def test_a_part_of_a_family_is_compared_as_a_whole(built):
     whole = built.graph()
     some = replace(whole, steps=whole.steps[:2])
     chain = resolve_chain(load(built.root / "project"), ANSNET)
-    assert estimate(some, (), chain, list, whole).reads == estimated(built).reads
+    assert estimate(some, (), chain, list, never, whole).reads == estimated(built).reads
 
 
 def test_a_family_that_is_only_the_ansnet_has_nothing_to_compare(fresh):

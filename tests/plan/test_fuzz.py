@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,8 @@ def edit_tree(text: str, edits: list[tuple[int, float, Any]]) -> str:
     for kind, share, value in edits:
         pairs = holders(tree)
         if pairs:
-            TREE_EDITS[kind](*pairs[int(share * len(pairs))], value)
+            # A copy: later edits may reach into it, and the next example is given the same object.
+            TREE_EDITS[kind](*pairs[int(share * len(pairs))], deepcopy(value))
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=200)
 
 

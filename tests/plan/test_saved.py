@@ -13,6 +13,7 @@ from colbuild.plan.chain import resolve_chain
 from colbuild.plan.estimate import estimate
 from colbuild.plan.saved import SavedPlan, plan_schema_text, read_plan, saved_plan, write_plan
 from colbuild.plan.stale import changes, require_current
+from tests.conftest import MACHINE
 from tests.helpers.project import ROOT
 from tests.plan.built import SOURCES, World, finish, world
 from tests.plan.families import ANCHORS, ANSNET, DESNETS, DISTILL, load
@@ -30,7 +31,7 @@ class Saver:
         chain = resolve_chain(loaded, ANSNET)
         graph = self.place.graph(**parts)
         steps = tuple(self.place.plan(self.sources.get, **parts).values())
-        estimates = estimate(graph, steps, chain, self.place.store.records)
+        estimates = estimate(graph, steps, chain, self.place.store.records, lambda: MACHINE)
         return saved_plan(loaded, chain, graph, steps, estimates, targets=targets, source_digest=self.sources.get)
 
     def told(self, before: SavedPlan, targets=(), **parts: str) -> list[str]:
