@@ -1,0 +1,167 @@
+"""What keys of a whole family depend on: what changes a result, and nothing of where, by whom or how it is built."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from colbuild.plan.graph import BuildGraph, build_graph
+from colbuild.plan.keys import action_key
+from colbuild.spec import load_family
+from colbuild.spec.models import STEERING, Recipe
+from tests.plan.families import ANSNET, DISTILL, VERSIONS, graph, project, resolve_chain
+
+
+def keys_of(built: BuildGraph) -> dict[str, str]:
+    """Step id -> key, as if each step's result were known by its key."""
+    keys: dict[str, str] = {}
+    for step in built.steps:
+        inputs = {role: hashlib.sha256(keys[needed].encode()).hexdigest() for role, needed in step.inputs.items()}
+        inputs |= {role: hashlib.sha256(uri.encode()).hexdigest() for role, uri in step.sources.items()}
+        keys[step.id] = action_key(step.op, step.params, inputs)
+    return keys
+
+
+def shuffled(value: Any, order: st.DataObject) -> Any:
+    """The same YAML value with the keys of every mapping in another order."""
+    if isinstance(value, dict):
+        return {key: shuffled(value[key], order) for key in order.draw(st.permutations(sorted(value)))}
+    return [shuffled(item, order) for item in value] if isinstance(value, list) else value
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_the_order_of_keys_in_any_file_changes_no_key(tmp_path, data):
+    before = keys_of(graph(tmp_path))
+    path = project(tmp_path)
+    for file in (path, *tmp_path.glob("recipes/*.yaml"), *tmp_path.glob("exports/*.yaml")):
+        file.write_text(yaml.safe_dump(shuffled(yaml.safe_load(file.read_text()), data), sort_keys=False))
+    loaded = load_family(path)
+    assert keys_of(build_graph(loaded.family, resolve_chain(loaded, ANSNET), VERSIONS)) == before
+
+
+def test_moving_the_repository_changes_no_key(tmp_path):
+    assert keys_of(graph(tmp_path / "here")) == keys_of(graph(tmp_path / "a b" / "there"))
+
+
+def test_another_user_or_machine_changes_no_key(tmp_path, monkeypatch):
+    before = keys_of(graph(tmp_path))
+    for name in (
+        "USER",
+        "LOGNAME",
+        "HOME",
+        "HOSTNAME",
+        "TMPDIR",
+        "COLBUILD_STORE",
+        "COLBUILD_CACHE",
+        "COLBUILD_REMOTE",
+    ):
+        monkeypatch.setenv(name, str(tmp_path / "other"))
+    monkeypatch.setattr("platform.node", lambda: "elsewhere")
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    assert keys_of(graph(tmp_path)) == before
+
+
+def test_workers_and_micro_batches_change_no_key(tmp_path, monkeypatch):
+    before = keys_of(graph(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr("colbuild.train.loop.MICRO_TOKENS", 64)
+    assert keys_of(graph(tmp_path)) == before
+
+
+def leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, default) of every value of a model."""
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from leaves(inner, (*path, name))
+        else:
+            yield (*path, name), inner
+
+
+def other(model: type, path: tuple[str, ...], value: Any) -> Any:
+    """Another value that the field takes."""
+    field: Any = model
+    for name in path:
+        info = field.model_fields[name]
+        field = info.annotation
+    if isinstance(value, str):
+        return next((choice for choice in get_args(field) if choice != value), None)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value * 0.5 or 0.25
+    return [0.8, 0.9] if isinstance(value, list | tuple) else None
+
+
+RECIPE = dict(leaves(Recipe().model_dump(mode="json")))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in RECIPE if path[0] not in STEERING and other(Recipe, path, RECIPE[path]) is not None],
+    ids=".".join,
+)
+def test_each_value_of_a_recipe_that_changes_a_result_changes_the_keys_of_what_is_trained(tmp_path, path):
+    nested: Any = other(Recipe, path, RECIPE[path])
+    for name in reversed(path):
+        nested = {name: nested}
+    before = graph(tmp_path, distill="{}\n")
+    # The family itself says how many tokens; that is the place where they count.
+    extra = {"family": "chain"} if path == ("tokens",) else {}
+    if extra:
+        text = project(tmp_path, distill="{}\n").read_text().replace("tokens: 80k", f"tokens: {80_000 + 2**15}")
+        (tmp_path / "specs/family.yaml").write_text(text)
+        loaded = load_family(tmp_path / "specs/family.yaml")
+        after = build_graph(loaded.family, resolve_chain(loaded, ANSNET), VERSIONS)
+    else:
+        after = graph(tmp_path, distill=yaml.safe_dump(nested))
+    changed = {step for step, key in keys_of(after).items() if keys_of(before)[step] != key}
+    assert {"distill a100", "distill a76", "interpolate phone"} <= changed
+    assert not {"source ansnet", "corpus train", "order ansnet"} & changed
+
+
+@pytest.mark.parametrize("name", sorted(STEERING))
+def test_what_only_steers_a_run_changes_no_key(tmp_path, name):
+    values = {"checkpoint_every": "1h"}
+    assert keys_of(graph(tmp_path, distill=f"{DISTILL}{name}: {values[name]}\n")) == keys_of(graph(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("written", "step"),
+    [
+        ({"profile": "precision: fp32\n"}, "export phone/phone-int8"),
+        ({"profile": "precision: int8\ncontext: 512\n"}, "export phone/phone-int8"),
+        ({"data": "  train: {source: ./corpus.txt, heldout: 0.2}\n"}, "corpus train"),
+        ({"data": "  train: {source: ./corpus.txt, limit: 1MB}\n"}, "corpus train"),
+        ({"data": "  train: {source: ./other.txt}\n"}, "corpus train"),
+        ({"data": "  train: {source: ./corpus.txt}\n  eval: {tokens: 7k}\n"}, "evaluate phone"),
+        ({"extra": "order: {tokens: 7k}\n"}, "order ansnet"),
+        ({"extra": "defaults:\n  interpolate: {tokens: 7k}\n"}, "interpolate phone"),
+        ({"extra": "defaults:\n  interpolate: {method: global_alpha}\n"}, "interpolate phone"),
+        ({"anchors": "    - {name: a100, params: 110M}\n    - {name: a76, params: 76M}\n"}, "distill a100"),
+    ],
+)
+def test_each_value_of_the_family_that_changes_a_result_changes_its_step_and_all_after_it(tmp_path, written, step):
+    before, after = graph(tmp_path), graph(tmp_path, **written)
+    changed = {name for name, key in keys_of(after).items() if keys_of(before).get(name) != key}
+    assert step in changed
+    behind = {step}
+    for one in after.steps:
+        if behind & set(one.inputs.values()):
+            behind.add(one.id)
+    assert behind <= changed
+
+
+def test_the_folder_of_a_project_is_in_no_parameter(tmp_path: Path):
+    assert str(tmp_path) not in repr(graph(tmp_path).steps)
