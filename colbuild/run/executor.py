@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -243,10 +243,17 @@ def _start(build: _Build) -> None:
             build.remote,
             build.options.push,
         )
-        if build.nursery is None:
-            build.nursery = build.stack.enter_context(open_nursery())
-        child = build.nursery.start(job)
+        child = _process(build, job)
         build.running[child.connection] = _Running(child, job, demand)
+
+
+def _process(build: _Build, job: Job) -> Child:
+    """Starts a process for a job, and a nursery if there is none or it was killed: it is large, and memory may run out."""
+    if build.nursery is not None:
+        with suppress(OSError):
+            return build.nursery.start(job)
+    build.nursery = build.stack.enter_context(open_nursery())
+    return build.nursery.start(job)
 
 
 def _hear(build: _Build, connection: Connection) -> None:

@@ -64,7 +64,8 @@ def crash(code: int | None, log: Path) -> str:
         return "its process was killed, most likely because memory ran out"
     if code is not None and code < 0:
         return f"its process was ended by signal {-code}; its log is {log}"
-    return f"its process ended without a result (exit code {code}); its log is {log}"
+    how = "" if code is None else f" (exit code {code})"
+    return f"its process ended without a result{how}; its log is {log}"
 
 
 def last_lines(log: Path) -> str:

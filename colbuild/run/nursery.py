@@ -13,6 +13,7 @@ on macOS, where torch's libraries do not survive a fork, each step imports them 
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import selectors
@@ -20,7 +21,9 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -30,6 +33,9 @@ from colbuild.run.job import Job
 from colbuild.run.operations import import_before_fork
 
 _CHILD = "import sys; sys.path[:] = sys.argv[2:]; from colbuild.run.nursery import serve; serve(int(sys.argv[1]))"
+Work = Callable[[Job, Connection, int], None]
+"""What a step's process does: see `colbuild.run.worker.work`."""
+
 _LENGTH = 8
 _STOP_GRACE = 10.0
 
@@ -113,10 +119,25 @@ def open_nursery() -> Nursery:
     ours, theirs = socket.socketpair()
     with theirs:
         arguments = [sys.executable, "-c", _CHILD, str(theirs.fileno()), *sys.path]
-        process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
-            arguments, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
-        )
+        with _ignored_by_children(signal.SIGINT):
+            process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
+                arguments, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            )
     return Nursery(process, ours)
+
+
+@contextmanager
+def _ignored_by_children(number: signal.Signals) -> Iterator[None]:
+    """A process that is started inside ignores a signal from its first moment on; afterwards all is as before."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may say so. What is started ignores it by itself a moment later.
+        yield
+        return
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _send(control: socket.socket, message: object, descriptors: list[int] | None = None) -> None:
@@ -154,8 +175,14 @@ def serve(descriptor: int) -> None:
     # Ctrl-C in a terminal reaches every process in it; what it means is for the build to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare_process()
+    # Not imported above: the build has no use for it.
+    from colbuild.run.worker import work
+
     if sys.platform != "darwin":
         import_before_fork()
+        # What was imported stays: a collection in a step's process, which would read and so copy all of it, leaves it out.
+        gc.collect()
+        gc.freeze()
     control = socket.socket(fileno=descriptor)
     woken, wake = socket.socketpair()
     wake.setblocking(False)
@@ -172,14 +199,16 @@ def serve(descriptor: int) -> None:
                         woken.recv(4096)
                         _reap(control, children)
                         continue
-                    _obey(control, children, (control, woken, wake))
+                    _obey(control, children, (control, woken, wake), work)
         except (EOFError, OSError):
             signal.set_wakeup_fd(-1)
             for pid in children.values():
                 os.kill(pid, signal.SIGKILL)
 
 
-def _obey(control: socket.socket, children: dict[int, int], sockets: tuple[socket.socket, ...]) -> None:
+def _obey(
+    control: socket.socket, children: dict[int, int], sockets: tuple[socket.socket, ...], work: Work
+) -> None:
     message, descriptors = _receive(control)
     if isinstance(message, _Signal):
         if message.number in children:
@@ -200,9 +229,6 @@ def _obey(control: socket.socket, children: dict[int, int], sockets: tuple[socke
             each.close()
         os.environ.clear()
         os.environ.update(message.environment)
-        # Imported here, since it is of no use to the nursery itself.
-        from colbuild.run.worker import work
-
         work(message.job, Connection(descriptors[0], readable=False), parent)
     finally:
         os._exit(1)

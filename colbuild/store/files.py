@@ -99,7 +99,7 @@ def read_json(path: Path) -> Any | None:
 def write_json(scratch: Path, path: Path, value: Any) -> None:
     """Put a JSON value at `path` by renaming a file from the folder `scratch`. A power loss may lose or empty it."""
     with scratch_path(scratch) as draft:
-        draft.write_text(_dump(value), encoding="utf-8")
+        draft.write_text(dump_json(value), encoding="utf-8")
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.replace(path)
 
@@ -108,7 +108,7 @@ def write_json_durably(scratch: Path, path: Path, value: Any) -> None:
     """Like `write_json`, and a power loss leaves the old value or the new one."""
     with scratch_path(scratch) as draft:
         with draft.open("w", encoding="utf-8") as file:
-            file.write(_dump(value))
+            file.write(dump_json(value))
             file.flush()
             os.fsync(file.fileno())
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,5 +122,6 @@ def checksum(value: Any) -> str:
     return hashlib.sha256(_CANONICAL.encode(value).encode("ascii")).hexdigest()
 
 
-def _dump(value: Any) -> str:
+def dump_json(value: Any) -> str:
+    """A JSON value as the store spells it."""
     return json.dumps(value, sort_keys=True, indent=1) + "\n"

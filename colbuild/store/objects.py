@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError
-from colbuild.store.files import read_json, seal_tree, sync_folder, write_json
+from colbuild.store.files import dump_json, read_json, seal_tree, sync_folder
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
 from colbuild.store.layout import Layout
 from colbuild.store.leases import renew
@@ -102,9 +102,12 @@ def publish(layout: Layout, draft: Path) -> tuple[Tree, Stamps]:
                     write_stamps(layout.folder("tmp"), layout.stamps(tree.digest), there.stamps)
                 return tree, there.stamps
             # Else it was collected between the two looks.
-        write_json(layout.folder("tmp"), draft / "tree.json", entries_to_json(entries))
-        write_stamps(layout.folder("tmp"), draft / "stat.json", stamps)
+        # Nobody else looks into the draft, so these need not appear at once.
+        (draft / "tree.json").write_text(dump_json(entries_to_json(entries)), encoding="utf-8")
         seal_tree(draft)
+        # Not sealed: if a power loss takes the stamps, every file is read once, and they are noted anew.
+        (draft / "stat.json").write_text(dump_json(stamps), encoding="utf-8")
+        (draft / "stat.json").chmod(0o444)
         place.parent.mkdir(exist_ok=True)
         draft.rename(place)
         sync_folder(place.parent)

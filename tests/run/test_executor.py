@@ -269,3 +269,24 @@ def test_a_result_that_vanishes_during_the_build_is_made_again(builds):
     done = builds.run(step("a"), step("b", needs=("a",)))
     assert made(builds, done, "b") == "b{'a': 'a'}"
     assert builds.seen(StepFinished) == ["a", "a", "b"]
+
+
+def test_a_killed_nursery_is_replaced(builds, monkeypatch, tmp_path):
+    opened = []
+
+    def open_nursery():
+        opened.append(fresh())
+        return opened[-1]
+
+    fresh = nursery.open_nursery
+    monkeypatch.setattr(nursery, "_CHILD", CHILD)
+    monkeypatch.setattr(executor, "open_nursery", open_nursery)
+
+    def kill(event: Event) -> None:
+        if isinstance(event, StepStarted):
+            builds.hear = lambda event: None
+            opened[0]._process.kill()
+
+    builds.hear = kill
+    done = builds.run(step("a", ("sleep", 0.5)), step("b", needs=("a",)), retries=1)
+    assert (len(opened), made(builds, done, "b")) == (2, "b{'a': 'a'}")

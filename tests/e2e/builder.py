@@ -1,0 +1,209 @@
+"""A process that has imported torch once and forks whole builds from it, so that a hundred of them take a test minutes.
+
+Each build is what the command is: a process that runs the command line, its nursery, and a process for each step. Only the import
+of torch is shared. It may be told to kill itself with SIGKILL at a chosen moment, and to obey a limit on the size of files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from colbuild.cli.app import run_command
+from colbuild.run import executor, nursery, operations, record
+from colbuild.store import Store, objects, outputs
+from colbuild.train import state
+
+# -- the moments ------------------------------------------------------------------------------------------------------
+
+MOMENTS: dict[str, Callable[[Callable[[], None]], None]] = {}
+"""Name -> what makes a process call a function at that moment."""
+
+
+def _moment(make: Callable[[Callable[[], None]], None]) -> Callable[[Callable[[], None]], None]:
+    MOMENTS[make.__name__.strip("_").replace("_", " ")] = make
+    return make
+
+
+@_moment
+def _before_the_rename(die: Callable[[], None]) -> None:
+    """All of a result is written and synced; it has not its name yet."""
+    seal = objects.seal_tree
+
+    def sealed(root: Path) -> None:
+        seal(root)
+        die()
+
+    objects.seal_tree = sealed
+
+
+@_moment
+def _before_the_record(die: Callable[[], None]) -> None:
+    """The result has its name; no action says so."""
+    publish = Store.publish
+
+    def published(self: Store, draft: Path) -> objects.Tree:
+        publish(self, draft)
+        die()
+        raise AssertionError
+
+    Store.publish = published  # type: ignore[method-assign]
+
+
+@_moment
+def _after_the_record(die: Callable[[], None]) -> None:
+    """The action is recorded; nobody has heard that the step is done, and its checkpoints are still there."""
+    Store.forget_partial = lambda self, key: die()  # type: ignore[method-assign]
+
+
+@_moment
+def _within_a_checkpoint(die: Callable[[], None]) -> None:
+    """Half of the tensors are written."""
+
+    def torn(path: Path, tensors: Any) -> str:
+        with path.open("wb") as file:
+            for tensor in list(tensors.values())[: len(tensors) // 2]:
+                file.write(state._bytes_of(tensor))
+        die()
+        return ""
+
+    state._write_tensors = torn
+
+
+@_moment
+def _between_tensors_and_their_json(die: Callable[[], None]) -> None:
+    """A checkpoint's tensors have their name; nothing says that it counts."""
+
+    def torn(path: Path, content: bytes) -> None:
+        path.write_bytes(content[: len(content) // 2])
+        die()
+
+    state._write = torn
+
+
+@_moment
+def _within_placing(die: Callable[[], None]) -> None:
+    """Half of a folder for `out/` is there."""
+
+    def half(source: Path, place: Path, size: int) -> None:
+        place.write_bytes(source.read_bytes()[: size // 2])
+        die()
+
+    outputs.put = half
+
+
+@_moment
+def _before_the_note_of_a_place(die: Callable[[], None]) -> None:
+    """A folder is at its place in `out/`; nothing notes that it is ours."""
+    outputs._write_note = lambda *_: die()
+
+
+# -- a build ----------------------------------------------------------------------------------------------------------
+
+
+class _Forked:
+    """A forked nursery, as `Nursery` wants its process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def wait(self, timeout: float | None = None) -> None:
+        os.waitpid(self.pid, 0)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _forked_nursery() -> nursery.Nursery:
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # As in a program of its own, nothing of the build is held open: neither its lock nor its sockets.
+            descriptor = os.dup2(theirs.fileno(), 3)
+            os.closerange(4, 1 << 16)
+            nursery.serve(descriptor)
+        finally:
+            os._exit(0)
+    theirs.close()
+    return nursery.Nursery(_Forked(pid), ours)  # type: ignore[arg-type]
+
+
+def _build(wanted: dict[str, Any], descriptors: list[int]) -> None:
+    os.setsid()
+    for place, descriptor in enumerate(descriptors, start=1):
+        os.dup2(descriptor, place)
+    os.closerange(3, 1 << 16)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", closefd=False)
+    os.chdir(wanted["folder"])
+    os.environ.pop("COLBUILD_STORE", None)
+    executor.open_nursery = _forked_nursery
+    # Every word about progress is written down, for the tests to read.
+    record.PROGRESS_EVERY = 0.0  # type: ignore[misc]
+    if wanted["limit"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (wanted["limit"], resource.RLIM_INFINITY))
+    if wanted["moment"] is not None:
+        build = os.getpid()
+
+        def die() -> None:
+            os.kill(build, signal.SIGKILL)
+            time.sleep(60)
+
+        MOMENTS[wanted["moment"]](die)
+    code = run_command(wanted["arguments"])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _watch(wanted: dict[str, Any], descriptors: list[int]) -> None:
+    """Starts a build and says its number and how it ended, as the server itself has other builds to start."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *printed, told = descriptors
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _build(wanted, printed)
+        finally:
+            # A mistake that nobody foresaw: its traceback is what the test shows.
+            with suppress(Exception):
+                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.stderr.flush()
+            os._exit(70)
+    for each in printed:
+        os.close(each)
+    os.write(told, f"{pid}\n".encode())
+    _, status = os.waitpid(pid, 0)
+    os.write(told, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def serve(descriptor: int) -> None:
+    """Forks a build for each message that comes, until nobody is left to send one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    operations.import_before_fork()
+    with socket.socket(fileno=descriptor) as control:
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 3)
+            if not message:
+                return
+            if os.fork() == 0:
+                _watch(json.loads(message), descriptors)
+            for each in descriptors:
+                os.close(each)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
