@@ -1,7 +1,7 @@
 """A process that has imported torch once and forks whole builds from it, so that a hundred of them take a test minutes.
 
-Each build is what the command is: a process that runs the command line, its nursery, and a process for each step. Only the import
-of torch is shared. It may be told to kill itself with SIGKILL at a chosen moment, and to obey a limit on the size of files.
+Each build is what the command is: a process that runs the command line, its nursery, and a process for each step. Only the
+import of torch is shared. It may be told to die by SIGKILL at a chosen moment, and to obey a limit on the size of files.
 """
 
 from __future__ import annotations

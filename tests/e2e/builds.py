@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,9 @@ class Build:
     _texts: list[list[str]]
 
     def kill(self) -> None:
-        """Kills the build's own process and nothing else."""
-        os.kill(self.pid, signal.SIGKILL)
+        """Kills the build's own process and nothing else, unless it has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> Ended:
         """Waits until it and all that it started are gone."""

@@ -1,4 +1,4 @@
-"""Fault 1: kill -9 of the build at any moment. The next one goes on, and nothing tells its result from an uninterrupted one's."""
+"""Fault 1: kill -9 of the build at any moment. The next one goes on, and the result is an uninterrupted one's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ def lost(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str,
         if place is None:
             continue
         # Beginning anew loses all that was done, in this run; its first word may already be of work that was resumed.
-        at = said[place] if place in said else began
+        at = said.get(place, began)
         times = [began, *said.values()]
-        slowest = max(second - first for first, second in zip(times, times[1:], strict=False))
+        slowest = max(second - first for first, second in pairwise(times))
         found[step] = (times[-1] - at, CHECKPOINT_EVERY + 2 * slowest, place > 0)
     return found
 

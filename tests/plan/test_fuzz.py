@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable
 from copy import deepcopy
@@ -162,8 +161,7 @@ def drop(holder: Any, key: Any, _: Any) -> None:
 
 
 def swap(holder: Any, key: Any, value: Any) -> None:
-    # A copy: the same list at two places could come to hold itself.
-    holder[key] = copy.deepcopy(value)
+    holder[key] = value
 
 
 def rename(holder: Any, key: Any, value: Any) -> None:
