@@ -22,6 +22,8 @@ from colbuild.plan.why import Explanation, explain
 from colbuild.report.table import Row, family_rows
 from colbuild.run.history import History
 from colbuild.run.history import family_history as read_history
+from colbuild.run.makespan import makespan
+from colbuild.run.resources import machine
 from colbuild.spec import LoadedFamily
 from colbuild.spec.revision import changed_since, find_revision, load_at
 from colbuild.spec.sources import LocalSource, parse_source
@@ -74,7 +76,12 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
     That is measured once, which takes a fifth of a second, and remembered in the user's cache folder.
     """
     whole = plan.selection.whole if plan.selection else plan.graph
-    return estimate(plan.graph, plan.steps, plan.chain, workspace.store.records, machine_speed, whole)
+    resources = machine()
+
+    def together(seconds: Mapping[str, float], memory: Mapping[str, int]) -> float:
+        return makespan(plan.graph, seconds, memory, resources)
+
+    return estimate(plan.graph, plan.steps, plan.chain, workspace.store.records, machine_speed, together, whole)
 
 
 def save_plan(plan: FamilyPlan, workspace: Workspace, estimates: Estimates | None = None) -> SavedPlan:

@@ -29,8 +29,9 @@ class StepRun:
         params: The resolved parameters that are part of the step's key: JSON values only.
         output: An existing, empty directory. The same inputs and params give the same bytes in it.
         report: Called now and then with the progress made.
-        partial: A directory for what a long step goes on from after it was interrupted. It belongs to this step's key, may hold
-            what an earlier run left, and is removed once the result is published. None: nothing is kept.
+        partial: A directory for what a long step goes on from after it was interrupted, to be made when there is something to
+            keep. It belongs to this step's key, may hold what an earlier run left, and is removed once the result is
+            published. None: nothing is kept.
         checkpoint_every: Seconds between two checkpoints in `partial`.
         stopping: Tells whether the step shall stop at its next boundary: keep what it can go on from, raise StoppedError.
     """

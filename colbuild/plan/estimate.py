@@ -136,6 +136,7 @@ def estimate(
     chain: Chain,
     records: Callable[[], Iterable[ActionRecord]],
     speed: Callable[[], MachineSpeed],
+    together: Callable[[Mapping[str, float], Mapping[str, int]], float],
     whole: BuildGraph | None = None,
 ) -> Estimates:
     """Estimates a plan.
@@ -146,6 +147,7 @@ def estimate(
         chain: The family's models.
         records: Reads every run that the store remembers; called only if something is pending.
         speed: Tells how fast this machine is; called, once, only if something is pending that no recorded run compares with.
+        together: Step id -> seconds, and step id -> bytes of memory, to seconds in all, of steps that may run side by side.
         whole: The graph of the whole family, if the plan is of a part of it.
     """
     ansnet = chain.ansnet.structure
@@ -157,10 +159,11 @@ def estimate(
     measured = cache(speed)
     found = {plan.step.id: _estimate(plan, works[plan.step.id], runs, measured) for plan in pending}
     every = list(found.values())
+    memory = {one.step: one.memory for one in every}
     return Estimates(
         found,
-        sum(one.seconds or 0.0 for one in every if not one.conditional),
-        sum(one.seconds or 0.0 for one in every),
+        together({one.step: one.seconds or 0.0 for one in every if not one.conditional}, memory),
+        together({one.step: one.seconds or 0.0 for one in every}, memory),
         _together(every),
         sum(one.seconds is None for one in every),
         sum(one.disk or 0 for one in every),

@@ -219,6 +219,9 @@ def _settle(build: _Build) -> None:
 def _start(build: _Build) -> None:
     """Starts queued steps, the first first, as far as they fit beside what runs."""
     for step in list(build.queue):
+        if sum(running.demand.cores for running in build.running.values()) >= build.resources.cores:
+            # However many wait, nothing fits.
+            return
         if build.options.jobs is not None and len(build.running) >= build.options.jobs:
             return
         demand = demand_of(step.op, build.memory.get(step.id, 0), build.resources)

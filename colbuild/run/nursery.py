@@ -206,9 +206,7 @@ def serve(descriptor: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _obey(
-    control: socket.socket, children: dict[int, int], sockets: tuple[socket.socket, ...], work: Work
-) -> None:
+def _obey(control: socket.socket, children: dict[int, int], sockets: tuple[socket.socket, ...], work: Work) -> None:
     message, descriptors = _receive(control)
     if isinstance(message, _Signal):
         if message.number in children:

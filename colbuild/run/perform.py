@@ -144,7 +144,7 @@ def _run(
     with store.draft() as draft:
         output = draft / "files"
         partial = store.partial(key)
-        resumed = any(partial.iterdir())
+        resumed = partial.exists() and any(partial.iterdir())
         every = float(step.settings.get("checkpoint_every", CHECKPOINT_EVERY))
         try:
             operation(step.op)(StepRun(paths, step.params, output, report, partial, every, stopping))

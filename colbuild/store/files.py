@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from colbuild.errors import BuildError
-from colbuild.store.locks import scratch_path
+from colbuild.store.locks import scratch_file
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -98,23 +98,34 @@ def read_json(path: Path) -> Any | None:
 
 def write_json(scratch: Path, path: Path, value: Any) -> None:
     """Put a JSON value at `path` by renaming a file from the folder `scratch`. A power loss may lose or empty it."""
-    with scratch_path(scratch) as draft:
-        draft.write_text(dump_json(value), encoding="utf-8")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.replace(path)
+    with scratch_file(scratch) as (draft, descriptor):
+        _write(descriptor, dump_json(value))
+        _replace(draft, path)
 
 
 def write_json_durably(scratch: Path, path: Path, value: Any) -> None:
     """Like `write_json`, and a power loss leaves the old value or the new one."""
-    with scratch_path(scratch) as draft:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(dump_json(value))
-            file.flush()
-            os.fsync(file.fileno())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.replace(path)
+    with scratch_file(scratch) as (draft, descriptor):
+        _write(descriptor, dump_json(value))
+        os.fsync(descriptor)
+        _replace(draft, path)
         sync_folder(path.parent)
         sync_folder(path.parent.parent)
+
+
+def _write(descriptor: int, text: str) -> None:
+    with open(descriptor, "wb", buffering=0, closefd=False) as file:
+        content = memoryview(text.encode("utf-8"))
+        while content:
+            content = content[file.write(content) :]
+
+
+def _replace(draft: Path, path: Path) -> None:
+    try:
+        draft.replace(path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.replace(path)
 
 
 def checksum(value: Any) -> str:

@@ -36,8 +36,9 @@ class TreeEntry:
 def hash_file(path: Path) -> str:
     """The sha256 of a file's content, in lower-case hex. Raises OSError where the file cannot be read."""
     digest = hashlib.sha256()
-    block = memoryview(bytearray(BLOCK_BYTES))
     with path.open("rb", buffering=0) as file:
+        # Zeroing a whole block would take longer than hashing most files does.
+        block = memoryview(bytearray(min(BLOCK_BYTES, os.fstat(file.fileno()).st_size + 1)))
         while count := file.readinto(block):
             digest.update(block[:count])
     return digest.hexdigest()

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _SUFFIX = ".lock"
+_FILE_SUFFIX = ".file"
 
 
 def _nothing() -> None:
@@ -47,13 +48,29 @@ def scratch_path(folder: Path) -> Iterator[Path]:
             remove(path)
 
 
+@contextmanager
+def scratch_file(folder: Path) -> Iterator[tuple[Path, int]]:
+    """A fresh empty file in `folder`, and its descriptor. It is removed at the end, unless it was moved away.
+
+    It is its own lock: one file to make for each of the many small ones that are written.
+    """
+    path = folder / f"{uuid.uuid4().hex}{_FILE_SUFFIX}"
+    descriptor = _lock(path, fcntl.LOCK_EX)
+    assert descriptor is not None
+    try:
+        yield path, descriptor
+    finally:
+        _release(path, descriptor)
+
+
 def remove_stale(folder: Path) -> None:
     """Remove the scratch paths of processes that no longer live.
 
-    The lock is taken before the path is made, so a path without a lock file belongs to nobody.
+    The lock is taken before the path is made, so a path without a lock file belongs to nobody, unless it is its own lock.
     """
-    for name in sorted({entry.stem for entry in folder.iterdir()}):
-        lock = folder / f"{name}{_SUFFIX}"
+    names = {entry.name for entry in folder.iterdir()}
+    for name in sorted({name.removesuffix(_SUFFIX) for name in names}):
+        lock = folder / (name if name.endswith(_FILE_SUFFIX) else f"{name}{_SUFFIX}")
         descriptor = _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if descriptor is not None:
             try:

@@ -225,13 +225,16 @@ class Store:
         """Notes a finished action whose result is published; from now on `lookup` finds it."""
         with storage_errors(self.root):
             write_json_durably(self.layout.folder("tmp"), self.layout.action(record.key), record_to_json(record))
-        self.note_step(family, record)
+        self._renew(record.output)
+        self._write_step(family, record)
 
     def note_step(self, family: str, record: ActionRecord) -> None:
         """Notes what a family's step last ran or found, for the reasons in the next plan; and its stamps, if need be."""
         self._renew(record.output)
-        if self.last(family, record.step) == record:
-            return
+        if self.last(family, record.step) != record:
+            self._write_step(family, record)
+
+    def _write_step(self, family: str, record: ActionRecord) -> None:
         with storage_errors(self.root):
             write_json(self.layout.folder("tmp"), self.layout.step(family, record.step), record_to_json(record))
 
@@ -242,11 +245,11 @@ class Store:
             write_json(self.layout.folder("tmp"), self.layout.memo(kind, digest), noted)
 
     def partial(self, key: str) -> Path:
-        """The folder for what an interrupted run of an action leaves to go on from. The key's lock is held."""
-        folder = self.layout.partial(key)
-        with storage_errors(self.root):
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        """The folder for what an interrupted run of an action leaves to go on from, made by the first that leaves something.
+
+        The key's lock is held.
+        """
+        return self.layout.partial(key)
 
     def forget_partial(self, key: str) -> None:
         """Removes what interrupted runs of a finished action left."""

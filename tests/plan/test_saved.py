@@ -17,6 +17,7 @@ from tests.conftest import MACHINE
 from tests.helpers.project import ROOT
 from tests.plan.built import SOURCES, World, finish, world
 from tests.plan.families import ANCHORS, ANSNET, DESNETS, DISTILL, load
+from tests.plan.test_estimate import one_after_the_other
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Saver:
         chain = resolve_chain(loaded, ANSNET)
         graph = self.place.graph(**parts)
         steps = tuple(self.place.plan(self.sources.get, **parts).values())
-        estimates = estimate(graph, steps, chain, self.place.store.records, lambda: MACHINE)
+        estimates = estimate(graph, steps, chain, self.place.store.records, lambda: MACHINE, one_after_the_other)
         return saved_plan(loaded, chain, graph, steps, estimates, targets=targets, source_digest=self.sources.get)
 
     def told(self, before: SavedPlan, targets=(), **parts: str) -> list[str]:

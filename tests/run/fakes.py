@@ -89,6 +89,7 @@ def _note_process(run: StepRun, argument: str) -> None:
 def _walk(run: StepRun, argument: int) -> None:
     """Takes steps between which it can be stopped, and goes on where it was."""
     assert run.partial is not None
+    run.partial.mkdir(exist_ok=True)
     reached = run.partial / "reached"
     start = int(reached.read_text()) if reached.exists() else 0
     for place in range(start, argument):

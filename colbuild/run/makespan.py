@@ -1,0 +1,49 @@
+"""How long steps take together that run side by side: the executor's own rules, played through without running anything."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import insort
+from collections.abc import Mapping
+
+from colbuild.plan.graph import BuildGraph
+from colbuild.run.resources import Demand, Resources, demand_of, fits
+from colbuild.run.waiting import Waiting
+
+
+def makespan(graph: BuildGraph, seconds: Mapping[str, float], memory: Mapping[str, int], resources: Resources) -> float:
+    """Seconds from the first start to the last end.
+
+    Args:
+        graph: The steps, in topological order.
+        seconds: Step id -> how long it takes; steps that are not named are there already.
+        memory: Step id -> bytes that it needs, as far as they are known.
+        resources: What the build may use.
+    """
+    waiting = Waiting(graph)
+    queue: list[str] = []
+    ends: list[tuple[float, str]] = []
+    running: dict[str, Demand] = {}
+    demands = {
+        step.id: demand_of(step.op, memory.get(step.id, 0), resources) for step in graph.steps if step.id in seconds
+    }
+    now = 0.0
+    while True:
+        for step in waiting.take_ready():
+            if step.id in seconds:
+                # Most steps become ready in order, so the place is near the end.
+                insort(queue, step.id, key=waiting.index)
+            else:
+                waiting.done(step.id)
+        for step_id in list(queue):
+            if sum(demand.cores for demand in running.values()) >= resources.cores:
+                break
+            if not running or fits(demands[step_id], running, resources):
+                queue.remove(step_id)
+                running[step_id] = demands[step_id]
+                heapq.heappush(ends, (now + seconds[step_id], step_id))
+        if not ends:
+            return now
+        now, ended = heapq.heappop(ends)
+        del running[ended]
+        waiting.done(ended)
