@@ -78,7 +78,7 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
     whole = plan.selection.whole if plan.selection else plan.graph
     resources = machine()
 
-    def together(seconds: Mapping[str, float], memory: Mapping[str, int]) -> float:
+    def together(seconds: Mapping[str, float], memory: Mapping[str, int]) -> tuple[float, int]:
         return makespan(plan.graph, seconds, memory, resources)
 
     return estimate(plan.graph, plan.steps, plan.chain, workspace.store.records, machine_speed, together, whole)

@@ -116,7 +116,7 @@ class Estimates:
         basis: What these rest on together, in words; empty if no time can be told.
         untold: How many steps' time cannot be told.
         disk: Bytes written to the store, at most; of the steps whose result's size can be told.
-        memory: Bytes that the largest step needs.
+        memory: Bytes that the steps need at the fullest moment, if all of them run.
         reads: The AnsNet's part; None for a family whose models are all the AnsNet.
     """
 
@@ -136,7 +136,7 @@ def estimate(
     chain: Chain,
     records: Callable[[], Iterable[ActionRecord]],
     speed: Callable[[], MachineSpeed],
-    together: Callable[[Mapping[str, float], Mapping[str, int]], float],
+    together: Callable[[Mapping[str, float], Mapping[str, int]], tuple[float, int]],
     whole: BuildGraph | None = None,
 ) -> Estimates:
     """Estimates a plan.
@@ -147,7 +147,8 @@ def estimate(
         chain: The family's models.
         records: Reads every run that the store remembers; called only if something is pending.
         speed: Tells how fast this machine is; called, once, only if something is pending that no recorded run compares with.
-        together: Step id -> seconds, and step id -> bytes of memory, to seconds in all, of steps that may run side by side.
+        together: (step id -> seconds, step id -> bytes of memory) -> (seconds in all, bytes at the fullest moment) of steps
+            that may run side by side.
         whole: The graph of the whole family, if the plan is of a part of it.
     """
     ansnet = chain.ansnet.structure
@@ -160,14 +161,16 @@ def estimate(
     found = {plan.step.id: _estimate(plan, works[plan.step.id], runs, measured) for plan in pending}
     every = list(found.values())
     memory = {one.step: one.memory for one in every}
+    least, _ = together({one.step: one.seconds or 0.0 for one in every if not one.conditional}, memory)
+    most, fullest = together({one.step: one.seconds or 0.0 for one in every}, memory)
     return Estimates(
         found,
-        together({one.step: one.seconds or 0.0 for one in every if not one.conditional}, memory),
-        together({one.step: one.seconds or 0.0 for one in every}, memory),
+        least,
+        most,
         _together(every),
         sum(one.seconds is None for one in every),
         sum(one.disk or 0 for one in every),
-        max((one.memory for one in every), default=0),
+        fullest,
         _reads(chain, every_step, works),
     )
 

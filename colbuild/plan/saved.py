@@ -104,7 +104,7 @@ class SavedTotals(PlanPart):
     basis: Annotated[str, Field(description="What the times rest on, for people.")]
     untold: Annotated[int, Field(description="How many steps the times leave out, since nothing tells theirs.")]
     disk: Annotated[int, Field(description="Bytes written to the store, at most.")]
-    memory: Annotated[int, Field(description="Bytes of memory that the largest step needs.")]
+    memory: Annotated[int, Field(description="Bytes of memory needed at the fullest moment.")]
 
 
 class SavedReads(PlanPart):

@@ -11,8 +11,10 @@ from colbuild.run.resources import Demand, Resources, demand_of, fits
 from colbuild.run.waiting import Waiting
 
 
-def makespan(graph: BuildGraph, seconds: Mapping[str, float], memory: Mapping[str, int], resources: Resources) -> float:
-    """Seconds from the first start to the last end.
+def makespan(
+    graph: BuildGraph, seconds: Mapping[str, float], memory: Mapping[str, int], resources: Resources
+) -> tuple[float, int]:
+    """(seconds from the first start to the last end, bytes of memory at the fullest moment).
 
     Args:
         graph: The steps, in topological order.
@@ -27,7 +29,7 @@ def makespan(graph: BuildGraph, seconds: Mapping[str, float], memory: Mapping[st
     demands = {
         step.id: demand_of(step.op, memory.get(step.id, 0), resources) for step in graph.steps if step.id in seconds
     }
-    now = 0.0
+    now, fullest = 0.0, 0
     while True:
         for step in waiting.take_ready():
             if step.id in seconds:
@@ -42,8 +44,9 @@ def makespan(graph: BuildGraph, seconds: Mapping[str, float], memory: Mapping[st
                 queue.remove(step_id)
                 running[step_id] = demands[step_id]
                 heapq.heappush(ends, (now + seconds[step_id], step_id))
+        fullest = max(fullest, sum(memory.get(step, 0) for step in running))
         if not ends:
-            return now
+            return now, fullest
         now, ended = heapq.heappop(ends)
         del running[ended]
         waiting.done(ended)

@@ -19,12 +19,12 @@ from colbuild.ops.step import CHECKPOINT_EVERY, StepRun
 from colbuild.plan.keys import action_key
 from colbuild.plan.step import Step
 from colbuild.progress import Progress
-from colbuild.run.environment import prepare_process
 from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFinished, StepProgress, StepStarted
 from colbuild.run.failures import explain
 from colbuild.run.job import Done, Job
 from colbuild.run.operations import operation
-from colbuild.store import ActionRecord, Store, open_store
+from colbuild.store import ActionRecord, Store
+from colbuild.store.layout import Layout
 from colbuild.store.leases import claim
 from colbuild.store.remote import RejectedError, RemoteError, fetch, open_remote
 from colbuild.store.remote_push import push
@@ -49,7 +49,8 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
         LostInputError: An input has to be built again first.
         ColbuildError: The step failed.
     """
-    step, store = job.step, open_store(job.store)
+    # The build has checked that it is a store.
+    step, store = job.step, Store(Layout(job.store))
     inputs = dict(job.inputs)
     for role, uri in step.sources.items():
         inputs[role] = job.sources.digest(uri) or job.sources.fetch(uri, listener).digest
@@ -136,7 +137,6 @@ def _run(
         _unchanged(uri, inputs[role], fetched.digest)
         paths[role] = fetched.path
     started = time.monotonic()
-    prepare_process()
 
     def report(progress: Progress) -> None:
         listener(StepProgress(step.id, progress))

@@ -66,7 +66,9 @@ def seconds_per_step(root: Path, batches: int) -> dict[str, float]:
         for batch in range(-1, batches):
             for name in _CHANGES:
                 folder = root / f"{name} {batch}"
-                steps = tuple(Step(f"s{number}", "evaluate", {"text": f"{batch} {number}"}, {}) for number in range(_BATCH))
+                steps = tuple(
+                    Step(f"s{number}", "evaluate", {"text": f"{batch} {number}"}, {}) for number in range(_BATCH)
+                )
                 started = time.perf_counter()
                 if name == "bare process":
                     _bare_processes(nurseries[name], steps, folder)

@@ -21,24 +21,25 @@ def chain_of(*ops: str) -> BuildGraph:
 
 
 def test_steps_that_need_one_another_add_up():
-    assert makespan(chain_of("source", "order", "distill"), {"s0": 1.0, "s1": 2.0, "s2": 4.0}, {}, TWO) == 7.0
+    assert makespan(chain_of("source", "order", "distill"), {"s0": 1.0, "s1": 2.0, "s2": 4.0}, {}, TWO)[0] == 7.0
 
 
 def test_steps_that_need_half_the_cores_run_in_pairs():
     graph = BuildGraph(tuple(Step(name, "evaluate", {}) for name in "abc"), {}, {}, {}, {})
-    assert makespan(graph, dict.fromkeys("abc", 2.0), {}, TWO) == 4.0
-    assert makespan(graph, dict.fromkeys("abc", 2.0), {}, Resources(6, 10**10)) == 4.0
-    assert makespan(graph, dict.fromkeys("abc", 2.0), {}, Resources(1, 10**10)) == 6.0
+    assert makespan(graph, dict.fromkeys("abc", 2.0), {}, TWO)[0] == 4.0
+    assert makespan(graph, dict.fromkeys("abc", 2.0), {}, Resources(6, 10**10))[0] == 4.0
+    assert makespan(graph, dict.fromkeys("abc", 2.0), {}, Resources(1, 10**10))[0] == 6.0
 
 
 def test_memory_keeps_them_apart():
     graph = BuildGraph(tuple(Step(name, "evaluate", {}) for name in "ab"), {}, {}, {}, {})
-    assert makespan(graph, {"a": 2.0, "b": 3.0}, dict.fromkeys("ab", 6 * 10**9), TWO) == 5.0
+    assert makespan(graph, {"a": 2.0, "b": 3.0}, dict.fromkeys("ab", 6 * 10**9), TWO) == (5.0, 6 * 10**9)
+    assert makespan(graph, {"a": 2.0, "b": 3.0}, dict.fromkeys("ab", 4 * 10**9), TWO) == (3.0, 8 * 10**9)
 
 
 def test_what_is_in_the_store_takes_no_time():
-    assert makespan(chain_of("source", "order", "distill"), {"s2": 4.0}, {}, TWO) == 4.0
-    assert makespan(chain_of("source"), {}, {}, TWO) == 0.0
+    assert makespan(chain_of("source", "order", "distill"), {"s2": 4.0}, {}, TWO) == (4.0, 0)
+    assert makespan(chain_of("source"), {}, {}, TWO) == (0.0, 0)
 
 
 @given(graphs(), st.data(), st.integers(1, 8))
@@ -49,7 +50,7 @@ def test_it_is_never_longer_than_one_after_the_other_nor_shorter_than_the_longes
     for step in graph.steps:
         longest[step.id] = seconds[step.id] + max((longest[needed] for needed in step.inputs.values()), default=0.0)
     work = sum(seconds[step.id] * demand_of(step.op, 0, there).cores for step in graph.steps)
-    found = makespan(graph, seconds, {}, there)
+    found, _ = makespan(graph, seconds, {}, there)
     assert max(*longest.values(), work / cores) <= found + 1e-9
     assert found <= sum(seconds.values()) + 1e-9
 
@@ -59,4 +60,4 @@ def test_thousands_of_steps_are_played_through_in_a_moment(count):
     steps = [Step("root", "distill", {})]
     steps += [Step(f"s{place}", "evaluate", {}, {"model": "root"}) for place in range(count)]
     graph = BuildGraph(tuple(steps), {}, {}, {}, {})
-    assert makespan(graph, {step.id: 1.0 for step in steps}, {}, TWO) == 1 + count / 2
+    assert makespan(graph, {step.id: 1.0 for step in steps}, {}, TWO)[0] == 1 + count / 2
