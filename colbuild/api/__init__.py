@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbuild.api.building import Built, build, lock_family
-from colbuild.api.family import FamilyPlan, Workspace, load_families, open_workspace
+from colbuild.api.family import FamilyPlan, Workspace, load_families, open_workspace, remote_url
 from colbuild.api.planning import make_plan
-from colbuild.api.remote import remote_url
 from colbuild.api.views import (
     check_plan,
     estimate_plan,

@@ -27,7 +27,6 @@ from colbuild.run.record import recorded
 from colbuild.run.sources import Sources
 from colbuild.spec import LoadedFamily
 from colbuild.store import ActionRecord, Store
-from colbuild.store.remote import RemoteError, check, open_remote
 from colbuild.store.roots import note_root
 
 DEFAULTS = Options()
@@ -160,6 +159,8 @@ def _with_remote(options: Options, listener: Listener) -> Options:
     """
     if options.remote is None:
         return options
+    from colbuild.store.remote import RemoteError, check, open_remote
+
     try:
         check(open_remote(options.remote))
     except RemoteError as error:
@@ -176,7 +177,7 @@ def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener, options: 
     root = _Root(plan, store)
 
     def finished(step: Step, record: ActionRecord) -> None:
-        place_outputs(outputs, plan.graph, store, step, record, listener)
+        place_outputs(outputs, store, step, record, listener)
         root.add(step, record)
 
     if plan.pending:

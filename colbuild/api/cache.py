@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from colbuild.api.family import STORE_VARIABLE, FamilyPlan, Workspace
+from colbuild.api.family import STORE_VARIABLE, FamilyPlan, Workspace, remote_url
 from colbuild.api.planning import unbuilt
-from colbuild.api.remote import Pulled, pull_family, push_family, remote_url
+from colbuild.api.remote import Pulled, pull_family, push_family
 from colbuild.api.stored import Listing, Maker, StoredDownload, StoredObject, fetched_contents, list_store, makers
 from colbuild.errors import BuildError
 from colbuild.ops.source.downloads import Record

@@ -17,6 +17,7 @@ from colbuild.spec import LoadedFamily, load_family
 from colbuild.store import Store, open_store
 
 STORE_VARIABLE = "COLBUILD_STORE"
+REMOTE_VARIABLE = "COLBUILD_REMOTE"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def open_workspace(loaded: LoadedFamily, store: Path | None = None) -> Workspace
     configured = os.environ.get(STORE_VARIABLE)
     root = store or (Path(configured) if configured else loaded.root / ".colbuild")
     return Workspace(open_store(root), loaded.root / "out")
+
+
+def remote_url(option: str | None) -> str | None:
+    """The remote to use: what was asked for, else `COLBUILD_REMOTE`; None for none. An empty one means none."""
+    return (os.environ.get(REMOTE_VARIABLE) if option is None else option) or None
 
 
 def load_families(paths: Sequence[Path]) -> tuple[LoadedFamily, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -18,8 +17,6 @@ from colbuild.store import ActionRecord, Store
 from colbuild.store.leases import claim
 from colbuild.store.remote import Pushed, RejectedError, Remote, check, fetch, open_remote
 from colbuild.store.remote_push import push
-
-REMOTE_VARIABLE = "COLBUILD_REMOTE"
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,6 @@ class Pulled:
     skipped: int = 0
     missing: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
-
-
-def remote_url(option: str | None) -> str | None:
-    """The remote to use: what was asked for, else `COLBUILD_REMOTE`; None for none. An empty one means none."""
-    return (os.environ.get(REMOTE_VARIABLE) if option is None else option) or None
 
 
 def push_family(plan: FamilyPlan, workspace: Workspace, url: str, report: Report) -> Pushed:

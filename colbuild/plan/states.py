@@ -64,17 +64,17 @@ def plan_steps(
     planned: dict[str, StepPlan] = {}
     digests = {uri: source_digest(uri) for uri in sources(graph)}
     for step in graph.steps:
-        last = store.last(family, step.id)
         inputs = {role: planned[needed].output for role, needed in step.inputs.items()}
         inputs |= {role: digests[uri] for role, uri in step.sources.items()}
         known = {role: digest for role, digest in inputs.items() if digest is not None}
+        key = action_key(step.op, step.params, known) if len(known) == len(inputs) else None
+        hit = store.lookup(key) if key is not None else None
+        if hit is not None:
+            planned[step.id] = StepPlan(step, State.CACHED, "in the store", key, hit.output, hit.seconds or None)
+            continue
+        last = store.last(family, step.id)
         seconds = (last.seconds or None) if last else None
-        if len(known) == len(inputs):
-            key = action_key(step.op, step.params, known)
-            hit = store.lookup(key)
-            if hit is not None:
-                planned[step.id] = StepPlan(step, State.CACHED, "in the store", key, hit.output, hit.seconds or None)
-                continue
+        if key is not None:
             state, why = _reason(step, last, known, graph, places)
             planned[step.id] = StepPlan(step, state, why, key, None, seconds)
             continue

@@ -17,9 +17,8 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from colbuild.errors import EXIT_FAILED, ColbuildError, StoppedError
 from colbuild.plan.graph import BuildGraph
@@ -28,9 +27,7 @@ from colbuild.plan.step import Step
 from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFailed
 from colbuild.run.failures import crash, last_lines
 from colbuild.run.interrupts import Interrupts, counted_interrupts
-from colbuild.run.job import Done, Failed, InputLost, Job, Stopped
-from colbuild.run.nursery import Child, Nursery, open_nursery
-from colbuild.run.perform import as_step
+from colbuild.run.job import Done, Failed, InputLost, Job, Stopped, as_step
 from colbuild.run.resources import Demand, Resources, demand_of, fits, machine
 from colbuild.run.sources import Sources
 from colbuild.run.waiting import Waiting
@@ -38,6 +35,12 @@ from colbuild.store import ActionRecord, Store
 from colbuild.store.files import safe_name
 from colbuild.store.leases import claim
 from colbuild.store.objects import DamagedTreeError
+
+if TYPE_CHECKING:
+    # A build with nothing to do starts no process, and does without their import.
+    from multiprocessing.connection import Connection
+
+    from colbuild.run.nursery import Child, Nursery
 
 OnFinished = Callable[[Step, ActionRecord], None]
 
@@ -159,6 +162,7 @@ def execute(
         StoppedError: Somebody stopped the build. Everything finished is kept, and what long steps can go on from.
     """
     resources = options.resources or machine()
+    store.mend()
     with counted_interrupts() as interrupts, ExitStack() as stack:
         build = _Build(
             family,
@@ -181,14 +185,28 @@ def execute(
             if not build.running:
                 break
             _heed_interrupts(build)
-            for connection in wait(list(build.running), timeout=_LOOK_EVERY):
-                if isinstance(connection, Connection):
-                    _hear(build, connection)
+            for connection in _talking(build):
+                _hear(build, connection)
     if build.interrupts.count:
         raise _stopped(build)
     if build.failed:
         raise _failed(build)
     return Executed(build.records, tuple(step.id for step in graph.steps if step.id in build.ran))
+
+
+def open_nursery() -> Nursery:
+    """Starts the process that those of the steps are forked from."""
+    from colbuild.run import nursery
+
+    return nursery.open_nursery()
+
+
+def _talking(build: _Build) -> list[Connection]:
+    """The running steps that have something to say, after a short wait for any."""
+    from multiprocessing.connection import wait
+
+    heard = wait(list(build.running), timeout=_LOOK_EVERY)
+    return [connection for connection in build.running if connection in heard]
 
 
 def _may_start(build: _Build) -> bool:

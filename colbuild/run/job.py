@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colbuild.plan.step import Step
@@ -84,6 +84,11 @@ class InputLost:
 
     role: str
     what: str
+
+
+def as_step(record: ActionRecord, step: Step) -> ActionRecord:
+    """A record under this step's name: another step, or another family's, may have made the same result."""
+    return record if record.step == step.id else replace(record, step=step.id)
 
 
 Outcome = Done | Failed | Stopped | InputLost

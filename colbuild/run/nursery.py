@@ -16,6 +16,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import select
 import selectors
 import signal
 import socket
@@ -93,6 +94,7 @@ class Nursery:
         Raises:
             OSError: The nursery is gone.
         """
+        self._hear_of_ended()
         ours, theirs = Pipe(duplex=False)
         self._started += 1
         with theirs:
@@ -109,9 +111,18 @@ class Nursery:
         self._control.settimeout(_STOP_GRACE)
         with suppress(OSError, EOFError):
             while child.number not in self._ended:
-                number, code = _receive(self._control)[0]
-                self._ended[number] = code
+                self._hear()
         return self._ended.pop(child.number, None)
+
+    def _hear_of_ended(self) -> None:
+        """Takes in what the nursery has said so far: with nobody listening it would wait after some hundred children."""
+        with suppress(OSError, EOFError):
+            while select.select([self._control], [], [], 0)[0]:
+                self._hear()
+
+    def _hear(self) -> None:
+        number, code = _receive(self._control)[0]
+        self._ended[number] = code
 
 
 def open_nursery() -> Nursery:

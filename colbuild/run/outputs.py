@@ -19,12 +19,12 @@ class Outputs:
     """Where a family's results go.
 
     Attributes:
-        folder: `out/<family>`.
         places: Step id -> folders that its result is put at.
+        packages: Folder of a package -> names of its model and its profile.
     """
 
-    folder: Path
     places: Mapping[str, tuple[Path, ...]]
+    packages: Mapping[Path, tuple[str, str]]
 
 
 def outputs_of(graph: BuildGraph, out: Path, family: str) -> Outputs:
@@ -34,9 +34,12 @@ def outputs_of(graph: BuildGraph, out: Path, family: str) -> Outputs:
     for model, step in graph.models.items():
         if model in graph.metrics:
             places[step] = (*places.get(step, ()), folder / model / CHECKPOINT)
+    packages = {}
     for (model, profile), step in graph.packages.items():
-        places[step] = (*places.get(step, ()), package_folder(folder, model, profile))
-    return Outputs(folder, places)
+        place = package_folder(folder, model, profile)
+        places[step] = (*places.get(step, ()), place)
+        packages[place] = (model, profile)
+    return Outputs(places, packages)
 
 
 def package_folder(folder: Path, model: str, profile: str) -> Path:
@@ -44,18 +47,15 @@ def package_folder(folder: Path, model: str, profile: str) -> Path:
     return folder / model / profile
 
 
-def place_outputs(
-    outputs: Outputs, graph: BuildGraph, store: Store, step: Step, record: ActionRecord, listener: Listener
-) -> None:
+def place_outputs(outputs: Outputs, store: Store, step: Step, record: ActionRecord, listener: Listener) -> None:
     """Puts a step's result at its places, if it has any.
 
     Raises:
         BuildError: The disk refuses.
     """
-    packages = {package_folder(outputs.folder, *names): names for names in graph.packages}
     for target in outputs.places.get(step.id, ()):
         placement = store.place(record.output, target)
         if placement.kept is not None:
             listener(Notice(f"{target} held files that colbuild did not put there; they are now in {placement.kept}"))
-        if target in packages and placement.changed:
-            listener(Packaged(*packages[target], str(target), record.size))
+        if placement.changed and target in outputs.packages:
+            listener(Packaged(*outputs.packages[target], str(target), record.size))

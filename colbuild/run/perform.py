@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from colbuild.errors import ColbuildError, SourceUnavailableError
 from colbuild.ops.step import CHECKPOINT_EVERY, StepRun
@@ -21,7 +20,7 @@ from colbuild.plan.step import Step
 from colbuild.progress import Progress
 from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFinished, StepProgress, StepStarted
 from colbuild.run.failures import explain
-from colbuild.run.job import Done, Job
+from colbuild.run.job import Done, Job, as_step
 from colbuild.run.operations import operation
 from colbuild.store import ActionRecord, Store
 from colbuild.store.layout import Layout
@@ -76,11 +75,6 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
         same = last is not None and last.output == record.output
         listener(StepFinished(step.id, record.seconds, record.size, same))
         return Done(record, fresh=True)
-
-
-def as_step(record: ActionRecord, step: Step) -> ActionRecord:
-    """A record under this step's name: another step, or another family's, may have made the same result."""
-    return record if record.step == step.id else replace(record, step=step.id)
 
 
 def _fetched(job: Job, key: str, store: Store, listener: Listener) -> ActionRecord | None:

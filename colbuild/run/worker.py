@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import io
 import os
 import signal
 import sys
@@ -9,6 +11,7 @@ import threading
 import time
 import traceback
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from colbuild.errors import EXIT_FAILED, ColbuildError, StoppedError
 from colbuild.run.environment import prepare_process
@@ -16,6 +19,9 @@ from colbuild.run.events import Event, Listener
 from colbuild.run.failures import UnexpectedError, is_transient
 from colbuild.run.job import Failed, InputLost, Job, Outcome, Stopped
 from colbuild.run.perform import LostInputError, perform
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks whether the nursery is still there."""
@@ -29,7 +35,8 @@ def work(job: Job, connection: Connection, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    # A Thread would wait until it runs, which takes longer than most of what follows.
+    _thread.start_new_thread(_end_with, (parent,))
     _write_to(job)
     _limit(job)
 
@@ -62,17 +69,35 @@ def _outcome(job: Job, listener: Listener, asked: threading.Event) -> Outcome:
         return Failed(message, None, EXIT_FAILED, transient=True, unexpected=True)
 
 
+class _Log(io.FileIO):
+    """The file behind what a step prints. A full disk loses the rest of it; that fails no step, nor hides its outcome."""
+
+    def write(self, content: ReadableBuffer, /) -> int:
+        try:
+            return super().write(content)
+        except OSError:
+            return memoryview(content).nbytes
+
+
 def _write_to(job: Job) -> None:
     """What the step and its libraries print goes to its log, also from threads and from C."""
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        # Never over the build's own display.
+        descriptor = os.open(os.devnull, os.O_WRONLY)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    sys.stdout, sys.stderr = _text(1), _text(2)
     now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     _note(f"{job.step.id}, {now}, process {os.getpid()}, {job.threads} threads")
+
+
+def _text(descriptor: int) -> io.TextIOWrapper:
+    binary = io.BufferedWriter(_Log(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(binary, encoding="utf-8", errors="replace", line_buffering=True)
 
 
 def _note(line: str) -> None:

@@ -91,7 +91,9 @@ def seal_tree(root: Path) -> None:
 def read_json(path: Path) -> Any | None:
     """A JSON file's value; None if it is missing, unreadable or damaged, which all mean that it must be made again."""
     try:
-        return json.loads(path.read_bytes())
+        # Unbuffered: a plan of thousands of steps reads some small files for each.
+        with path.open("rb", buffering=0) as file:
+            return json.loads(file.read())
     except (OSError, ValueError):
         return None
 

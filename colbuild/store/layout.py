@@ -118,6 +118,17 @@ def create(layout: Layout) -> None:
     """Make what is missing of a store's folders and marks. Raises OSError."""
     root = layout.root
     root.mkdir(parents=True, exist_ok=True)
+    mark(layout)
+    for name in _FOLDERS:
+        (root / name).mkdir(exist_ok=True)
+    ignore = root / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="ascii")
+
+
+def mark(layout: Layout) -> None:
+    """Make the marks of a store; one that is damaged is made again from the other. Raises OSError, BuildError."""
+    root = layout.root
     version = _version(root) or FORMAT
     for name in _MARKS:
         if _marked(root / name) is None:
@@ -129,11 +140,6 @@ def create(layout: Layout) -> None:
                 os.fsync(file.fileno())
             draft.replace(root / name)
             sync_folder(root)
-    for name in _FOLDERS:
-        (root / name).mkdir(exist_ok=True)
-    ignore = root / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="ascii")
 
 
 def _belongs(name: str) -> bool:

@@ -180,6 +180,14 @@ class Store:
             layouts.create(self.layout)
             remove_stale(self.layout.folder("tmp"))
 
+    def mend(self) -> None:
+        """Makes a damaged mark of the store again, as long as the other one is whole; one that may only be read stays as it is.
+
+        For builds with nothing to do, which do not prepare: two damaged marks would be one too many.
+        """
+        with suppress(OSError, BuildError):
+            layouts.mark(self.layout)
+
     @contextmanager
     def hold(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
         """Holds the lock of one key: no other process builds it meanwhile. `on_wait` is called before a wait.

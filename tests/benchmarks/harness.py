@@ -29,6 +29,11 @@ def at_most(name: str, value: float, bar: float) -> Bar:
     return Bar(name, round(value, 4), bar, value <= bar)
 
 
+def at_least(name: str, value: float, bar: float) -> Bar:
+    """A bar that holds when the value is not below it."""
+    return Bar(name, round(value, 4), bar, value >= bar)
+
+
 @dataclass(frozen=True)
 class Result:
     """A benchmark's rows, all with the same keys, and its bars."""

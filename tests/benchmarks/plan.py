@@ -52,34 +52,35 @@ def measure(quick: bool) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         cache = root / "cache"
-        help_seconds = _cpu([sys.executable, "-m", "colbuild", "--help"], root, cache, runs)
+        help_seconds = cpu_seconds([sys.executable, "-m", "colbuild", "--help"], root, cache, runs)
         rows = [_row("colbuild --help", None, help_seconds)]
         fresh: dict[int, float] = {}
         for desnets in (HUNDRED_STEPS, 500, 1000, 2000):
             place = root / f"family{desnets}"
-            _family(place, desnets)
+            family(place, desnets)
             plan = [sys.executable, "-m", "colbuild", "plan"]
             if desnets == HUNDRED_STEPS:
-                first = min(_cpu(plan, place, cache / str(run), 1) for run in range(runs))
-                _cpu(plan, place, cache, 1)
-            fresh[desnets] = _cpu(plan, place, cache, runs)
+                first = min(cpu_seconds(plan, place, cache / str(run), 1) for run in range(runs))
+                cpu_seconds(plan, place, cache, 1)
+            fresh[desnets] = cpu_seconds(plan, place, cache, runs)
             steps = _fill(place)
             if desnets == HUNDRED_STEPS:
                 rows.append(_row("the first plan on a machine, which measures it", steps, first))
             rows.append(_row(f"colbuild plan, {desnets} DesNets, nothing built", steps, fresh[desnets]))
-            done = _cpu(plan, place, cache, runs)
+            done = cpu_seconds(plan, place, cache, runs)
             rows.append(_row(f"colbuild plan, {desnets} DesNets, nothing to do", steps, done))
             if desnets == HUNDRED_STEPS:
                 spared = root / "spared"
-                _family(spared, desnets, SPARED, "  - {name: tiny, params: 30M}\n")
-                search = _cpu(plan, spared, cache, runs)
+                family(spared, desnets, SPARED, "  - {name: tiny, params: 30M}\n")
+                search = cpu_seconds(plan, spared, cache, runs)
                 what = f"colbuild plan, {desnets} DesNets and an anchor to spare, nothing built"
                 rows.append(_row(what, _fill(spared), search))
                 hundred = max(fresh[desnets], done, search)
-        python = _peers(root)
+        python = peers_folder(root)
         for stages in (100, 500) if quick else (100, 500, 2000):
             rows += [
-                _row(f"{name}, no-op stages", stages, _peer(name, python, root, stages, cache, runs)) for name in PEERS
+                _row(f"{name}, no-op stages", stages, peer_seconds(name, python, root, stages, cache, runs))
+                for name in PEERS
             ]
     growth = (fresh[2000] - fresh[1000]) / (fresh[1000] - fresh[500]) / 2
     bars = (
@@ -97,16 +98,21 @@ def _row(what: str, steps: int | None, seconds: float | None) -> dict[str, Any]:
     return {"what": what, "steps": steps, "CPU seconds": told}
 
 
-def _cpu(command: Sequence[str], folder: Path, cache: Path, runs: int) -> float:
-    """CPU seconds of a command with its children, which remembers the machine in `cache`: the best of several runs."""
+def cpu_seconds(command: Sequence[str], folder: Path, cache: Path, runs: int, *, threads: int | None = 1) -> float:
+    """CPU seconds of a command with its children, which remembers the machine in `cache`: the best of several runs.
+
+    Its libraries compute with `threads` threads; None: with as many as they like.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
-        "OMP_NUM_THREADS": "1",
         "DVC_NO_ANALYTICS": "1",
         CACHE_VARIABLE: str(cache),
     }
-    environment.pop("COLBUILD_STORE", None)
+    for name in ("COLBUILD_STORE", "OMP_NUM_THREADS"):
+        environment.pop(name, None)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
     found = []
     for _ in range(runs):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -125,7 +131,7 @@ def _no_torch() -> Bar:
         "print(sum(name in sys.modules for name in ('torch', 'transformers', 'onnx', 'onnxruntime')))"
     )
     with tempfile.TemporaryDirectory() as folder:
-        _family(Path(folder), 3)
+        family(Path(folder), 3)
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), CACHE_VARIABLE: folder}
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True
@@ -133,7 +139,7 @@ def _no_torch() -> Bar:
     return at_most("heavy libraries that plan imports", float(done.stdout.split()[-1]), 0.0)
 
 
-def _family(root: Path, desnets: int, anchors: str = "", last: str = "") -> None:
+def family(root: Path, desnets: int, anchors: str = "", last: str = "") -> None:
     """A family around SmolLM2's shape; its AnsNet has no weights, since planning never reads them."""
     step = 75_000_000 // desnets
     lines = (f"  - {{name: d{i}, params: {57_000_000 + i * step}, exports: [phone-int8]}}\n" for i in range(desnets))
@@ -173,7 +179,7 @@ def _fill(root: Path) -> int:
 # -- the others -------------------------------------------------------------------------------------------------------
 
 
-def _peers(root: Path) -> Path | None:
+def peers_folder(root: Path) -> Path | None:
     """The bin folder of an environment that holds DVC and Snakemake, made if need be; None if they cannot be had."""
     kept = os.environ.get(PEER_FOLDER)
     folder = Path(kept) if kept else root / "peers"
@@ -185,7 +191,7 @@ def _peers(root: Path) -> Path | None:
     return folder / "bin"
 
 
-def _peer(name: str, bin_folder: Path | None, root: Path, stages: int, cache: Path, runs: int) -> float | None:
+def peer_seconds(name: str, bin_folder: Path | None, root: Path, stages: int, cache: Path, runs: int) -> float | None:
     if bin_folder is None or not (bin_folder / name).exists():
         return None
     folder = root / f"{name}{stages}"
@@ -194,7 +200,7 @@ def _peer(name: str, bin_folder: Path | None, root: Path, stages: int, cache: Pa
     for stage in range(stages):
         (folder / f"out{stage}.txt").write_text("out\n")
     command = _dvc(folder, stages, bin_folder) if name == "dvc" else _snakemake(folder, stages)
-    return _cpu([str(bin_folder / name), *command], folder, cache, runs)
+    return cpu_seconds([str(bin_folder / name), *command], folder, cache, runs)
 
 
 def _dvc(folder: Path, stages: int, bin_folder: Path) -> list[str]:

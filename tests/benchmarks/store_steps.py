@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 from unittest import mock
@@ -23,7 +25,12 @@ from colbuild.run.sources import Sources
 from colbuild.store import ActionRecord, open_store
 from tests.helpers.nurseries import SharedNursery
 
-_BATCH: Final = 20
+BATCH: Final = 10
+"""Steps of one kind that run one after the other, before it is another kind's turn."""
+
+BARE: Final = "bare process"
+STEP: Final = "step"
+UNSYNCED: Final = "step, without fsync"
 
 _CHILD: Final = (
     "import os, sys; sys.path[:] = sys.argv[2:]\n"
@@ -36,9 +43,9 @@ _CHILD: Final = (
 """The program of a nursery that has imported what it always does, torch among it, and whose steps write some bytes."""
 
 _CHANGES: Final = {
-    "bare process": "worker.work = store_steps.bare",
-    "step": "",
-    "step, without fsync": "os.fsync = lambda descriptor: None",
+    BARE: "worker.work = store_steps.bare",
+    STEP: "",
+    UNSYNCED: "os.fsync = lambda descriptor: None",
 }
 
 
@@ -47,7 +54,7 @@ def act(run: StepRun) -> None:
     (run.output / "made").write_text(run.params["text"], encoding="utf-8")
 
 
-def bare(job: Job, connection: nursery.Connection, parent: int) -> None:
+def bare(job: Job, connection: Connection, parent: int) -> None:
     """What a process does that has no executor and no store: the work, and an answer."""
     output = job.log.with_suffix("")
     output.mkdir(parents=True)
@@ -57,26 +64,39 @@ def bare(job: Job, connection: nursery.Connection, parent: int) -> None:
     connection.close()
 
 
-def seconds_per_step(root: Path, batches: int) -> dict[str, float]:
-    """Seconds for each step or bare process, one at a time: the median of batches that take turns."""
+@dataclass(frozen=True)
+class Taken:
+    """Milliseconds for each step or bare process, one at a time.
+
+    Attributes:
+        each: Kind -> the median of its batches.
+        beyond: Of a step beyond a bare process: the median of the differences between batches that ran one after the other.
+    """
+
+    each: Mapping[str, float]
+    beyond: float
+
+
+def milliseconds_per_step(root: Path, batches: int) -> Taken:
+    """Runs batches of each kind in turns."""
     taken: dict[str, list[float]] = {name: [] for name in _CHANGES}
     with ExitStack() as stack:
         nurseries = {name: stack.enter_context(_nursery(change)) for name, change in _CHANGES.items()}
-        # The first one of each waits for the imports.
-        for batch in range(-1, batches):
-            for name in _CHANGES:
-                folder = root / f"{name} {batch}"
+        for name in _CHANGES:
+            open_store(root / name).prepare()
+        for batch in range(batches + 1):
+            for name, opened in nurseries.items():
                 steps = tuple(
-                    Step(f"s{number}", "evaluate", {"text": f"{batch} {number}"}, {}) for number in range(_BATCH)
+                    Step(f"s{number}", "evaluate", {"text": f"{batch} {number}"}, {}) for number in range(BATCH)
                 )
+                run = _bare_processes if name == BARE else _steps
                 started = time.perf_counter()
-                if name == "bare process":
-                    _bare_processes(nurseries[name], steps, folder)
-                else:
-                    _steps(nurseries[name], steps, folder)
-                if batch >= 0:
-                    taken[name].append((time.perf_counter() - started) / _BATCH)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+                run(opened, steps, root / name, root / f"{name} {batch}")
+                taken[name].append((time.perf_counter() - started) * 1000 / BATCH)
+    # The first batch waited for the imports.
+    timed = {name: values[1:] for name, values in taken.items()}
+    beyond = statistics.median(step - bare for step, bare in zip(timed[STEP], timed[BARE], strict=True))
+    return Taken({name: statistics.median(values) for name, values in timed.items()}, beyond)
 
 
 @contextmanager
@@ -85,27 +105,26 @@ def _nursery(change: str) -> Iterator[Nursery]:
         yield opened
 
 
-def _bare_processes(opened: Nursery, steps: tuple[Step, ...], folder: Path) -> None:
+def _bare_processes(opened: Nursery, steps: tuple[Step, ...], store: Path, logs: Path) -> None:
+    sources = Sources(store, store, {})
     for number, step in enumerate(steps):
-        sources = Sources(folder, folder, {})
-        child = opened.start(Job(step, number, len(steps), "", {}, folder, sources, 1, (), folder / f"{step.id}.log"))
+        child = opened.start(Job(step, number, len(steps), "", {}, store, sources, 1, (), logs / f"{step.id}.log"))
         said = child.connection.recv()
         assert isinstance(said, Done)
         child.connection.close()
 
 
-def _steps(opened: Nursery, steps: tuple[Step, ...], folder: Path) -> None:
-    store = open_store(folder / "store")
-    store.prepare()
+def _steps(opened: Nursery, steps: tuple[Step, ...], store: Path, logs: Path) -> None:
+    opened_store = open_store(store)
     with mock.patch.object(executor, "open_nursery", lambda: SharedNursery(opened)):
         execute(
             BuildGraph(steps, {}, {}, {}, {}),
             "family",
-            store,
-            Sources(folder, store.downloads, {}),
+            opened_store,
+            Sources(store, opened_store.downloads, {}),
             lambda event: None,
             lambda step, record: None,
-            logs=folder / "logs",
+            logs=logs,
             memory={},
             options=Options(jobs=1, resources=Resources(1, 10**10)),
         )

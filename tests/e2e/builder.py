@@ -1,7 +1,8 @@
 """A process that has imported torch once and forks whole builds from it, so that a hundred of them take a test minutes.
 
 Each build is what the command is: a process that runs the command line, its nursery, and a process for each step. Only the
-import of torch is shared. It may be told to die by SIGKILL at a chosen moment, and to obey a limit on the size of files.
+import of torch is shared. It may be told to die by SIGKILL or to fill the disk at a chosen moment, and to obey a limit
+on the size of files.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from colbuild.train import state
 # -- the moments ------------------------------------------------------------------------------------------------------
 
 MOMENTS: dict[str, Callable[[Callable[[], None]], None]] = {}
-"""Name -> what makes a process call a function at that moment."""
+"""Name -> what makes a process do something at that moment, and then go on if it still can."""
 
 
 def _moment(make: Callable[[Callable[[], None]], None]) -> Callable[[Callable[[], None]], None]:
@@ -35,76 +36,94 @@ def _moment(make: Callable[[Callable[[], None]], None]) -> Callable[[Callable[[]
 
 
 @_moment
-def _before_the_rename(die: Callable[[], None]) -> None:
+def _before_the_rename(then: Callable[[], None]) -> None:
     """All of a result is written and synced; it has not its name yet."""
     seal = objects.seal_tree
 
     def sealed(root: Path) -> None:
         seal(root)
-        die()
+        then()
 
     objects.seal_tree = sealed
 
 
 @_moment
-def _before_the_record(die: Callable[[], None]) -> None:
+def _before_the_record(then: Callable[[], None]) -> None:
     """The result has its name; no action says so."""
     publish = Store.publish
 
     def published(self: Store, draft: Path) -> objects.Tree:
-        publish(self, draft)
-        die()
-        raise AssertionError
+        tree = publish(self, draft)
+        then()
+        return tree
 
     Store.publish = published  # type: ignore[method-assign]
 
 
 @_moment
-def _after_the_record(die: Callable[[], None]) -> None:
+def _after_the_record(then: Callable[[], None]) -> None:
     """The action is recorded; nobody has heard that the step is done, and its checkpoints are still there."""
-    Store.forget_partial = lambda self, key: die()  # type: ignore[method-assign]
+    forget = Store.forget_partial
+
+    def forgotten(self: Store, key: str) -> None:
+        then()
+        forget(self, key)
+
+    Store.forget_partial = forgotten  # type: ignore[method-assign]
 
 
 @_moment
-def _within_a_checkpoint(die: Callable[[], None]) -> None:
+def _within_a_checkpoint(then: Callable[[], None]) -> None:
     """Half of the tensors are written."""
+    write = state._write_tensors
 
     def torn(path: Path, tensors: Any) -> str:
         with path.open("wb") as file:
             for tensor in list(tensors.values())[: len(tensors) // 2]:
                 file.write(state._bytes_of(tensor))
-        die()
-        return ""
+        then()
+        return write(path, tensors)
 
     state._write_tensors = torn
 
 
 @_moment
-def _between_tensors_and_their_json(die: Callable[[], None]) -> None:
+def _between_tensors_and_their_json(then: Callable[[], None]) -> None:
     """A checkpoint's tensors have their name; nothing says that it counts."""
+    write = state._write
 
     def torn(path: Path, content: bytes) -> None:
         path.write_bytes(content[: len(content) // 2])
-        die()
+        then()
+        write(path, content)
 
     state._write = torn
 
 
 @_moment
-def _within_placing(die: Callable[[], None]) -> None:
-    """Half of a folder for `out/` is there."""
+def _within_placing(then: Callable[[], None]) -> None:
+    """Half of a file for `out/` is there."""
+    put = outputs.put
 
     def half(source: Path, place: Path, size: int) -> None:
         place.write_bytes(source.read_bytes()[: size // 2])
-        die()
+        then()
+        place.unlink()
+        put(source, place, size)
 
     outputs.put = half
 
 
 @_moment
-def _before_the_note_of_a_place(die: Callable[[], None]) -> None:
+def _before_the_note_of_a_place(then: Callable[[], None]) -> None:
     """A folder is at its place in `out/`; nothing notes that it is ours."""
-    outputs._write_note = lambda *_: die()
+    write = outputs._write_note
+
+    def noted(*arguments: Any) -> None:
+        then()
+        write(*arguments)
+
+    outputs._write_note = noted
 
 
 # -- a build ----------------------------------------------------------------------------------------------------------
@@ -160,7 +179,12 @@ def _build(wanted: dict[str, Any], descriptors: list[int]) -> None:
             os.kill(build, signal.SIGKILL)
             time.sleep(60)
 
-        MOMENTS[wanted["moment"]](die)
+        def fill() -> None:
+            with suppress(OSError), Path(wanted["fill"]).open("ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(1024))
+
+        MOMENTS[wanted["moment"]](die if wanted["fill"] is None else fill)
     code = run_command(wanted["arguments"])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -130,7 +130,12 @@ class Builder:
         self._process.wait(60)
 
     def start(
-        self, folder: Path, *arguments: str, moment: str | None = None, limit: int | None = None, spec: str = SPEC
+        self,
+        folder: Path,
+        *arguments: str,
+        moment: str | None = None,
+        fill: Path | None = None,
+        limit: int | None = None,
     ) -> Build:
         """Starts `colbuild build` in a project.
 
@@ -138,10 +143,16 @@ class Builder:
             folder: The project.
             arguments: Options of the command.
             moment: When the build is killed: a key of `builder.MOMENTS`.
+            fill: At that moment the disk is filled by this file instead.
             limit: How large a file may get, in bytes.
-            spec: The family's file.
         """
-        wanted = {"folder": str(folder), "arguments": ["build", spec, *arguments], "moment": moment, "limit": limit}
+        wanted = {
+            "folder": str(folder),
+            "arguments": ["build", SPEC, *arguments],
+            "moment": moment,
+            "fill": None if fill is None else str(fill),
+            "limit": limit,
+        }
         ends = [os.pipe() for _ in range(3)]
         socket.send_fds(self._control, [json.dumps(wanted).encode()], [write for _, write in ends])
         for _, write in ends:
@@ -155,9 +166,16 @@ class Builder:
             reader.start()
         return Build(int(told.readline()), told, readers, texts)
 
-    def build(self, folder: Path, *arguments: str, moment: str | None = None, limit: int | None = None) -> Ended:
+    def build(
+        self,
+        folder: Path,
+        *arguments: str,
+        moment: str | None = None,
+        fill: Path | None = None,
+        limit: int | None = None,
+    ) -> Ended:
         """Builds, and waits for the end."""
-        return self.start(folder, *arguments, moment=moment, limit=limit).wait()
+        return self.start(folder, *arguments, moment=moment, fill=fill, limit=limit).wait()
 
 
 def _read(stream: Any, into: list[str]) -> None:
@@ -191,9 +209,14 @@ def made(project: Path, store: Path | None = None) -> Made:
     return Made(content(project / "out"), objects, {record["step"]: record["output"] for record in records})
 
 
+def assert_whole(store: Path) -> None:
+    """Every byte of every result is right."""
+    assert [(tree.digest, tree.damage) for tree in open_store(store).verify_all() if tree.damage is not None] == []
+
+
 def assert_sound(store: Path) -> None:
     """Every byte of every result is right, and nothing half-made lies about."""
-    assert [(tree.digest, tree.damage) for tree in open_store(store).verify_all() if tree.damage is not None] == []
+    assert_whole(store)
     assert list((store / "tmp").iterdir()) == []
 
 

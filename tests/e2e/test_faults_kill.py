@@ -44,6 +44,7 @@ class Tally:
     kills: int = 0
     families: int = 0
     finished_before_a_kill: int = 0
+    run_again: int = 0
     killed_inside: Counter[str] = field(default_factory=Counter)
     resumed: int = 0
     most_lost: float = 0.0
@@ -55,44 +56,52 @@ class Tally:
             "kills": self.kills,
             "families finished": self.families,
             "steps finished before a kill": self.finished_before_a_kill,
-            "of these run again": 0,
+            "of these run again": self.run_again,
             "kills inside a step": f"{sum(self.killed_inside.values())} ({inside})",
             "trainings resumed from a checkpoint": self.resumed,
             "most of a training lost": f"{self.most_lost:.2f} s (a checkpoint each {CHECKPOINT_EVERY} s)",
-            "processes left after a kill": 0,
             "slowest end of the last process": f"{self.slowest_end:.2f} s",
         }
 
 
-def lost(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, tuple[float, float, bool]]:
-    """Training -> the seconds of it that a kill took, as many as may be lost, whether it went on from a checkpoint.
+@dataclass
+class Training:
+    """What the record of a build tells of a training in it.
 
-    Lost may be what lies between two checkpoints, and the training step that each of them has to wait for.
+    Attributes:
+        resumed: After how many of its steps it went on; 0: it began anew.
+        began: When it was first heard of.
+        said: Its step -> when it said to have done it.
     """
-    found = {}
-    for step, (_, began, said) in _trainings(before).items():
-        place, _, _ = _trainings(after).get(step, (None, 0.0, {}))
-        if place is None:
-            continue
-        # Beginning anew loses all that was done, in this run; its first word may already be of work that was resumed.
-        at = said.get(place, began)
-        times = [began, *said.values()]
+
+    resumed: int
+    began: float
+    said: dict[int, float]
+
+    def lost(self, after: Training) -> tuple[float, float]:
+        """The seconds of it that are to be done again, as the next run of it shows, and how many that may be.
+
+        That is what lies between two checkpoints, and the training steps and the writing that each has to wait for.
+        """
+        times = [self.began, *self.said.values()]
         slowest = max(second - first for first, second in pairwise(times))
-        found[step] = (times[-1] - at, CHECKPOINT_EVERY + 2 * slowest, place > 0)
-    return found
+        if after.resumed >= max(self.said):
+            # Of the last steps nobody has heard.
+            return 0.0, CHECKPOINT_EVERY
+        return times[-1] - self.said.get(after.resumed, self.began), CHECKPOINT_EVERY + 2 * slowest
 
 
-def _trainings(events: list[dict[str, Any]]) -> dict[str, tuple[int, float, dict[int, float]]]:
-    """Training step -> where it went on from, when it began to train, and when it said to have reached each place."""
-    found: dict[str, tuple[int, float, dict[int, float]]] = {}
+def trainings(events: list[dict[str, Any]]) -> dict[str, Training]:
+    """The trainings in a build, by their steps."""
+    found: dict[str, Training] = {}
     for event in events:
-        if event["event"] != "step_progress" or not event["progress"]["phase"].startswith("step "):
-            continue
-        place = int(event["progress"]["phase"].split()[1].split("/")[0])
-        resumed = event["progress"]["phase"].endswith("resumed")
-        if event["step"] not in found:
-            found[event["step"]] = (place if resumed else 0, event["time"], {})
-        found[event["step"]][2][place] = event["time"]
+        if event["event"] == "step_progress" and event["progress"]["phase"].startswith("step "):
+            phase = event["progress"]["phase"]
+            place = int(phase.split()[1].split("/")[0])
+            training = found.setdefault(
+                event["step"], Training(place if phase.endswith("resumed") else 0, event["time"], {})
+            )
+            training.said[place] = event["time"]
     return found
 
 
@@ -103,6 +112,7 @@ class Killed:
         self.builder, self.project, self.store, self.tally = builder, project, project / ".colbuild", tally
         self.options = ("--json", "--cores", str(cores))
         self.finished: set[str] = set()
+        self.trainings: dict[str, Training] = {}
 
     def strike(self, after: float | None = None, moment: str | None = None) -> bool:
         """Builds and kills, after some time or at a moment; says whether the build was done before that."""
@@ -120,9 +130,9 @@ class Killed:
         told = runs(self.store)
         for events in told[known:]:
             again = self.finished & set(started(events))
+            self.tally.run_again += len(again)
             assert not again, "what was finished before a kill is not run again"
-            if known:
-                self._check_lost(told[known - 1], events)
+            self._check_lost(trainings(events))
         self.finished = recorded_steps(self.store)
         if ended.code == 0:
             return True
@@ -132,11 +142,13 @@ class Killed:
             self.tally.killed_inside.update(step.split()[0] for step in set(started(events)) - self.finished)
         return False
 
-    def _check_lost(self, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
-        for step, (seconds, allowed, resumed) in lost(before, after).items():
+    def _check_lost(self, now: dict[str, Training]) -> None:
+        for step in now.keys() & self.trainings.keys():
+            seconds, allowed = self.trainings[step].lost(now[step])
             assert seconds <= allowed, f"{step} lost {seconds} s of its training, {allowed} s at most were expected"
-            self.tally.resumed += resumed
+            self.tally.resumed += now[step].resumed > 0
             self.tally.most_lost = max(self.tally.most_lost, seconds)
+        self.trainings |= now
 
     def finish(self, expected) -> None:
         """Builds to the end and compares with a family that nobody killed."""

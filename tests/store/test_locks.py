@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
 
 from colbuild.store import open_store
-from colbuild.store.locks import hold, remove, remove_stale, scratch_path
+from colbuild.store.locks import hold, remove, remove_stale, scratch_file, scratch_path
 from tests.store.processes import let_go, other
 
 
@@ -98,6 +99,19 @@ def test_stale_scratch_is_removed_and_live_scratch_stays(tmp_path):
         let_go(process)
         assert process.wait(timeout=10) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_file_on_its_way_is_nobody_elses_to_remove_and_a_dead_one_is(tmp_path):
+    with scratch_file(tmp_path) as (path, descriptor):
+        os.write(descriptor, b"mine")
+        remove_stale(tmp_path)
+        assert path.read_bytes() == b"mine"
+        # What a process that was killed left: the same, and nobody holds it.
+        path.with_stem("dead").write_bytes(b"half")
+        remove_stale(tmp_path)
+        assert [left.name for left in tmp_path.iterdir()] == [path.name]
+        path.rename(tmp_path / "placed")
+    assert [left.name for left in tmp_path.iterdir()] == ["placed"]
 
 
 def test_preparing_a_store_clears_what_a_killed_build_left(tmp_path):

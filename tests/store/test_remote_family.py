@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from colbuild.api import load_family, make_plan, open_workspace
+from colbuild.api.family import remote_url
 from colbuild.api.planning import plan_sources
-from colbuild.api.remote import Pulled, pull_family, push_family, remote_url
+from colbuild.api.remote import Pulled, pull_family, push_family
 from colbuild.errors import BuildError
 from colbuild.plan.keys import action_key
 from colbuild.plan.states import State

@@ -1,0 +1,37 @@
+"""The process that the processes of steps are forked from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from colbuild.plan.step import Step
+from colbuild.run import nursery
+from colbuild.run.job import Job
+from colbuild.run.sources import Sources
+
+_CHILD = (
+    "import os, sys; sys.path[:] = sys.argv[2:]\n"
+    "from colbuild.run import nursery, worker\n"
+    "worker.work = lambda job, connection, parent: os._exit(job.index % 100)\n"
+    "nursery.import_before_fork = lambda: None\n"
+    "nursery.serve(int(sys.argv[1]))"
+)
+"""The program of a nursery whose children end at once, each with a code of its own."""
+
+
+def job(folder: Path, number: int) -> Job:
+    sources = Sources(folder, folder, {})
+    return Job(Step("a", "evaluate", {}, {}), number, 1, "fam", {}, folder, sources, 1, (), folder / "log")
+
+
+def test_children_without_end_come_and_go_whether_or_not_anybody_asks_how_they_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(nursery, "_CHILD", _CHILD)
+    with nursery.open_nursery() as opened:
+        for number in range(400):
+            child = opened.start(job(tmp_path, number))
+            assert child.connection.poll(30), f"child {number} did not come"
+            child.connection.close()
+            if number % 150 == 37:
+                assert opened.ended_by(child) == number % 100
+    assert not any(os.scandir(tmp_path))
