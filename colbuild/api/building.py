@@ -23,7 +23,6 @@ from colbuild.report.table import Row
 from colbuild.run.events import BuildFinished, BuildStarted, Listener, Notice, RemoteLost
 from colbuild.run.executor import Options, execute
 from colbuild.run.outputs import outputs_of, place_outputs
-from colbuild.run.record import recorded
 from colbuild.run.sources import Sources
 from colbuild.spec import LoadedFamily
 from colbuild.store import ActionRecord, Store
@@ -146,6 +145,8 @@ def build(plan: FamilyPlan, workspace: Workspace, listener: Listener = silent, o
         # Nothing will be written, so that a finished family can be shown from a store that is read-only.
         return _build(plan, workspace, listener, options, store.layout.folder("logs"))
     options = _with_remote(options, listener)
+    from colbuild.run.record import recorded
+
     store.prepare()
     with recorded(listener, store.layout.folder("runs")) as recording:
         return _build(plan, workspace, recording, options, store.layout.folder("logs") / recording.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from colbuild.api.family import FamilyPlan, Workspace
 from colbuild.api.planning import export_versions, plan_sources, unbuilt
@@ -20,14 +21,16 @@ from colbuild.plan.stale import require_current
 from colbuild.plan.target import find_step
 from colbuild.plan.why import Explanation, explain
 from colbuild.report.table import Row, family_rows
-from colbuild.run.history import History
-from colbuild.run.history import family_history as read_history
 from colbuild.run.makespan import makespan
 from colbuild.run.resources import machine
 from colbuild.spec import LoadedFamily
 from colbuild.spec.revision import changed_since, find_revision, load_at
 from colbuild.spec.sources import LocalSource, parse_source
 from colbuild.store import ActionRecord
+
+if TYPE_CHECKING:
+    # Of what `status` alone shows.
+    from colbuild.run.history import History
 
 
 def plan_since(plan: FamilyPlan, revision: str) -> Since:
@@ -132,6 +135,8 @@ def family_status(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
 
 def family_history(loaded: LoadedFamily, workspace: Workspace) -> History:
     """The builds of a family that run, and how the last of the others ended."""
+    from colbuild.run.history import family_history as read_history
+
     return read_history(workspace.store.layout.folder("runs"), loaded.family.name)
 
 
