@@ -10,7 +10,7 @@ from typing import Final, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from colbuild.spec.models import API_VERSION, NAME_PATTERN
+from colbuild.spec.models import API_VERSION, NAME_PATTERN, PARTIAL
 from colbuild.spec.nodes import Fields, Items, Node, Scalar, plain
 from colbuild.spec.places import Place
 from colbuild.spec.problems import Problem
@@ -19,10 +19,16 @@ from colbuild.units import UnitError
 M = TypeVar("M", bound=BaseModel)
 
 
-def check(model: type[M], node: Node) -> tuple[M | None, list[Problem]]:
-    """The tree as a value of `model`, or everything that is wrong with it."""
+def check(model: type[M], node: Node, *, partial: bool = False) -> tuple[M | None, list[Problem]]:
+    """The tree as a value of `model`, or everything that is wrong with it.
+
+    Args:
+        model: What it should be.
+        node: The tree.
+        partial: It is merged with others before it counts.
+    """
     try:
-        return model.model_validate(plain(node)), []
+        return model.model_validate(plain(node), context={PARTIAL: partial}), []
     except ValidationError as error:
         every = error.errors(include_url=False)
         found = [_problem(model, node, details) for details in every if details["type"] != "missing"]

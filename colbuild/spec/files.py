@@ -107,7 +107,7 @@ class Project:
             if not document.problems:
                 self.note(Place(file, 1, 1), "the file is empty", f"it may start with '{_FIRST_LINES[model]}'")
             return None
-        _, problems = check(model, document.root)
+        _, problems = check(model, document.root, partial=True)
         self.problems += problems
         return document.root if isinstance(document.root, Fields) else None
 

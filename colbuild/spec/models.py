@@ -6,6 +6,7 @@ stand once, here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
@@ -15,8 +16,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -90,6 +95,7 @@ Source = Annotated[
 """Where something comes from: ./dir, ./file, pkg://, pypi:// or hf://."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Length = Annotated[int, Field(gt=0, lt=2**31)]
 """The length of an axis."""
 
@@ -235,24 +241,77 @@ class DataSection(Model):
 # -- recipes ----------------------------------------------------------------------------------------------------------
 
 
-class Loss(Model):
-    """What the student is trained to do: `kd_weight` KL(teacher || student) + `ce_weight` cross-entropy."""
+PARTIAL: Final = "partial"
+"""In a validation's context: what is read is merged with other files first, so what a `type` asks for is not known yet."""
 
-    type: Annotated[Literal["forward_kl"], Field(description="The divergence between teacher and student.")] = (
-        "forward_kl"
-    )
+
+class Typed(Model):
+    """A choice by its `type`, where some keys mean something to some types only.
+
+    Such a key is None for any other type, and then in no JSON value either: a key that a type does not use is in no action
+    key, lock or saved plan of it.
+    """
+
+    _own: ClassVar[Mapping[str, tuple[float, tuple[str, ...]]]] = {}
+    """Key -> its default, and the types that use it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_own_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        chosen = data.get("type", cls.model_fields["type"].default)
+        absent = {key: value for key, (value, types) in cls._own.items() if chosen in types and data.get(key) is None}
+        return data | absent
+
+    @field_validator("*")
+    @classmethod
+    def _is_used(cls, value: Any, info: ValidationInfo) -> Any:
+        _, types = cls._own.get(info.field_name or "", (None, None))
+        chosen = info.data.get("type")
+        partial = bool(info.context and info.context.get(PARTIAL))
+        if types is not None and value is not None and chosen is not None and chosen not in types and not partial:
+            raise PydanticCustomError(
+                "unused",
+                "'{key}' means something to {types} only, not to {chosen}",
+                {
+                    "key": info.field_name,
+                    "types": " and ".join(types),
+                    "chosen": chosen,
+                    "hint": f"take it away; where a recipe below gives it, write {info.field_name}: null",
+                },
+            )
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if value is not None or key not in self._own}
+
+
+class Loss(Typed):
+    """What the student is trained to do: `kd_weight` divergence from the teacher + `ce_weight` cross-entropy."""
+
+    _own: ClassVar[Mapping[str, tuple[float, tuple[str, ...]]]] = {"skew": (0.1, ("skew_kl", "skew_rkl"))}
+
+    type: Annotated[
+        Literal["forward_kl", "reverse_kl", "skew_kl", "skew_rkl", "jsd"],
+        Field(description="The divergence between teacher and student."),
+    ] = "forward_kl"
     temperature: Annotated[float, Field(gt=0.0, description="Softens both distributions before comparing.")] = 1.0
     kd_weight: Annotated[float, Field(ge=0.0, description="Weight of the teacher's distribution.")] = 0.9
     ce_weight: Annotated[float, Field(ge=0.0, description="Weight of the text itself (cross-entropy).")] = 0.1
+    skew: Annotated[
+        Beta | None,
+        Field(
+            description="For skew_kl and skew_rkl: how much of what is compared is mixed into the other; by default 0.1."
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Loss:
         if self.kd_weight + self.ce_weight <= 0.0:
             raise PydanticCustomError("loss", "'kd_weight' and 'ce_weight' are both 0: there is nothing to learn")
         return self
-
-
-Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Optimizer(Model):
@@ -265,14 +324,20 @@ class Optimizer(Model):
     clip: Annotated[float, Field(gt=0.0, description="The largest gradient norm; longer gradients are scaled.")] = 1.0
 
 
-class Schedule(Model):
+class Schedule(Typed):
     """The learning rate over the run: linear warm-up over a share of the steps, then down to `final` times `lr`."""
 
-    type: Annotated[Literal["cosine", "linear", "constant"], Field(description="The curve after the warm-up.")] = (
-        "cosine"
-    )
+    _own: ClassVar[Mapping[str, tuple[float, tuple[str, ...]]]] = {"decay": (0.2, ("wsd",))}
+
+    type: Annotated[
+        Literal["cosine", "linear", "constant", "wsd"], Field(description="The curve after the warm-up.")
+    ] = "cosine"
     warmup: Annotated[Fraction, Field(description="The share of steps that warms up.")] = 0.1
     final: Annotated[Fraction, Field(description="The last learning rate, as a share of 'lr'.")] = 0.1
+    decay: Annotated[
+        Annotated[float, Field(gt=0.0, le=1.0)] | None,
+        Field(description="For wsd: the share of steps, at the end, in which the rate falls; by default 0.2."),
+    ] = None
 
 
 class Recipe(Model):

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report
-from colbuild.spec.models import Recipe
+from colbuild.spec.models import Loss, Recipe
 from colbuild.train.forward import final_hidden, head_weight
 from colbuild.train.keeper import Keeper, Keeping
 from colbuild.train.losses import LossWeights, TeacherView, chunked_distillation_loss
@@ -56,7 +56,7 @@ def train(
         BuildError: The loss or its gradient is no longer a number.
     """
     steps = steps_of(recipe)
-    weights = LossWeights(recipe.loss.kd_weight, recipe.loss.ce_weight, recipe.loss.temperature)
+    weights = _weights(recipe.loss)
     trained = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
     computing = list(trained.values())
     masters = [parameter.detach().float().clone() for parameter in computing]
@@ -77,7 +77,13 @@ def train(
         keeper.between(state)
         schedule = recipe.schedule
         lr = learning_rate(
-            step, steps, peak=recipe.optimizer.lr, kind=schedule.type, warmup=schedule.warmup, final=schedule.final
+            step,
+            steps,
+            peak=recipe.optimizer.lr,
+            kind=schedule.type,
+            warmup=schedule.warmup,
+            final=schedule.final,
+            decay=schedule.decay or 0.0,
         )
         loss, kl, ce = _accumulate(student, teacher, batches(step), weights)
         _check_finite("the loss", loss, step, steps)
@@ -92,6 +98,10 @@ def train(
         readings.append(Reading(step, loss, kl, ce, lr))
         report(_progress(readings, steps, recipe, f", no checkpoint: {keeper.trouble}" if keeper.trouble else ""))
     return readings
+
+
+def _weights(loss: Loss) -> LossWeights:
+    return LossWeights(loss.kd_weight, loss.ce_weight, loss.temperature, loss.type, loss.skew or 0.0)
 
 
 @torch.no_grad()
@@ -143,7 +153,7 @@ def _add_to(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
 def _accumulate(
     student: PreTrainedModel, teacher: PreTrainedModel, batch: torch.Tensor, weights: LossWeights
 ) -> tuple[float, float, float]:
-    """Computes one batch's gradients, which the hooks collect; returns (loss, KL, cross-entropy) in nats per token."""
+    """Computes one batch's gradients, which the hooks collect; returns (loss, divergence, cross-entropy) in nats per token."""
     rows = max(1, MICRO_TOKENS // (batch.shape[1] - 1))
     totals = [0.0, 0.0, 0.0]
     for part in torch.split(batch, rows):

@@ -13,16 +13,27 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from colbuild.train.divergences import DIVERGENCES
 from colbuild.train.forward import CHUNK_TOKENS
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """kd * KL(teacher || student) at a temperature + ce * cross-entropy with the text, both in nats per token."""
+    """kd * divergence from the teacher at a temperature + ce * cross-entropy with the text, both in nats per token.
+
+    Attributes:
+        kd: Weight of the divergence.
+        ce: Weight of the text.
+        temperature: Softens both distributions; the divergence is multiplied by its square.
+        divergence: A key of `DIVERGENCES`.
+        skew: The mixture's share of the distribution that is compared with it; the skewed ones alone have it.
+    """
 
     kd: float
     ce: float
     temperature: float = 1.0
+    divergence: str = "forward_kl"
+    skew: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,7 @@ class TeacherView:
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, weights: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Forward KL (Hinton et al., arXiv 1503.02531, with its T squared) mixed with cross-entropy.
+    """A divergence of `DIVERGENCES`, times T squared, mixed with cross-entropy.
 
     Args:
         student: Logits [tokens, vocabulary].
@@ -45,12 +56,13 @@ def distillation_loss(
         weights: How the parts are mixed.
 
     Returns:
-        (loss, KL, cross-entropy), each the mean over tokens.
+        (loss, divergence, cross-entropy), each the mean over tokens.
     """
     scale = weights.temperature
     log_teacher = functional.log_softmax(teacher / scale, dim=-1)
     log_student = functional.log_softmax(student / scale, dim=-1)
-    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=-1).mean() * scale**2
+    tokens = DIVERGENCES[weights.divergence].dense(log_student, log_teacher, weights.skew)
+    divergence = tokens.mean() * scale**2
     entropy = functional.cross_entropy(student, targets)
     return weights.kd * divergence + weights.ce * entropy, divergence, entropy
 
@@ -68,7 +80,7 @@ def chunked_distillation_loss(
         weights: How the parts are mixed.
 
     Returns:
-        (loss, KL, cross-entropy); only the loss carries a gradient, to `hidden` and `head`.
+        (loss, divergence, cross-entropy); only the loss carries a gradient, to `hidden` and `head`.
     """
     loss, divergence, entropy = _ChunkedLoss.apply(hidden, head, teacher, targets, weights)  # type: ignore[no-untyped-call]
     return loss, divergence, entropy
@@ -77,7 +89,7 @@ def chunked_distillation_loss(
 class _ChunkedLoss(torch.autograd.Function):
     """The gradient by the logits has a closed form, so it is made in the forward pass while the chunk is at hand.
 
-    d/dz = kd T (softmax(z/T) - softmax(t/T)) + ce (softmax(z) - onehot).
+    d/dz = kd T dD/du + ce (softmax(z) - onehot), with u = z/T and dD/du as `Divergence.closed` has it.
     """
 
     @staticmethod
@@ -99,8 +111,8 @@ class _ChunkedLoss(torch.autograd.Function):
             part = slice(start, start + CHUNK_TOKENS)
             student_logits = (hidden[part] @ head.T).to(accurate)
             teacher_logits = (teacher.hidden[part] @ teacher.head.T).to(accurate)
-            kl, ce, gradient = _chunk(student_logits, teacher_logits, targets[part], weights)
-            divergence += kl.double().cpu()
+            apart, ce, gradient = _chunk(student_logits, teacher_logits, targets[part], weights)
+            divergence += apart.double().cpu()
             entropy += ce.double().cpu()
             gradient = gradient.div_(count).to(hidden.dtype)
             grad_hidden[part] = gradient @ head
@@ -122,17 +134,16 @@ class _ChunkedLoss(torch.autograd.Function):
 def _chunk(
     student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, weights: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums of KL and cross-entropy over a chunk, and the gradient of the weighted loss by the student's logits."""
+    """Sums of divergence and cross-entropy over a chunk, and the gradient of the weighted loss by the student's logits."""
     scale = weights.temperature
     log_teacher = functional.log_softmax(teacher / scale, dim=-1)
     log_student = functional.log_softmax(student / scale, dim=-1)
-    likely = log_teacher.exp()
-    # In place, here and below: each tensor is a chunk's logits, and these are the memory peak.
-    kl = log_teacher.sub_(log_student).mul_(likely).sum() * scale**2
-    gradient = log_student.exp().sub_(likely).mul_(weights.kd * scale)
+    apart, gradient = DIVERGENCES[weights.divergence].closed(log_student, log_teacher, weights.skew)
+    # In place: each tensor is a chunk's logits, and these are the memory peak.
+    gradient.mul_(weights.kd * scale)
     plain = log_student if scale == 1.0 else functional.log_softmax(student, dim=-1)
     ce = functional.nll_loss(plain, targets, reduction="sum")
     gradient.add_(plain.exp(), alpha=weights.ce)
     rows = torch.arange(targets.shape[0], device=targets.device)
     gradient[rows, targets] -= weights.ce
-    return kl, ce, gradient
+    return apart * scale**2, ce, gradient

@@ -47,7 +47,15 @@ _DTYPES: Final = {torch.float32: "F32", torch.uint8: "U8"}
 
 @dataclass(frozen=True)
 class Reading:
-    """One step's losses in nats per token, and the learning rate it took."""
+    """One step's losses in nats per token, and the learning rate it took.
+
+    Attributes:
+        step: From 0.
+        loss: What was trained on.
+        kl: The divergence of the recipe's `loss.type`, times the temperature squared; a KL in most of them, hence its name.
+        ce: Cross-entropy with the text.
+        lr: The learning rate.
+    """
 
     step: int
     loss: float

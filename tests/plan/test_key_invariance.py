@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.keys import action_key
 from colbuild.spec import load_family
-from colbuild.spec.models import STEERING, Recipe
+from colbuild.spec.models import STEERING, Model, Recipe, Typed
 from tests.plan.families import ANSNET, DISTILL, VERSIONS, graph, project, resolve_chain
 
 
@@ -104,31 +104,85 @@ def other(model: type, path: tuple[str, ...], value: Any) -> Any:
     return [0.8, 0.9] if isinstance(value, list | tuple) else None
 
 
-RECIPE = dict(leaves(Recipe().model_dump(mode="json")))
+def typed() -> Iterator[dict[str, Any]]:
+    """The default recipe, and one for each `type` that a part of it may have: some keys belong to some types only."""
+    yield {}
+    for part, info in Recipe.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Typed):
+            yield from (
+                {part: {"type": choice}} for choice in get_args(info.annotation.model_fields["type"].annotation)
+            )
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in RECIPE if path[0] not in STEERING and other(Recipe, path, RECIPE[path]) is not None],
-    ids=".".join,
-)
-def test_each_value_of_a_recipe_that_changes_a_result_changes_the_keys_of_what_is_trained(tmp_path, path):
-    nested: Any = other(Recipe, path, RECIPE[path])
-    for name in reversed(path):
-        nested = {name: nested}
-    before = graph(tmp_path, distill="{}\n")
+def changes() -> dict[str, tuple[dict[str, Any], tuple[str, ...], Any]]:
+    """Name -> (recipe, path, another value there): each value that decides a result, once."""
+    found: dict[str, tuple[dict[str, Any], tuple[str, ...], Any]] = {}
+    for base in typed():
+        for path, value in leaves(Recipe.model_validate(base).model_dump(mode="json")):
+            changed = other(Recipe, path, value)
+            if path[0] not in STEERING and changed is not None:
+                found.setdefault(".".join(path), (base, path, changed))
+    return found
+
+
+CHANGES = changes()
+
+
+def test_every_value_of_a_recipe_is_tried():
+    def names(model: type, path: tuple[str, ...] = ()) -> Iterator[str]:
+        for name, info in model.model_fields.items():
+            inner = info.annotation
+            if isinstance(inner, type) and issubclass(inner, Model):
+                yield from names(inner, (*path, name))
+            else:
+                yield ".".join((*path, name))
+
+    assert set(CHANGES) == set(names(Recipe)) - STEERING
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_value_of_a_recipe_that_changes_a_result_changes_the_keys_of_what_is_trained(tmp_path, name):
+    base, path, value = CHANGES[name]
+    nested: Any = value
+    for part in reversed(path):
+        nested = {part: nested}
+    written = {part: {**base.get(part, {}), **inner} if part in base else inner for part, inner in nested.items()}
+    recipe = yaml.safe_dump(base | written)
+    before = graph(tmp_path, distill=yaml.safe_dump(base))
     # The family itself says how many tokens; that is the place where they count.
-    extra = {"family": "chain"} if path == ("tokens",) else {}
-    if extra:
+    if path == ("tokens",):
         text = project(tmp_path, distill="{}\n").read_text().replace("tokens: 80k", f"tokens: {80_000 + 2**15}")
         (tmp_path / "specs/family.yaml").write_text(text)
         loaded = load_family(tmp_path / "specs/family.yaml")
         after = build_graph(loaded.family, resolve_chain(loaded, ANSNET), VERSIONS)
     else:
-        after = graph(tmp_path, distill=yaml.safe_dump(nested))
+        after = graph(tmp_path, distill=recipe)
     changed = {step for step, key in keys_of(after).items() if keys_of(before)[step] != key}
     assert {"distill a100", "distill a76", "interpolate phone"} <= changed
     assert not {"source ansnet", "corpus train", "order ansnet"} & changed
+
+
+@pytest.mark.parametrize(
+    ("default", "written"),
+    [
+        ({"loss": {"type": "skew_kl"}}, {"loss": {"type": "skew_kl", "skew": 0.1}}),
+        ({"schedule": {"type": "wsd"}}, {"schedule": {"type": "wsd", "decay": 0.2}}),
+        ({}, {"loss": {"skew": None}, "schedule": {"decay": None}}),
+    ],
+    ids=["skew", "decay", "null"],
+)
+def test_a_default_that_is_written_changes_no_key(tmp_path, default, written):
+    before, after = (keys_of(graph(tmp_path, distill=yaml.safe_dump(recipe))) for recipe in (default, written))
+    assert before == after
+
+
+def test_a_key_that_a_type_does_not_use_is_in_no_parameter(tmp_path):
+    recipes = [step.params["recipe"] for step in graph(tmp_path).steps if "recipe" in step.params]
+    assert recipes
+    assert all("skew" not in recipe["loss"] and "decay" not in recipe["schedule"] for recipe in recipes)
+    for base in typed():
+        values = Recipe.model_validate(base).model_dump(mode="json")
+        assert Recipe.model_validate(values, strict=False) == Recipe.model_validate(base)
 
 
 @pytest.mark.parametrize("name", sorted(STEERING))

@@ -156,6 +156,37 @@ def test_a_mistake_in_the_family(tmp_path, old, new, expected):
             "kd_weight: 0\n  ce_weight: 0",
             "recipes/distill.yaml:4:3: 'kd_weight' and 'ce_weight' are both 0: there is nothing to learn",
         ),
+        (
+            "kd_weight: 0.5",
+            "skew: 0.2",
+            "recipes/distill.yaml:5:9: 'skew' means something to skew_kl and skew_rkl only, not to forward_kl = take it "
+            "away; where a recipe below gives it, write skew: null",
+        ),
+        (
+            "kd_weight: 0.5",
+            "type: jsd\n  skew: 0.2",
+            "recipes/distill.yaml:6:9: 'skew' means something to skew_kl and skew_rkl only, not to jsd",
+        ),
+        (
+            "kd_weight: 0.5",
+            "type: skew_kl\n  skew: 1",
+            "recipes/distill.yaml:6:9: 'skew' must be less than 1, not 1",
+        ),
+        (
+            "kd_weight: 0.5",
+            "type: kl",
+            "recipes/distill.yaml:5:9: 'type' cannot be 'kl': it can be forward_kl, reverse_kl, skew_kl, skew_rkl, jsd",
+        ),
+        (
+            "tokens: 1M",
+            "schedule: {decay: 0.3}",
+            "recipes/distill.yaml:1:19: 'decay' means something to wsd only, not to cosine",
+        ),
+        (
+            "tokens: 1M",
+            "schedule: {type: wsd, decay: 0}",
+            "recipes/distill.yaml:1:30: 'decay' must be more than 0, not 0",
+        ),
         ("tokens: 1M", "recipe: x.yaml", "recipes/distill.yaml:1:1: unknown key 'recipe' in the file = keys that"),
         (
             "tokens: 1M",
@@ -201,6 +232,17 @@ def test_weights_that_only_together_are_wrong_are_found_after_merging(tmp_path):
     )
     assert "'kd_weight' and 'ce_weight' are both 0" in only
     assert only.startswith(SPEC)
+
+
+def test_a_key_of_some_types_is_told_once_it_is_known_which_type_holds(tmp_path):
+    (only,) = problems(
+        tmp_path,
+        specs__family=family("loss: {temperature: 4}", "loss: {type: reverse_kl}"),
+        recipes__distill=RECIPE.replace("kd_weight: 0.5", "type: skew_kl\n  skew: 0.3"),
+    )
+    assert only.startswith(
+        "recipes/distill.yaml:6:9: 'skew' means something to skew_kl and skew_rkl only, not to reverse_kl"
+    )
 
 
 def test_a_circle_of_recipes_is_told_where_it_closes(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from colbuild.spec import Place, Places, load_family
-from colbuild.spec.models import ChainRules, Interpolate, Recipe, Schedule
+from colbuild.spec.models import ChainRules, Interpolate, Loss, Recipe, Schedule
 from tests.spec.projects import FAMILY, family, load, project
 
 
@@ -60,6 +60,28 @@ def test_a_recipe_extends_another(tmp_path):
     assert line(loaded, "anchors", 0, "recipe", "loss", "temperature") == "recipes/base.yaml:2"
     assert line(loaded, "anchors", 0, "recipe", "loss", "kd_weight") == "recipes/distill.yaml:2"
     assert line(loaded, "anchors", 0, "recipe", "optimizer", "lr") == "recipes/base.yaml:4"
+
+
+def test_a_key_of_some_types_may_stand_in_another_file_than_its_type(tmp_path):
+    loaded = load(
+        tmp_path,
+        recipes__distill="extends: recipes/base.yaml\nloss: {skew: 0.3}\nschedule: {decay: 0.4}\n",
+        recipes__base="loss: {type: skew_rkl}\nschedule: {type: wsd}\n",
+    )
+    recipe = loaded.family.anchors[0].recipe
+    assert (recipe.loss.type, recipe.loss.skew) == ("skew_rkl", 0.3)
+    assert (recipe.schedule.type, recipe.schedule.decay) == ("wsd", 0.4)
+    assert line(loaded, "anchors", 0, "recipe", "loss", "skew") == "recipes/distill.yaml:2"
+
+
+def test_a_key_of_some_types_has_its_default_there_and_null_takes_it_away(tmp_path):
+    text = family("loss: {temperature: 4}", "loss: {type: reverse_kl, skew: null}")
+    loaded = load(
+        tmp_path, specs__family=text, recipes__distill="loss: {type: skew_kl, skew: 0.3}\nschedule: {type: wsd}\n"
+    )
+    large, small = (anchor.recipe for anchor in loaded.family.anchors)
+    assert (large.loss.skew, small.loss.skew) == (0.3, None)
+    assert (large.schedule.decay, Loss(type="skew_rkl").skew, Loss().skew) == (0.2, 0.1, None)
 
 
 DEFAULTS = """\

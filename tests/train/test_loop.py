@@ -10,6 +10,7 @@ import torch
 from colbuild.errors import BuildError
 from colbuild.progress import silent
 from colbuild.train import loop
+from colbuild.train.divergences import DIVERGENCES
 from colbuild.train.loop import steps_of, train
 from tests.train.helpers import recipe, same, text, tiny_llama, weights_of
 
@@ -27,6 +28,36 @@ def test_training_lowers_the_loss(precision, dtype):
     assert len(readings) == 40
     assert readings[-1].loss < 0.7 * readings[0].loss
     assert readings[-1].kl < 0.7 * readings[0].kl
+
+
+@pytest.mark.parametrize("kind", sorted(DIVERGENCES))
+def test_training_on_each_divergence_lowers_it(kind):
+    _, readings = trained(recipe(steps=40, loss={"type": kind, "kd_weight": 1.0, "ce_weight": 0.0}))
+    assert readings[-1].kl < 0.7 * readings[0].kl
+    assert all(reading.loss == pytest.approx(reading.kl) for reading in readings)
+
+
+def test_the_skew_and_the_decay_of_a_recipe_reach_the_training():
+    def curve(**changes):
+        return trained(recipe(steps=10, **changes))[1]
+
+    # What is compared is mixed with its own: the more of it, the closer the two are.
+    apart = [curve(loss={"type": "skew_rkl", "skew": skew})[0].kl for skew in (0.0, 0.1, 0.5)]
+    assert apart[0] > apart[1] > apart[2]
+    assert apart[0] == pytest.approx(curve(loss={"type": "reverse_kl"})[0].kl)
+    assert curve(loss={"type": "skew_rkl"})[0].kl == apart[1]
+    peaks = [[r.lr for r in curve(schedule={"type": "wsd", "decay": share})].count(3e-3) for share in (0.2, 0.5)]
+    assert peaks == [7, 4]
+
+
+@pytest.mark.parametrize("kind", sorted(DIVERGENCES))
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_student_that_is_its_teacher_stays_as_it_is(kind, precision, dtype):
+    student, teacher = tiny_llama(1, dtype=dtype), tiny_llama(1, dtype=dtype)
+    how = recipe(steps=3, precision=precision, loss={"type": kind, "kd_weight": 1.0, "ce_weight": 0.0})
+    readings = train(student, teacher, text, how, silent)
+    assert {reading.loss for reading in readings} == {0.0}
+    assert same(weights_of(student), weights_of(teacher))
 
 
 def test_text_alone_can_be_learned():

@@ -16,8 +16,11 @@ SHARES = st.floats(0.0, 1.0)
 STEPS = st.integers(1, 300)
 
 
-def rates(steps, kind="cosine", warmup=0.1, final=0.1, peak=1.0):
-    return [learning_rate(step, steps, peak=peak, kind=kind, warmup=warmup, final=final) for step in range(steps)]
+def rates(steps, kind="cosine", warmup=0.1, final=0.1, peak=1.0, decay=0.2):
+    return [
+        learning_rate(step, steps, peak=peak, kind=kind, warmup=warmup, final=final, decay=decay)
+        for step in range(steps)
+    ]
 
 
 def test_every_schedule_of_a_recipe_has_a_curve():
@@ -39,7 +42,7 @@ def test_rate_rises_and_then_falls(steps, kind, warmup, final):
     assert all(a >= b - 1e-15 for a, b in itertools.pairwise(found[rising:]))
 
 
-@given(st.integers(3, 300), KINDS, st.floats(0.0, 0.5), SHARES)
+@given(st.integers(4, 300), KINDS, st.floats(0.0, 0.5), SHARES)
 def test_peak_follows_the_warm_up_and_the_end_is_final(steps, kind, warmup, final):
     found = rates(steps, kind, warmup, final, peak=2.0)
     assert found[round(steps * warmup)] == pytest.approx(2.0)
@@ -56,5 +59,26 @@ def test_curves_have_their_shapes():
     assert rates(5, "cosine", 0.0, 0.0) == pytest.approx([1.0, 0.8535534, 0.5, 0.1464466, 0.0])
 
 
+def test_wsd_stays_at_the_peak_until_its_decay():
+    found = rates(20, "wsd", 0.1, 0.0, decay=0.25)
+    assert found[:2] == pytest.approx([1 / 3, 2 / 3])
+    assert found[2:15] == pytest.approx([1.0] * 13)
+    assert found[15:] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
+
+
+@given(st.integers(4, 300), SHARES, SHARES, SHARES)
+def test_wsd_decays_in_its_share_of_the_steps_or_in_what_the_warm_up_leaves(steps, warmup, decay, final):
+    found = rates(steps, "wsd", warmup, final, decay=decay)
+    rising, falling = round(steps * warmup), max(1, round(steps * decay))
+    assert found[rising : steps - falling] == pytest.approx([1.0] * max(0, steps - falling - rising))
+    if falling <= steps - 1 - rising and final < 0.99:
+        assert found[steps - falling] < 1.0
+
+
+@given(STEPS, st.sampled_from(["cosine", "linear", "constant"]), SHARES, SHARES, SHARES)
+def test_decay_means_nothing_to_other_schedules(steps, kind, warmup, final, decay):
+    assert rates(steps, kind, warmup, final, decay=decay) == rates(steps, kind, warmup, final, decay=0.0)
+
+
 def test_a_run_of_one_step_takes_the_peak():
-    assert rates(1) == [1.0]
+    assert rates(1) == rates(1, "wsd") == [1.0]
