@@ -31,23 +31,24 @@ from colbuild.plan.work import Work, made_structure, recipe_of, trained_tokens, 
 from colbuild.store import ActionRecord
 
 FLOPS_SHARES: Final[Mapping[str, float]] = {
-    "order": 0.7,  # 156 GFLOP/s, 1 run
-    "distill": 1.05,  # 231 and 239
+    "order": 0.8,  # 156 and 200 GFLOP/s, 2 runs
+    "distill": 1.05,  # 231 to 239, 4 runs
     "recover": 1.05,  # trains as distill does; no run
-    "interpolate": 1.3,  # 283 and 294, of as many candidates as there can be
-    "evaluate": 0.7,  # 108 to 185, 5 runs
+    "interpolate": 0.84,  # 186 and 188 on one of two cores, of as many candidates as there can be
+    "evaluate": 0.46,  # 102 to 113 on one of two cores, 5 runs
 }
-"""FLOPs of a step per FLOP of multiplying fp32 matrices, where no run says better.
+"""FLOPs of a step per FLOP of multiplying fp32 matrices on all cores, where no run says better.
 
 From the recorded runs of the SmolLM2 family (`specs/family.yaml`) on two cores of an AMD EPYC, each of which multiplies fp32
-matrices at 112 GFLOP/s. All of them compute in bf16, for which this processor has instructions; so 1 is not the most there is,
-and a processor that has none is slower than this says. A recipe's fp32 is taken for as fast: it is a fifth slower there.
+matrices at 112 GFLOP/s; steps that do not train use half of the cores. All of them compute in bf16, for which this processor has
+instructions; so 1 is not the most there is, and a processor that has none is slower than this says. A recipe's fp32 is taken for
+as fast: it is a fifth slower there.
 """
 
 BYTE_SHARES: Final[Mapping[str, float]] = {
-    "source": 2.0,  # 30 MB/s of weights in 16 bits, read from GGUF; 1 run
-    "corpus": 0.12,  # 1.7 MB/s of text, 1 run
-    "export": 4.8,  # 65 to 77 MB/s of weights in fp32, 4 runs
+    "source": 2.8,  # 30 and 55 MB/s of weights in 16 bits, read from GGUF; 2 runs
+    "corpus": 0.08,  # 1.1 and 1.7 MB/s of text, 2 runs, one beside another step
+    "export": 4.3,  # 56 to 77 MB/s of weights in fp32, 8 runs
 }
 """Bytes of a step per byte of text whose words one core counts, where no run says better; from the same runs.
 

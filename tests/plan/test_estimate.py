@@ -114,7 +114,7 @@ def test_without_runs_time_comes_from_flops_and_says_so(fresh):
     assert found.runs == 0
     totals = estimated(fresh)
     assert totals.basis == "from a micro-benchmark, uncalibrated"
-    assert totals.steps["source ansnet"].basis == "from bytes at 25 MB/s by a micro-benchmark, uncalibrated"
+    assert totals.steps["source ansnet"].basis == "from bytes at 35 MB/s by a micro-benchmark, uncalibrated"
 
 
 def test_every_operation_has_a_share_of_the_machines_speed(fresh):
