@@ -40,9 +40,9 @@ FLOPS_SHARES: Final[Mapping[str, float]] = {
 """FLOPs of a step per FLOP of multiplying fp32 matrices on all cores, where no run says better.
 
 From the recorded runs of the SmolLM2 family (`specs/family.yaml`) on two cores of an AMD EPYC, each of which multiplies fp32
-matrices at 112 GFLOP/s; steps that do not train use half of the cores. All of them compute in bf16, for which this processor has
-instructions; so 1 is not the most there is, and a processor that has none is slower than this says. A recipe's fp32 is taken for
-as fast: it is a fifth slower there.
+matrices at 112 GFLOP/s; steps that do not train use half of the cores. All of them compute in bf16, for which this
+processor has instructions; so 1 is not the most there is, and a processor that has none is slower than this says. A
+recipe's fp32 is taken for as fast: it is a fifth slower there.
 """
 
 BYTE_SHARES: Final[Mapping[str, float]] = {
