@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from colbuild.api.family import FamilyPlan, Workspace
 from colbuild.api.planning import plan_sources
 from colbuild.errors import SourceUnavailableError
-from colbuild.plan.keys import action_key
+from colbuild.plan.keys import action_key, record_key
 from colbuild.plan.states import State
 from colbuild.plan.step import Step
 from colbuild.progress import Progress, Report
+from colbuild.run.job import as_step
 from colbuild.run.sources import Sources
 from colbuild.store import ActionRecord, Store
 from colbuild.store.leases import claim
@@ -75,7 +76,7 @@ def pull_family(plan: FamilyPlan, workspace: Workspace, url: str, report: Report
         key = action_key(step.op, step.params, inputs)
         record, pulled = _pull(remote, store, step, key, pulled, counted)
         if record is not None:
-            store.note_step(plan.loaded.family.name, replace(record, step=step.id))
+            store.note_step(plan.loaded.family.name, as_step(record, step))
             outputs[step.id] = record.output
     return pulled
 
@@ -107,14 +108,10 @@ def _pull(
             return record, replace(pulled, skipped=pulled.skipped + 1)
         store.set_aside_damaged(key)
         try:
-            record = fetch(remote, store, key, report, _key_of)
+            record = fetch(remote, store, key, report, record_key)
         except RejectedError as error:
             rejected = (*pulled.rejected, f"{step.id}: {error.message}")
             return None, replace(pulled, missing=(*pulled.missing, step.id), rejected=rejected)
     if record is None:
         return None, replace(pulled, missing=(*pulled.missing, step.id))
     return record, replace(pulled, objects=pulled.objects + 1, bytes=pulled.bytes + record.size)
-
-
-def _key_of(record: ActionRecord) -> str:
-    return action_key(record.op, record.params, record.inputs)

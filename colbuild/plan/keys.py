@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colbuild.plan.operations import EPOCHS
+from colbuild.store import ActionRecord
 
 DOMAIN = b"colbuild.action.v1\0"
 
@@ -32,3 +33,8 @@ def action_key(op: str, params: Mapping[str, Any], inputs: Mapping[str, str]) ->
     """The key (64 hex digits) of running `op` with `params` on inputs given as role -> content digest."""
     action = {"op": op, "epoch": EPOCHS[op], "inputs": dict(inputs), "params": dict(params)}
     return hashlib.sha256(DOMAIN + canonical_json(action)).hexdigest()
+
+
+def record_key(record: ActionRecord) -> str:
+    """The key that a record's own operation, parameters and inputs have, to tell one that belongs elsewhere."""
+    return action_key(record.op, record.params, record.inputs)

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 
 from colbuild.errors import ColbuildError, SourceUnavailableError
 from colbuild.ops.step import CHECKPOINT_EVERY, StepRun
-from colbuild.plan.keys import action_key
+from colbuild.plan.keys import action_key, record_key
 from colbuild.plan.step import Step
-from colbuild.progress import Progress
+from colbuild.progress import Progress, Report
 from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFinished, StepProgress, StepStarted
 from colbuild.run.failures import explain
 from colbuild.run.job import Done, Job, as_step
@@ -54,6 +54,10 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
     for role, uri in step.sources.items():
         inputs[role] = job.sources.digest(uri) or job.sources.fetch(uri, listener).digest
     key = action_key(step.op, step.params, inputs)
+
+    def report(progress: Progress) -> None:
+        listener(StepProgress(step.id, progress))
+
     with store.hold(key, lambda: listener(Notice(f"{step.id}: another build is making it; waiting"))):
         hit = claim(store, key)
         if hit is not None:
@@ -63,30 +67,26 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
         damaged = store.set_aside_damaged(key)
         if damaged:
             listener(Notice(f"{step.id}: its result in the store was damaged ({damaged}); building it again"))
-        fetched = _fetched(job, key, store, listener)
+        fetched = _fetched(job, key, store, listener, report)
         if fetched is not None:
             return Done(fetched, fresh=False)
         listener(StepStarted(step.id, job.index, job.total))
-        record = _run(job, key, inputs, store, listener, stopping)
+        record = _run(job, key, inputs, store, listener, report, stopping)
         last = store.last(job.family, step.id)
         store.record(job.family, record)
         store.forget_partial(key)
-        _push(job, record, store, listener)
+        _push(job, record, store, listener, report)
         same = last is not None and last.output == record.output
         listener(StepFinished(step.id, record.seconds, record.size, same))
         return Done(record, fresh=True)
 
 
-def _fetched(job: Job, key: str, store: Store, listener: Listener) -> ActionRecord | None:
+def _fetched(job: Job, key: str, store: Store, listener: Listener, report: Report) -> ActionRecord | None:
     """The result from the remote cache, if there is one and it has it; trouble with it is told, and fails nothing."""
     if job.remote is None:
         return None
-
-    def report(progress: Progress) -> None:
-        listener(StepProgress(job.step.id, progress))
-
     try:
-        record = fetch(open_remote(job.remote), store, key, report, _key_of)
+        record = fetch(open_remote(job.remote), store, key, report, record_key)
     except RejectedError as error:
         listener(Notice(f"{job.step.id}: {error.message}; building it here"))
         return None
@@ -99,18 +99,10 @@ def _fetched(job: Job, key: str, store: Store, listener: Listener) -> ActionReco
     return record
 
 
-def _key_of(record: ActionRecord) -> str:
-    return action_key(record.op, record.params, record.inputs)
-
-
-def _push(job: Job, record: ActionRecord, store: Store, listener: Listener) -> None:
+def _push(job: Job, record: ActionRecord, store: Store, listener: Listener, report: Report) -> None:
     """Puts a new result into the remote cache, if that is asked for."""
     if job.remote is None or not job.push:
         return
-
-    def report(progress: Progress) -> None:
-        listener(StepProgress(job.step.id, progress))
-
     try:
         pushed = push(open_remote(job.remote), store, [record], report)
     except RemoteError as error:
@@ -121,7 +113,13 @@ def _push(job: Job, record: ActionRecord, store: Store, listener: Listener) -> N
 
 
 def _run(
-    job: Job, key: str, inputs: Mapping[str, str], store: Store, listener: Listener, stopping: Callable[[], bool]
+    job: Job,
+    key: str,
+    inputs: Mapping[str, str],
+    store: Store,
+    listener: Listener,
+    report: Report,
+    stopping: Callable[[], bool],
 ) -> ActionRecord:
     step = job.step
     _check_inputs(step, job.inputs, store)
@@ -131,10 +129,6 @@ def _run(
         _unchanged(uri, inputs[role], fetched.digest)
         paths[role] = fetched.path
     started = time.monotonic()
-
-    def report(progress: Progress) -> None:
-        listener(StepProgress(step.id, progress))
-
     with store.draft() as draft:
         output = draft / "files"
         partial = store.partial(key)
