@@ -14,6 +14,7 @@ What is published stays, whatever happens to the steps after it.
 from __future__ import annotations
 
 import signal
+from bisect import insort
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFa
 from colbuild.run.failures import crash, last_lines
 from colbuild.run.interrupts import Interrupts, counted_interrupts
 from colbuild.run.job import Done, Failed, InputLost, Job, Stopped, as_step
-from colbuild.run.resources import Demand, Resources, demand_of, fits, machine
+from colbuild.run.resources import Demand, Resources, demand_of, first_fitting, machine
 from colbuild.run.sources import Sources
 from colbuild.run.waiting import Waiting
 from colbuild.store import ActionRecord, Store
@@ -97,7 +98,6 @@ class StepError(ColbuildError):
 class _Running:
     child: Child
     job: Job
-    demand: Demand
 
 
 @dataclass(eq=False)
@@ -117,7 +117,8 @@ class _Build:
     interrupts: Interrupts
     stack: ExitStack
     nursery: Nursery | None = None
-    queue: list[Step] = field(default_factory=list)
+    queue: list[str] = field(default_factory=list)
+    demands: dict[str, Demand] = field(default_factory=dict)
     running: dict[Connection, _Running] = field(default_factory=dict)
     records: dict[str, ActionRecord] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
@@ -220,7 +221,7 @@ def _settle(build: _Build) -> None:
         try:
             digests = {role: build.sources.digest(uri) for role, uri in step.sources.items()}
         except ColbuildError as error:
-            _fail(build, step, Failed(error.message, error.hint, error.exit_code, transient=False))
+            _fail(build, step, _refused(error))
             continue
         inputs |= {role: digest for role, digest in digests.items() if digest is not None}
         if len(inputs) == len(step.inputs) + len(step.sources):
@@ -230,24 +231,19 @@ def _settle(build: _Build) -> None:
                 build.listener(StepCached(step.id, "in the store"))
                 _finish(build, step, Done(hit, fresh=False))
                 continue
-        build.queue.append(step)
-    build.queue.sort(key=lambda step: build.waiting.index(step.id))
+        build.demands[step.id] = demand_of(step.op, build.memory.get(step.id, 0), build.resources)
+        insort(build.queue, step.id, key=build.waiting.index)
 
 
 def _start(build: _Build) -> None:
     """Starts queued steps, the first first, as far as they fit beside what runs."""
-    for step in list(build.queue):
-        if sum(running.demand.cores for running in build.running.values()) >= build.resources.cores:
-            # However many wait, nothing fits.
+    while build.options.jobs is None or len(build.running) < build.options.jobs:
+        running = {other.job.step.id: build.demands[other.job.step.id] for other in build.running.values()}
+        ready = first_fitting(build.queue, build.demands, running, build.resources)
+        if ready is None:
             return
-        if build.options.jobs is not None and len(build.running) >= build.options.jobs:
-            return
-        demand = demand_of(step.op, build.memory.get(step.id, 0), build.resources)
-        if build.running and not fits(
-            demand, {running.job.step.id: running.demand for running in build.running.values()}, build.resources
-        ):
-            continue
-        build.queue.remove(step)
+        build.queue.remove(ready)
+        step, demand = build.waiting.step(ready), build.demands[ready]
         taken = {number for running in build.running.values() for number in running.job.gpus}
         free = [number for number in build.resources.gpus if number not in taken]
         job = Job(
@@ -260,12 +256,16 @@ def _start(build: _Build) -> None:
             build.sources,
             demand.cores,
             tuple(free[: demand.gpus]),
-            build.logs / f"{safe_name(step.id)}.log",
+            _log(build, step.id),
             build.remote,
             build.options.push,
         )
         child = _process(build, job)
-        build.running[child.connection] = _Running(child, job, demand)
+        build.running[child.connection] = _Running(child, job)
+
+
+def _log(build: _Build, step: str) -> Path:
+    return build.logs / f"{safe_name(step)}.log"
 
 
 def _process(build: _Build, job: Job) -> Child:
@@ -330,7 +330,7 @@ def _finish(build: _Build, step: Step, done: Done) -> None:
         _rebuild(build, step.id, None, error.message)
         return
     except ColbuildError as error:
-        _fail(build, step, Failed(error.message, error.hint, error.exit_code, transient=False))
+        _fail(build, step, _refused(error))
         return
     build.records[step.id] = done.record
     if done.fresh:
@@ -343,10 +343,14 @@ def _failed_once(build: _Build, step: Step, failed: Failed) -> None:
     attempts = build.attempts[step.id] = build.attempts.get(step.id, 0) + 1
     if failed.transient and attempts <= build.options.retries and not build.interrupts.count:
         build.listener(Notice(f"{step.id}: {failed.message}; trying again ({attempts} of {build.options.retries})"))
-        build.queue.append(step)
-        build.queue.sort(key=lambda queued: build.waiting.index(queued.id))
+        insort(build.queue, step.id, key=build.waiting.index)
         return
     _fail(build, step, failed)
+
+
+def _refused(error: ColbuildError) -> Failed:
+    """A failure outside the step's own process, which another run of the step would only repeat."""
+    return Failed(error.message, error.hint, error.exit_code, transient=False)
 
 
 def _fail(build: _Build, step: Step, failed: Failed) -> None:
@@ -360,7 +364,7 @@ def _rebuild(build: _Build, made_by: str, reader: str | None, what: str) -> None
     if count > _REBUILDS:
         hint = "the disk may be failing: see 'colbuild cache verify', or move the store with --store"
         failed = Failed(f"{what}, again and again", hint, EXIT_FAILED, transient=False)
-        _fail(build, build.waiting.graph.steps[build.waiting.index(reader or made_by)], failed)
+        _fail(build, build.waiting.step(reader or made_by), failed)
         return
     build.listener(Notice(f"{what}; building it again"))
     build.waiting.again(made_by, reader)
@@ -390,7 +394,7 @@ def _failed(build: _Build) -> StepError:
     ordered = sorted(build.failed.items(), key=lambda item: build.waiting.index(item[0]))
     for step, failed in ordered:
         lines.append(f"{step}: {failed.message}")
-        if failed.unexpected and (told := last_lines(build.logs / f"{safe_name(step)}.log")):
+        if failed.unexpected and (told := last_lines(_log(build, step))):
             lines.append(told)
     behind = build.waiting.behind(build.failed)
     others = build.waiting.left() - behind - set(build.failed)

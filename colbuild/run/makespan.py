@@ -7,7 +7,7 @@ from bisect import insort
 from collections.abc import Mapping
 
 from colbuild.plan.graph import BuildGraph
-from colbuild.run.resources import Demand, Resources, demand_of, fits
+from colbuild.run.resources import Demand, Resources, demand_of, first_fitting
 from colbuild.run.waiting import Waiting
 
 
@@ -37,13 +37,10 @@ def makespan(
                 insort(queue, step.id, key=waiting.index)
             else:
                 waiting.done(step.id)
-        for step_id in list(queue):
-            if sum(demand.cores for demand in running.values()) >= resources.cores:
-                break
-            if not running or fits(demands[step_id], running, resources):
-                queue.remove(step_id)
-                running[step_id] = demands[step_id]
-                heapq.heappush(ends, (now + seconds[step_id], step_id))
+        while (started := first_fitting(queue, demands, running, resources)) is not None:
+            queue.remove(started)
+            running[started] = demands[started]
+            heapq.heappush(ends, (now + seconds[started], started))
         fullest = max(fullest, sum(memory.get(step, 0) for step in running))
         if not ends:
             return now, fullest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,6 +75,18 @@ def fits(demand: Demand, running: Mapping[str, Demand], resources: Resources) ->
         and demand.memory + sum(other.memory for other in running.values()) <= resources.memory
         and demand.gpus + sum(other.gpus for other in running.values()) <= len(resources.gpus)
     )
+
+
+def first_fitting(
+    steps: Iterable[str], demands: Mapping[str, Demand], running: Mapping[str, Demand], resources: Resources
+) -> str | None:
+    """The first of some steps that can run beside those that do; None if none can.
+
+    The executor starts steps by it, and `makespan` estimates by it.
+    """
+    if sum(other.cores for other in running.values()) >= resources.cores:
+        return None  # however many wait, nothing fits
+    return next((step for step in steps if fits(demands[step], running, resources)), None)
 
 
 def _cores() -> int:

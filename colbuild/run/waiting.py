@@ -34,6 +34,10 @@ class Waiting:
         """A step's place in the graph."""
         return self._index[step]
 
+    def step(self, step: str) -> Step:
+        """The step of an id."""
+        return self.graph.steps[self._index[step]]
+
     def take_ready(self) -> Iterator[Step]:
         """Every step that can run, in order; also those that become ready while they are taken. Each comes once."""
         while self._ready:
