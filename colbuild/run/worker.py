@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def work(job: Job, connection: Connection, parent: int) -> None:
         connection.send(event)
 
     started = time.monotonic()
-    outcome = _outcome(job, listener, asked)
+    outcome = outcome_of(job, listener, asked.is_set, traceback.print_exception)
     _note(f"{type(outcome).__name__.lower()} after {time.monotonic() - started:.1f} s")
     connection.send(outcome)
     connection.close()
@@ -52,19 +53,22 @@ def work(job: Job, connection: Connection, parent: int) -> None:
     os._exit(0)
 
 
-def _outcome(job: Job, listener: Listener, asked: threading.Event) -> Outcome:
+def outcome_of(
+    job: Job, listener: Listener, stopping: Callable[[], bool], tell: Callable[[BaseException], None]
+) -> Outcome:
+    """Carries out a job; whatever it raises is an outcome too, and `tell` is given what ends it as failed."""
     try:
-        return perform(job, listener, asked.is_set)
+        return perform(job, listener, stopping)
     except StoppedError as error:
         return Stopped(error.message)
     except LostInputError as error:
         return InputLost(error.role, error.message)
     except ColbuildError as error:
-        traceback.print_exception(error)
+        tell(error)
         unexpected = isinstance(error, UnexpectedError)
         return Failed(error.message, error.hint, error.exit_code, is_transient(error), unexpected)
     except Exception as error:  # noqa: BLE001  (the build must hear of it, whatever it is)
-        traceback.print_exception(error)
+        tell(error)
         message = f"an unexpected {type(error).__name__}: {error}"
         return Failed(message, None, EXIT_FAILED, transient=True, unexpected=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -12,16 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.builds import SPEC, assert_sound, faults_project, made, starts
+from tests.helpers.modes import obey_modes
 from tests.helpers.project import ROOT
 from tests.store.little import content
-
-
-def _obey_modes():
-    """Takes root's right to write whatever the modes say from the program that is started next."""
-    if os.geteuid() == 0:
-        drop_from_bounding_set, may_override = 24, 1
-        if ctypes.CDLL(None).prctl(drop_from_bounding_set, may_override, 0, 0, 0) != 0:
-            os._exit(77)
 
 
 @pytest.fixture
@@ -43,7 +35,7 @@ def read_only(builder, good, tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            preexec_fn=_obey_modes,
+            preexec_fn=obey_modes,
             timeout=120,
         )
 
@@ -55,7 +47,7 @@ def read_only(builder, good, tmp_path):
 def test_finished_family_can_be_planned_shown_and_built_where_nothing_may_be_written(read_only, good, count):
     project, run = read_only
     assert subprocess.run(
-        ["touch", str(project / "x")], check=False, capture_output=True, preexec_fn=_obey_modes
+        ["touch", str(project / "x")], check=False, capture_output=True, preexec_fn=obey_modes
     ).returncode
     before = content(project)
     commands = [

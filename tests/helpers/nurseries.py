@@ -7,11 +7,9 @@ import threading
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 
-from colbuild.errors import ColbuildError, StoppedError
-from colbuild.run.failures import UnexpectedError, is_transient
-from colbuild.run.job import Failed, InputLost, Job, Stopped
+from colbuild.run.job import Job
 from colbuild.run.nursery import Child, Nursery, open_nursery
-from colbuild.run.perform import LostInputError, perform
+from colbuild.run.worker import outcome_of
 
 
 @dataclass(eq=False)
@@ -74,12 +72,4 @@ class ThreadNursery:
 
 def _carry_out(job: Job, connection: Connection, asked: threading.Event) -> None:
     with connection:
-        try:
-            connection.send(perform(job, connection.send, asked.is_set))
-        except StoppedError as error:
-            connection.send(Stopped(error.message))
-        except LostInputError as error:
-            connection.send(InputLost(error.role, error.message))
-        except ColbuildError as error:
-            unexpected = isinstance(error, UnexpectedError)
-            connection.send(Failed(error.message, error.hint, error.exit_code, is_transient(error), unexpected))
+        connection.send(outcome_of(job, connection.send, asked.is_set, lambda error: None))

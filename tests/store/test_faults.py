@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from colbuild.errors import BuildError
 from colbuild.store import links, open_store
+from tests.helpers.modes import obey_modes
 from tests.store.little import DAMAGES, NEEDS, build, content, damage
 
 ROOT = Path(__file__).parents[2]
@@ -154,14 +154,6 @@ except BuildError as error:
 """
 
 
-def _obey_modes():
-    """Takes root's right to write whatever the modes say from the program that is started next."""
-    if os.geteuid() == 0:
-        drop_from_bounding_set, may_override = 24, 1
-        if ctypes.CDLL(None).prctl(drop_from_bounding_set, may_override, 0, 0, 0) != 0:
-            os._exit(77)
-
-
 @pytest.fixture
 def reader():
     """A folder with a finished build that may only be read, and a way to build there."""
@@ -174,7 +166,7 @@ def reader():
         def run(version):
             command = [sys.executable, "-B", "-c", SCRIPT, str(folder / "store"), str(folder / "out"), version]
             done = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=_obey_modes, timeout=60
+                command, cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=obey_modes, timeout=60
             )
             assert done.returncode == 0, done.stderr
             return done.stdout.strip()

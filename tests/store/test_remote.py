@@ -35,18 +35,6 @@ def remote(request, tmp_path):
     return open_remote(url, pauses=(0.0,))
 
 
-@pytest.fixture
-def store(tmp_path):
-    return open_store(tmp_path / "store")
-
-
-@pytest.fixture
-def other(tmp_path):
-    store = open_store(tmp_path / "other")
-    store.prepare()
-    return store
-
-
 def leftovers(store):
     return list((store.root / "tmp").iterdir())
 

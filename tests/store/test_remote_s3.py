@@ -10,7 +10,6 @@ import time
 import pytest
 
 from colbuild.progress import silent
-from colbuild.store import open_store
 from colbuild.store.remote import (
     Pushed,
     RejectedError,
@@ -58,18 +57,6 @@ def remote(endpoint, request):
     remote = open_remote(f"s3://bucket-{key_named(request.node.name)[:20]}/some/folder", pauses=(0.0,))
     remote.files.fs.mkdir(remote.files.base.partition("/")[0])
     return remote
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(tmp_path / "store")
-
-
-@pytest.fixture
-def other(tmp_path):
-    store = open_store(tmp_path / "other")
-    store.prepare()
-    return store
 
 
 def uploads(remote):
