@@ -24,7 +24,8 @@ from colbuild.plan.members import Member
 from colbuild.plan.operations import EPOCHS
 from colbuild.plan.states import StepPlan
 from colbuild.spec import LoadedFamily
-from colbuild.spec.models import Model, deciding
+from colbuild.spec.fields import Model
+from colbuild.spec.models import deciding
 from colbuild.spec.schema import schema_of
 
 FORMAT: Final = "colbuild.plan.v1"

@@ -10,7 +10,8 @@ from typing import Final, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from colbuild.spec.models import API_VERSION, NAME_PATTERN, PARTIAL
+from colbuild.spec.fields import NAME_PATTERN
+from colbuild.spec.models import API_VERSION, PARTIAL
 from colbuild.spec.nodes import Fields, Items, Node, Scalar, plain
 from colbuild.spec.places import Place
 from colbuild.spec.problems import Problem

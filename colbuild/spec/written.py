@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from colbuild.spec.fields import Model, Name, Source
 from colbuild.spec.models import (
     Ancestor,
     ChainRules,
@@ -18,13 +19,10 @@ from colbuild.spec.models import (
     DeviceProfile,
     Interpolate,
     Measured,
-    Model,
-    Name,
     Order,
     Recipe,
     Sized,
     SizedByDevice,
-    Source,
     either_size,
 )
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.keys import action_key
 from colbuild.spec import load_family
-from colbuild.spec.models import STEERING, Model, Recipe, Typed
+from colbuild.spec.fields import Model
+from colbuild.spec.models import STEERING, Recipe, Typed
 from tests.plan.families import ANSNET, DISTILL, VERSIONS, graph, project, resolve_chain
 
 
