@@ -13,11 +13,12 @@ from colbuild.ops.source.downloads import Record, recorded
 from colbuild.store import Store
 from colbuild.store.disk_use import changed_at, newest_in, size_of, stats_in
 from colbuild.store.files import read_json
+from colbuild.store.layout import download_name
 from colbuild.store.leases import LEASE, is_leased, used_at
 from colbuild.store.objects import published
 from colbuild.store.pins import Pin, read_pins
 from colbuild.store.records import record_from_json
-from colbuild.store.roots import Root, download_name, read_roots
+from colbuild.store.roots import Root, read_roots
 
 
 @dataclass(frozen=True)

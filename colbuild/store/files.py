@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from urllib.parse import quote
 
 from colbuild.errors import BuildError
 from colbuild.store.locks import scratch_file
+
+CHECK = "check"
+"""The key under which JSON values carry a check."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -133,6 +136,19 @@ def _replace(draft: Path, path: Path) -> None:
 def checksum(value: Any) -> str:
     """What a JSON value is compared with later, to tell whether it is still the one that was written."""
     return hashlib.sha256(_CANONICAL.encode(value).encode("ascii")).hexdigest()
+
+
+def checked(value: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values with a check on them: a digest in which one digit has changed is a digest all the same."""
+    return {**value, CHECK: checksum(value)}
+
+
+def unchecked(value: Any) -> dict[str, Any] | None:
+    """The values behind `checked` ones; None if they are not what was written."""
+    if not isinstance(value, dict):
+        return None
+    values = {key: part for key, part in value.items() if key != CHECK}
+    return values if value.get(CHECK) == checksum(values) else None
 
 
 def dump_json(value: Any) -> str:

@@ -19,10 +19,11 @@ from typing import Final
 from colbuild.errors import BuildError
 from colbuild.store.disk_use import Links, changed_at, newest_in, size_of
 from colbuild.store.files import storage_errors
+from colbuild.store.layout import download_name
 from colbuild.store.leases import LEASE, alone, is_held, is_leased, used_at
 from colbuild.store.locks import hold, scratch_path
 from colbuild.store.pins import read_pins
-from colbuild.store.roots import Root, download_name, root_files
+from colbuild.store.roots import Root, root_files
 from colbuild.store.store import Store
 
 _DAY: Final = 24 * 3600.0

@@ -92,6 +92,11 @@ class Layout:
         return self.root / "locks" / f"{name}.lock"
 
 
+def download_name(uri: str) -> str:
+    """The name of a source's folder in `downloads/`."""
+    return hashlib.sha256(uri.encode("utf-8")).hexdigest()
+
+
 def check(layout: Layout) -> None:
     """Refuse a folder that is no store, or a store that this version cannot read; nothing is written.
 
@@ -135,7 +140,7 @@ def mark(layout: Layout) -> None:
             draft = root / f"format-{uuid.uuid4().hex}"
             # On the disk before anything else is: a store whose marks are lost or empty is refused.
             with draft.open("w", encoding="ascii") as file:
-                file.write(f"colbuild store {version}\n")
+                file.write(mark_text(version))
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(root / name)
@@ -171,7 +176,17 @@ def _version(root: Path) -> int | None:
 def _marked(path: Path) -> int | None:
     """The version that a mark names; None if it is missing or is no mark."""
     try:
-        words = path.read_text(encoding="ascii", errors="replace").split()
+        return read_mark(path.read_text(encoding="ascii", errors="replace"))
     except FileNotFoundError:
         return None
+
+
+def mark_text(version: int) -> str:
+    """What stands in a store's mark, here or at a URL."""
+    return f"colbuild store {version}\n"
+
+
+def read_mark(text: str) -> int | None:
+    """The version in a mark; None if the text is none."""
+    words = text.split()
     return int(words[2]) if words[:2] == ["colbuild", "store"] and len(words) == 3 and words[2].isdecimal() else None

@@ -167,16 +167,6 @@ def look(layout: Layout, digest: str, known: Stamps | None = None, *, full: bool
     return Look(None, stamps, stale=noted != stamps)
 
 
-def damage(layout: Layout, digest: str) -> str | None:
-    """What a look at names, sizes and stamps finds wrong with a tree; None if nothing."""
-    return look(layout, digest).damage
-
-
-def damage_inside(layout: Layout, digest: str) -> str | None:
-    """Like `damage`, and every file's content is read and compared."""
-    return look(layout, digest, full=True).damage
-
-
 def _other_files(tree: Tree, stamps: Stamps) -> str | None:
     """The first name or size that is not as it should be."""
     expected = {entry.path: entry.size for entry in tree.entries}

@@ -10,10 +10,9 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from colbuild.errors import BuildError
-from colbuild.store.files import read_json, storage_errors, sync_folder, write_json_durably
+from colbuild.store.files import checked, read_json, storage_errors, sync_folder, unchecked, write_json_durably
 from colbuild.store.leases import shared
 from colbuild.store.objects import look
-from colbuild.store.roots import checked, unchecked
 from colbuild.store.store import Store
 
 SHORTEST_PREFIX: Final = 8

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from colbuild.store.files import checksum
+from colbuild.store.files import CHECK, checked, unchecked
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,17 @@ class ActionRecord:
 
 
 _ADAPTER = TypeAdapter(ActionRecord)
-_CHECK = "check"
 
 
 def record_to_json(record: ActionRecord) -> dict[str, Any]:
     """The record as JSON values, with a check on them."""
-    value = asdict(record)
-    return value | {_CHECK: checksum(value)}
+    return checked(asdict(record))
 
 
 def record_from_json(value: Any) -> ActionRecord | None:
     """The record behind JSON values; None if they are not one, or not what was written. Older ones have no check."""
-    if isinstance(value, dict) and _CHECK in value:
-        value = dict(value)
-        if value.pop(_CHECK) != checksum(value):
-            return None
+    if isinstance(value, dict) and CHECK in value:
+        value = unchecked(value)
     try:
         return _ADAPTER.validate_python(value)
     except ValidationError:

@@ -28,7 +28,7 @@ from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report
 from colbuild.store.files import storage_errors, write_json_durably
 from colbuild.store.hashing import TreeEntry
-from colbuild.store.layout import FORMAT
+from colbuild.store.layout import FORMAT, Layout, read_mark
 from colbuild.store.leases import renew
 from colbuild.store.objects import Tree, read_tree
 from colbuild.store.records import ActionRecord, record_to_json
@@ -56,6 +56,8 @@ PAUSES: Final = (0.5, 2.0)
 """Seconds before the second and the third attempt."""
 
 _FORMAT_LIMIT: Final = 100
+_NAMES: Final = Layout(Path())
+"""The local store's names, without a root."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,11 @@ def check(remote: Remote) -> bool:
     content = remote.files.read("format", _FORMAT_LIMIT)
     if content is None:
         return False
-    words = content.decode("ascii", errors="replace").split()
-    if words[:2] != ["colbuild", "store"] or len(words) != 3 or not words[2].isdecimal():
+    version = read_mark(content.decode("ascii", errors="replace"))
+    if version is None:
         raise RemoteError(f"{remote.name} holds something else: its file 'format' is not what colbuild wrote")
-    if int(words[2]) > FORMAT:
-        message = f"{remote.name} was written by a newer colbuild (format {words[2]}; this one reads up to {FORMAT})"
+    if version > FORMAT:
+        message = f"{remote.name} was written by a newer colbuild (format {version}; this one reads up to {FORMAT})"
         raise RemoteError(message, hint="Upgrade colbuild.")
     return True
 
@@ -253,12 +255,12 @@ def _receive(remote: Remote, digest: str, entry: TreeEntry, place: Path) -> Iter
 
 def object_path(digest: str) -> str:
     """Where a tree lies in a remote."""
-    return f"objects/{digest[:2]}/{digest}"
+    return _NAMES.object(digest).as_posix()
 
 
 def action_path(key: str) -> str:
     """Where the record of an action lies in a remote."""
-    return f"actions/{key[:2]}/{key}.json"
+    return _NAMES.action(key).as_posix()
 
 
 def _rejected(remote: Remote, path: str, reason: RejectedError) -> RejectedError:

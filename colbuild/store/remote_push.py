@@ -12,7 +12,7 @@ from typing import Any
 from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report
 from colbuild.store.hashing import BLOCK_BYTES, TreeEntry
-from colbuild.store.layout import FORMAT
+from colbuild.store.layout import FORMAT, mark_text
 from colbuild.store.objects import entries_to_json, read_tree
 from colbuild.store.records import ActionRecord, record_to_json
 from colbuild.store.remote import Pushed, Remote, action_path, check, look, object_path
@@ -38,7 +38,7 @@ def push(remote: Remote, store: Store, records: Sequence[ActionRecord], report: 
     """
     if not check(remote):
         try:
-            remote.files.create("format", f"colbuild store {FORMAT}\n".encode("ascii"))
+            remote.files.create("format", mark_text(FORMAT).encode("ascii"))
         except MissingError as error:
             raise RemoteError(f"{remote.name} is in no bucket that exists", hint="Create the bucket first.") from error
     pushed = Pushed()

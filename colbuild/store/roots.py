@@ -10,16 +10,14 @@ rest go. So neither an interrupted build nor a change that is taken back costs w
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from colbuild.errors import BuildError
-from colbuild.store.files import checksum, read_json, storage_errors, write_json_durably
+from colbuild.store.files import checked, read_json, storage_errors, unchecked, write_json_durably
 from colbuild.store.leases import shared
 from colbuild.store.locks import hold
 from colbuild.store.records import ActionRecord
@@ -62,7 +60,6 @@ class Root:
 
 
 _ADAPTER = TypeAdapter(Root)
-_CHECK: Final = "check"
 
 
 def note_root(
@@ -134,11 +131,6 @@ def root_files(store: Store) -> tuple[tuple[Path, Root], ...]:
     return tuple(found)
 
 
-def download_name(uri: str) -> str:
-    """The name of a source's folder in `downloads/`; see `colbuild.ops.source.downloads`."""
-    return hashlib.sha256(uri.encode("utf-8")).hexdigest()
-
-
 def _updated(
     before: Root | None,
     lock: Path,
@@ -171,18 +163,3 @@ def _read(path: Path) -> Root | None:
         return _ADAPTER.validate_python(unchecked(read_json(path)))
     except ValidationError:
         return None
-
-
-def checked(value: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with a check on them: a digest in which one digit has changed is a digest all the same."""
-    # Through JSON and back, so that what is compared is what will be read.
-    plain = json.loads(json.dumps(value))
-    return {**plain, _CHECK: checksum(plain)}
-
-
-def unchecked(value: Any) -> dict[str, Any] | None:
-    """The values behind `checked` ones; None if they are not what was written."""
-    if not isinstance(value, dict):
-        return None
-    values = {key: part for key, part in value.items() if key != _CHECK}
-    return values if value.get(_CHECK) == checksum(values) else None

@@ -124,7 +124,7 @@ def test_damaged_tree_that_cannot_be_moved_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("colbuild.store.store.quarantine", refuse)
     with pytest.raises(BuildError, match="permission denied"):
         store.set_aside_damaged(record.key)
-    assert objects.damage(store.layout, record.output) is not None
+    assert objects.look(store.layout, record.output).damage is not None
 
 
 def test_waiters_own_error_while_holding_is_not_taken_for_the_stores(tmp_path):

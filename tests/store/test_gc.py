@@ -17,9 +17,10 @@ from colbuild.errors import BuildError
 from colbuild.run.record import recorded
 from colbuild.store import open_store
 from colbuild.store.gc import Kind, Policy, collect
+from colbuild.store.layout import download_name
 from colbuild.store.leases import LEASE, claim, renew
 from colbuild.store.pins import Pin, pin, unpin
-from colbuild.store.roots import download_name, note_root, read_roots
+from colbuild.store.roots import note_root, read_roots
 from tests.store.processes import RECORD, fill, other
 
 DAY = 24 * 3600.0

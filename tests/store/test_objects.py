@@ -91,7 +91,7 @@ def test_file_larger_than_a_block_is_hashed_whole(tmp_path):
 def test_published_tree_holds_what_was_written_read_only(store):
     digest = fill(store, FILES)
     assert files(store, digest) == FILES
-    assert objects.damage_inside(store.layout, digest) is None
+    assert objects.look(store.layout, digest, full=True).damage is None
     for path in (path for path in store.layout.object(digest).rglob("*") if path.is_file()):
         assert stat.S_IMODE(path.stat().st_mode) & 0o222 == 0, path
     assert leftovers(store) == []
@@ -174,7 +174,7 @@ def test_processes_that_publish_the_same_trees_at_once_agree(store):
         assert (first.wait(timeout=60), second.wait(timeout=60)) == (0, 0)
     assert len(trees(store)) == int(rounds)
     for digest in trees(store):
-        assert objects.damage_inside(store.layout, digest) is None
+        assert objects.look(store.layout, digest, full=True).damage is None
     assert leftovers(store) == []
     assert list((store.root / "quarantine").iterdir()) == []
 

@@ -9,8 +9,9 @@ import pytest
 from colbuild.errors import BuildError
 from colbuild.ops.source import downloads
 from colbuild.store import open_store
+from colbuild.store.layout import download_name
 from colbuild.store.pins import Pin, pin, read_pins, unpin
-from colbuild.store.roots import download_name, note_root, read_roots
+from colbuild.store.roots import note_root, read_roots
 from tests.store.processes import RECORD, fill
 
 

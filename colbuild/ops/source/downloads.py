@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from colbuild.ops.source.remembered import remembered_hash
 from colbuild.progress import Progress, Report
 from colbuild.store.files import read_json, seal_tree, storage_errors, sync_folder, write_json_durably
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
+from colbuild.store.layout import download_name
 from colbuild.store.locks import hold, remove
 
 
@@ -205,7 +205,7 @@ def _is_intact(target: Path, record: Record, downloads: Path) -> bool:
 
 
 def _folder(downloads: Path, uri: str) -> Path:
-    return downloads / hashlib.sha256(uri.encode("utf-8")).hexdigest()
+    return downloads / download_name(uri)
 
 
 def _read_record(place: Path, uri: str) -> Record | None:
