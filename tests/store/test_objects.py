@@ -245,7 +245,7 @@ def test_changed_content_of_the_same_size_is_found_by_a_lookup_unless_the_times_
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     # A lookup reads no file with the stamp that was noted, since a plan has to be fast.
     assert store.lookup(record.key) == (record if times == "old times" else None)
-    found = objects.damage_inside(store.layout, record.output)
+    found = objects.look(store.layout, record.output, full=True).damage
     assert found == "the content of model.safetensors has changed"
 
 
