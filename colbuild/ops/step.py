@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ CHECKPOINT_EVERY = 300.0
 def never() -> bool:
     """For runs that nobody is going to stop."""
     return False
+
+
+def unnoted(_: Mapping[str, Any]) -> None:
+    """For runs whose figures nobody records."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class StepRun:
             published. None: nothing is kept.
         checkpoint_every: Seconds between two checkpoints in `partial`.
         stopping: Tells whether the step shall stop at its next boundary: keep what it can go on from, raise StoppedError.
+        settings: What steers the run and changes nothing in `output`: a recipe's `compile`, `track` and the like.
+        metrics: A file for readings, one JSON line each, appended to; None: nobody reads them.
+        compiled: A directory that keeps what compilers made, shared by all steps of a store; None: nothing is kept.
+        note: Takes figures about the run itself (seconds, bytes, FLOPs) for its record; they are in no output.
     """
 
     inputs: Mapping[str, Path]
@@ -43,3 +51,7 @@ class StepRun:
     partial: Path | None = None
     checkpoint_every: float = CHECKPOINT_EVERY
     stopping: Callable[[], bool] = never
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Path | None = None
+    compiled: Path | None = None
+    note: Callable[[Mapping[str, Any]], None] = unnoted

@@ -36,7 +36,9 @@ from colbuild.spec.fields import (
 
 API_VERSION: Final = "colbuild/v1"
 
-STEERING: Final = frozenset({"checkpoint_every"})
+STEERING: Final = frozenset(
+    {"checkpoint_every", "compile", "epochs", "evaluate_every", "gradient_checkpointing", "micro_batch", "track"}
+)
 """Keys of values that steer a run and change nothing in its result: no key, lock or saved plan knows them."""
 
 
@@ -233,6 +235,16 @@ class Loss(Typed):
         ),
     ] = None
 
+    hidden_weight: Annotated[
+        float | None,
+        Field(
+            ge=0.0,
+            description="Weight of hidden_cosine: one minus the cosine between the student's hidden states and its "
+            "teacher's, at the layers that both have. Not given: 0.1 where the student has fewer layers than its teacher "
+            "and the teacher is read online, else 0.",
+        ),
+    ] = None
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> Loss:
         if self.kd_weight + self.ce_weight <= 0.0:
@@ -266,6 +278,34 @@ class Schedule(Typed):
     ] = None
 
 
+class Elastic(Model):
+    """A distillation that trains sub-shapes of its student too, which are prefixes of it (MatFormer, arXiv 2310.07707)."""
+
+    form: Annotated[
+        Literal["anchor", "segment"],
+        Field(
+            description="'anchor' trains an anchor together with its sub-shapes down to the next one; 'segment' trains, "
+            "with the step that distils the next anchor, everything between the two, which is kept beside that anchor."
+        ),
+    ] = "segment"
+    share: Annotated[
+        float,
+        Field(gt=0.0, lt=1.0, description="The share of each step's sequences that pass through a random sub-shape."),
+    ] = 0.5
+
+
+class TeacherCache(Model):
+    """What is kept of a teacher's distribution for each token: at most 64 bytes."""
+
+    type: Annotated[
+        Literal["sampled", "top_k"],
+        Field(
+            description="'sampled' keeps tokens drawn by their probability, whose mean is the teacher's distribution "
+            "(RS-KD, arXiv 2503.16870); 'top_k' the likeliest ones with their log-probabilities."
+        ),
+    ] = "sampled"
+
+
 class Recipe(Model):
     """How to train; the same for distilling an anchor and for recovering a DesNet."""
 
@@ -276,6 +316,24 @@ class Recipe(Model):
     precision: Annotated[
         Literal["bf16", "fp32"], Field(description="What forward and backward passes are computed in.")
     ] = "bf16"
+    documents: Annotated[
+        Literal["joined", "apart"],
+        Field(
+            description="Whether a sequence's tokens see those of other documents in it: 'joined' lets them, 'apart' does "
+            "not. No token is ever asked for that only another document's text could tell."
+        ),
+    ] = "joined"
+    teacher: Annotated[
+        Literal["online", "cached"],
+        Field(
+            description="'online' computes the teacher beside the student; 'cached' writes down once what it says, for "
+            "every training on the same text."
+        ),
+    ] = "online"
+    teacher_cache: Annotated[TeacherCache, Field(description="What 'teacher: cached' writes down.")] = TeacherCache()
+    elastic: Annotated[
+        Elastic | None, Field(description="Train sub-shapes of the student too; distillations only.")
+    ] = None
     loss: Annotated[Loss, Field(description="What the student is trained to do.")] = Loss()
     optimizer: Annotated[Optimizer, Field(description="AdamW's settings.")] = Optimizer()
     schedule: Annotated[Schedule, Field(description="The learning rate over the run.")] = Schedule()
@@ -287,6 +345,42 @@ class Recipe(Model):
             json_schema_extra={"default": "5min"},
         ),
     ] = 300.0
+    evaluate_every: Annotated[
+        Fraction,
+        Field(
+            description="How often a training measures itself on held-out text, as a share of its steps; 0 does so at its "
+            "end only. Changes nothing in the result."
+        ),
+    ] = 0.1
+    micro_batch: Annotated[
+        Literal["auto"] | Annotated[int, Field(gt=0, lt=2**31)],
+        Field(
+            description="Sequences that pass through the models at once; a batch of more is accumulated. 'auto' takes what "
+            "memory allows. Changes nothing but rounding."
+        ),
+    ] = "auto"
+    gradient_checkpointing: Annotated[
+        Literal["auto", "always", "never"],
+        Field(
+            description="Whether activations are computed again instead of kept: less memory, a third more work. 'auto' "
+            "does so where memory ran out."
+        ),
+    ] = "auto"
+    compile: Annotated[
+        Literal["auto", "always", "never"],
+        Field(description="Whether torch.compile is used; 'auto' does where the training is long enough to repay it."),
+    ] = "auto"
+    epochs: Annotated[
+        Literal["once", "allow"],
+        Field(
+            description="What happens where the corpus has fewer tokens than are asked for: 'once' fails and says how often "
+            "it would be read, 'allow' reads it again."
+        ),
+    ] = "once"
+    track: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow"], ...],
+        Field(description="Where readings go beside the metrics.jsonl that is always written."),
+    ] = ()
 
 
 class Interpolate(Model):

@@ -1,0 +1,40 @@
+"""A batch of text: what the models see, what the student is asked for, and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+IGNORED: Final = -100
+"""A target that nothing is asked of; torch's cross-entropy uses the same number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Sequences of packed text.
+
+    Attributes:
+        tokens: Token ids [rows, sequence]: what the models see.
+        targets: Token ids [rows, sequence]: the token after each, or `IGNORED` where that one is of another document.
+        windows: Which window of the corpus each row is.
+        documents: [rows, sequence], rising along a row by one wherever a document begins; None where the documents of a
+            sequence see each other.
+    """
+
+    tokens: torch.Tensor
+    targets: torch.Tensor
+    windows: tuple[int, ...]
+    documents: torch.Tensor | None = None
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of its rows."""
+        rows = slice(start, stop)
+        documents = None if self.documents is None else self.documents[rows]
+        return Batch(self.tokens[rows], self.targets[rows], self.windows[rows], documents)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        documents = None if self.documents is None else self.documents.to(device)
+        return Batch(self.tokens.to(device), self.targets.to(device), self.windows, documents)
