@@ -11,11 +11,12 @@ from colbuild.arch import read_structure
 from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.lock import LockMode, LockState, compare, open_lock, pinned_chain, source_uris
+from colbuild.plan.positions import position_problems
 from colbuild.plan.states import StepPlan, plan_steps
 from colbuild.plan.target import parse_target, restrict, select
 from colbuild.run.events import Listener, Notice
 from colbuild.run.sources import Sources, is_fetched, sources_of
-from colbuild.spec import LoadedFamily
+from colbuild.spec import LoadedFamily, spec_error
 from colbuild.store import Store
 
 _EXPORT_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "mobius-onnx")
@@ -81,8 +82,15 @@ def plan_sources(plan: FamilyPlan, workspace: Workspace) -> Sources:
 
 
 def solved_chain(loaded: LoadedFamily, config: Mapping[str, Any], state: LockState) -> Chain:
-    """The family's chain: the lock's as far as that holds."""
+    """The family's chain: the lock's as far as that holds.
+
+    Raises:
+        SpecError: A size, a shape or a sequence cannot be.
+    """
     structure = read_structure(config)
+    problems = position_problems(loaded, config)
+    if problems:
+        raise spec_error(problems)
     return pinned_chain(loaded, structure, state) if state.pins else resolve_chain(loaded, structure)
 
 

@@ -85,6 +85,7 @@ class Listing:
         downloads: The sources that were fetched, the largest first.
         interrupted: The bytes that interrupted steps can go on from.
         quarantined: The bytes in results that were found damaged.
+        compiled: The bytes in what compilers made.
         missing: Pins whose result is not in the store.
         ended: Locks that were built here and are gone.
     """
@@ -95,6 +96,7 @@ class Listing:
     downloads: tuple[StoredDownload, ...] = ()
     interrupted: int = 0
     quarantined: int = 0
+    compiled: int = 0
     missing: tuple[Pin, ...] = ()
     ended: tuple[str, ...] = ()
 
@@ -146,6 +148,7 @@ def list_store(store: Store, now: float | None = None) -> Listing:
         downloads=_downloads(store, living, moment),
         interrupted=size_of(store.layout.folder("partial")),
         quarantined=size_of(store.layout.folder("quarantine")),
+        compiled=size_of(store.layout.folder("compiled")),
         missing=tuple(held for held in pins.values() if held.digest not in present),
         ended=tuple(root.lock for root in roots if not root.counts),
     )

@@ -149,4 +149,5 @@ def rows_of(plan: FamilyPlan, workspace: Workspace, records: Mapping[str, Action
     """One line for each model, with what these records hold."""
     found = {step: workspace.store.files(record.output) for step, record in records.items()}
     graph = plan.selection.whole if plan.selection else plan.graph
-    return family_rows(plan.chain, graph, found, workspace.out / plan.loaded.family.name)
+    ledgers = {step: record.ledger for step, record in records.items()}
+    return family_rows(plan.chain, graph, found, ledgers, workspace.out / plan.loaded.family.name)

@@ -28,11 +28,12 @@ _NOUNS: Final = {
     "download": ("source", "sources"),
     "partial": ("interrupted step", "interrupted steps"),
     "quarantine": ("damaged result", "damaged results"),
+    "compiled": ("cache of compilers", "caches of compilers"),
     "run": ("record of a build", "records of builds"),
     "log": ("log", "logs"),
 }
 
-_NAMED: Final = ("object", "download", "partial", "quarantine")
+_NAMED: Final = ("object", "download", "partial", "quarantine", "compiled")
 """Kinds of garbage that are worth a line each; of records and logs the number is enough."""
 
 # -- ls ---------------------------------------------------------------------------------------------------------------
@@ -88,6 +89,8 @@ def _totals(listing: Listing) -> Iterable[str]:
         yield f"Interrupted steps can go on from {format_bytes(listing.interrupted)}."
     if listing.quarantined:
         yield f"Damaged results take {format_bytes(listing.quarantined)} in quarantine/."
+    if listing.compiled:
+        yield f"What compilers made takes {format_bytes(listing.compiled)} in compiled/; it may be removed at any time."
     for lock in listing.ended:
         yield f"{lock} is gone: it keeps nothing any more."
     for pin in listing.missing:
@@ -127,6 +130,7 @@ def listing_to_json(listing: Listing) -> dict[str, Any]:
         "downloads": [asdict(download) for download in listing.downloads],
         "interrupted": listing.interrupted,
         "quarantined": listing.quarantined,
+        "compiled": listing.compiled,
         "missing_pins": [asdict(pin) for pin in listing.missing],
         "ended_locks": list(listing.ended),
     }

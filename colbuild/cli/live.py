@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TextIO
 
+from colbuild.cli.ledger_view import told_ledger
 from colbuild.progress import Progress
 from colbuild.run.events import (
     BuildFinished,
@@ -146,7 +147,8 @@ def _rate(rate: float, unit: str) -> str:
 def _finished(event: StepFinished) -> str:
     """What came of a step; early cutoff is said aloud."""
     same = ", same result as before; nothing after it runs for this reason" if event.same else ""
-    return f"{format_duration(event.seconds)}, {format_bytes(event.size)}{same}"
+    told = told_ledger(event.ledger)
+    return f"{format_duration(event.seconds)}, {format_bytes(event.size)}{', ' if told else ''}{told}{same}"
 
 
 def _source(uri: str) -> str:

@@ -16,7 +16,9 @@ from colbuild.plan.chain import Chain, Distillation
 from colbuild.plan.estimate import Estimates, Reads
 from colbuild.plan.members import Placed
 from colbuild.plan.states import StepPlan
+from colbuild.plan.training import elastic_of, lower_end
 from colbuild.spec.models import DesNet
+from colbuild.spec.recipe import Recipe
 from colbuild.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -71,7 +73,11 @@ def _models(plan: FamilyPlan) -> list[str]:
     """A line for each anchor and DesNet: its solved shape."""
     chain = plan.chain
     how = {unbuilt.anchor.name: f"not built: {unbuilt.reason}" for unbuilt in chain.unbuilt}
-    how |= {step.student.name: _distilled(step, chain) for step in chain.route}
+    recipes = {anchor.name: recipe for anchor, recipe in zip(chain.anchors, chain.recipes, strict=True)}
+    how |= {
+        step.student.name: _distilled(step, chain) + _elastic(step, chain, recipes[step.student.name])
+        for step in chain.route
+    }
     auto = ", placed automatically" if chain.automatic else ""
     lines = [
         (anchor.name, anchor.parameters, anchor.structure.shape, how[anchor.name] + auto) for anchor in chain.anchors
@@ -108,6 +114,19 @@ def _distilled(step: Distillation, chain: Chain) -> str:
         return told
     onward = next(later.student.name for later in chain.route if later.teacher == step.student)
     return f"{told}, as a step towards {onward}"
+
+
+def _elastic(step: Distillation, chain: Chain, recipe: Recipe) -> str:
+    """Which shapes are trained with an anchor; why none are, if its recipe asks for some."""
+    if recipe.elastic is None:
+        return ""
+    student, form = step.student.name, recipe.elastic.form
+    if elastic_of(chain, student, recipe) is None:
+        interval = "between the two" if form == "segment" else "right below it"
+        return f", not elastic: no DesNet lies {interval}"
+    if form == "segment":
+        return ", elastic: with all between the two"
+    return f", elastic: with its sub-shapes down to {lower_end(chain, student).name}"
 
 
 def _place(placed: Placed) -> str:
@@ -152,7 +171,7 @@ def time_range(least: float, most: float) -> str:
 
 def _ansnet_reads(reads: Reads) -> str:
     """How much the AnsNet is read for the whole family, beside distilling every DesNet from it."""
-    times = {0: "", 1: ", once"}.get(reads.times, f", in {reads.times} distillations")
+    times = {0: "", 1: ", once"}.get(reads.times, f", in {reads.times} steps")
     each = set(reads.direct_tokens)
     count = len(reads.direct_tokens)
     direct = (

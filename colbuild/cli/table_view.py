@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from colbuild.cli.ledger_view import print_trainings
 from colbuild.report.table import Row
 from colbuild.units import format_bytes, format_count, format_duration
 
@@ -41,6 +42,7 @@ def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
 def print_status(plan: FamilyPlan, rows: Sequence[Row], console: Console) -> None:
     """Prints how the family stands."""
     print_rows(rows, console)
+    print_trainings(rows, console)
     pending = len(plan.pending)
     name = plan.loaded.family.name
     if pending:
@@ -62,6 +64,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     table.add_column("shape", justify="right", no_wrap=True)
     table.add_column("bits/byte", justify="right", no_wrap=True)
     table.add_column("agrees", justify="right", no_wrap=True)
+    table.add_column("KL", justify="right", no_wrap=True)
     table.add_column("package", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -71,6 +74,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
             f"{row.shape.layers}x{row.shape.ffn}",
             _NONE if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}",
             _NONE if row.agreement is None else f"{row.agreement:.0%}",
+            _NONE if row.kl is None else f"{row.kl:.3f}",
             "\n".join(f"{format_bytes(package.size)}  {package.profile}" for package in row.packages) or _NONE,
             style="dim" if row.kind == "anchor" else "",
         )
@@ -80,7 +84,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     if any(row.bits_per_byte is not None for row in rows):
         console.print(
             "shape: layers x ffn; bits/byte: on held-out text, lower is better; "
-            "agrees: likeliest next token equals the AnsNet's",
+            "agrees: likeliest next token equals the AnsNet's; KL: nats per token to the AnsNet",
             soft_wrap=True,
         )
 

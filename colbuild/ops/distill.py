@@ -6,19 +6,38 @@ import torch
 
 from colbuild.arch import Shape
 from colbuild.ops.step import StepRun
-from colbuild.ops.training import train_checkpoint
-from colbuild.spec.models import Recipe
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.ops.training import Task, recipe_of, train_checkpoint
+from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_nested
 from colbuild.weights.subset import subset
 
 
 def run(step: StepRun) -> None:
     """Distils the chain's next anchor from the one before it (Chain-of-Learngene, arXiv 2605.07783, section 3.2).
 
-    Inputs: `teacher`, `corpus`. Params: `shape`, `recipe`, `split`. The output holds the model and `training.json`.
+    Inputs: `teacher`, `corpus`; `lessons` where the recipe says `teacher: cached`. Params: `shape`, `recipe`, `split`, and
+    `interval` for an elastic anchor: the shape of the next one. The output holds the model and `training.json`.
+
+    Elastic, the student is one of
+
+    - `anchor`: the anchor itself, trained together with its sub-shapes down to `interval`;
+    - `segment`: the whole teacher, trained with its sub-shapes down to the anchor. The anchor is its prefix; the student
+      itself is kept in `nested/`, for the DesNets in between.
     """
     teacher = load_checkpoint(step.inputs["teacher"])
+    shape, recipe = Shape(**step.params["shape"]), recipe_of(step)
+    companions = step.inputs["teacher"]
+
+    def keep(model: Checkpoint) -> None:
+        save_checkpoint(model, step.output, companions)
+
+    def keep_segment(model: Checkpoint) -> None:
+        keep(subset(model, shape))
+        save_nested(model, step.output)
+
+    if recipe.elastic is not None and recipe.elastic.form == "segment":
+        train_checkpoint(Task(teacher, teacher, recipe, step, smallest=shape), keep_segment)
+        return
     with torch.no_grad():
-        start = subset(teacher, Shape(**step.params["shape"]))
-    recipe = Recipe.model_validate(step.params["recipe"], strict=False)
-    train_checkpoint(start, teacher, recipe, step, companions=step.inputs["teacher"])
+        start = subset(teacher, shape)
+    smallest = None if recipe.elastic is None else Shape(**step.params["interval"])
+    train_checkpoint(Task(start, teacher, recipe, step, smallest), keep)

@@ -1,4 +1,4 @@
-"""evaluate: how well a model predicts held-out text, and how often it says what the AnsNet says."""
+"""evaluate: how well a model predicts held-out text, and how far it is from what the AnsNet says."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def run(step: StepRun) -> None:
     """Measures a model on whole documents of held-out text.
 
     Inputs: `model`, `reference` (the AnsNet), `corpus`. Params: `tokens`, `split`. The output is `metrics.json`: `loss` in
-    nats per token, `perplexity`, `bits_per_byte` of UTF-8 text, `top1_agreement` with the reference (0 to 1), and what
-    they were measured on.
+    nats per token, `perplexity`, `bits_per_byte` of UTF-8 text, `top1_agreement` with the reference (0 to 1), `kl`, which is
+    KL(reference || model) in nats per token, and what they were measured on.
 
     Raises:
-        BuildError: The corpus was made with another tokenizer, or the model's loss is no number.
+        BuildError: The corpus was made with another tokenizer, or what a model computes is no number.
     """
     model = model_of(load_checkpoint(step.inputs["model"]), torch.bfloat16)
     # The AnsNet is compared with itself: it agrees, and need not be computed twice.
@@ -49,6 +49,9 @@ def run(step: StepRun) -> None:
     loss = total.nats / total.tokens
     if not loss < _LOST:
         raise BuildError(f"the model's loss is {loss}: its weights are damaged, or its training diverged")
+    kl = total.kl / total.tokens
+    if not kl < _LOST:
+        raise BuildError(f"the divergence from the AnsNet is {kl}: the AnsNet's weights are damaged")
     write_json(
         step.output / METRICS,
         {
@@ -56,6 +59,7 @@ def run(step: StepRun) -> None:
             "perplexity": math.exp(loss),
             "bits_per_byte": total.nats / math.log(2) / size,
             "top1_agreement": total.agreed / total.tokens,
+            "kl": kl,
             "tokens": total.tokens,
             "bytes": size,
             "split": step.params["split"],

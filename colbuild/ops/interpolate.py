@@ -12,7 +12,7 @@ from colbuild.errors import BuildError
 from colbuild.ops.models import build_model, calibration
 from colbuild.ops.step import StepRun
 from colbuild.train.measure import mean_loss
-from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
+from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, load_nested, save_checkpoint, write_json
 from colbuild.weights.interpolate import Mix, mix, neighbours
 from colbuild.weights.search import SEARCHES, Axes, best_of
 
@@ -21,10 +21,16 @@ def run(step: StepRun) -> None:
     """Interpolates between two nested anchors and keeps the best candidate.
 
     Inputs: `larger`, `smaller`, `corpus`. Params: `shape`, `method`, `split`, and `tokens`, how many calibration tokens score
-    a candidate. The output holds the model and `interpolation.json`: every candidate with its loss.
+    a candidate. If the smaller anchor was cut from a nested student, which then lies beside it, mixtures with that one's
+    prefix are candidates too. The output holds the model and `interpolation.json`: every candidate with its loss, `nested`
+    where its origin is that prefix instead of the smaller anchor.
     """
+    smaller = step.inputs["smaller"]
     pair = neighbours(
-        load_checkpoint(step.inputs["larger"]), load_checkpoint(step.inputs["smaller"]), Shape(**step.params["shape"])
+        load_checkpoint(step.inputs["larger"]),
+        load_checkpoint(smaller),
+        Shape(**step.params["shape"]),
+        load_nested(smaller),
     )
     base = pair.base
     model = build_model(base.config, base.tensors, dtype=torch.bfloat16)
@@ -37,7 +43,7 @@ def run(step: StepRun) -> None:
                 weights[name].copy_(tensor)
         return mean_loss(model, windows)
 
-    axes = Axes(fill=pair.has_fill, depth=pair.has_depth)
+    axes = Axes(fill=pair.has_fill, depth=pair.has_depth, nested=pair.nested is not None)
     scored = SEARCHES[step.params["method"]](score, axes, step.report)
     best = best_of(scored)
     if not math.isfinite(best.loss):

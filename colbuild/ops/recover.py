@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from colbuild.ops.step import StepRun
-from colbuild.ops.training import train_checkpoint
-from colbuild.spec.models import Recipe
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.ops.training import Task, recipe_of, train_checkpoint
+from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 def run(step: StepRun) -> None:
     """Trains a model of any origin towards its teacher.
 
-    Inputs: `start`, `teacher`, `corpus`. Params: `recipe`, `split`. The output holds the model and `training.json`.
+    Inputs: `start`, `teacher`, `corpus`; `lessons` where the recipe says `teacher: cached`. Params: `recipe`, `split`. The
+    output holds the model and `training.json`.
     """
-    recipe = Recipe.model_validate(step.params["recipe"], strict=False)
-    start = load_checkpoint(step.inputs["start"])
-    teacher = load_checkpoint(step.inputs["teacher"])
-    train_checkpoint(start, teacher, recipe, step, companions=step.inputs["start"])
+    start, teacher = (load_checkpoint(step.inputs[role]) for role in ("start", "teacher"))
+
+    def keep(model: Checkpoint) -> None:
+        save_checkpoint(model, step.output, step.inputs["start"])
+
+    train_checkpoint(Task(start, teacher, recipe_of(step), step), keep)

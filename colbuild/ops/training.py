@@ -2,69 +2,285 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from math import inf
 
 import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
 
+from colbuild.arch import Shape, forward_flops
 from colbuild.errors import BuildError
 from colbuild.ops.models import check_vocabulary, model_of
 from colbuild.ops.step import StepRun
-from colbuild.spec.models import Recipe
-from colbuild.train.keeper import Keeping
-from colbuild.train.loop import steps_of, train
-from colbuild.train.packing import open_corpus, training_batch
-from colbuild.train.state import Reading
-from colbuild.weights.checkpoint import Checkpoint, save_checkpoint, write_json
+from colbuild.spec.recipe import Recipe
+from colbuild.train.batch import Batch
+from colbuild.train.devices import computing_type, open_accelerator, processes, side_by_side
+from colbuild.train.elastic import Nested
+from colbuild.train.hidden import DEFAULT_WEIGHT, blocks_of, counterparts
+from colbuild.train.keeper import Keeper, Keeping
+from colbuild.train.ledger import ledger_to_json
+from colbuild.train.loop import Batches, Running, steps_of, train
+from colbuild.train.measure import HeldOut, held_out
+from colbuild.train.micro import first_micro, recompute
+from colbuild.train.observer import Measure, Observer
+from colbuild.train.packing import (
+    PackedCorpus,
+    calibration_windows,
+    open_corpus,
+    read_windows,
+    training_windows,
+    window_count,
+)
+from colbuild.train.state import State
+from colbuild.train.student import Pass, Student, whole
+from colbuild.train.teacher_cache import open_lessons
+from colbuild.train.teaching import Teacher, cached, online
+from colbuild.train.tracking import tracking
+from colbuild.weights.checkpoint import Checkpoint, write_json
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+Finish = Callable[[Checkpoint], None]
+"""Writes what a training has made into its step's output."""
 
 
-def train_checkpoint(
-    start: Checkpoint, teacher: Checkpoint, recipe: Recipe, step: StepRun, *, companions: Path
-) -> None:
-    """Trains `start` towards `teacher` and writes the model with `training.json` into the step's output.
+@dataclass(frozen=True)
+class Task:
+    """One training.
 
-    An interrupted training leaves checkpoints in the step's `partial`, and the next run goes on from them.
-
-    Args:
+    Attributes:
         start: Where the student starts; its tensors are left as they are.
         teacher: Whom it follows.
         recipe: How.
         step: Gives the corpus and its split, takes the result.
-        companions: The folder whose tokenizer goes with the model.
+        smallest: For an elastic training, the lower end of what is trained; None for the student alone.
+    """
+
+    start: Checkpoint
+    teacher: Checkpoint
+    recipe: Recipe
+    step: StepRun
+    smallest: Shape | None = None
+
+
+def recipe_of(step: StepRun) -> Recipe:
+    """The recipe of a step: what is in its key, and what steers it."""
+    return Recipe.model_validate({**step.params["recipe"], **step.settings}, strict=False)
+
+
+def train_checkpoint(task: Task, finish: Finish) -> None:
+    """Trains a student, has its result written, and `training.json` beside it.
+
+    An interrupted training leaves checkpoints in the step's `partial`, and the next run goes on from them.
 
     Raises:
-        BuildError: The corpus is too small, a sequence is longer than the model's positions, or training diverges.
+        BuildError: The corpus is too small, a sequence is longer than the model's positions, student and teacher have
+            other vocabularies, the teacher computes no numbers, or training diverges.
         StoppedError: The step was asked to stop.
     """
-    dtype = PRECISIONS[recipe.precision]
-    student = model_of(start, dtype)
-    positions = int(student.config.max_position_embeddings)
-    if recipe.sequence > positions:
-        raise BuildError(
-            f"the recipe's sequence has {recipe.sequence} tokens, the model only {positions} positions",
-            hint=f"set sequence to at most {positions} in the recipe",
+    corpus = open_corpus(task.step.inputs["corpus"], task.step.params["split"])
+    _check_tokens(task.recipe, corpus)
+    side_by_side(lambda: _train(task, corpus, finish), processes())
+
+
+def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
+    """What each process of a training does."""
+    recipe, step = task.recipe, task.step
+    accelerator = open_accelerator()
+    dtype = computing_type(recipe.precision, accelerator.device)
+    model = _model(task.start, dtype, accelerator)
+    _check_models(task, model, corpus)
+    taught = _teacher(task, dtype, accelerator)
+    student = _student(task, model)
+    micro = first_micro(recipe, task.start.structure, task.teacher.structure, accelerator.device)
+    if micro.recompute:
+        student.recompute()
+    with tracking(
+        step.metrics if accelerator.is_main_process else None, recipe.track, step.params["recipe"]
+    ) as tracker:
+        observer = Observer(
+            tracker,
+            batch_tokens=recipe.batch * recipe.sequence,
+            steps=steps_of(recipe),
+            every=recipe.evaluate_every,
+            measure=_measure(task, model, taught, dtype, accelerator),
+            student_forward=lambda index: _mean_flops(student.passes(index, recipe.batch)),
         )
-    corpus = open_corpus(step.inputs["corpus"], step.params["split"])
-    check_vocabulary(corpus.vocabulary, student)
+        running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report)
+        state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running)
+        if not accelerator.is_main_process:
+            return
+        forward = 0 if taught.model is None else forward_flops(task.teacher.structure, recipe.sequence)
+        ledger = observer.finish(
+            state, teacher_forward=forward, device=accelerator.device, devices=accelerator.num_processes
+        )
+    stored = {name: tensor.dtype for name, tensor in task.start.tensors.items()}
+    weights = {name: tensor.detach().cpu().to(stored[name]) for name, tensor in model.named_parameters()}
+    finish(replace(task.start, tensors=weights))
+    write_json(step.output / "training.json", _summary(state, recipe, corpus.tokens, observer.latest))
+    step.note(ledger_to_json(ledger))
 
-    def batches(index: int) -> torch.Tensor:
-        return training_batch(corpus, seed=recipe.seed, step=index, batch=recipe.batch, sequence=recipe.sequence)
 
-    keeping = Keeping(step.partial, step.checkpoint_every, step.stopping)
-    readings = train(student, model_of(teacher, dtype), batches, recipe, step.report, keeping)
-    stored = {name: tensor.dtype for name, tensor in start.tensors.items()}
-    weights = {name: tensor.detach().to(stored[name]) for name, tensor in student.named_parameters()}
-    save_checkpoint(replace(start, tensors=weights), step.output, companions)
-    write_json(step.output / "training.json", _summary(readings, recipe, corpus.tokens))
-
-
-def _summary(readings: list[Reading], recipe: Recipe, available: int) -> dict[str, object]:
+def _summary(state: State, recipe: Recipe, available: int, heldout: HeldOut | None) -> dict[str, object]:
     trained = steps_of(recipe) * recipe.batch * recipe.sequence
     return {
-        "steps": len(readings),
+        "steps": state.step,
         "tokens": trained,
         "epochs": round(trained / available, 4),
-        "curve": [asdict(reading) for reading in readings],
+        "heldout": None if heldout is None else asdict(heldout),
+        "setback": None if state.setback is None else asdict(state.setback),
+        "curve": [asdict(reading) for reading in state.readings],
     }
+
+
+# -- the parts --------------------------------------------------------------------------------------------------------
+
+
+def _model(checkpoint: Checkpoint, dtype: torch.dtype, accelerator: Accelerator) -> PreTrainedModel:
+    model: PreTrainedModel = model_of(checkpoint, dtype).to(accelerator.device)
+    return model
+
+
+def _student(task: Task, model: PreTrainedModel) -> Student:
+    start, recipe = task.start, task.recipe
+    blocks = blocks_of(model, start.structure)
+    if task.smallest is None or recipe.elastic is None:
+        passes = whole(model, forward_flops(start.structure, recipe.sequence))
+        return Student(model, start.tensors, passes, lambda: recompute(blocks), blocks)
+    nested = Nested(
+        model,
+        start.structure,
+        start.ordered,
+        task.smallest,
+        share=recipe.elastic.share,
+        seed=recipe.seed,
+        context=recipe.sequence,
+    )
+
+    def compute_again() -> None:
+        recompute(blocks)
+        nested.recompute()
+
+    return Student(model, start.tensors, nested.passes, compute_again, blocks)
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """The teacher of a training.
+
+    Attributes:
+        teach: What it says of a batch.
+        model: The model that computes it; None where it was written down before.
+        hidden_weight: The weight of hidden_cosine with it.
+    """
+
+    teach: Teacher
+    model: PreTrainedModel | None
+    hidden_weight: float
+
+
+def _teacher(task: Task, dtype: torch.dtype, accelerator: Accelerator) -> _Taught:
+    if task.recipe.teacher == "cached":
+        return _Taught(cached(open_lessons(task.step.inputs["lessons"]).samples), None, 0.0)
+    model = _model(task.teacher, dtype, accelerator)
+    weight, places = _compared(task)
+    blocks = blocks_of(model, task.teacher.structure)
+    return _Taught(online(model, tuple(blocks[place] for place in places)), model, weight)
+
+
+def _measure(
+    task: Task, model: PreTrainedModel, taught: _Taught, dtype: torch.dtype, accelerator: Accelerator
+) -> Measure | None:
+    """Measures the anchor that a training makes, against its teacher; None where the corpus keeps no text from training."""
+    try:
+        heldout = open_corpus(task.step.inputs["corpus"], "heldout")
+        window_count(heldout, task.recipe.sequence)
+    except BuildError:
+        return None
+    if not accelerator.is_main_process:
+        return None
+
+    def measure(tokens: int) -> HeldOut:
+        windows = calibration_windows(heldout, tokens, task.recipe.sequence)
+        # A teacher whose lessons are read from a cache is in memory only as long as it is needed.
+        teacher = taught.model if taught.model is not None else _model(task.teacher, dtype, accelerator)
+        return held_out(model, teacher, windows)
+
+    return measure
+
+
+def _compared(task: Task) -> tuple[float, tuple[int, ...]]:
+    """The weight of hidden_cosine, and the teacher's blocks that the student's are compared with."""
+    wanted = task.recipe.loss.hidden_weight
+    shallower = task.start.structure.shape.layers < task.teacher.structure.shape.layers
+    weight = (DEFAULT_WEIGHT if shallower else 0.0) if wanted is None else wanted
+    lineages = (task.start.lineage, task.teacher.lineage)
+    places = None
+    if all(lineages):
+        places = counterparts(task.start.ordered.layers, task.teacher.ordered.layers)
+    if weight == 0.0 or (places is None and wanted is None):
+        return 0.0, ()
+    if places is None:
+        raise BuildError(
+            "hidden states cannot be compared: the student has layers that its teacher lacks",
+            hint="set loss.hidden_weight: 0 in the recipe",
+        )
+    return weight, places
+
+
+def _batches(recipe: Recipe, corpus: PackedCorpus) -> Batches:
+    def batches(step: int) -> Batch:
+        windows = training_windows(corpus, seed=recipe.seed, step=step, batch=recipe.batch, sequence=recipe.sequence)
+        return read_windows(corpus, windows, recipe.sequence, apart=recipe.documents == "apart")
+
+    return batches
+
+
+def _mean_flops(passes: tuple[Pass, ...]) -> float:
+    """FLOPs of a step's forward passes for a token, the mean over its rows."""
+    rows = sum(way.stop - way.start for way in passes)
+    return sum(way.flops * (way.stop - way.start) for way in passes) / rows
+
+
+def _keeper(task: Task, accelerator: Accelerator) -> Keeper:
+    step, steps = task.step, steps_of(task.recipe)
+    if accelerator.num_processes == 1:
+        return Keeper(Keeping(step.partial, step.checkpoint_every, step.stopping), steps)
+    main = accelerator.is_main_process
+
+    def stopping() -> bool:
+        """What the main process is told, told to all: they stop after the same step."""
+        asked = torch.tensor(float(main and step.stopping()), device=accelerator.device)
+        return bool(accelerator.reduce(asked, "sum") > 0)
+
+    return Keeper(Keeping(step.partial, step.checkpoint_every if main else inf, stopping, writes=main), steps)
+
+
+# -- what cannot be trained -------------------------------------------------------------------------------------------
+
+
+def _check_models(task: Task, model: PreTrainedModel, corpus: PackedCorpus) -> None:
+    sequence, positions = task.recipe.sequence, int(model.config.max_position_embeddings)
+    if sequence > positions:
+        raise BuildError(
+            f"the recipe's sequence has {sequence} tokens, the model only {positions} positions",
+            hint=f"set sequence to at most {positions} in the recipe",
+        )
+    check_vocabulary(corpus.vocabulary, model)
+    ours, theirs = (checkpoint.structure.shape.vocab for checkpoint in (task.start, task.teacher))
+    if ours != theirs:
+        raise BuildError(
+            f"the student knows {ours:,} tokens and its teacher {theirs:,}: their distributions cannot be compared",
+            hint="a model of another vocabulary is distilled over a bridge",
+        )
+
+
+def _check_tokens(recipe: Recipe, corpus: PackedCorpus) -> None:
+    wanted = steps_of(recipe) * recipe.batch * recipe.sequence
+    available = window_count(corpus, recipe.sequence) * recipe.sequence
+    if wanted > available and recipe.epochs == "once":
+        raise BuildError(
+            f"the {corpus.split} split of the corpus has {corpus.tokens:,} tokens, the recipe asks for {wanted:,}: "
+            f"it would be read {wanted / available:.1f} times",
+            hint="give more text (a higher 'limit'), fewer 'tokens', or set epochs: allow in the recipe",
+        )

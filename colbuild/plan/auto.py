@@ -25,7 +25,8 @@ from colbuild.plan.gaps import named, requested
 from colbuild.plan.package_size import ffn_multiple, fitting, over_limit, package_bytes
 from colbuild.plan.route import distillation_flops, legal_gap
 from colbuild.spec import LoadedFamily, Problem
-from colbuild.spec.models import Anchor, DesNet, Family, Recipe, ShapeRequest
+from colbuild.spec.models import Anchor, DesNet, Family, ShapeRequest
+from colbuild.spec.recipe import Recipe
 from colbuild.units import format_bytes, format_count
 
 _EVEN = 24

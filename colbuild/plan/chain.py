@@ -29,7 +29,8 @@ from colbuild.plan.members import (
 )
 from colbuild.plan.route import cheapest_route, distillation_flops, legal_gap, stepwise_route, wide_gaps
 from colbuild.spec import LoadedFamily, Problem, spec_error
-from colbuild.spec.models import MAX_GAP, Family, Recipe
+from colbuild.spec.models import MAX_GAP, Family
+from colbuild.spec.recipe import Recipe
 from colbuild.units import format_count
 
 

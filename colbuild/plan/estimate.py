@@ -27,11 +27,14 @@ from colbuild.plan.machine import MachineSpeed
 from colbuild.plan.members import ANSNET
 from colbuild.plan.route import distillation_flops
 from colbuild.plan.states import State, StepPlan
+from colbuild.plan.step import Step
+from colbuild.plan.training import lessons_params
 from colbuild.plan.work import Work, made_structure, recipe_of, trained_tokens, work_of
 from colbuild.store import ActionRecord
 
 FLOPS_SHARES: Final[Mapping[str, float]] = {
     "order": 0.8,  # 156 and 200 GFLOP/s, 2 runs
+    "teach": 0.8,  # runs a model forward as order does; no run
     "distill": 1.05,  # 231 to 239, 4 runs
     "recover": 1.05,  # trains as distill does; no run
     "interpolate": 0.84,  # 186 and 188 on one of two cores, of as many candidates as there can be
@@ -92,11 +95,11 @@ class Reads:
     """How much of the AnsNet's work a family takes, beside the same DesNets distilled from the AnsNet one by one.
 
     Attributes:
-        tokens: Tokens that the AnsNet teaches.
-        times: Distillations that it teaches.
-        flops: What all models of the family take to make: ordering, distilling, interpolating, recovering.
+        tokens: Tokens that the AnsNet reads to teach them; for lessons that are kept once, however many read these.
+        times: Steps in which it does.
+        flops: What all models of the family take to make: ordering, teaching, distilling, interpolating, recovering.
         direct_tokens: For each DesNet, the tokens it would be distilled on.
-        direct_flops: What these distillations would take.
+        direct_flops: What these distillations would take, those that could share lessons sharing them.
     """
 
     tokens: int
@@ -296,7 +299,7 @@ def _kind(params: Mapping[str, object]) -> object:
         inner = params.get(part)
         if isinstance(inner, Mapping):
             return inner.get(key)
-    return params.get("format")
+    return params.get("precision", params.get("format"))
 
 
 def _close(run: _Run, amount: int) -> bool:
@@ -327,24 +330,39 @@ def _together(estimates: Sequence[Estimate]) -> str:
 
 def _reads(chain: Chain, graph: BuildGraph, works: Mapping[str, Work]) -> Reads | None:
     """What the whole family takes of the AnsNet, whatever of it is in the store."""
-    taught = [step for step in graph.steps if step.op in ("distill", "recover")]
     ordered = {step.id for step in graph.steps if step.op == "order"}
-    by_ansnet = [trained_tokens(recipe_of(step.params)) for step in taught if step.inputs["teacher"] in ordered]
-    recipes = {step.id: recipe_of(step.params) for step in taught if step.op == "distill"}
+    by_ansnet = [
+        _taught_tokens(step)
+        for step in graph.steps
+        if step.inputs.get("teacher") in ordered and "lessons" not in step.inputs
+    ]
+    recipes = {anchor.name: recipe for anchor, recipe in zip(chain.anchors, chain.recipes, strict=True)}
     direct = []
     flops = 0
+    kept = set()
     for placed in chain.desnets:
         nearest = placed.smaller or placed.larger
         if nearest.name == ANSNET:
             continue
-        recipe = recipes[graph.models[nearest.name]]
+        recipe = recipes[nearest.name]
         direct.append(trained_tokens(recipe))
         above, below = (
             forward_flops(model, recipe.sequence) for model in (chain.ansnet.structure, placed.member.structure)
         )
+        if recipe.teacher == "cached":
+            lessons = tuple(lessons_params(recipe, "").values())
+            above = 0 if lessons in kept else above
+            kept.add(lessons)
         flops += distillation_flops(direct[-1], above, below)
     if not direct:
         return None
-    making = ("order", "distill", "interpolate", "recover")
+    making = ("order", "teach", "distill", "interpolate", "recover")
     spent = sum(works[step.id].flops or 0 for step in graph.steps if step.op in making)
     return Reads(sum(by_ansnet), len(by_ansnet), spent, tuple(direct), flops)
+
+
+def _taught_tokens(step: Step) -> int:
+    """Tokens for which a step computes its teacher."""
+    if step.op == "teach":
+        return int(step.params["windows"]) * int(step.params["sequence"])
+    return trained_tokens(recipe_of(step.params))

@@ -3,7 +3,7 @@
 ::
 
     source ─> corpus ─> order ─> distill a100 ─> distill a76 ─> …            the route along the chain, once
-                                      └──────┬──────┘
+                                      └──────┬──────┘                        teacher: cached puts a teach before a training
                                     interpolate phone ─> recover phone       each DesNet
                                              ├─> evaluate phone
                                              └─> export phone/phone-int8
@@ -19,13 +19,17 @@ from colbuild.plan.chain import Chain
 from colbuild.plan.members import ANSNET, Member
 from colbuild.plan.package_size import limit_of
 from colbuild.plan.step import Step
+from colbuild.plan.training import distill_params, lessons_params, recipe_params, settings
 from colbuild.spec.formats import detect_format
-from colbuild.spec.models import Data, DesNet, EvalData, Family, Profile, Recipe, deciding
+from colbuild.spec.models import Data, DesNet, EvalData, Family, Profile
+from colbuild.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     import networkx
 
 FamilyPath = tuple[str | int, ...]
+
+_SPLIT: FamilyPath = ("data", "train", "split")
 
 
 @dataclass(frozen=True)
@@ -147,30 +151,53 @@ def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str
             {"tokens": family.order.tokens, "split": family.data.train.split},
             inputs={"model": source, "corpus": corpus},
         ),
-        {"": ("ansnet",), "tokens": ("order", "tokens"), "split": ("data", "train", "split")},
+        {"": ("ansnet",), "tokens": ("order", "tokens"), "split": _SPLIT},
     )
     made = {_ORDERED: ordered}
     for index, member in enumerate(chain.anchors):
         if member.name not in chain.teachers:
             continue
         path = _anchor_path(chain, index)
-        recipe = chain.recipes[index]
-        params = {
-            "shape": asdict(member.structure.shape),
-            "recipe": deciding(recipe),
-            "split": family.data.train.split,
-        }
-        inputs = {"teacher": made[_as_start(chain.teachers[member.name])], "corpus": corpus}
+        recipe, teacher, split = chain.recipes[index], chain.teachers[member.name], family.data.train.split
+        inputs = {"teacher": made[_as_start(teacher)], "corpus": corpus}
+        inputs |= _lessons(draft, recipe, (*path, "recipe"), teacher.name, member.name, inputs, split)
+        params = distill_params(chain, index, split)
+        places: dict[str, FamilyPath] = {"": path, "shape": path, "recipe": (*path, "recipe"), "split": _SPLIT}
+        if "interval" in params:
+            places["interval"] = (*path, "recipe", "elastic")
         made[member.name] = draft.add(
-            Step(f"distill {member.name}", "distill", params, inputs=inputs, settings=_settings(recipe)),
-            {"": path, "shape": path, "recipe": (*path, "recipe"), "split": ("data", "train", "split")},
+            Step(f"distill {member.name}", "distill", params, inputs=inputs, settings=settings(recipe)), places
         )
     return made
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """What steers a training, in seconds."""
-    return {"checkpoint_every": recipe.checkpoint_every}
+def _lessons(
+    draft: _Draft,
+    recipe: Recipe,
+    path: FamilyPath,
+    teacher: str,
+    student: str,
+    inputs: Mapping[str, str],
+    split: str,
+) -> dict[str, str]:
+    """The role that a teacher's lessons play in a training, if its recipe has them written down.
+
+    Those who ask the same of a teacher share one step. It is called by the teacher, and where there are several, each but
+    the first also by who reads it first.
+    """
+    if recipe.teacher != "cached":
+        return {}
+    params = lessons_params(recipe, split)
+    needed = {"teacher": inputs["teacher"], "corpus": inputs["corpus"]}
+    others = [step for step in draft.steps.values() if step.op == "teach" and step.inputs == needed]
+    same = next((step.id for step in others if step.params == params), None)
+    if same is not None:
+        return {"lessons": same}
+    name = f"teach {teacher} for {student}" if others else f"teach {teacher}"
+    places = {key: (*path, key) for key in params}
+    places |= {"": (*path, "teacher"), "split": _SPLIT, "windows": (*path, "tokens")}
+    places |= {"temperature": (*path, "loss", "temperature"), "type": (*path, "teacher_cache", "type")}
+    return {"lessons": draft.add(Step(name, "teach", params, inputs=needed), places)}
 
 
 def _anchor_path(chain: Chain, index: int) -> FamilyPath:
@@ -221,22 +248,24 @@ def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Map
                 "shape": path,
                 "method": (*path, "interpolate", "method"),
                 "tokens": (*path, "interpolate", "tokens"),
-                "split": ("data", "train", "split"),
+                "split": _SPLIT,
             },
         )
     if desnet.recover is None:
         return made
     # A DesNet that equals an anchor would be its own teacher and learn nothing: it learns from that anchor's teacher.
     above = placed.larger if placed.smaller is not None else chain.teachers.get(placed.larger.name, placed.larger)
+    inputs = {"start": made, "teacher": models[_as_start(above)], "corpus": corpus}
+    inputs |= _lessons(draft, desnet.recover, (*path, "recover"), above.name, desnet.name, inputs, split)
     return draft.add(
         Step(
             f"recover {desnet.name}",
             "recover",
-            {"recipe": deciding(desnet.recover), "split": split},
-            inputs={"start": made, "teacher": models[_as_start(above)], "corpus": corpus},
-            settings=_settings(desnet.recover),
+            {"recipe": recipe_params(desnet.recover), "split": split},
+            inputs=inputs,
+            settings=settings(desnet.recover),
         ),
-        {"": path, "recipe": (*path, "recover"), "split": ("data", "train", "split")},
+        {"": path, "recipe": (*path, "recover"), "split": _SPLIT},
     )
 
 

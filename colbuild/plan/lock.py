@@ -23,7 +23,8 @@ from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.lock_file import Link, Lock, LockedSource, lock_error, lock_path, missing_lock, read_lock
 from colbuild.plan.operations import EPOCHS
 from colbuild.spec import LoadedFamily, Places, Problem, spec_error
-from colbuild.spec.models import Family, ShapeRequest, Sized, deciding
+from colbuild.spec.models import Family, ShapeRequest, Sized
+from colbuild.spec.recipe import deciding
 
 
 class LockMode(Enum):

@@ -14,9 +14,10 @@ EPOCHS: Final[dict[str, int]] = {
     "source": 1,
     "corpus": 1,
     "order": 1,
-    "distill": 1,
+    "teach": 1,
+    "distill": 2,
     "interpolate": 1,
-    "recover": 1,
-    "evaluate": 1,
+    "recover": 2,
+    "evaluate": 2,
     "export": 1,
 }

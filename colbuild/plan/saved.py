@@ -25,7 +25,7 @@ from colbuild.plan.operations import EPOCHS
 from colbuild.plan.states import StepPlan
 from colbuild.spec import LoadedFamily
 from colbuild.spec.fields import Model
-from colbuild.spec.models import deciding
+from colbuild.spec.recipe import deciding
 from colbuild.spec.schema import schema_of
 
 FORMAT: Final = "colbuild.plan.v1"
@@ -111,8 +111,8 @@ class SavedTotals(PlanPart):
 class SavedReads(PlanPart):
     """The AnsNet's part in the whole family, beside distilling each DesNet from it."""
 
-    tokens: Annotated[int, Field(description="Tokens that the AnsNet teaches.")]
-    times: Annotated[int, Field(description="Distillations that it teaches.")]
+    tokens: Annotated[int, Field(description="Tokens that the AnsNet reads to teach; for lessons that are kept, once.")]
+    times: Annotated[int, Field(description="Steps in which it does.")]
     flops: Annotated[int, Field(description="Arithmetic of making all models of the family.")]
     direct_tokens: Annotated[
         tuple[int, ...], Field(description="For each DesNet, the tokens of distilling it directly.")

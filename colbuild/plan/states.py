@@ -9,6 +9,7 @@ from typing import Any
 
 from colbuild.plan.graph import BuildGraph, sources
 from colbuild.plan.keys import action_key
+from colbuild.plan.members import ANSNET
 from colbuild.plan.step import Step
 from colbuild.spec import Places
 from colbuild.store import ActionRecord, Store
@@ -196,6 +197,9 @@ def _input_name(step: Step, role: str) -> str:
 
 
 def planned_name(step_id: str) -> str:
-    """What a step makes, in a reader's words: "distill a60" makes "a60"; "corpus train" is "the corpus"."""
+    """What a step makes, in a reader's words: "distill a60" makes "a60"; "teach a60 for x" makes "a60's lessons for x"."""
     op, _, name = step_id.partition(" ")
+    if op == "teach":
+        teacher, *reader = name.split(" ", 1)
+        return " ".join([f"{'the AnsNet' if teacher == ANSNET else teacher}'s lessons", *reader])
     return {"corpus": "the corpus", "source": "the AnsNet", "order": "the ordered AnsNet"}.get(op, name)

@@ -13,7 +13,8 @@ from typing import Any, Final
 from colbuild.arch import Shape, Structure, forward_flops, parameters
 from colbuild.plan.package_size import package_bytes
 from colbuild.plan.route import distillation_flops
-from colbuild.spec.models import Profile, Recipe
+from colbuild.spec.models import Profile
+from colbuild.spec.recipe import Recipe
 
 WINDOW: Final = 512
 """Tokens that models are measured and calibrated on at once."""
@@ -21,13 +22,20 @@ WINDOW: Final = 512
 CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "subset": 1, "expand": 1}
 """How many mixtures each way of interpolating scores, at most."""
 
+LESSON: Final = 64
+"""Bytes in which what a teacher says of a token is kept, at most."""
+
 _STORED = 2
 """Bytes of a stored weight; most models are published in 16 bits."""
+
+_COMPUTED: Final[Mapping[str, int]] = {"bf16": 2, "fp32": 4}
+"""Bytes of a number that is computed with."""
 
 _PROCESS = 500_000_000
 """What a process that has loaded the libraries holds before it does anything."""
 
-_MICRO_TOKENS = 1024  # tokens that pass through teacher and student at once
+MICRO_TOKENS: Final = 2048
+"""Tokens that pass through teacher and student at once on a CPU, where more are no faster and only take memory."""
 _CHUNK = 256  # tokens whose logits exist at once
 _MATRIX_NORMS = 4  # copies of the residual stream that a block keeps for the backward pass
 
@@ -113,6 +121,10 @@ def _work(
     if op == "export":
         count = parameters(inputs["model"])
         return Work(None, 4 * count, _package_size(inputs["model"], params["profile"]), _PROCESS + 12 * count)
+    if op == "teach":
+        tokens, teacher = params["windows"] * params["sequence"], inputs["teacher"]
+        memory = _teaching_memory(teacher, params["sequence"], params["precision"])
+        return Work(tokens * forward_flops(teacher, params["sequence"]), None, LESSON * tokens, memory)
     if made is None:
         return None
     count = parameters(made)
@@ -128,9 +140,31 @@ def _work(
         # The mixture is computed in fp32 beside both ends.
         return Work(flops, None, disk, _forward_memory([made]) + _STORED * ends + 4 * count)
     recipe, teacher = recipe_of(params), inputs["teacher"]
-    above, below = (forward_flops(model, recipe.sequence) for model in (teacher, made))
+    trained, smallest = _trained(params, recipe, made, teacher)
+    above = 0 if recipe.teacher == "cached" else forward_flops(teacher, recipe.sequence)
+    # Random sub-shapes lie between the ends, and what does not pass through one passes through either end equally often.
+    below = sum(forward_flops(model, recipe.sequence) for model in (trained, smallest)) // 2
     flops = distillation_flops(trained_tokens(recipe), above, below)
-    return Work(flops, None, disk, _training_memory(made, teacher, recipe))
+    nested = _STORED * parameters(trained) if trained != made else 0
+    return Work(
+        flops,
+        None,
+        disk + nested,
+        training_memory(
+            trained, teacher, recipe, max(recipe.sequence, min(MICRO_TOKENS, recipe.batch * recipe.sequence))
+        ),
+    )
+
+
+def _trained(
+    params: Mapping[str, Any], recipe: Recipe, made: Structure, teacher: Structure
+) -> tuple[Structure, Structure]:
+    """The largest and the smallest shape that a training passes tokens through; the same where it is not elastic."""
+    if recipe.elastic is None:
+        return made, made
+    if recipe.elastic.form == "segment":
+        return made.at(teacher.shape), made
+    return made, made.at(Shape(**params["interval"]))
 
 
 def _package_size(model: Structure, profile: Mapping[str, Any]) -> int:
@@ -145,17 +179,25 @@ def _forward_memory(models: list[Structure]) -> int:
     return _PROCESS + weights + 4 * WINDOW * _block_floats(largest) + _logits(largest) * len(models)
 
 
-def _training_memory(student: Structure, teacher: Structure, recipe: Recipe) -> int:
-    """A student that is trained beside its teacher.
+def training_memory(student: Structure, teacher: Structure, recipe: Recipe, tokens: int) -> int:
+    """Bytes of a student that is trained beside its teacher, or by lessons, with so many tokens at once.
 
     Of each student weight: as stored, as computed with, the fp32 master, its gradient, and Adam's two averages.
     """
-    computed = 2 if recipe.precision == "bf16" else 4
-    weights = parameters(student) * (_STORED + computed + 4 + 4 + 8) + parameters(teacher) * (_STORED + computed)
-    tokens = max(recipe.sequence, min(_MICRO_TOKENS, recipe.batch * recipe.sequence))
+    computed = _COMPUTED[recipe.precision]
+    online = recipe.teacher == "online"
+    weights = parameters(student) * (_STORED + computed + 4 + 4 + 8)
+    weights += parameters(teacher) * (_STORED + (computed if online else 0))
     activations = tokens * _block_floats(student) * student.shape.layers * computed
     # Logits of student and teacher in fp32, and the gradient of the student's.
-    return _PROCESS + weights + activations + 3 * _logits(student)
+    return _PROCESS + weights + activations + (3 if online else 2) * _logits(student)
+
+
+def _teaching_memory(teacher: Structure, sequence: int, precision: str) -> int:
+    """A teacher that only runs forward: its weights as stored and as computed with, one block's activations, logits twice."""
+    weights = parameters(teacher) * (_STORED + _COMPUTED[precision])
+    tokens = max(sequence, MICRO_TOKENS)
+    return _PROCESS + weights + _COMPUTED[precision] * tokens * _block_floats(teacher) + 2 * _logits(teacher)
 
 
 def _block_floats(model: Structure) -> int:

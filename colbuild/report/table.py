@@ -12,6 +12,7 @@ from colbuild.arch import Shape
 from colbuild.plan.chain import Chain
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.members import Member, Placed
+from colbuild.train.ledger import Ledger, ledger_from_json
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Row:
         bits_per_byte: On held-out text.
         perplexity: On held-out text, per token.
         agreement: How often its likeliest next token is the AnsNet's, 0 to 1.
+        kl: KL(AnsNet || model) on held-out text, in nats per token.
         packages: Those that are built.
+        ledger: Of the training that made it, if one did.
     """
 
     name: str
@@ -48,22 +51,31 @@ class Row:
     bits_per_byte: float | None
     perplexity: float | None
     agreement: float | None
+    kl: float | None
     packages: tuple[PackageRow, ...]
+    ledger: Ledger | None = None
 
 
-def family_rows(chain: Chain, graph: BuildGraph, results: Mapping[str, Path], out: Path) -> tuple[Row, ...]:
+def family_rows(
+    chain: Chain,
+    graph: BuildGraph,
+    results: Mapping[str, Path],
+    ledgers: Mapping[str, Mapping[str, Any]],
+    out: Path,
+) -> tuple[Row, ...]:
     """The lines of a family: the AnsNet, the anchors that are built, the DesNets.
 
     Args:
         chain: The family's members.
         graph: Its steps.
         results: Step id -> folder of its result, for the steps that have one.
+        ledgers: Step id -> what its run noted of itself, for the same steps.
         out: The family's folder for packages.
     """
-    rows = [_row(chain.ansnet, "AnsNet", "", graph, results, out)]
-    rows += [_row(step.student, "anchor", step.teacher.name, graph, results, out) for step in chain.route]
-    rows += [_row(placed.member, "DesNet", _origin(placed), graph, results, out) for placed in chain.desnets]
-    return tuple(rows)
+    members = [(chain.ansnet, "AnsNet", "")]
+    members += [(step.student, "anchor", step.teacher.name) for step in chain.route]
+    members += [(placed.member, "DesNet", _origin(placed)) for placed in chain.desnets]
+    return tuple(_row(*member, graph, results, ledgers, out) for member in members)
 
 
 def _origin(placed: Placed) -> str:
@@ -72,7 +84,15 @@ def _origin(placed: Placed) -> str:
     return f"{placed.larger.name} <> {placed.smaller.name}"
 
 
-def _row(member: Member, kind: str, origin: str, graph: BuildGraph, results: Mapping[str, Path], out: Path) -> Row:
+def _row(
+    member: Member,
+    kind: str,
+    origin: str,
+    graph: BuildGraph,
+    results: Mapping[str, Path],
+    ledgers: Mapping[str, Mapping[str, Any]],
+    out: Path,
+) -> Row:
     metrics = _metrics(results.get(graph.metrics.get(member.name, "")))
     packages = tuple(
         PackageRow(profile, _size(results[step]), out / member.name / profile)
@@ -88,7 +108,9 @@ def _row(member: Member, kind: str, origin: str, graph: BuildGraph, results: Map
         bits_per_byte=metrics.get("bits_per_byte"),
         perplexity=metrics.get("perplexity"),
         agreement=metrics.get("top1_agreement"),
+        kl=metrics.get("kl"),
         packages=packages,
+        ledger=ledger_from_json(ledgers.get(graph.models[member.name], {})),
     )
 
 

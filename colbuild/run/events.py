@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from colbuild.progress import Progress
@@ -51,12 +51,14 @@ class StepFinished:
     """A step ran and its result is in the store: how long it took, and the bytes of the result.
 
     `same` says that the result is what the step's last run gave, so that nothing after it runs for its sake (early cutoff).
+    `ledger` holds the figures that the step noted of itself; of a training, those of `colbuild.train.ledger`.
     """
 
     step: str
     seconds: float
     size: int
     same: bool = False
+    ledger: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

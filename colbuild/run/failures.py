@@ -8,9 +8,19 @@ from pathlib import Path
 
 from colbuild.errors import BuildError, ColbuildError, SourceUnavailableError
 from colbuild.store.files import storage_error
+from colbuild.units import format_bytes
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "bad allocation")
+_NO_MEMORY = (
+    "can't allocate memory",  # torch's allocator of a CPU, as a RuntimeError
+    "not enough memory",
+    "out of memory",  # torch.OutOfMemoryError, and CUDA's own
+    "alloc_failed",  # CUDA's libraries
+    "std::bad_alloc",
+    "bad allocation",
+)
+_OF_A_GPU = ("cuda", "cublas", "cudnn", "mps")
+_ASKED_FOR = re.compile(r"tried to allocate ([0-9.]+) ([KMG]iB|bytes)", re.IGNORECASE)
 _LOG_TAIL = 8
 _TAIL_BYTES = 1 << 14
 
@@ -23,13 +33,14 @@ class OutOfMemoryError(BuildError):
     """A step was refused memory; later there may be more."""
 
 
-def explain(error: Exception, output: Path, log: Path) -> ColbuildError:
+def explain(error: Exception, output: Path, log: Path, *, trains: bool = False) -> ColbuildError:
     """The error to show for a step that failed.
 
     Args:
         error: What was raised.
         output: Where the step was writing.
         log: Where the step's process writes the traceback of what nobody expected.
+        trains: Whether the step follows a recipe.
     """
     if isinstance(error, ColbuildError):
         return error
@@ -37,15 +48,27 @@ def explain(error: Exception, output: Path, log: Path) -> ColbuildError:
     if disk is not None:
         return storage_error(disk, output)
     if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY):
-        return OutOfMemoryError(
-            "there is not enough memory",
-            hint="lower batch or sequence in the recipe, or close other programs; what was finished is kept",
-        )
+        return _out_of_memory(str(error), trains=trains)
     first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
     return UnexpectedError(
         f"an unexpected {type(error).__name__}: {first}",
         hint=f"this is a mistake in colbuild or in a library; the details are in {log}",
     )
+
+
+def _out_of_memory(text: str, *, trains: bool) -> OutOfMemoryError:
+    """What to say of a library's error. A training has by then tried with less at once, as far as its recipe lets it."""
+    where = "the GPU has" if any(sign in text.lower() for sign in _OF_A_GPU) else "there is"
+    asked = _ASKED_FOR.search(text)
+    size = "" if asked is None else f" for another {_size(asked[1], asked[2])}"
+    ways = "close other programs"
+    if trains:
+        ways = f"in the recipe, set gradient_checkpointing: always, lower micro_batch or shorten sequence; or {ways}"
+    return OutOfMemoryError(f"{where} not enough memory{size}", hint=f"{ways}; what was finished is kept")
+
+
+def _size(number: str, unit: str) -> str:
+    return format_bytes(int(number)) if unit == "bytes" and number.isdecimal() else f"{number} {unit}"
 
 
 def is_transient(error: ColbuildError) -> bool:

@@ -43,6 +43,11 @@ class Job:
     remote: str | None = None
     push: bool = False
 
+    @property
+    def metrics(self) -> Path:
+        """The file for its readings, beside its log."""
+        return self.log.with_suffix(".metrics.jsonl")
+
 
 @dataclass(frozen=True)
 class Done:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from colbuild.errors import ColbuildError, SourceUnavailableError
 from colbuild.ops.step import CHECKPOINT_EVERY, StepRun
@@ -22,6 +23,7 @@ from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFi
 from colbuild.run.failures import explain
 from colbuild.run.job import Done, Job, as_step
 from colbuild.run.operations import operation
+from colbuild.run.resources import TRAINING
 from colbuild.store import ActionRecord, Store
 from colbuild.store.layout import Layout
 from colbuild.store.leases import claim
@@ -77,7 +79,7 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
         store.forget_partial(key)
         _push(job, record, store, listener, report)
         same = last is not None and last.output == record.output
-        listener(StepFinished(step.id, record.seconds, record.size, same))
+        listener(StepFinished(step.id, record.seconds, record.size, same, record.ledger))
         return Done(record, fresh=True)
 
 
@@ -129,17 +131,30 @@ def _run(
         _unchanged(uri, inputs[role], fetched.digest)
         paths[role] = fetched.path
     started = time.monotonic()
+    noted: dict[str, Any] = {}
     with store.draft() as draft:
         output = draft / "files"
         partial = store.partial(key)
         resumed = partial.exists() and any(partial.iterdir())
-        every = float(step.settings.get("checkpoint_every", CHECKPOINT_EVERY))
+        run = StepRun(
+            paths,
+            step.params,
+            output,
+            report,
+            partial,
+            checkpoint_every=float(step.settings.get("checkpoint_every", CHECKPOINT_EVERY)),
+            stopping=stopping,
+            settings=step.settings,
+            metrics=job.metrics,
+            compiled=store.layout.folder("compiled"),
+            note=noted.update,
+        )
         try:
-            operation(step.op)(StepRun(paths, step.params, output, report, partial, every, stopping))
+            operation(step.op)(run)
         except BrokenPipeError:
             raise
         except Exception as error:
-            raise explain(error, output, job.log) from error
+            raise explain(error, output, job.log, trains=step.op in TRAINING) from error
         finally:
             # Models form reference cycles; without this what runs next here starts beside this step's memory.
             gc.collect()
@@ -158,6 +173,7 @@ def _run(
         seconds=round(time.monotonic() - started, 3),
         built_at=round(time.time(), 3),
         resumed=resumed,
+        ledger=noted,
     )
 
 

@@ -15,7 +15,7 @@ _GPU: Final = re.compile(r"nvidia[0-9]+")
 _WHOLE: Final = frozenset({"order", "distill", "recover", "bridge"})
 """Operations that compute with every core; the others leave half of them to a step beside them."""
 
-_TRAINING: Final = frozenset({"distill", "recover", "bridge"})
+TRAINING: Final = frozenset({"distill", "recover", "bridge"})
 """Operations that take a GPU, where there is one."""
 
 
@@ -64,7 +64,7 @@ def demand_of(op: str, memory: int, resources: Resources) -> Demand:
         resources: What the build may use.
     """
     cores = resources.cores if op in _WHOLE else max(1, resources.cores // 2)
-    gpus = min(1, len(resources.gpus)) if op in _TRAINING else 0
+    gpus = min(1, len(resources.gpus)) if op in TRAINING else 0
     return Demand(cores, min(memory, resources.memory), gpus)
 
 

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from colbuild.spec.fields import NAME_PATTERN
-from colbuild.spec.models import API_VERSION, PARTIAL
+from colbuild.spec.models import API_VERSION
 from colbuild.spec.nodes import Fields, Items, Node, Scalar, plain
 from colbuild.spec.places import Place
 from colbuild.spec.problems import Problem
+from colbuild.spec.recipe import PARTIAL
 from colbuild.units import UnitError
 
 M = TypeVar("M", bound=BaseModel)

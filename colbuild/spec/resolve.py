@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from functools import reduce
 
 from colbuild.spec.files import Project
-from colbuild.spec.models import ChainRules, Recipe
+from colbuild.spec.models import ChainRules
 from colbuild.spec.nodes import Entry, Fields, Items, Node, Scalar, is_null, merge
 from colbuild.spec.places import Place
+from colbuild.spec.recipe import Recipe
 
 _TRAINING = tuple(Recipe.model_fields)
 _TEXT = ("source", "sha256", "format", "text", "limit", "heldout")

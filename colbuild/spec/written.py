@@ -20,11 +20,11 @@ from colbuild.spec.models import (
     Interpolate,
     Measured,
     Order,
-    Recipe,
     Sized,
     SizedByDevice,
     either_size,
 )
+from colbuild.spec.recipe import Recipe
 
 
 def check_recipe_path(text: str) -> str:

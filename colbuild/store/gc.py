@@ -36,6 +36,7 @@ class Kind(StrEnum):
     DOWNLOAD = "download"
     PARTIAL = "partial"
     QUARANTINE = "quarantine"
+    COMPILED = "compiled"
     RUN = "run"
     LOG = "log"
 
@@ -46,7 +47,8 @@ class Policy:
 
     Attributes:
         lease: Seconds for which a result, a download or a damaged result stays after it was last used.
-        history: Seconds for which records and logs of builds stay, and what an interrupted step could go on from.
+        history: Seconds for which records and logs of builds stay, what an interrupted step could go on from, and what
+            compilers made, since anything was added to it.
         runs: So many of the latest builds' records stay however old they are.
     """
 
@@ -173,6 +175,7 @@ def _survey(store: Store, policy: Policy, now: float) -> Collected:
     found += [(Kind.DOWNLOAD, path.parent.name, path) for path in _downloads(store, marks, policy, now)]
     found += [(Kind.PARTIAL, path.name, path) for path in _older(store, "partial", policy.history, now)]
     found += [(Kind.QUARANTINE, path.name, path) for path in _older(store, "quarantine", policy.lease, now)]
+    found += [(Kind.COMPILED, path.name, path) for path in _compiled(store, policy, now)]
     runs = _runs(store, policy, now)
     found += [(Kind.RUN, path.stem, path) for path in runs]
     found += [(Kind.LOG, path.stem, path) for path in _logs(store, {path.stem for path in runs}, policy, now)]
@@ -206,6 +209,13 @@ def _older(store: Store, folder: str, age: float, now: float) -> Iterator[Path]:
     for path in _entries(store, folder):
         if not is_leased(newest_in(path), now, age):
             yield path
+
+
+def _compiled(store: Store, policy: Policy, now: float) -> Iterator[Path]:
+    """What compilers made, if nothing was added lately. As a whole: its parts refer to each other."""
+    place = store.layout.folder("compiled")
+    if _entries(store, "compiled") and not is_leased(newest_in(place), now, policy.history):
+        yield place
 
 
 def _runs_of(store: Store) -> list[Path]:

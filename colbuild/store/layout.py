@@ -12,6 +12,7 @@
       partial/<key>/                what an interrupted step goes on from; removed when its result is published
       roots/<digest>.json           which results a lock that was built here needs; they are never collected
       pins/<digest>.json            what a person keeps
+      compiled/                     what compilers made, for steps still to come; may be removed at any time
       runs/ logs/ downloads/ tmp/ locks/ quarantine/
 """
 
@@ -30,7 +31,7 @@ FORMAT = 1
 _MARKS = ("format", "format.copy")
 _FOLDERS = (
     "objects", "actions", "steps", "outputs", "memo", "runs", "logs", "downloads", "tmp", "locks", "quarantine",
-    "partial", "roots", "pins",
+    "partial", "roots", "pins", "compiled",
 )  # fmt: skip
 
 

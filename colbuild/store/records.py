@@ -26,6 +26,7 @@ class ActionRecord:
         seconds: How long it took; 0 if another machine made it.
         built_at: When it ended, in seconds since 1970.
         resumed: Whether it went on from where an earlier run was interrupted, so that `seconds` is not all of it.
+        ledger: Figures that the run noted of itself, such as `colbuild.train.ledger`'s of a training; in no key or digest.
     """
 
     key: str
@@ -38,6 +39,7 @@ class ActionRecord:
     seconds: float
     built_at: float
     resumed: bool = False
+    ledger: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 _ADAPTER = TypeAdapter(ActionRecord)

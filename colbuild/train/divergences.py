@@ -5,6 +5,9 @@ p is the teacher's distribution, q the student's, both softened by the temperatu
 - `dense`: the definition, plain enough to be compared with its paper; autograd gives its gradient;
 - `closed`: the same value and its gradient by u = z / T in closed form, for a chunk of tokens, in few passes over memory.
 
+The forward KL alone is linear in p, apart from p's own entropy. So it alone can be had from draws of p (`sampled_kl`); from p's
+largest values it is had of the tokens they belong to and all the others taken together (`coarse_kl`).
+
 For D = sum_i f(q_i) the gradient by u is q * (f' - sum(q f')), and a constant added to f' changes nothing: the constants here
 are those that make it 0.0 to the last bit where p and q are equal. AdamW would blow up what rounding leaves to whole steps.
 
@@ -155,6 +158,65 @@ def _ratio(part: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
     neither = mix == 0.0
     bounds = torch.finfo(mix.dtype)
     return torch.div(part, mix, out=mix).masked_fill_(neither, 1.0).clamp_(bounds.tiny, bounds.max)
+
+
+# -- the forward KL from what was kept of the teacher -----------------------------------------------------------------
+
+
+def sampled_kl(
+    log_student: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, entropy: torch.Tensor
+) -> torch.Tensor:
+    """KL(p || q) of each token, its expectation under p by weighted draws: RS-KD, arXiv 2503.16870, section 3.
+
+    Its mean over all draws is the divergence itself, and so is its gradient's. A single one may be below zero.
+
+    Args:
+        log_student: log q [tokens, vocabulary].
+        ids: What was drawn [tokens, k]; an id may be there several times.
+        weights: [tokens, k], 1 in all for a token; the mean of an id's weight over all draws is its probability.
+        entropy: Of p, in nats [tokens].
+    """
+    return -entropy - (weights * log_student.gather(-1, ids)).sum(dim=-1)
+
+
+def sampled_kl_closed(
+    log_student: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, entropy: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(`sampled_kl` summed over tokens, its gradient by u): q minus the weights where they are."""
+    value = sampled_kl(log_student, ids, weights, entropy).sum()
+    return value, log_student.exp().scatter_add_(-1, ids, -weights)
+
+
+def coarsened(log_likely: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The logarithms [tokens, k + 1] of the probabilities of k different ids [tokens, k], and of all others together."""
+    others = log_likely.scatter(-1, ids, -math.inf).logsumexp(dim=-1, keepdim=True)
+    return torch.cat([log_likely.gather(-1, ids), others], dim=-1)
+
+
+def coarse_kl(log_student: torch.Tensor, ids: torch.Tensor, log_teacher: torch.Tensor) -> torch.Tensor:
+    """KL(p || q) of each token after both were `coarsened`, which makes it smaller: nothing is asked about the others' shares.
+
+    Args:
+        log_student: log q [tokens, vocabulary].
+        ids: The kept ids [tokens, k], each once, fewer than the vocabulary has.
+        log_teacher: p, coarsened [tokens, k + 1].
+    """
+    return _kl(log_teacher, coarsened(log_student, ids))
+
+
+def coarse_kl_closed(
+    log_student: torch.Tensor, ids: torch.Tensor, log_teacher: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(`coarse_kl` summed over tokens, its gradient by u): q - p at the kept ids, elsewhere q (1 - r).
+
+    r = p / q of all others together. With d = log r the latter is written exp(log q + max(d, 0)) sign(d) (exp(-|d|) - 1), which
+    is zero where d is and holds where q, but not p, is too small for its logarithm to be taken back.
+    """
+    ours = coarsened(log_student, ids)
+    value = _kl(log_teacher, ours).sum()
+    apart = log_teacher[:, -1:] - ours[:, -1:]
+    gradient = (log_student + apart.clamp(min=0.0)).exp_().mul_(apart.sign() * torch.expm1(-apart.abs()))
+    return value, gradient.scatter_(-1, ids, ours[:, :-1].exp() - log_teacher[:, :-1].exp())
 
 
 DIVERGENCES: Final[Mapping[str, Divergence]] = {

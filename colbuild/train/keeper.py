@@ -1,4 +1,8 @@
-"""When a training writes its state down, and how it is stopped: between two steps, never inside one."""
+"""When a training writes its state down, and how it is stopped or taken back: between two steps, never inside one.
+
+Checkpoints are written by the clock, so which of them exist says nothing about the result. Where a divergence takes a training
+back to must not depend on the clock: that is a milestone, one of the quarters of its steps, or the beginning.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from colbuild.errors import StoppedError
-from colbuild.train.state import State, restore, save
+from colbuild.train.state import Setback, State, restore, save
+
+_QUARTERS: Final = (0.25, 0.5, 0.75)
+_FEW: Final = 40
+"""Steps below which there are no milestones: so short a training is begun again."""
+
+
+def milestones(steps: int) -> frozenset[int]:
+    """After which steps a training of so many can be taken up again when it diverges later."""
+    return frozenset() if steps < _FEW else frozenset(round(steps * quarter) for quarter in _QUARTERS)
 
 
 @dataclass(frozen=True)
@@ -19,11 +33,13 @@ class Keeping:
         folder: Where checkpoints go; nothing else lies there. None: nothing is kept.
         every: Seconds between two of them.
         stopping: Asked between two steps; a training that shall stop writes a checkpoint first.
+        writes: Whether this process writes checkpoints; of several that train together one does.
     """
 
     folder: Path | None = None
     every: float = 300.0
     stopping: Callable[[], bool] = lambda: False
+    writes: bool = True
 
 
 class Keeper:
@@ -38,6 +54,7 @@ class Keeper:
         self._keeping = keeping
         self._steps = steps
         self._kept = 0
+        self._milestones = milestones(steps)
         self._due = time.monotonic() + keeping.every
 
     def resume(self, state: State) -> None:
@@ -53,17 +70,34 @@ class Keeper:
             StoppedError: The training shall stop; what it goes on from is on the disk, as far as the disk takes it.
         """
         stopping = self._keeping.stopping()
-        if stopping or time.monotonic() >= self._due:
+        if stopping or time.monotonic() >= self._due or state.step in self._milestones:
             self._keep(state)
         if stopping:
             raise self._stopped(state)
 
+    def take_back(self, state: State, reason: str, begin: Callable[[], None]) -> None:
+        """Brings a state whose next step must not be taken to the last milestone, or to the beginning.
+
+        Args:
+            state: Gets a setback.
+            reason: What is wrong with the step.
+            begin: Brings the weights to where they began.
+        """
+        failed = state.step
+        state.readings.clear()
+        state.optimizer.state.clear()
+        begin()
+        if self._keeping.folder is not None:
+            restore(state, self._keeping.folder, self._steps, self._milestones)
+        state.setback = Setback(failed, reason, state.step)
+        self._kept = 0
+
     def _keep(self, state: State) -> None:
         folder = self._keeping.folder
-        if folder is None or state.step == self._kept:
+        if folder is None or not self._keeping.writes or state.step == self._kept:
             return
         try:
-            save(state, folder)
+            save(state, folder, self._milestones)
         except OSError as error:
             self.trouble = (error.strerror or str(error)).lower()
         else:

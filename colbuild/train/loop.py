@@ -1,28 +1,42 @@
-"""The training loop: a student learns from a teacher on packed text. All of it is here, to be read in one sitting."""
+"""The training loop: a student learns from a teacher on packed text. All of it is here, to be read in one sitting.
+
+::
+
+    batch ──> teacher ──> lesson ─┐
+      └──> student's passes ──────┴─> loss ──> gradients, summed in fp32 ──> AdamW ──> weights that compute
+
+A batch passes through in parts as small as memory asks for, on as many processes as there are; neither changes the sum.
+"""
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from accelerate import Accelerator
 
 from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report
-from colbuild.spec.models import Loss, Recipe
-from colbuild.train.forward import final_hidden, head_weight
-from colbuild.train.keeper import Keeper, Keeping
-from colbuild.train.losses import LossWeights, TeacherView, chunked_distillation_loss
+from colbuild.spec.recipe import Loss, Recipe
+from colbuild.train.batch import IGNORED, Batch
+from colbuild.train.hidden import hidden_cosine, watching
+from colbuild.train.keeper import Keeper
+from colbuild.train.losses import LossWeights, chunked_distillation_loss
+from colbuild.train.micro import Micro, out_of_memory, smaller
 from colbuild.train.schedule import learning_rate
 from colbuild.train.state import Reading, State
+from colbuild.train.steady import trouble
+from colbuild.train.student import Pass, Student
+from colbuild.train.teaching import Teacher
 
-MICRO_TOKENS = 1024
-"""Tokens that pass through the models at once; a batch of more is accumulated, so that memory stays bounded."""
+Batches = Callable[[int], Batch]
+"""Step -> its whole batch."""
 
-Batches = Callable[[int], torch.Tensor]
-"""Step -> tokens [batch, sequence + 1]."""
+Listen = Callable[[State, float], None]
+"""(state after a step, seconds that the step took) -> nothing."""
 
 
 def steps_of(recipe: Recipe) -> int:
@@ -30,99 +44,184 @@ def steps_of(recipe: Recipe) -> int:
     return max(1, round(recipe.tokens / (recipe.batch * recipe.sequence)))
 
 
-def train(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    batches: Batches,
-    recipe: Recipe,
-    report: Report,
-    keeping: Keeping = Keeping(),  # noqa: B008  (it is frozen)
-) -> list[Reading]:
-    """Distils `teacher` into `student`, in place; the teacher stays as it is.
+@dataclass
+class Running:
+    """Where a training runs and who hears of it; nothing here changes its result, but for rounding.
 
-    Weights live in fp32 for the optimiser. With precision bf16 the student that computes is a bf16 copy, renewed after
-    each step: casting once per step is cheaper than autocast's casting at every use.
+    Attributes:
+        accelerator: The device and the processes.
+        micro: How a batch passes through; grows smaller where memory runs out.
+        keeper: What an interrupted run leaves for the next one.
+        listen: Hears of every step.
+        report: Shows how far it is.
+    """
+
+    accelerator: Accelerator
+    micro: Micro
+    keeper: Keeper
+    listen: Listen
+    report: Report
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one batch came to, in nats per token that was asked for."""
+
+    loss: float
+    kl: float
+    ce: float
+    hidden: float
+
+
+def train(
+    student: Student, teacher: Teacher, batches: Batches, recipe: Recipe, hidden_weight: float, running: Running
+) -> State:
+    """Distils a teacher into a student, in place.
 
     Args:
-        student: In the precision of the recipe.
-        teacher: In the same.
+        student: Its models in the recipe's precision, where `running` says.
+        teacher: What it learns from.
         batches: Where a step's tokens come from.
         recipe: How to train.
-        report: Told after each step.
-        keeping: What a run that is interrupted leaves for the next one; it changes nothing in the result.
+        hidden_weight: Weight of `hidden_cosine` over the student's blocks; 0 where the teacher tells no hidden states.
+        running: Where, and who hears of it.
 
     Raises:
         StoppedError: It was asked to stop between two steps.
-        BuildError: The loss or its gradient is no longer a number.
+        BuildError: It diverged twice, or memory ran out with nothing left to give way.
     """
     steps = steps_of(recipe)
-    weights = _weights(recipe.loss)
-    trained = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
-    computing = list(trained.values())
-    masters = [parameter.detach().float().clone() for parameter in computing]
-    for master, parameter in zip(masters, computing, strict=True):
-        parameter.register_post_accumulate_grad_hook(_add_to(master))
+    masters = list(student.masters.values())
     optimizer = _optimizer(masters, recipe)
-    # Also the student: dropout, if its configuration has any, would draw from state that no seed of ours decides.
-    student.eval()
-    teacher.eval()
-    readings: list[Reading] = []
-    state = State(dict(zip(trained, masters, strict=True)), optimizer, readings)
-    keeper = Keeper(keeping, steps)
+    state = State(student.masters, optimizer, [])
+    keeper, weights = running.keeper, _weights(recipe.loss)
     keeper.resume(state)
-    if readings:
-        _renew(computing, masters)
-        report(_progress(readings, steps, recipe, ", resumed"))
-    for step in range(len(readings), steps):
+    student.renew()
+    if state.readings:
+        running.report(_progress(state, steps, recipe, ", resumed"))
+    while state.step < steps:
         keeper.between(state)
-        schedule = recipe.schedule
-        lr = learning_rate(
-            step,
-            steps,
-            peak=recipe.optimizer.lr,
-            kind=schedule.type,
-            warmup=schedule.warmup,
-            final=schedule.final,
-            decay=schedule.decay or 0.0,
-        )
-        loss, kl, ce = _accumulate(student, teacher, batches(step), weights)
-        _check_finite("the loss", loss, step, steps)
-        # A loss can be finite and its gradient not; after the last step nothing else would notice.
-        norm = torch.nn.utils.clip_grad_norm_(masters, recipe.optimizer.clip)
-        _check_finite("the gradient's norm", norm.item(), step, steps)
+        step, started = state.step, time.perf_counter()
+        sums = _gradients(student, teacher, batches(step), step, weights, hidden_weight, running)
+        norm = torch.nn.utils.clip_grad_norm_(masters, recipe.optimizer.clip).item()
+        reason = trouble([reading.loss for reading in state.readings], sums.loss, norm)
+        if reason is not None:
+            student.forget_gradients()
+            _only_once(state, steps, reason)
+            keeper.take_back(state, reason, student.begin)
+            student.renew()
+            continue
+        lr = _rate(step, steps, recipe) * (1.0 if state.setback is None else 0.5)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        _renew(computing, masters)
-        readings.append(Reading(step, loss, kl, ce, lr))
-        report(_progress(readings, steps, recipe, f", no checkpoint: {keeper.trouble}" if keeper.trouble else ""))
-    return readings
+        student.renew()
+        state.readings.append(Reading(step, sums.loss, sums.kl, sums.ce, lr, norm, sums.hidden))
+        running.listen(state, time.perf_counter() - started)
+        running.report(_progress(state, steps, recipe, f", no checkpoint: {keeper.trouble}" if keeper.trouble else ""))
+    return state
+
+
+# -- one batch --------------------------------------------------------------------------------------------------------
+
+
+def _gradients(
+    student: Student,
+    teacher: Teacher,
+    batch: Batch,
+    step: int,
+    weights: LossWeights,
+    hidden_weight: float,
+    running: Running,
+) -> Sums:
+    """Sums one batch's gradients in the masters, with less at once where memory runs out."""
+    while True:
+        try:
+            return _accumulate(student, teacher, batch, step, weights, hidden_weight, running)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if running.accelerator.num_processes > 1:
+                # The other processes wait for this one's sum: none of them can try again alone.
+                raise BuildError(
+                    f"memory ran out with {running.micro.rows} sequences at once",
+                    hint="set micro_batch to fewer, or gradient_checkpointing: always, in the recipe",
+                ) from error
+            less = smaller(running.micro)
+        # Not inside the handler: the error's traceback holds on to the tensors that filled the memory.
+        student.forget_gradients()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if less.recompute and not running.micro.recompute:
+            student.recompute()
+        running.micro = less
+
+
+def _accumulate(
+    student: Student,
+    teacher: Teacher,
+    batch: Batch,
+    step: int,
+    weights: LossWeights,
+    hidden_weight: float,
+    running: Running,
+) -> Sums:
+    accelerator = running.accelerator
+    asked = max(1, _asked(batch))
+    totals = torch.zeros(4, dtype=torch.float64)
+    parts = _parts(student.passes(step, len(batch.windows)), running.micro.rows)
+    for way, start, stop in parts[accelerator.process_index :: accelerator.num_processes]:
+        part = batch.part(start, stop).to(accelerator.device)
+        lesson = teacher(part)
+        with watching(student.blocks if hidden_weight else ()) as states:
+            hidden, head = way.forward(part)
+        loss, kl, ce = chunked_distillation_loss(hidden, head, lesson.view, part.targets.flatten(), weights)
+        apart = torch.zeros((), device=loss.device)
+        # A pass through a part of the student has not run its blocks: nothing is compared there.
+        if states:
+            apart = hidden_cosine(states, lesson.states)
+        share, rows = _asked(part) / asked, len(part.windows) / len(batch.windows)
+        whole = loss * share + hidden_weight * apart * rows
+        accelerator.backward(whole)
+        values = (whole, kl * share, ce * share, apart * rows)
+        totals += torch.stack([value.detach().double().cpu() for value in values])
+    if accelerator.num_processes > 1:
+        totals = accelerator.reduce(totals.float().to(accelerator.device), "sum").double().cpu()
+        for master in student.masters.values():
+            gradient = torch.zeros_like(master) if master.grad is None else master.grad
+            master.grad = accelerator.reduce(gradient, "sum")
+    return Sums(*totals.tolist())
+
+
+def _parts(passes: tuple[Pass, ...], rows: int) -> list[tuple[Pass, int, int]]:
+    """(pass, first row, row after the last) of what goes through the models at once."""
+    return [(way, start, min(start + rows, way.stop)) for way in passes for start in range(way.start, way.stop, rows)]
+
+
+def _asked(batch: Batch) -> int:
+    """How many tokens of a batch something is asked of."""
+    return int((batch.targets != IGNORED).sum())
+
+
+# -- between batches --------------------------------------------------------------------------------------------------
 
 
 def _weights(loss: Loss) -> LossWeights:
     return LossWeights(loss.kd_weight, loss.ce_weight, loss.temperature, loss.type, loss.skew or 0.0)
 
 
-@torch.no_grad()
-def _renew(computing: list[torch.nn.Parameter], masters: list[torch.Tensor]) -> None:
-    """Brings the parameters that compute to their fp32 masters' values."""
-    for master, parameter in zip(masters, computing, strict=True):
-        parameter.copy_(master)
-
-
-def _progress(readings: list[Reading], steps: int, recipe: Recipe, remark: str) -> Progress:
-    size = recipe.batch * recipe.sequence
-    done = len(readings)
-    return Progress(done * size, steps * size, "tokens", f"step {done}/{steps}{remark}", {"loss": readings[-1].loss})
-
-
-def _check_finite(what: str, value: float, step: int, steps: int) -> None:
-    if not math.isfinite(value):
-        raise BuildError(
-            f"{what} is {value} at step {step + 1} of {steps}",
-            hint="lower optimizer.lr or set precision: fp32 in the recipe",
-        )
+def _rate(step: int, steps: int, recipe: Recipe) -> float:
+    schedule = recipe.schedule
+    return learning_rate(
+        step,
+        steps,
+        peak=recipe.optimizer.lr,
+        kind=schedule.type,
+        warmup=schedule.warmup,
+        final=schedule.final,
+        decay=schedule.decay or 0.0,
+    )
 
 
 def _optimizer(masters: list[torch.Tensor], recipe: Recipe) -> torch.optim.Optimizer:
@@ -135,36 +234,21 @@ def _optimizer(masters: list[torch.Tensor], recipe: Recipe) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
 
 
-def _add_to(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
-    """A hook that moves a parameter's gradient to its fp32 master as soon as it is there.
-
-    So parts of a batch are summed in fp32, and the gradients never exist twice.
-    """
-
-    def hook(parameter: torch.Tensor) -> None:
-        gradient = parameter.grad
-        if gradient is not None:
-            master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
-        parameter.grad = None
-
-    return hook
-
-
-def _accumulate(
-    student: PreTrainedModel, teacher: PreTrainedModel, batch: torch.Tensor, weights: LossWeights
-) -> tuple[float, float, float]:
-    """Computes one batch's gradients, which the hooks collect; returns (loss, divergence, cross-entropy) in nats per token."""
-    rows = max(1, MICRO_TOKENS // (batch.shape[1] - 1))
-    totals = [0.0, 0.0, 0.0]
-    for part in torch.split(batch, rows):
-        share = part.shape[0] / batch.shape[0]
-        tokens, targets = part[:, :-1], part[:, 1:].reshape(-1)
-        with torch.no_grad():
-            view = TeacherView(final_hidden(teacher, tokens), head_weight(teacher))
-        loss, kl, ce = chunked_distillation_loss(
-            final_hidden(student, tokens), head_weight(student), view, targets, weights
+def _only_once(state: State, steps: int, reason: str) -> None:
+    """Raises BuildError if a training that was taken back diverges again."""
+    if state.setback is not None:
+        before = state.setback
+        raise BuildError(
+            f"{reason} at step {state.step + 1} of {steps}, with half the learning rate; "
+            f"before, {before.reason} at step {before.step + 1}",
+            hint="lower optimizer.lr, raise schedule.warmup or set precision: fp32 in the recipe",
         )
-        torch.autograd.backward(loss * share)
-        for index, value in enumerate((loss, kl, ce)):
-            totals[index] += value.item() * share
-    return totals[0], totals[1], totals[2]
+
+
+def _progress(state: State, steps: int, recipe: Recipe, remark: str) -> Progress:
+    size = recipe.batch * recipe.sequence
+    setback = state.setback
+    if setback is not None:
+        remark = f", half the learning rate since {setback.reason} at step {setback.step + 1}{remark}"
+    phase = f"step {state.step}/{steps}{remark}"
+    return Progress(state.step * size, steps * size, "tokens", phase, {"loss": state.readings[-1].loss})

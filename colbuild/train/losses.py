@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from colbuild.train.divergences import DIVERGENCES
+from colbuild.errors import BuildError
+from colbuild.train.batch import IGNORED
+from colbuild.train.compiling import compiled_or_eager
+from colbuild.train.divergences import DIVERGENCES, coarse_kl, coarse_kl_closed, sampled_kl, sampled_kl_closed
 from colbuild.train.forward import CHUNK_TOKENS
 
 
@@ -36,7 +39,7 @@ class LossWeights:
     skew: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TeacherView:
     """What the teacher knows of the tokens: its final hidden states [tokens, hidden] and its head [vocabulary, hidden]."""
 
@@ -44,44 +47,105 @@ class TeacherView:
     head: torch.Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class TeacherSamples:
+    """Draws from the teacher's distribution at the loss's temperature; enough for `forward_kl`, without bias.
+
+    Attributes:
+        ids: Token ids [tokens, k], int64; one may be there several times.
+        weights: [tokens, k]; 1 in all for a token.
+        entropy: The distribution's own, in nats [tokens].
+    """
+
+    ids: torch.Tensor
+    weights: torch.Tensor
+    entropy: torch.Tensor
+
+    def at(self, rows: torch.Tensor) -> TeacherSamples:
+        """Those of some tokens."""
+        return TeacherSamples(self.ids[rows], self.weights[rows], self.entropy[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherTop:
+    """The teacher's likeliest tokens at the loss's temperature: the `forward_kl` of these and of all others together.
+
+    Attributes:
+        ids: Token ids [tokens, k], int64, each once, fewer than the vocabulary has.
+        log_likely: Logarithms of their probabilities and of that of all others together [tokens, k + 1].
+    """
+
+    ids: torch.Tensor
+    log_likely: torch.Tensor
+
+    def at(self, rows: torch.Tensor) -> TeacherTop:
+        """Those of some tokens."""
+        return TeacherTop(self.ids[rows], self.log_likely[rows])
+
+
+Teaching = TeacherView | TeacherSamples | TeacherTop
+"""What a student can follow."""
+
+Known = torch.Tensor | TeacherSamples | TeacherTop
+"""What is known of a teacher's distribution: its logits [tokens, vocabulary], or what was kept of them."""
+
+
 def distillation_loss(
-    student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, weights: LossWeights
+    student: torch.Tensor, teacher: Known, targets: torch.Tensor, weights: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A divergence of `DIVERGENCES`, times T squared, mixed with cross-entropy.
 
     Args:
         student: Logits [tokens, vocabulary].
-        teacher: Logits [tokens, vocabulary].
-        targets: The tokens that follow, [tokens].
+        teacher: Logits [tokens, vocabulary], or what was kept of them.
+        targets: The tokens that follow, [tokens]; of those that are `IGNORED` nothing is asked.
         weights: How the parts are mixed.
 
     Returns:
-        (loss, divergence, cross-entropy), each the mean over tokens.
+        (loss, divergence, cross-entropy), each the mean over the tokens that are asked for; 0 where none is.
     """
+    asked = torch.nonzero(targets != IGNORED).squeeze(1)
+    student, targets = student[asked], targets[asked]
+    count = max(1, targets.shape[0])
     scale = weights.temperature
-    log_teacher = functional.log_softmax(teacher / scale, dim=-1)
     log_student = functional.log_softmax(student / scale, dim=-1)
-    tokens = DIVERGENCES[weights.divergence].dense(log_student, log_teacher, weights.skew)
-    divergence = tokens.mean() * scale**2
-    entropy = functional.cross_entropy(student, targets)
+    if isinstance(teacher, TeacherSamples):
+        drawn = teacher.at(asked)
+        tokens = sampled_kl(log_student, drawn.ids, drawn.weights, drawn.entropy)
+    elif isinstance(teacher, TeacherTop):
+        top = teacher.at(asked)
+        tokens = coarse_kl(log_student, top.ids, top.log_likely)
+    else:
+        log_teacher = functional.log_softmax(teacher[asked] / scale, dim=-1)
+        tokens = DIVERGENCES[weights.divergence].dense(log_student, log_teacher, weights.skew)
+    divergence = tokens.sum() * scale**2 / count
+    entropy = functional.cross_entropy(student, targets, reduction="sum") / count
     return weights.kd * divergence + weights.ce * entropy, divergence, entropy
 
 
 def chunked_distillation_loss(
-    hidden: torch.Tensor, head: torch.Tensor, teacher: TeacherView, targets: torch.Tensor, weights: LossWeights
+    hidden: torch.Tensor, head: torch.Tensor, teacher: Teaching, targets: torch.Tensor, weights: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`distillation_loss` of the logits `hidden @ head.T`, in memory for one chunk of tokens.
 
     Args:
         hidden: The student's final hidden states [tokens, hidden].
         head: The student's head [vocabulary, hidden].
-        teacher: The same of the teacher.
-        targets: The tokens that follow, [tokens].
+        teacher: The same of the teacher, or what was kept of its distribution.
+        targets: The tokens that follow, [tokens]; of those that are `IGNORED` nothing is asked, nor are their logits made.
         weights: How the parts are mixed.
 
     Returns:
         (loss, divergence, cross-entropy); only the loss carries a gradient, to `hidden` and `head`.
+
+    Raises:
+        BuildError: Another divergence than `forward_kl` is asked of what was kept of a distribution.
     """
+    if weights.divergence != "forward_kl" and not isinstance(teacher, TeacherView):
+        raise BuildError(
+            f"{weights.divergence} needs the teacher's whole distribution; a part of it gives another gradient on average",
+            hint="set teacher: online, or loss.type: forward_kl, in the recipe",
+        )
     loss, divergence, entropy = _ChunkedLoss.apply(hidden, head, teacher, targets, weights)  # type: ignore[no-untyped-call]
     return loss, divergence, entropy
 
@@ -97,29 +161,30 @@ class _ChunkedLoss(torch.autograd.Function):
         context: Any,
         hidden: torch.Tensor,
         head: torch.Tensor,
-        teacher: TeacherView,
+        teacher: Teaching,
         targets: torch.Tensor,
         weights: LossWeights,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        count = hidden.shape[0]
+        asked = torch.nonzero(targets != IGNORED).squeeze(1)
+        count = max(1, asked.shape[0])
         accurate = torch.promote_types(hidden.dtype, torch.float32)
-        grad_hidden = torch.empty_like(hidden)
+        grad_hidden = torch.zeros_like(hidden)
         grad_head = torch.zeros_like(head, dtype=accurate)
-        divergence = torch.zeros((), dtype=torch.float64)
-        entropy = torch.zeros((), dtype=torch.float64)
-        for start in range(0, count, CHUNK_TOKENS):
-            part = slice(start, start + CHUNK_TOKENS)
-            student_logits = (hidden[part] @ head.T).to(accurate)
-            teacher_logits = (teacher.hidden[part] @ teacher.head.T).to(accurate)
-            apart, ce, gradient = _chunk(student_logits, teacher_logits, targets[part], weights)
-            divergence += apart.double().cpu()
-            entropy += ce.double().cpu()
+        sums = []
+        for part in torch.split(asked, CHUNK_TOKENS):
+            seen = hidden[part]
+            logits = (seen @ head.T).to(accurate)
+            # One shape alone is compiled: the rest of a batch is another for nearly every batch.
+            chunk = _compiled_chunk if part.shape[0] == CHUNK_TOKENS else _chunk
+            apart, ce, gradient = chunk(logits, _known(teacher, part, accurate), targets[part], weights)
+            sums.append(torch.stack([apart, ce]))
             gradient = gradient.div_(count).to(hidden.dtype)
             grad_hidden[part] = gradient @ head
-            grad_head += gradient.T @ hidden[part]
+            grad_head += gradient.T @ seen
         context.save_for_backward(grad_hidden, grad_head.to(head.dtype))
-        divergence, entropy = divergence / count, entropy / count
-        loss = (weights.kd * divergence + weights.ce * entropy).to(hidden.device)
+        # At the end, as a GPU is waited for here; on the CPU, as MPS has no float64.
+        divergence, entropy = torch.stack(sums).cpu().double().sum(dim=0).div(count).unbind()
+        loss = (weights.kd * divergence + weights.ce * entropy).to(hidden.device, accurate)
         context.mark_non_differentiable(divergence, entropy)
         return loss, divergence, entropy
 
@@ -131,19 +196,42 @@ class _ChunkedLoss(torch.autograd.Function):
         return grad_hidden * scale, grad_head * scale, None, None, None
 
 
+def _known(teacher: Teaching, rows: torch.Tensor, accurate: torch.dtype) -> Known:
+    """What is known of the teacher's distribution at some tokens."""
+    if isinstance(teacher, TeacherView):
+        return (teacher.hidden[rows] @ teacher.head.T).to(accurate)
+    return teacher.at(rows)
+
+
 def _chunk(
-    student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, weights: LossWeights
+    student: torch.Tensor, teacher: Known, targets: torch.Tensor, weights: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sums of divergence and cross-entropy over a chunk, and the gradient of the weighted loss by the student's logits."""
     scale = weights.temperature
-    log_teacher = functional.log_softmax(teacher / scale, dim=-1)
-    log_student = functional.log_softmax(student / scale, dim=-1)
-    apart, gradient = DIVERGENCES[weights.divergence].closed(log_student, log_teacher, weights.skew)
-    # In place: each tensor is a chunk's logits, and these are the memory peak.
-    gradient.mul_(weights.kd * scale)
+    log_student = _log_likely(student, scale)
+    apart, gradient = _compare(log_student, teacher, weights)
     plain = log_student if scale == 1.0 else functional.log_softmax(student, dim=-1)
     ce = functional.nll_loss(plain, targets, reduction="sum")
-    gradient.add_(plain.exp(), alpha=weights.ce)
-    rows = torch.arange(targets.shape[0], device=targets.device)
-    gradient[rows, targets] -= weights.ce
+    # In place: each tensor is a chunk's logits, and these are the memory peak.
+    gradient.mul_(weights.kd * scale).add_(plain.exp_(), alpha=weights.ce)
+    there = targets[:, None]
+    gradient.scatter_add_(-1, there, torch.full_like(there, -weights.ce, dtype=gradient.dtype))
     return apart * scale**2, ce, gradient
+
+
+_compiled_chunk = compiled_or_eager(_chunk)
+
+
+def _compare(log_student: torch.Tensor, teacher: Known, weights: LossWeights) -> tuple[torch.Tensor, torch.Tensor]:
+    """The divergence summed over a chunk, and its gradient by u = z / T."""
+    if isinstance(teacher, TeacherSamples):
+        return sampled_kl_closed(log_student, teacher.ids, teacher.weights, teacher.entropy)
+    if isinstance(teacher, TeacherTop):
+        return coarse_kl_closed(log_student, teacher.ids, teacher.log_likely)
+    closed = DIVERGENCES[weights.divergence].closed
+    return closed(log_student, _log_likely(teacher, weights.temperature), weights.skew)
+
+
+def _log_likely(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    # Dividing by 1 would be another pass over memory.
+    return functional.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)

@@ -1,4 +1,4 @@
-"""How well a model predicts text, and how often it agrees with another, without ever holding all logits."""
+"""How well a model predicts text, and how far it is from another, without ever holding all logits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from colbuild.train.divergences import DIVERGENCES
 from colbuild.train.forward import CHUNK_TOKENS, final_hidden, head_weight
 
 
@@ -20,55 +21,85 @@ class Score:
         tokens: How many were predicted.
         nats: Their negative log-likelihood.
         agreed: How often the likeliest token was the reference's likeliest too; equals `tokens` without a reference.
+        kl: KL(reference || model) in nats; 0 without a reference.
     """
 
     tokens: int
     nats: float
     agreed: int
+    kl: float = 0.0
 
     def plus(self, other: Score) -> Score:
         """Both together."""
-        return Score(self.tokens + other.tokens, self.nats + other.nats, self.agreed + other.agreed)
+        return Score(self.tokens + other.tokens, self.nats + other.nats, self.agreed + other.agreed, self.kl + other.kl)
 
 
 NOTHING = Score(0, 0.0, 0)
 
 
-def mean_loss(model: PreTrainedModel, windows: torch.Tensor) -> float:
-    """Mean loss in nats per token over windows [windows, length + 1]."""
+@dataclass(frozen=True)
+class HeldOut:
+    """What a model is worth on held-out text, in nats per token.
+
+    Attributes:
+        loss: Cross-entropy with the text.
+        kl: KL(reference || model); None without a reference.
+    """
+
+    loss: float
+    kl: float | None = None
+
+
+def held_out(model: PreTrainedModel, reference: PreTrainedModel | None, windows: torch.Tensor) -> HeldOut:
+    """Measures a model on windows [windows, length + 1], also against another model on whatever device that is."""
     total = NOTHING
     for window in windows:
-        total = total.plus(score_window(model, window[None, :-1], window[1:], None))
-    return total.nats / total.tokens
+        total = total.plus(score_window(model, window[None, :-1], window[1:], reference))
+    return HeldOut(total.nats / total.tokens, None if reference is None else total.kl / total.tokens)
 
 
+def mean_loss(model: PreTrainedModel, windows: torch.Tensor) -> float:
+    """Mean loss in nats per token over windows [windows, length + 1]."""
+    return held_out(model, None, windows).loss
+
+
+# Not `inference_mode`: what a model computes once and keeps, such as a mask, must be of use to a training too.
+@torch.no_grad()
 def score_window(
     model: PreTrainedModel, tokens: torch.Tensor, targets: torch.Tensor, reference: PreTrainedModel | None
 ) -> Score:
-    """Scores the last `len(targets)` predictions on tokens [1, length]; the tokens before them are context only."""
+    """Scores the last `len(targets)` predictions on tokens [1, length]; the tokens before them are context only.
+
+    The tokens are brought to each model's device, and the reference's logits, a chunk at a time, to the model's.
+    """
     count = targets.shape[0]
-    with torch.inference_mode():
-        hidden = final_hidden(model, tokens)[-count:]
-        head = head_weight(model)
-        theirs = None if reference is None else final_hidden(reference, tokens)[-count:]
-        parts = (
-            _score_chunk(
-                hidden[start : start + CHUNK_TOKENS] @ head.T,
-                targets[start : start + CHUNK_TOKENS],
-                None
-                if theirs is None or reference is None
-                else theirs[start : start + CHUNK_TOKENS] @ head_weight(reference).T,
-            )
-            for start in range(0, count, CHUNK_TOKENS)
-        )
-        return _sum(parts)
+    hidden, head = _view(model, tokens, count)
+    theirs = None if reference is None else _view(reference, tokens, count)
+    targets = targets.to(hidden.device)
+
+    def score(part: slice) -> Score:
+        logits = None if theirs is None else theirs[0][part] @ theirs[1].T
+        return _score_chunk(hidden[part] @ head.T, targets[part], None if logits is None else logits.to(hidden.device))
+
+    return _sum(score(slice(start, start + CHUNK_TOKENS)) for start in range(0, count, CHUNK_TOKENS))
+
+
+def _view(model: PreTrainedModel, tokens: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A model's final hidden states [count, hidden] for the last tokens, and its head [vocabulary, hidden]."""
+    head = head_weight(model)
+    return final_hidden(model, tokens.to(head.device))[-count:], head
 
 
 def _score_chunk(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None) -> Score:
-    nats = functional.cross_entropy(logits.float(), targets, reduction="none").double().sum()
+    likely = functional.log_softmax(logits.float(), dim=-1)
+    nats = functional.nll_loss(likely, targets, reduction="none").double().sum()
     count = targets.shape[0]
-    agreed = count if reference is None else int((logits.argmax(dim=-1) == reference.argmax(dim=-1)).sum())
-    return Score(count, float(nats), agreed)
+    if reference is None:
+        return Score(count, float(nats), count)
+    agreed = int((logits.argmax(dim=-1) == reference.argmax(dim=-1)).sum())
+    apart = DIVERGENCES["forward_kl"].dense(likely, functional.log_softmax(reference.float(), dim=-1), 0.0)
+    # No KL is negative; between models that hardly differ, rounding may say so.
+    return Score(count, float(nats), agreed, float(apart.double().sum().clamp(min=0.0)))
 
 
 def _sum(parts: Iterable[Score]) -> Score:

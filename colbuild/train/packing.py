@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,8 @@ from colbuild.errors import BuildError
 
 if TYPE_CHECKING:
     import torch
+
+    from colbuild.train.batch import Batch
 
 FORMAT: Final = 1
 META: Final = "corpus.json"
@@ -172,20 +174,60 @@ def open_corpus(folder: Path, split: str) -> PackedCorpus:
     return PackedCorpus(folder, split, separator, vocabulary, counts, streams)
 
 
-def training_batch(corpus: PackedCorpus, *, seed: int, step: int, batch: int, sequence: int) -> torch.Tensor:
-    """The tokens of one training step, [batch, sequence + 1]: a function of the corpus, the seed and the step only.
+def training_windows(corpus: PackedCorpus, *, seed: int, step: int, batch: int, sequence: int) -> tuple[int, ...]:
+    """Which windows one training step reads: a function of the corpus, the seed and the step only.
 
     The stream is cut into windows that share one token with the next, so each token is predicted once. Every epoch
     passes over all of them once, in an order of its own; a batch may span two epochs. Nothing is stored between steps,
-    so training can go on anywhere.
+    so training can go on anywhere. Which sequences a training reads follows from the seed, not from how they are batched.
 
     Raises:
         BuildError: The corpus has fewer tokens than one window.
     """
-    count = _window_count(corpus, sequence)
+    count = window_count(corpus, sequence)
     first = step * batch
-    places = [_permuted(place % count, count, f"{seed}:{place // count}") for place in range(first, first + batch)]
-    return _windows(corpus, places, sequence)
+    return tuple(_permuted(place % count, count, f"{seed}:{place // count}") for place in range(first, first + batch))
+
+
+def read_windows(corpus: PackedCorpus, windows: Sequence[int], sequence: int, *, apart: bool) -> Batch:
+    """The text of some windows.
+
+    A document begins with the separator before it: that stands for the beginning of a text, as it does when a model is
+    evaluated. With `apart` the documents of a sequence do not see each other, so the separator tells nothing of the text
+    before it. Without, it does, and nothing is asked of it: what follows is another document's.
+
+    Args:
+        corpus: Where they are.
+        windows: Their numbers.
+        sequence: Tokens in each.
+        apart: Whether the documents of a sequence see each other.
+    """
+    import torch
+
+    from colbuild.train.batch import IGNORED, Batch
+
+    rows = _windows(corpus, windows, sequence)
+    tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    begins = tokens == corpus.separator
+    if apart:
+        return Batch(tokens, targets, tuple(windows), begins.cumsum(dim=1, dtype=torch.int32))
+    return Batch(tokens, targets.masked_fill(begins, IGNORED), tuple(windows))
+
+
+def window_count(corpus: PackedCorpus, sequence: int) -> int:
+    """How many windows of `sequence` predictions the corpus has.
+
+    Raises:
+        BuildError: It has fewer tokens than one.
+    """
+    count = (corpus.tokens - 1) // sequence
+    if count < 1:
+        raise BuildError(
+            f"the {corpus.split} split of the corpus has {corpus.tokens:,} tokens, "
+            f"too few for one window of {sequence + 1:,}",
+            hint="give more text (a higher 'limit'), or a smaller 'sequence' in the recipe",
+        )
+    return count
 
 
 def calibration_windows(corpus: PackedCorpus, tokens: int, sequence: int) -> torch.Tensor:
@@ -196,7 +238,7 @@ def calibration_windows(corpus: PackedCorpus, tokens: int, sequence: int) -> tor
     Raises:
         BuildError: The corpus has fewer tokens than one window.
     """
-    available = _window_count(corpus, sequence)
+    available = window_count(corpus, sequence)
     count = min(max(1, tokens // sequence), available)
     return _windows(corpus, [place * available // count for place in range(count)], sequence)
 
@@ -259,18 +301,7 @@ def _map(path: Path, dtype: str, length: int) -> NDArray[Any]:
     return np.memmap(path, dtype=dtype, mode="r") if length else np.empty(0, dtype)
 
 
-def _window_count(corpus: PackedCorpus, sequence: int) -> int:
-    count = (corpus.tokens - 1) // sequence
-    if count < 1:
-        raise BuildError(
-            f"the {corpus.split} split of the corpus has {corpus.tokens:,} tokens, "
-            f"too few for one window of {sequence + 1:,}",
-            hint="give more text (a higher 'limit'), or a smaller 'sequence' in the recipe",
-        )
-    return count
-
-
-def _windows(corpus: PackedCorpus, places: list[int], sequence: int) -> torch.Tensor:
+def _windows(corpus: PackedCorpus, places: Sequence[int], sequence: int) -> torch.Tensor:
     import torch
 
     rows = [corpus.read(place * sequence, (place + 1) * sequence + 1) for place in places]

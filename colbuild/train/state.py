@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -55,6 +55,8 @@ class Reading:
         kl: The divergence of the recipe's `loss.type`, times the temperature squared; a KL in most of them, hence its name.
         ce: Cross-entropy with the text.
         lr: The learning rate.
+        norm: The gradient's norm before it was clipped.
+        hidden: hidden_cosine, where it is part of the loss; else 0.
     """
 
     step: int
@@ -62,21 +64,42 @@ class Reading:
     kl: float
     ce: float
     lr: float
+    norm: float
+    hidden: float = 0.0
 
 
 @dataclass(frozen=True)
+class Setback:
+    """A divergence that a training has recovered from.
+
+    Attributes:
+        step: From 0: the step that was not taken.
+        reason: What was wrong with it.
+        resumed: How many steps were done where it went on from.
+    """
+
+    step: int
+    reason: str
+    resumed: int
+
+
+@dataclass
 class State:
-    """All that the steps still to come depend on, as the loop itself holds it. torch's random state belongs to it too.
+    """All that the steps still to come depend on, as the loop itself holds it.
+
+    torch's random state belongs to it too: the CPU's, as nothing in a training draws from a GPU's.
 
     Attributes:
         weights: Name -> fp32 master, the very tensors that the optimiser changes.
         optimizer: AdamW.
         readings: One for each step that is done.
+        setback: Set once the training has diverged and was taken back; it goes on with half the learning rate.
     """
 
     weights: Mapping[str, torch.Tensor]
     optimizer: torch.optim.Optimizer
     readings: list[Reading]
+    setback: Setback | None = None
 
     @property
     def step(self) -> int:
@@ -84,8 +107,8 @@ class State:
         return len(self.readings)
 
 
-def save(state: State, folder: Path) -> None:
-    """Writes a checkpoint that survives a power loss, and removes all but the newest ones.
+def save(state: State, folder: Path, also: Collection[int] = ()) -> None:
+    """Writes a checkpoint that survives a power loss, and removes all but the newest ones and those of the steps in `also`.
 
     Raises:
         OSError: The disk refuses. No part of this checkpoint is left; those before it are as they were.
@@ -102,6 +125,7 @@ def save(state: State, folder: Path) -> None:
             "step": state.step,
             "tensors": digest,
             "readings": [asdict(reading) for reading in state.readings],
+            "setback": None if state.setback is None else asdict(state.setback),
         }
         _write(draft, _sealed(values))
         # The tensors' name first: no JSON may outlive a power loss that they do not.
@@ -112,18 +136,20 @@ def save(state: State, folder: Path) -> None:
         for path in (draft, facts, tensors):
             path.unlink(missing_ok=True)
         raise
-    _remove_but(folder, sorted(_steps_in(folder))[-KEPT:])
+    found = sorted(_steps_in(folder))
+    _remove_but(folder, [step for step in found if step in also or step in found[-KEPT:]])
 
 
-def restore(state: State, folder: Path, steps: int) -> None:
-    """Fills a state that is about to begin from the newest checkpoint that fits; leaves it as it is if there is none.
+def restore(state: State, folder: Path, steps: int, only: Collection[int] | None = None) -> None:
+    """Fills a state of which no step is done from the newest checkpoint that fits; leaves it as it is if there is none.
 
-    Whatever else lies in the folder under a name of ours is removed.
+    Newer ones are removed, and so is whatever else lies in the folder under a name of ours and is of no use.
 
     Args:
-        state: No step of it is done. Its tensors are filled in place, one after the other.
+        state: Its tensors are filled in place, one after the other.
         folder: Where checkpoints lie; it may be missing.
         steps: How many steps the whole training has.
+        only: The steps whose checkpoints are looked at; None for all of them.
 
     Raises:
         BuildError: The disk fails while a sound checkpoint is read.
@@ -132,10 +158,13 @@ def restore(state: State, folder: Path, steps: int) -> None:
         if not folder.is_dir():
             return
         for step in sorted(_steps_in(folder), reverse=True):
-            readings = _sound(folder, step)
-            if readings is not None and 0 < step < steps and _fits(_paths(folder, step)[0], state, step):
-                _remove_but(folder, sorted(found for found in _steps_in(folder) if found <= step)[-KEPT:])
+            if only is not None and step not in only:
+                continue
+            progress = _sound(folder, step)
+            if progress is not None and 0 < step < steps and _fits(_paths(folder, step)[0], state, step):
+                _remove_but(folder, [found for found in _steps_in(folder) if found <= step])
                 _fill(state, _paths(folder, step)[0])
+                readings, state.setback = progress
                 state.readings.extend(readings)
                 return
         _remove_but(folder, [])
@@ -174,8 +203,8 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _sound(folder: Path, step: int) -> list[Reading] | None:
-    """The readings of a checkpoint whose every bit is as it was written, by this version of torch; else None."""
+def _sound(folder: Path, step: int) -> tuple[list[Reading], Setback | None] | None:
+    """The readings and the setback of a checkpoint that is as this version of torch wrote it, to the last bit; else None."""
     tensors, facts = _paths(folder, step)
     try:
         values = json.loads(facts.read_bytes())
@@ -184,7 +213,8 @@ def _sound(folder: Path, step: int) -> list[Reading] | None:
         if not sound or values["torch"] != torch.__version__ or values["step"] != step:
             return None
         readings = [Reading(**reading) for reading in values["readings"]]
-        return readings if len(readings) == step and hash_file(tensors) == values["tensors"] else None
+        setback = None if values["setback"] is None else Setback(**values["setback"])
+        return (readings, setback) if len(readings) == step and hash_file(tensors) == values["tensors"] else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

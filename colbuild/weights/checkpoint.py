@@ -1,7 +1,8 @@
 """A checkpoint: weights with what colbuild must remember of where they came from.
 
 On disk it is a Hugging Face model folder plus `lineage.json` (which AnsNet layer each layer is, and how layers rank) and
-`residual.safetensors` (energy of the residual stream, needed when the hidden width shrinks).
+`residual.safetensors` (energy of the residual stream, needed when the hidden width shrinks). An anchor of a segment has the
+nested student that it was cut from beside it, in `nested/`: the same files, but for the tokenizer.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 LINEAGE = "lineage.json"
 RESIDUAL = "residual.safetensors"
+NESTED = "nested"
 COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -86,6 +88,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(config, structure, weights, lineage)
 
 
+def load_nested(folder: Path) -> Checkpoint | None:
+    """The nested student beside a model; None if it has none.
+
+    Raises:
+        BuildError: As `load_checkpoint` does.
+    """
+    return load_checkpoint(folder / NESTED) if (folder / NESTED).exists() else None
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -136,6 +147,19 @@ def check_tensors(structure: Structure, weights: Mapping[str, torch.Tensor]) -> 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, companions: Path) -> None:
     """Writes a model folder that transformers loads strictly; tokenizer and the like are copied from `companions`."""
+    _write_model(checkpoint, folder)
+    for name in COMPANIONS:
+        if (companions / name).exists():
+            shutil.copyfile(companions / name, folder / name)
+
+
+def save_nested(student: Checkpoint, folder: Path) -> None:
+    """Writes the nested student that the model in `folder` was cut from beside it; that one's tokenizer is its own too."""
+    (folder / NESTED).mkdir()
+    _write_model(student, folder / NESTED)
+
+
+def _write_model(checkpoint: Checkpoint, folder: Path) -> None:
     contiguous = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
     save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
@@ -144,9 +168,6 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, companions: Path) -> N
         lineage = checkpoint.lineage
         write_json(folder / LINEAGE, {"layers": list(lineage.layers), "ranking": list(lineage.ranking)})
         save_file({"residual": lineage.residual.contiguous()}, folder / RESIDUAL)
-    for name in COMPANIONS:
-        if (companions / name).exists():
-            shutil.copyfile(companions / name, folder / name)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -4,6 +4,9 @@ What both anchors have is mixed, (1 - alpha) larger + alpha smaller, with an alp
 only the larger one has (more FFN channels, heads, layers) is taken from it, and what these parts write into the residual
 stream is scaled by 1 - fill: fill 0 keeps them (donor), fill 1 silences them (the zero expansion of Chain-of-Learngene,
 arXiv 2605.07783, section 3.3). `subset` and `expand` are the two corners of this space.
+
+Where the smaller anchor was cut from a nested student that reaches up to the larger one, that student has a prefix of the
+DesNet's very shape, trained with it: it can be mixed with the larger anchor's subset too, whole tensors with whole tensors.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ class Mix:
         mlp: Feed-forward projections.
         fill: Output of FFN channels and heads that only the larger anchor has: scaled by 1 - fill.
         depth: Output of layers that only the larger anchor has: scaled by 1 - depth.
+        nested: The nested student's prefix takes the smaller anchor's place; it lacks nothing, so `fill` and `depth` do
+            nothing.
     """
 
     embedding: float
@@ -36,6 +41,7 @@ class Mix:
     mlp: float
     fill: float
     depth: float
+    nested: bool = False
 
 
 SUBSET = Mix(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -65,11 +71,13 @@ class Neighbours:
         base: The larger anchor's subset in the DesNet's shape: where every mixture starts.
         smaller: The smaller anchor.
         partner: For each layer of the DesNet, its position in the smaller anchor; None where only the larger has it.
+        nested: The nested student's prefix in the DesNet's shape, if there is one.
     """
 
     base: Checkpoint
     smaller: Checkpoint
     partner: tuple[int | None, ...]
+    nested: Checkpoint | None = None
 
     @property
     def has_fill(self) -> bool:
@@ -83,8 +91,15 @@ class Neighbours:
         return None in self.partner
 
 
-def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape) -> Neighbours:
+def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape, nested: Checkpoint | None = None) -> Neighbours:
     """Prepares two anchors for mixing at a shape between them.
+
+    Args:
+        larger: The larger anchor.
+        smaller: The smaller one.
+        shape: The DesNet's.
+        nested: The student that the smaller one was cut from. One that does not reach up to the shape, or that ranks layers
+            in another order, is left out.
 
     Raises:
         BuildError: The shape is not between the anchors, or these were not ordered as one.
@@ -95,11 +110,29 @@ def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape) -> Neighbo
     if larger.ordered.ranking != smaller.ordered.ranking:
         raise BuildError("the two anchors rank layers in another order: they do not come from one ordered AnsNet")
     position = {layer: index for index, layer in enumerate(smaller.ordered.layers)}
-    return Neighbours(base, smaller, tuple(position.get(layer) for layer in base.ordered.layers))
+    partner = tuple(position.get(layer) for layer in base.ordered.layers)
+    return Neighbours(base, smaller, partner, None if nested is None else _prefix(nested, base))
+
+
+def _prefix(nested: Checkpoint, base: Checkpoint) -> Checkpoint | None:
+    """A nested student's prefix in the coordinates of a DesNet's base; None if it has none in these."""
+    shape = base.structure.shape
+    if not contains(nested.structure.shape, shape) or nested.ordered.ranking != base.ordered.ranking:
+        return None
+    prefix = subset(nested, shape)
+    return prefix if prefix.ordered.layers == base.ordered.layers else None
 
 
 def mix(pair: Neighbours, how: Mix) -> dict[str, torch.Tensor]:
-    """The DesNet's weights for one mixture; inputs are left as they are."""
+    """The DesNet's weights for one mixture; inputs are left as they are.
+
+    Raises:
+        BuildError: The mixture is with a nested student, and there is none.
+    """
+    if how.nested:
+        if pair.nested is None:
+            raise BuildError("there is no nested student to mix with")
+        pair = Neighbours(pair.base, pair.nested, tuple(range(len(pair.partner))))
     return {tensor.name: _mix_tensor(pair, tensor, how) for tensor in tensors(pair.base.structure)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from colbuild.progress import Progress, Report
 from colbuild.weights.interpolate import EXPAND, SUBSET, Mix
@@ -23,14 +24,22 @@ class Scored:
 
 @dataclass(frozen=True)
 class Axes:
-    """Which coordinates of a mixture make a difference: those of parts that exist."""
+    """Which coordinates of a mixture make a difference: those of parts that exist.
+
+    Attributes:
+        fill: The larger anchor alone has some channels or heads.
+        depth: It alone has some layers.
+        nested: There is a nested student.
+    """
 
     fill: bool
     depth: bool
+    nested: bool = False
 
-    def names(self) -> tuple[str, ...]:
-        """The coordinates to search, most influential first."""
-        return ("mlp", "attention", *(("depth",) if self.depth else ()), "embedding", *(("fill",) if self.fill else ()))
+    def names(self, nested: bool) -> tuple[str, ...]:
+        """The coordinates to search in mixtures with the smaller anchor or the nested student, most influential first."""
+        depth, fill = (("depth",), ("fill",)) if not nested else ((), ())
+        return ("mlp", "attention", *(depth if self.depth else ()), "embedding", *(fill if self.fill else ()))
 
     def without_absent(self, mix: Mix) -> Mix:
         """The same weights with the coordinates of absent parts at 0, so that equal mixtures are found equal."""
@@ -52,7 +61,8 @@ def only(mix: Mix) -> Callable[[Score, Axes, Report], list[Scored]]:
 def global_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
     """One alpha for everything both anchors have, donor fill for the rest; subset and expand are scored too.
 
-    Donor layers are both kept whole and scaled by 1 - alpha.
+    Donor layers are both kept whole and scaled by 1 - alpha. With a nested student, so is one alpha between the larger
+    anchor's subset and its prefix, that prefix itself among them.
     """
     candidates = [SUBSET, EXPAND]
     for alpha in GRID[1:]:
@@ -60,6 +70,8 @@ def global_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
         if axes.depth and alpha < 1.0:
             candidates.append(Mix(alpha, alpha, alpha, alpha, alpha))
     candidates.append(Mix(1.0, 1.0, 1.0, 0.0, 0.0))
+    if axes.nested:
+        candidates += [Mix(alpha, alpha, alpha, 0.0, 0.0, nested=True) for alpha in GRID[1:]]
     distinct = list(dict.fromkeys(axes.without_absent(candidate) for candidate in candidates))
     return _score_all(distinct, score, report, len(distinct))
 
@@ -67,18 +79,20 @@ def global_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
 def group_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
     """An alpha for each group: coordinate descent over a coarse grid from the best single alpha, then finer steps.
 
-    Never worse than the candidates of `global_alpha`, subset and expand among them, on the tokens it is scored with.
+    With a nested student both are searched, mixtures with the smaller anchor and with it. Never worse than the candidates
+    of `global_alpha`, subset and expand among them, on the tokens it is scored with.
     """
     scored = global_alpha(score, axes, report)
-    names = axes.names()
-    budget = len(scored) + len(names) * (len(GRID) + 1)
-    for values in (_coarse, _fine):
-        for name in names:
-            best = min(scored, key=_loss)
-            known = {entry.mix for entry in scored}
-            candidates = [replace(best.mix, **{name: value}) for value in values(getattr(best.mix, name))]
-            new = [candidate for candidate in candidates if candidate not in known]
-            scored += _score_all(new, score, report, budget, len(scored))
+    searches = [(nested, axes.names(nested)) for nested in ((False, True) if axes.nested else (False,))]
+    budget = len(scored) + sum(len(names) for _, names in searches) * (len(GRID) + 1)
+    for nested, names in searches:
+        for values in (_coarse, _fine):
+            for name in names:
+                best = min((entry for entry in scored if entry.mix.nested == nested), key=_loss)
+                known = {entry.mix for entry in scored}
+                candidates = [_with(best.mix, name, value) for value in values(getattr(best.mix, name))]
+                new = [candidate for candidate in candidates if candidate not in known]
+                scored += _score_all(new, score, report, budget, len(scored))
     return scored
 
 
@@ -107,6 +121,11 @@ def _score_all(mixes: Sequence[Mix], score: Score, report: Report, total: int, d
 def _loss(entry: Scored) -> float:
     """The loss to compare by; one that is no number is worse than every other (`min` would keep it if it came first)."""
     return math.inf if math.isnan(entry.loss) else entry.loss
+
+
+def _with(mix: Mix, name: str, value: float) -> Mix:
+    change: dict[str, Any] = {name: value}
+    return replace(mix, **change)
 
 
 def _coarse(_: float) -> tuple[float, ...]:

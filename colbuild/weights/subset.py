@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
-from colbuild.arch import Shape, config_for, norm_sites, tensors
+from colbuild.arch import Shape, Structure, config_for, norm_sites, tensors
 from colbuild.arch.solve import contains
 from colbuild.errors import BuildError
 from colbuild.weights.checkpoint import Checkpoint, Lineage
@@ -18,8 +19,34 @@ def kept_layers(lineage: Lineage, count: int) -> tuple[int, ...]:
     return tuple(position for position, layer in enumerate(lineage.layers) if layer in ranked)
 
 
-def subset(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
-    """Takes the prefix of every axis and the highest ranked layers.
+@dataclass(frozen=True)
+class Part:
+    """Where one tensor of a smaller model lies in the larger one.
+
+    Attributes:
+        name: What it is called in the smaller model.
+        source: The larger model's tensor that it is a prefix of.
+        index: Which part of that: one slice for each dimension.
+        scale: A norm's factor where the hidden width shrinks; else 1.
+    """
+
+    name: str
+    source: str
+    index: tuple[slice, ...]
+    scale: float
+
+    def of(self, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The tensor among the larger model's weights: a view where it is not scaled. Gradients flow back to the weights."""
+        part = weights[self.source][self.index]
+        if self.scale == 1.0:
+            return part
+        # In double, so that a bf16 norm is rounded once. Apple's GPUs have none.
+        wide = torch.float32 if part.device.type == "mps" else torch.float64
+        return (part.to(wide) * self.scale).to(part.dtype)
+
+
+def parts(structure: Structure, lineage: Lineage, shape: Shape) -> tuple[Part, ...]:
+    """Every tensor of the model of `shape` inside an ordered one: the prefix of every axis, and the highest ranked layers.
 
     Where the hidden width shrinks, each norm is rescaled by the ratio of the root mean squares of what it saw and what it
     will see, so that its output keeps its scale.
@@ -27,30 +54,36 @@ def subset(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
     Raises:
         BuildError: The shape does not lie inside the model's.
     """
-    if not contains(checkpoint.structure.shape, shape):
-        raise BuildError(f"{shape} is not inside {checkpoint.structure.shape}")
-    lineage = checkpoint.ordered
-    smaller = checkpoint.structure.at(shape)
+    if not contains(structure.shape, shape):
+        raise BuildError(f"{shape} is not inside {structure.shape}")
     kept = kept_layers(lineage, shape.layers)
+    rescale = dict(zip(norm_sites(structure), _norm_rescale(lineage.residual, shape.hidden).tolist(), strict=True))
+    found = []
+    for tensor in tensors(structure.at(shape)):
+        source = tensor.name if tensor.layer is None else at_layer(tensor.name, tensor.layer, kept[tensor.layer])
+        index = tuple(slice(0, length) for length in tensor.lengths)
+        found.append(Part(tensor.name, source, index, rescale.get(source, 1.0)))
+    return tuple(found)
+
+
+def subset(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
+    """The smaller model of a shape inside an ordered one, as `parts` says.
+
+    Raises:
+        BuildError: The shape does not lie inside the model's.
+    """
+    lineage = checkpoint.ordered
+    chosen = parts(checkpoint.structure, lineage, shape)
+    smaller = checkpoint.structure.at(shape)
     site_of = {name: site for site, name in enumerate(norm_sites(checkpoint.structure))}
-    rescale = _norm_rescale(lineage.residual, shape.hidden)
-    chosen: dict[str, torch.Tensor] = {}
-    sites: list[int] = []
-    for tensor in tensors(smaller):
-        name = tensor.name if tensor.layer is None else at_layer(tensor.name, tensor.layer, kept[tensor.layer])
-        part = checkpoint.tensors[name][tuple(slice(0, length) for length in tensor.lengths)]
-        if name in site_of:
-            # In double, so that a bf16 norm is rounded once.
-            part = (part.double() * rescale[site_of[name]]).to(part.dtype)
-            sites.append(site_of[name])
-        chosen[tensor.name] = part.contiguous()
+    sites = [site_of[part.source] for part in chosen if part.source in site_of]
     return Checkpoint(
         config=config_for(checkpoint.config, smaller),
         structure=smaller,
-        tensors=chosen,
+        tensors={part.name: part.of(checkpoint.tensors).contiguous() for part in chosen},
         lineage=replace(
             lineage,
-            layers=tuple(lineage.layers[position] for position in kept),
+            layers=tuple(lineage.layers[position] for position in kept_layers(lineage, shape.layers)),
             residual=lineage.residual[sites][:, : shape.hidden].contiguous(),
         ),
     )

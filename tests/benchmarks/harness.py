@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -64,11 +65,35 @@ def _processor() -> str:
 
 def run_benchmark(name: str, command: str, measure: Callable[[bool], Result], libraries: Sequence[str]) -> None:
     """Runs a benchmark from the command line: `--quick` and `--json FILE`; prints its table and bars."""
+    arguments = _parser(command).parse_args()
+    _tell(name, command, measure(arguments.quick), libraries, arguments)
+
+
+def run_kept_benchmark(
+    name: str, command: str, measure: Callable[[bool, Path], Result], libraries: Sequence[str]
+) -> None:
+    """The same for one that prepares much or runs long: with `--work FOLDER` it goes on from what is there."""
+    parser = _parser(command)
+    parser.add_argument(
+        "--work", type=Path, metavar="FOLDER", help="keep what is prepared and finished, for the next run"
+    )
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        # Absolute, since what runs in processes of their own runs in other folders.
+        folder = (arguments.work or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        result = measure(arguments.quick, folder)
+    _tell(name, command, result, libraries, arguments)
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=command)
     parser.add_argument("--quick", action="store_true", help="a rougher answer in about two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here too")
-    arguments = parser.parse_args()
-    result = measure(arguments.quick)
+    return parser
+
+
+def _tell(name: str, command: str, result: Result, libraries: Sequence[str], arguments: argparse.Namespace) -> None:
     print(table(result.rows))
     for bar in result.bars:
         print(f"{'holds' if bar.holds else 'MISSED':7} {bar.name}: {bar.value:g} (bar {bar.bar:g})")

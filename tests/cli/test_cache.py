@@ -307,3 +307,13 @@ def test_family_is_pushed_and_pulled_into_an_empty_store(built, tmp_path):
     assert "0 were here already" in got.out
     assert "It does not have" not in got.out
     assert colbuild("plan", SPEC, "--exit-code").code == 0
+
+
+def test_ls_tells_what_compilers_made(little):
+    store, colbuild, _ = little
+    assert "What compilers made" not in colbuild("cache", "ls").out
+    (store.layout.folder("compiled") / "kernel.so").write_bytes(b"1" * 3000)
+    assert (
+        "What compilers made takes 3.0 kB in compiled/; it may be removed at any time." in colbuild("cache", "ls").out
+    )
+    assert json.loads(colbuild("cache", "ls", "--json").out)["compiled"] == 3000

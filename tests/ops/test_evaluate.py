@@ -44,12 +44,14 @@ def test_bits_per_byte_equal_a_computation_by_hand():
     assert max(map(len, documents)) < 512  # each is one window
     tokenizer = Tokenizer.from_file(str(ansnet() / "tokenizer.json"))
     model, reference = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.bfloat16) for f in (smaller(), ansnet()))
-    nats, tokens, size, agreed = 0.0, 0, 0, 0
+    nats, kl, tokens, size, agreed = 0.0, 0.0, 0, 0, 0
     for ids in documents:
         inputs = torch.tensor([[separator, *ids[:-1]]])
         with torch.no_grad():
             ours, theirs = model(input_ids=inputs).logits[0], reference(input_ids=inputs).logits[0]
         likely = torch.log_softmax(ours.float(), dim=-1)
+        reference_likely = torch.log_softmax(theirs.float(), dim=-1)
+        kl += float((reference_likely.exp() * (reference_likely - likely)).sum())
         nats -= float(sum(likely[place, token] for place, token in enumerate(ids)))
         agreed += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
         tokens += len(ids)
@@ -60,11 +62,13 @@ def test_bits_per_byte_equal_a_computation_by_hand():
     assert found["bits_per_byte"] == pytest.approx(nats / size / math.log(2), rel=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-4)
     assert found["top1_agreement"] == pytest.approx(agreed / tokens)
+    assert found["kl"] == pytest.approx(kl / tokens, rel=1e-4)
     assert found["split"] == "heldout"
 
 
 def test_the_ansnet_agrees_with_itself():
     assert metrics(ansnet())["top1_agreement"] == 1.0
+    assert metrics(ansnet())["kl"] == 0.0
 
 
 def test_the_ordered_ansnet_is_measured_like_the_ansnet():
@@ -76,6 +80,7 @@ def test_the_ordered_ansnet_is_measured_like_the_ansnet():
 
 def test_a_model_less_like_the_ansnet_agrees_less():
     assert metrics(smaller())["top1_agreement"] < metrics(larger())["top1_agreement"] < 1.0
+    assert metrics(smaller())["kl"] > metrics(larger())["kl"] > 0.0
 
 
 def test_fewer_tokens_measure_whole_documents_from_the_start():
@@ -119,6 +124,16 @@ def test_a_model_that_computes_no_numbers_is_an_error(tmp_path, value):
     lost.save_pretrained(model)
     with pytest.raises(BuildError, match="the model's loss is"):
         metrics(model)
+
+
+def test_an_ansnet_that_computes_no_numbers_is_an_error(tmp_path):
+    reference = make_tiny_model(tmp_path / "lost", layers=1, hidden=24, ffn=8, heads=3)
+    lost = AutoModelForCausalLM.from_pretrained(reference)
+    with torch.no_grad():
+        lost.model.norm.weight.fill_(float("nan"))
+    lost.save_pretrained(reference)
+    with pytest.raises(BuildError, match="the divergence from the AnsNet is nan"):
+        metrics(smaller(), reference)
 
 
 def test_progress_counts_every_token():

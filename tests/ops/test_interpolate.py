@@ -13,11 +13,12 @@ from colbuild.arch import Shape
 from colbuild.errors import BuildError
 from colbuild.ops.models import calibration, model_of
 from colbuild.train.measure import mean_loss
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint, save_nested
 from colbuild.weights.interpolate import Mix, mix, neighbours
 from colbuild.weights.search import SEARCHES
 from colbuild.weights.subset import subset
 from tests.ops.family import between, carry_out, larger, packed, progress_of, smaller, twice
+from tests.weights.helpers import retrained
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,66 @@ def test_anchor_whose_weights_are_no_numbers_is_an_error(tmp_path):
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BuildError, match="nan"):
         carry_out("interpolate", inputs | {"larger": tmp_path}, params)
+
+
+# -- with a nested student beside the smaller anchor --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def segment(tmp_path_factory):
+    """The smaller anchor as a segment leaves it: cut from a student of the larger one's shape, which lies beside it."""
+    folder = tmp_path_factory.mktemp("segment")
+    student = retrained(load_checkpoint(larger()), seed=11, amount=0.02)
+    save_checkpoint(subset(student, load_checkpoint(smaller()).structure.shape), folder, smaller())
+    save_nested(student, folder)
+    return folder
+
+
+def with_segment(segment, method="group_alpha", **lengths):
+    inputs, params = between(method, **lengths)
+    return inputs | {"smaller": segment}, params
+
+
+def test_the_nested_students_prefix_is_a_candidate(segment):
+    found = carry_out("interpolate", *with_segment(segment))
+    facts = facts_of(found)
+    nested = [candidate for candidate in facts["candidates"] if candidate["nested"]]
+    assert {candidate["mlp"] for candidate in nested} >= {0.25, 0.5, 0.75, 1.0}
+    assert facts["best"]["loss"] == min(candidate["loss"] for candidate in facts["candidates"])
+    assert loss_of(found) == facts["best"]["loss"]
+
+
+def test_a_nested_student_leaves_every_other_candidate_as_it_is(segment, tmp_path):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    save_checkpoint(load_checkpoint(segment), alone, segment)
+    without, having = (facts_of(carry_out("interpolate", *with_segment(folder))) for folder in (alone, segment))
+    assert [candidate for candidate in having["candidates"] if not candidate["nested"]] == without["candidates"]
+    assert having["best"]["loss"] <= without["best"]["loss"]
+
+
+def test_a_nested_prefix_that_is_best_is_what_is_written(tmp_path):
+    # The larger anchor is spoilt and the student is not, so its prefix is by far the best.
+    student, spoilt = load_checkpoint(larger()), retrained(load_checkpoint(larger()), seed=12, amount=1.0)
+    segment, above = tmp_path / "segment", tmp_path / "above"
+    for folder, model in ((segment, subset(student, Shape(**between(layers=2, ffn=48)[1]["shape"]))), (above, spoilt)):
+        folder.mkdir()
+        save_checkpoint(model, folder, larger())
+    save_nested(student, segment)
+    inputs, params = with_segment(segment, "global_alpha")
+    found = carry_out("interpolate", inputs | {"larger": above}, params)
+    assert facts_of(found)["best"]["nested"] is True
+    how = Mix(**{field.name: facts_of(found)["best"][field.name] for field in fields(Mix)})
+    pair = neighbours(spoilt, load_checkpoint(segment), Shape(**params["shape"]), student)
+    expected, written = mix(pair, how), load_checkpoint(found).tensors
+    assert all(torch.equal(written[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("method", ["subset", "expand"])
+def test_methods_of_one_candidate_mean_what_they_did(segment, method):
+    found = carry_out("interpolate", *with_segment(segment, method))
+    assert [candidate["nested"] for candidate in facts_of(found)["candidates"]] == [False]
+    assert not (found / "nested").exists()
 
 
 def test_progress_counts_candidates(desnet):

@@ -29,11 +29,13 @@ def publish(store: Store, content: bytes) -> str:
         return store.publish(draft).digest
 
 
-def finish(store: Store, family: str, step: Step, inputs: Mapping[str, str], content: bytes) -> ActionRecord:
+def finish(
+    store: Store, family: str, step: Step, inputs: Mapping[str, str], content: bytes, *, built_at: float = 1.7e9
+) -> ActionRecord:
     """Records a step as run."""
     output = publish(store, content)
     key = action_key(step.op, step.params, inputs)
-    record = ActionRecord(key, step.id, step.op, step.params, inputs, output, len(content), 12.5, 1.7e9)
+    record = ActionRecord(key, step.id, step.op, step.params, inputs, output, len(content), 12.5, built_at)
     store.record(family, record)
     return record
 

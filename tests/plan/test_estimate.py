@@ -13,7 +13,7 @@ from colbuild.plan.machine import MachineSpeed
 from colbuild.plan.route import distillation_flops
 from colbuild.plan.states import State
 from colbuild.plan.work import CANDIDATES, trained_tokens, work_of
-from colbuild.spec.models import Recipe
+from colbuild.spec.recipe import Recipe
 from tests.conftest import MACHINE
 from tests.plan.built import World, nothing_known, world
 from tests.plan.families import ANSNET, load
@@ -118,7 +118,8 @@ def test_without_runs_time_comes_from_flops_and_says_so(fresh):
 
 
 def test_every_operation_has_a_share_of_the_machines_speed(fresh):
-    recovered = "  - {name: phone, params: 88M, recover: {recipe: recipes/distill.yaml}, exports: [phone-int8]}\n"
+    recipe = "recover: {recipe: recipes/distill.yaml, teacher: cached}"
+    recovered = f"  - {{name: phone, params: 88M, {recipe}, exports: [phone-int8]}}\n"
     found = estimated(fresh, desnets=recovered, data="  train: {source: ./corpus.txt, limit: 3MB}\n").steps
     assert {step.partition(" ")[0] for step in found} == {*FLOPS_SHARES, *BYTE_SHARES}
     assert all(one.seconds for one in found.values())

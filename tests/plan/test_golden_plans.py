@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from colbuild import api
+from colbuild.errors import EXIT_SPEC_ERROR
 from colbuild.plan.keys import canonical_json
 from colbuild.run.sources import sources_of
 from colbuild.store import ActionRecord
@@ -61,13 +62,13 @@ def fill(root: Path, *, until: str | None = None) -> None:
     planned = api.make_plan(loaded, workspace)
     sources = sources_of(loaded, workspace.store)
     records: dict[str, ActionRecord] = {}
-    for step in planned.graph.steps:
+    for index, step in enumerate(planned.graph.steps):
         if step.id == until:
             return
         inputs = {role: records[needed].output for role, needed in step.inputs.items()}
         inputs |= {role: sources.digest(uri) or "" for role, uri in step.sources.items()}
         content = canonical_json([dict(step.params), inputs])
-        records[step.id] = finish(workspace.store, loaded.family.name, step, inputs, content)
+        records[step.id] = finish(workspace.store, loaded.family.name, step, inputs, content, built_at=1.7e9 + index)
 
 
 def test_fresh_family(plan):
@@ -96,3 +97,23 @@ def test_one_desnet_added(family, plan):
 def test_nothing_to_do(family, plan):
     fill(family)
     check_file(GOLDEN / "nothing.txt", plan().out)
+
+
+def test_a_sequence_beyond_the_ansnets_positions_is_a_spec_error_of_the_plan(family, plan):
+    config = family / "ansnet" / "config.json"
+    config.write_text(json.dumps({**SMOLLM2, "max_position_embeddings": 200}))
+    ran = plan()
+    assert ran.code == EXIT_SPEC_ERROR
+    assert "recipes/distill.yaml:1:11: 'sequence' is 256 tokens: the AnsNet has 200 positions" in ran.err
+    assert "at most sequence: 200" in ran.err
+
+
+@pytest.mark.parametrize("form", ["anchor", "segment"])
+def test_the_plan_says_which_anchors_train_sub_shapes_and_why_others_do_not(family, plan, form):
+    replace_in(family / "recipes" / "distill.yaml", "sequence: 256", f"sequence: 256\nelastic: {{form: {form}}}")
+    check_file(GOLDEN / f"elastic-{form}.txt", plan().out)
+
+
+def test_the_plan_shows_whose_lessons_are_written_down(family, plan):
+    replace_in(family / "recipes" / "distill.yaml", "sequence: 256", "sequence: 256\nteacher: cached")
+    check_file(GOLDEN / "cached.txt", plan().out)

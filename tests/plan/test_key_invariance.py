@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -16,8 +17,8 @@ from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.keys import action_key
 from colbuild.spec import load_family
 from colbuild.spec.fields import Model
-from colbuild.spec.models import STEERING, Recipe, Typed
-from tests.plan.families import ANSNET, DISTILL, VERSIONS, graph, project, resolve_chain
+from colbuild.spec.recipe import STEERING, Recipe, Typed, deciding
+from tests.plan.families import ANSNET, DISTILL, VERSIONS, graph, load, project, resolve_chain
 
 
 def keys_of(built: BuildGraph) -> dict[str, str]:
@@ -75,8 +76,7 @@ def test_workers_and_micro_batches_change_no_key(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
-    monkeypatch.setattr("colbuild.train.loop.MICRO_TOKENS", 64)
-    assert keys_of(graph(tmp_path)) == before
+    assert keys_of(graph(tmp_path, distill=f"{DISTILL}micro_batch: 2\n")) == before
 
 
 def leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -88,12 +88,18 @@ def leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tup
             yield (*path, name), inner
 
 
+def inner_type(annotation: Any) -> Any:
+    """The model in an optional part of a recipe; else the annotation itself."""
+    return next((one for one in get_args(annotation) if isinstance(one, type) and issubclass(one, Model)), annotation)
+
+
 def other(model: type, path: tuple[str, ...], value: Any) -> Any:
     """Another value that the field takes."""
     field: Any = model
     for name in path:
-        info = field.model_fields[name]
-        field = info.annotation
+        field = inner_type(field.model_fields[name].annotation)
+    if value is None and float in get_args(field):
+        return 0.25
     if isinstance(value, str):
         return next((choice for choice in get_args(field) if choice != value), None)
     if isinstance(value, bool):
@@ -106,8 +112,10 @@ def other(model: type, path: tuple[str, ...], value: Any) -> Any:
 
 
 def typed() -> Iterator[dict[str, Any]]:
-    """The default recipe, and one for each `type` that a part of it may have: some keys belong to some types only."""
+    """The default recipe, and one for each choice with which more keys mean something."""
     yield {}
+    yield {"elastic": {"form": "anchor"}}
+    yield {"teacher": "cached"}
     for part, info in Recipe.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Typed):
             yield from (
@@ -121,7 +129,8 @@ def changes() -> dict[str, tuple[dict[str, Any], tuple[str, ...], Any]]:
     for base in typed():
         for path, value in leaves(Recipe.model_validate(base).model_dump(mode="json")):
             changed = other(Recipe, path, value)
-            if path[0] not in STEERING and changed is not None:
+            meant = path[0] != "teacher_cache" or base.get("teacher") == "cached"
+            if path[0] not in STEERING and changed is not None and meant:
                 found.setdefault(".".join(path), (base, path, changed))
     return found
 
@@ -132,7 +141,7 @@ CHANGES = changes()
 def test_every_value_of_a_recipe_is_tried():
     def names(model: type, path: tuple[str, ...] = ()) -> Iterator[str]:
         for name, info in model.model_fields.items():
-            inner = info.annotation
+            inner = inner_type(info.annotation)
             if isinstance(inner, type) and issubclass(inner, Model):
                 yield from names(inner, (*path, name))
             else:
@@ -158,7 +167,7 @@ def test_each_value_of_a_recipe_that_changes_a_result_changes_the_keys_of_what_i
         after = build_graph(loaded.family, resolve_chain(loaded, ANSNET), VERSIONS)
     else:
         after = graph(tmp_path, distill=recipe)
-    changed = {step for step, key in keys_of(after).items() if keys_of(before)[step] != key}
+    changed = {step for step, key in keys_of(after).items() if keys_of(before).get(step) != key}
     assert {"distill a100", "distill a76", "interpolate phone"} <= changed
     assert not {"source ansnet", "corpus train", "order ansnet"} & changed
 
@@ -169,8 +178,10 @@ def test_each_value_of_a_recipe_that_changes_a_result_changes_the_keys_of_what_i
         ({"loss": {"type": "skew_kl"}}, {"loss": {"type": "skew_kl", "skew": 0.1}}),
         ({"schedule": {"type": "wsd"}}, {"schedule": {"type": "wsd", "decay": 0.2}}),
         ({}, {"loss": {"skew": None}, "schedule": {"decay": None}}),
+        ({}, {"elastic": None, "loss": {"hidden_weight": None}, "teacher": "online"}),
+        ({"teacher": "cached"}, {"teacher": "cached", "teacher_cache": {"type": "sampled"}}),
     ],
-    ids=["skew", "decay", "null"],
+    ids=["skew", "decay", "null", "online", "sampled"],
 )
 def test_a_default_that_is_written_changes_no_key(tmp_path, default, written):
     before, after = (keys_of(graph(tmp_path, distill=yaml.safe_dump(recipe))) for recipe in (default, written))
@@ -186,10 +197,66 @@ def test_a_key_that_a_type_does_not_use_is_in_no_parameter(tmp_path):
         assert Recipe.model_validate(values, strict=False) == Recipe.model_validate(base)
 
 
+STEERED = {
+    "checkpoint_every": ("1h", 3600.0),
+    "compile": ("never", "never"),
+    "epochs": ("allow", "allow"),
+    "evaluate_every": ("0.5", 0.5),
+    "gradient_checkpointing": ("always", "always"),
+    "micro_batch": ("2", 2),
+    "track": ("[tensorboard, mlflow]", ["tensorboard", "mlflow"]),
+}
+"""Each key that only steers a run -> another value as it is written, and as a step is told it."""
+
+
 @pytest.mark.parametrize("name", sorted(STEERING))
-def test_what_only_steers_a_run_changes_no_key(tmp_path, name):
-    values = {"checkpoint_every": "1h"}
-    assert keys_of(graph(tmp_path, distill=f"{DISTILL}{name}: {values[name]}\n")) == keys_of(graph(tmp_path))
+def test_what_only_steers_a_run_reaches_the_step_and_changes_no_key(tmp_path, name):
+    written, told = STEERED[name]
+    before, after = graph(tmp_path), graph(tmp_path, distill=f"{DISTILL}{name}: {written}\n")
+    assert keys_of(after) == keys_of(before)
+    was, now = (
+        {step.id: step.settings for step in built.steps if step.op in ("distill", "recover")}
+        for built in (before, after)
+    )
+    assert now["distill a100"][name] == told != was["distill a100"][name]
+    assert now["distill a100"].keys() == STEERING
+    assert now["recover kiosk"] == was["recover kiosk"]
+    json.dumps(now)
+
+
+@pytest.mark.parametrize("name", sorted(STEERING))
+def test_what_only_steers_a_run_is_in_no_lock_and_no_saved_plan(tmp_path, name):
+    before, after = (
+        deciding(load(tmp_path, distill=DISTILL + line).family) for line in ("", f"{name}: {STEERED[name][0]}\n")
+    )
+    assert before == after
+
+
+def test_what_a_cached_teacher_would_write_down_is_in_no_key_of_an_online_one(tmp_path):
+    assert keys_of(graph(tmp_path, distill=DISTILL + "teacher_cache: {type: top_k}\n")) == keys_of(graph(tmp_path))
+
+
+@pytest.mark.parametrize("teacher", ["online", "cached"])
+def test_what_lessons_decide_is_no_parameter_of_who_reads_them(tmp_path, teacher):
+    trained = [
+        step for step in graph(tmp_path, distill=f"{DISTILL}teacher: {teacher}\n").steps if "recipe" in step.params
+    ]
+    assert trained
+    assert not any({"teacher_cache", "elastic"} & step.params["recipe"].keys() for step in trained)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "optimizer: {lr: 1e-3}\n",
+        "loss: {kd_weight: 0.5, ce_weight: 0.5}\n",
+        "schedule: {type: wsd}\n",
+        "micro_batch: 1\n",
+    ],
+)
+def test_another_way_to_learn_from_the_same_lessons_reads_the_teacher_no_second_time(tmp_path, values):
+    before, after = (keys_of(graph(tmp_path, distill=f"teacher: cached\n{more}")) for more in ("", values))
+    assert before["teach ansnet"] == after["teach ansnet"]
 
 
 @pytest.mark.parametrize(

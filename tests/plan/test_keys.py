@@ -129,9 +129,9 @@ def test_key_format_is_frozen(monkeypatch):
 
 
 TRAININGS = {
-    "distill a100": "f126805ba964b666ba69ae57a4fa5a34e49cb584e2f7c2b679786a90da46e242",
-    "distill a76": "b038ad2927f778a5553111d943c31f5d3c050d0e323954d26dfe50673c066a7f",
-    "recover kiosk": "6af286a53c83ffbd04fc07895498ac22fa27e7bde6f6b8b58b46ce0033f89d25",
+    "distill a100": "428d50755037460c2377ce455deaad57cc3f882f43ac552501fe85bf49d66b57",
+    "distill a76": "ad1d6faa91e8ef9719a8d3c40fd9a73d2373f5aa5ae145a064977340e7094af2",
+    "recover kiosk": "ba7e2df4868d5a7b8f0ee5c5cfc729661c964e4891dce52b7e0437cff9ee3f0f",
 }
 
 

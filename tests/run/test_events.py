@@ -16,7 +16,7 @@ EXAMPLES = {
     "step_started": events.StepStarted("order ansnet", 1, 2),
     "step_progress": events.StepProgress("order ansnet", Progress(1, 2, "tokens", "measuring", {"loss": 3.5})),
     "step_cached": events.StepCached("source ansnet", "in the store"),
-    "step_finished": events.StepFinished("order ansnet", 1.25, 1000, same=True),
+    "step_finished": events.StepFinished("order ansnet", 1.25, 1000, same=True, ledger={"tokens": 3}),
     "step_failed": events.StepFailed("order ansnet", "the loss is nan"),
     "source_progress": events.SourceProgress("hf://a/b@c", Progress(1, 0, "bytes")),
     "remote_lost": events.RemoteLost("memory://there does not answer"),

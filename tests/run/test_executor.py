@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -290,3 +290,25 @@ def test_a_killed_nursery_is_replaced(builds, monkeypatch, tmp_path):
     builds.hear = kill
     done = builds.run(step("a", ("sleep", 0.5)), step("b", needs=("a",)), retries=1)
     assert (len(opened), made(builds, done, "b")) == (2, "b{'a': 'a'}")
+
+
+# -- what decides no result -------------------------------------------------------------------------------------------
+
+
+def test_figures_that_a_step_notes_are_told_and_recorded_and_are_in_no_key(builds, tmp_path):
+    told = step("a", ("keep_figures", "x"))
+    first = builds.run(replace(told, settings={"track": ["tensorboard"]}))
+    assert [event.ledger for event in builds.events if isinstance(event, StepFinished)] == [{"tokens": 3, "loss": 1.5}]
+    assert first.records["a"].ledger == {"tokens": 3, "loss": 1.5}
+    assert builds.store.lookup(first.records["a"].key) == first.records["a"]
+    # Another setting, and nothing runs again.
+    again = builds.run(replace(told, settings={"track": []}))
+    assert again.ran == ()
+    assert again.records["a"].ledger == {"tokens": 3, "loss": 1.5}
+
+
+def test_a_step_s_readings_lie_beside_its_log_and_compiled_code_in_the_store(builds, tmp_path):
+    builds.run(replace(step("evaluate a1.5", ("keep_figures", "x")), settings={"compile": "auto"}))
+    assert (tmp_path / "logs/evaluate a1.5.log").exists()
+    assert (tmp_path / "logs/evaluate a1.5.metrics.jsonl").read_text() == "x {'compile': 'auto'}\n"
+    assert (builds.store.layout.folder("compiled") / "kernel").read_text() == "x"

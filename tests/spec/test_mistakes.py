@@ -187,6 +187,54 @@ def test_a_mistake_in_the_family(tmp_path, old, new, expected):
             "schedule: {type: wsd, decay: 0}",
             "recipes/distill.yaml:1:30: 'decay' must be more than 0, not 0",
         ),
+        (
+            "tokens: 1M",
+            "micro_batch: 9",
+            "recipes/distill.yaml:1:14: 'micro_batch' is 9, more than the 8 sequences of a 'batch' = at most micro_batch: 8, "
+            "or auto",
+        ),
+        (
+            "tokens: 1M",
+            "micro_batch: all",
+            "recipes/distill.yaml:1:14: 'micro_batch' must be auto or a number of sequences, not 'all' = write",
+        ),
+        (
+            "tokens: 1M",
+            "micro_batch: 0",
+            "recipes/distill.yaml:1:14: 'micro_batch' must be auto or a number of sequences",
+        ),
+        ("tokens: 1M", "micro_batch: true", "recipes/distill.yaml:1:14: 'micro_batch' must be auto or a number"),
+        (
+            "tokens: 1M",
+            "teacher: cache",
+            "recipes/distill.yaml:1:10: 'teacher' cannot be 'cache': it can be online, cached = did you mean cached?",
+        ),
+        (
+            "tokens: 1M",
+            "teacher_cache: {type: topk}",
+            "recipes/distill.yaml:1:23: 'type' cannot be 'topk': it can be sampled, top_k = did you mean top_k?",
+        ),
+        (
+            "tokens: 1M",
+            "elastic: {form: segments}",
+            "recipes/distill.yaml:1:17: 'form' cannot be 'segments': it can be anchor, segment = did you mean segment?",
+        ),
+        ("tokens: 1M", "elastic: {share: 1}", "recipes/distill.yaml:1:18: 'share' must be less than 1, not 1"),
+        (
+            "tokens: 1M",
+            "elastic: {froms: anchor}",
+            "recipes/distill.yaml:1:11: unknown key 'froms' in 'elastic' = did you mean 'form'?",
+        ),
+        (
+            "tokens: 1M",
+            "track: [tensorbord]",
+            "recipes/distill.yaml:1:9: item 1 of 'track' cannot be 'tensorbord': it can be tensorboard, wandb, mlflow = did",
+        ),
+        (
+            "tokens: 1M",
+            "track: wandb",
+            "recipes/distill.yaml:1:8: 'track' must be a list, not 'wandb' = write a list: [wandb]",
+        ),
         ("tokens: 1M", "recipe: x.yaml", "recipes/distill.yaml:1:1: unknown key 'recipe' in the file = keys that"),
         (
             "tokens: 1M",
@@ -243,6 +291,79 @@ def test_a_key_of_some_types_is_told_once_it_is_known_which_type_holds(tmp_path)
     assert only.startswith(
         "recipes/distill.yaml:6:9: 'skew' means something to skew_kl and skew_rkl only, not to reverse_kl"
     )
+
+
+CACHED = RECIPE.replace("tokens: 1M", "teacher: cached")
+
+
+@pytest.mark.parametrize("loss", ["reverse_kl", "skew_kl", "skew_rkl", "jsd"])
+def test_a_loss_that_a_cached_teacher_cannot_give_is_refused_with_the_reason(tmp_path, loss):
+    (only,) = problems(tmp_path, recipes__distill=CACHED.replace("kd_weight: 0.5", f"type: {loss}"))
+    assert only == (
+        f"recipes/distill.yaml:5:9: 'type' cannot be {loss} with teacher: cached: a sample of the teacher's distribution is "
+        "an unbiased estimate of the forward KL only; the others read the teacher's probability of what the student finds "
+        "likely, which is not kept = write type: forward_kl, or teacher: online"
+    )
+
+
+def test_all_that_a_cached_teacher_cannot_give_is_told_at_once(tmp_path):
+    text = CACHED.replace("kd_weight: 0.5", "kd_weight: 0\n  hidden_weight: 0.2\n  type: jsd")
+    kd_weight, hidden, kind = problems(tmp_path, recipes__distill=text)
+    assert kd_weight.startswith("recipes/distill.yaml:5:14: 'kd_weight' is 0, and with teacher: cached nothing else is")
+    assert kd_weight.endswith("= write teacher: online")
+    assert hidden == (
+        "recipes/distill.yaml:6:18: 'hidden_weight' must be 0 with teacher: cached: a teacher's hidden states are not kept = "
+        "take it away, or write teacher: online; where a recipe below gives it, write hidden_weight: null"
+    )
+    assert kind.startswith("recipes/distill.yaml:7:9: 'type' cannot be jsd")
+
+
+def test_what_excludes_a_cached_teacher_is_found_after_merging(tmp_path):
+    text = family("loss: {temperature: 4}", "teacher: cached, loss: {type: jsd}")
+    (only,) = problems(tmp_path, specs__family=text)
+    assert only.startswith(f"{SPEC}:12:73: 'type' cannot be jsd with teacher: cached")
+
+
+@pytest.mark.parametrize("loss", ["hidden_weight: 0", "hidden_weight: null", "hidden_weight: 0.0"])
+def test_a_cached_teacher_goes_with_the_forward_kl_and_no_hidden_states(tmp_path, loss):
+    text = CACHED.replace("kd_weight: 0.5", loss)
+    assert load(tmp_path, recipes__distill=text).family.anchors[0].recipe.teacher == "cached"
+
+
+@pytest.mark.parametrize("form", ["anchor", "segment"])
+def test_a_cached_teacher_goes_with_elastic_steps(tmp_path, form):
+    recipe = load(tmp_path, recipes__distill=f"{CACHED}elastic: {{form: {form}}}\n").family.anchors[0].recipe
+    assert recipe.elastic is not None
+
+
+def test_a_value_that_excludes_another_counts_only_once_files_are_merged(tmp_path):
+    loaded = load(
+        tmp_path,
+        recipes__distill="extends: recipes/base.yaml\nteacher: online\nbatch: 16\n",
+        recipes__base="teacher: cached\nloss: {type: jsd}\nmicro_batch: 12\n",
+    )
+    assert loaded.family.anchors[0].recipe.micro_batch == 12
+
+
+ELASTIC = RECIPE + "elastic: {form: anchor}\n"
+
+
+def test_a_recovery_has_no_interval_to_be_elastic_in(tmp_path):
+    text = family("shape: {layers: 2}", "shape: {layers: 2}\n    recover: {recipe: recipes/distill.yaml}")
+    (only,) = problems(tmp_path, specs__family=text, recipes__distill=ELASTIC)
+    assert only == (
+        "recipes/distill.yaml:7:10: 'elastic' is for distillations: no anchor lies below 'watch' that its recovery could "
+        "reach down to = take it away; where a recipe below gives it, write elastic: null"
+    )
+
+
+def test_a_recovery_that_extends_an_elastic_recipe_declines_with_null(tmp_path):
+    text = family("shape: {layers: 2}", "shape: {layers: 2}\n    recover: {recipe: recipes/recover.yaml}")
+    recover = "extends: recipes/distill.yaml\nelastic: null\n"
+    loaded = load(tmp_path, specs__family=text, recipes__distill=ELASTIC, recipes__recover=recover).family
+    assert loaded.desnets[1].recover is not None
+    assert loaded.desnets[1].recover.elastic is None
+    assert loaded.anchors[0].recipe.elastic is not None
 
 
 def test_a_circle_of_recipes_is_told_where_it_closes(tmp_path):

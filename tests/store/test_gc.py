@@ -295,6 +295,20 @@ def test_damaged_results_leave_the_quarantine_after_the_lease(store, tmp_path):
     assert names(later(store), Kind.QUARANTINE) == {"abc-1"}
 
 
+def test_what_compilers_made_goes_as_a_whole_two_weeks_after_something_was_added(store, tmp_path):
+    build(store, tmp_path / "a", "x")
+    compiled = store.layout.folder("compiled")
+    assert later(store, 15 * DAY).garbage == ()
+    (compiled / "aa").mkdir()
+    (compiled / "aa" / "kernel.so").write_bytes(b"12345")
+    assert later(store, 13 * DAY).garbage == ()
+    [item] = later(store, 15 * DAY).garbage
+    assert (item.kind, item.name, item.size, item.freed) == (Kind.COMPILED, "compiled", 5, 5)
+    assert not compiled.exists()
+    store.prepare()
+    assert compiled.is_dir()
+
+
 def test_the_newest_records_of_builds_stay_with_their_logs(store, tmp_path):
     build(store, tmp_path / "a", "x")
     runs, logs = store.layout.folder("runs"), store.layout.folder("logs")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from colbuild.spec.models import Recipe
+from colbuild.progress import Report, silent
+from colbuild.spec.recipe import Recipe
+from colbuild.train.batch import Batch
+from colbuild.train.devices import open_accelerator
+from colbuild.train.keeper import Keeper, Keeping
+from colbuild.train.loop import Running, steps_of
+from colbuild.train.loop import train as run_loop
+from colbuild.train.micro import Micro, recompute
+from colbuild.train.state import Reading
+from colbuild.train.student import Student, whole
+from colbuild.train.teaching import online
 
 VOCABULARY = 40
 
@@ -61,3 +72,43 @@ def weights_of(model: LlamaForCausalLM) -> dict[str, torch.Tensor]:
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     """Whether two sets of weights are equal to the last bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def batch_of(tokens: torch.Tensor) -> Batch:
+    """A batch of tokens [batch, sequence + 1], each of which is asked for."""
+    return Batch(tokens[:, :-1].clone(), tokens[:, 1:].clone(), tuple(range(len(tokens))))
+
+
+def running(
+    how: Recipe, *, report: Report = silent, keeping: Keeping = Keeping(), rows: int = 4, **micro: bool
+) -> Running:
+    """Where a test's training runs: here, with so many rows at once."""
+    flags = {"recompute": False, "fixed": False, "may_recompute": True} | micro
+    return Running(open_accelerator(), Micro(rows, **flags), Keeper(keeping, steps_of(how)), lambda *_: None, report)
+
+
+def student_of(model: LlamaForCausalLM) -> Student:
+    """A model as a student that begins as it is now."""
+    blocks = list(model.model.layers)
+    return Student(model, weights_of(model), whole(model, 0), lambda: recompute(blocks), blocks)
+
+
+def train(
+    student: LlamaForCausalLM,
+    teacher: LlamaForCausalLM,
+    batches: Callable[[int], torch.Tensor],
+    how: Recipe,
+    report: Report = silent,
+    keeping: Keeping = Keeping(),
+) -> list[Reading]:
+    """Trains a student on batches of tokens, with nothing but logits compared; returns the readings."""
+    where = running(how, report=report, keeping=keeping)
+    state = run_loop(
+        student_of(student),
+        online(teacher),
+        lambda step: batch_of(batches(step)),
+        how,
+        hidden_weight=0.0,
+        running=where,
+    )
+    return state.readings

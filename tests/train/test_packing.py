@@ -10,12 +10,14 @@ import torch
 from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
+from colbuild.train.batch import IGNORED
 from colbuild.train.packing import (
     PackedCorpus,
     calibration_windows,
     evaluation_documents,
     open_corpus,
-    training_batch,
+    read_windows,
+    training_windows,
 )
 from tests.helpers.tiny import tiny_documents
 from tests.ops.corpus.helpers import build, packed_texts, tokenizer_folder
@@ -90,15 +92,23 @@ def test_damaged_corpus_is_a_clear_error(tmp_path, damage):
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
+def _training_batch(corpus, *, seed, step, batch, sequence):
+    """Tokens [batch, sequence + 1] of a step, where every token is asked for."""
+    windows = training_windows(corpus, seed=seed, step=step, batch=batch, sequence=sequence)
+    read = read_windows(corpus, windows, sequence, apart=True)
+    assert read.windows == windows
+    return torch.cat([read.tokens, read.targets[:, -1:]], dim=1)
+
+
 def test_batch_is_a_function_of_seed_and_step(folder):
     corpus = open_corpus(folder, "train")
     ask = {"batch": 4, "sequence": 32}
-    first = training_batch(corpus, seed=1, step=5, **ask)
+    first = _training_batch(corpus, seed=1, step=5, **ask)
     assert first.shape == (4, 33)
     assert first.dtype == torch.long
-    assert torch.equal(first, training_batch(open_corpus(folder, "train"), seed=1, step=5, **ask))
-    assert not torch.equal(first, training_batch(corpus, seed=2, step=5, **ask))
-    assert not torch.equal(first, training_batch(corpus, seed=1, step=6, **ask))
+    assert torch.equal(first, _training_batch(open_corpus(folder, "train"), seed=1, step=5, **ask))
+    assert not torch.equal(first, _training_batch(corpus, seed=2, step=5, **ask))
+    assert not torch.equal(first, _training_batch(corpus, seed=1, step=6, **ask))
 
 
 @pytest.mark.parametrize("sequence", [16, 100, 333])
@@ -108,7 +118,7 @@ def test_an_epoch_passes_over_every_window_once_and_the_next_in_another_order(fo
     count = (corpus.tokens - 1) // sequence
     windows = [ids[i * sequence : (i + 1) * sequence + 1].tolist() for i in range(count)]
     read = [
-        training_batch(corpus, seed=0, step=step, batch=1, sequence=sequence)[0].tolist() for step in range(2 * count)
+        _training_batch(corpus, seed=0, step=step, batch=1, sequence=sequence)[0].tolist() for step in range(2 * count)
     ]
     for epoch in (read[:count], read[count:]):
         assert Counter(map(tuple, epoch)) == Counter(map(tuple, windows))
@@ -118,17 +128,17 @@ def test_an_epoch_passes_over_every_window_once_and_the_next_in_another_order(fo
 
 def test_batches_of_any_size_read_the_same_windows(folder):
     corpus = open_corpus(folder, "train")
-    big = torch.cat([training_batch(corpus, seed=3, step=step, batch=6, sequence=20) for step in range(4)])
-    small = torch.cat([training_batch(corpus, seed=3, step=step, batch=2, sequence=20) for step in range(12)])
+    big = torch.cat([_training_batch(corpus, seed=3, step=step, batch=6, sequence=20) for step in range(4)])
+    small = torch.cat([_training_batch(corpus, seed=3, step=step, batch=2, sequence=20) for step in range(12)])
     assert torch.equal(big, small)
 
 
 def test_corpus_of_exactly_one_window_trains_and_a_smaller_one_says_so(folder):
     corpus = open_corpus(folder, "train")
-    batch = training_batch(corpus, seed=0, step=7, batch=3, sequence=corpus.tokens - 1)
+    batch = _training_batch(corpus, seed=0, step=7, batch=3, sequence=corpus.tokens - 1)
     assert torch.equal(batch, stream(corpus).expand(3, -1))
     with pytest.raises(BuildError, match="too few for one window"):
-        training_batch(corpus, seed=0, step=0, batch=1, sequence=corpus.tokens)
+        _training_batch(corpus, seed=0, step=0, batch=1, sequence=corpus.tokens)
 
 
 # -- calibration ------------------------------------------------------------------------------------------------------
@@ -203,3 +213,34 @@ def test_evaluation_stops_inside_a_long_document_with_exact_bytes(tmp_path):
     start = decoder.decode(scored.tolist())
     assert text.startswith(start)
     assert sum(window.bytes for window in windows) == len(start.encode())
+
+
+# -- documents in a sequence ------------------------------------------------------------------------------------------
+
+
+def test_documents_apart_begin_with_their_separator_and_everything_is_asked_of_them(folder):
+    corpus = open_corpus(folder, "train")
+    batch = read_windows(corpus, (0, 1), 64, apart=True)
+    begins = (batch.tokens == corpus.separator).long()
+    assert 0 < begins.sum()
+    assert torch.equal(batch.documents.diff(dim=1), begins[:, 1:].int())
+    assert int((batch.targets == IGNORED).sum()) == 0
+
+
+def test_joined_documents_are_not_asked_what_comes_after_a_separator(folder):
+    corpus = open_corpus(folder, "train")
+    joined, apart = (read_windows(corpus, (0, 1), 64, apart=apart) for apart in (False, True))
+    assert joined.documents is None
+    assert torch.equal(joined.tokens, apart.tokens)
+    after = joined.tokens == corpus.separator
+    assert torch.equal(joined.targets == IGNORED, after)
+    assert torch.equal(joined.targets[~after], apart.targets[~after])
+
+
+def test_rows_of_a_batch_are_a_batch(folder):
+    corpus = open_corpus(folder, "train")
+    whole = read_windows(corpus, (0, 1, 2), 64, apart=True)
+    part, alone = whole.part(1, 3), read_windows(corpus, (1, 2), 64, apart=True)
+    assert part.windows == alone.windows
+    for one, other in ((part.tokens, alone.tokens), (part.targets, alone.targets), (part.documents, alone.documents)):
+        assert torch.equal(one, other)

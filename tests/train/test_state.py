@@ -19,8 +19,7 @@ from colbuild.errors import StoppedError
 from colbuild.progress import silent
 from colbuild.train import keeper, state
 from colbuild.train.keeper import Keeping
-from colbuild.train.loop import train
-from tests.train.helpers import recipe, same, text, tiny_llama, weights_of
+from tests.train.helpers import recipe, same, text, tiny_llama, train, weights_of
 
 STEPS = 6
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -158,7 +157,7 @@ def test_checkpoint_is_written_when_the_interval_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(keeper.time, "monotonic", lambda: now[0])
     written = []
     save = state.save
-    monkeypatch.setattr(keeper, "save", lambda kept, folder: (written.append(kept.step), save(kept, folder)))
+    monkeypatch.setattr(keeper, "save", lambda kept, *where: (written.append(kept.step), save(kept, *where)))
 
     def slow(index):
         now[0] += 1.0
@@ -390,7 +389,7 @@ def test_weights_without_a_gradient_are_kept_too(tmp_path):
     optimizer = torch.optim.AdamW(list(weights.values()), lr=0.1, fused=True)
     weights["used"].grad = torch.ones(3, 2)
     optimizer.step()
-    kept = state.State(weights, optimizer, [state.Reading(0, 1 / 3, 0.1, 1e-300, 3e-4)])
+    kept = state.State(weights, optimizer, [state.Reading(0, 1 / 3, 0.1, 1e-300, 3e-4, 0.7)])
     state.save(kept, tmp_path)
     fresh = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     again = state.State(fresh, torch.optim.AdamW(list(fresh.values()), lr=0.1, fused=True), [])

@@ -12,7 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from colbuild.errors import BuildError
 from colbuild.store.hashing import scan_tree
-from colbuild.weights.checkpoint import COMPANIONS, check_tensors, load_checkpoint, save_checkpoint
+from colbuild.weights.checkpoint import (
+    COMPANIONS,
+    check_tensors,
+    load_checkpoint,
+    load_nested,
+    save_checkpoint,
+    save_nested,
+)
 from colbuild.weights.subset import subset
 from tests.helpers.tiny import make_tiny_model
 from tests.weights.helpers import GQA, logits, random_checkpoint, random_ordered, shaped
@@ -73,6 +80,22 @@ def test_a_view_of_a_loaded_model_is_saved_as_itself(tmp_path, nothing):
     small = subset(loaded, shaped(loaded, layers=2, hidden=24, ffn=16))
     found = load_checkpoint(saved(small, tmp_path / "b", nothing))
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in small.tensors.items())
+
+
+def test_a_nested_student_lies_beside_the_model_cut_from_it(tmp_path):
+    tokenizer = make_tiny_model(tmp_path / "tiny", layers=1, hidden=48, ffn=16, heads=6, kv_heads=3)
+    student = random_ordered()
+    folder = saved(subset(student, shaped(student, layers=2, ffn=16)), tmp_path / "anchor", tokenizer)
+    assert load_nested(folder) is None
+    save_nested(student, folder)
+    found = load_nested(folder)
+    assert found.structure == student.structure
+    assert found.ordered.ranking == load_checkpoint(folder).ordered.ranking
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in student.tensors.items())
+    assert (folder / "tokenizer.json").exists()
+    assert not any((folder / "nested" / name).exists() for name in COMPANIONS)
+    # It is in nobody's way: the folder is still a model that transformers loads.
+    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
 
 
 @pytest.mark.parametrize("tied", [True, False])

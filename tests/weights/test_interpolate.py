@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from colbuild.errors import BuildError
 from colbuild.weights.interpolate import EXPAND, SUBSET, Mix, mix, neighbours
@@ -100,6 +102,86 @@ def test_bf16_anchors_stay_bf16():
     smaller = retrained(subset(larger, shaped(larger, ffn=16)), seed=2)
     mixed = mix(neighbours(larger, smaller, shaped(larger)), HALF)
     assert {tensor.dtype for tensor in mixed.values()} == {torch.bfloat16}
+
+
+# -- with the nested student that the smaller anchor was cut from ------------------------------------------------------
+
+
+def segment(**lengths):
+    """The larger anchor, the smaller one, and the student it was cut from: the larger one, trained on."""
+    student = retrained(LARGER, seed=9)
+    return LARGER, subset(student, shaped(LARGER, **lengths)), student
+
+
+@st.composite
+def shapes_in_a_segment(draw):
+    """(lengths of the smaller anchor, lengths of a shape between it and the larger one)."""
+    whole = LARGER.structure.shape
+    lengths = {}
+    for axis, least in (("layers", 1), ("hidden", 12), ("ffn", 8)):
+        low = draw(st.integers(least, getattr(whole, axis)))
+        lengths[axis] = low, draw(st.integers(low, getattr(whole, axis)))
+    return {axis: low for axis, (low, _) in lengths.items()}, {axis: high for axis, (_, high) in lengths.items()}
+
+
+MIXES = st.builds(Mix, *[st.floats(0.0, 1.0)] * 5, nested=st.just(True))
+
+
+@given(shapes_in_a_segment(), MIXES)
+@settings(max_examples=40, deadline=None)
+def test_a_nested_mixture_is_a_straight_line_from_subset_to_prefix(lengths, how):
+    larger, smaller, student = segment(**lengths[0])
+    shape = shaped(LARGER, **lengths[1])
+    pair = neighbours(larger, smaller, shape, student)
+    alphas = {"mlp": how.mlp, "self_attn": how.attention}
+    prefix = subset(student, shape).tensors
+    for name, mixed in mix(pair, how).items():
+        alpha = next((value for part, value in alphas.items() if f".{part}." in name), how.embedding)
+        expected = (1.0 - alpha) * pair.base.tensors[name] + alpha * prefix[name]
+        torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-6)
+
+
+@given(shapes_in_a_segment())
+@settings(max_examples=20, deadline=None)
+def test_the_ends_of_a_nested_mixture_are_subset_and_prefix(lengths):
+    larger, smaller, student = segment(**lengths[0])
+    shape = shaped(LARGER, **lengths[1])
+    pair = neighbours(larger, smaller, shape, student)
+    for how, expected in ((SUBSET, pair.base), (EXPAND, subset(student, shape))):
+        mixed = mix(pair, replace(how, nested=True))
+        assert mixed.keys() == expected.tensors.keys()
+        assert all(torch.equal(mixed[name], expected.tensors[name]) for name in mixed)
+
+
+def test_at_the_smaller_anchors_shape_the_nested_prefix_is_that_anchor():
+    larger, smaller, student = segment(layers=2, hidden=24, ffn=16)
+    pair = neighbours(larger, smaller, smaller.structure.shape, student)
+    mixed = mix(pair, replace(EXPAND, nested=True))
+    assert all(torch.equal(mixed[name], tensor) for name, tensor in smaller.tensors.items())
+
+
+def test_a_nested_student_changes_no_mixture_with_the_smaller_anchor():
+    larger, smaller, student = segment(layers=3, ffn=16)
+    shape = shaped(LARGER, ffn=24)
+    for how in (SUBSET, HALF, EXPAND):
+        without, having = (mix(neighbours(larger, smaller, shape, other), how) for other in (None, student))
+        assert all(torch.equal(without[name], having[name]) for name in without)
+
+
+def test_a_nested_student_that_cannot_reach_the_shape_is_left_out():
+    larger, smaller, student = segment(layers=2, ffn=16)
+    shape = shaped(LARGER, layers=3, ffn=24)
+    assert neighbours(larger, smaller, shape, student).nested is not None
+    lower = subset(student, shaped(LARGER, layers=3, ffn=16))
+    stranger = random_ordered(seed=5)
+    for other in (None, lower, stranger):
+        pair = neighbours(larger, smaller, shape, other)
+        assert pair.nested is None
+        with pytest.raises(BuildError, match="no nested student"):
+            mix(pair, replace(HALF, nested=True))
+
+
+# -- what cannot be mixed ----------------------------------------------------------------------------------------------
 
 
 def test_shape_outside_the_interval_is_an_error():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,12 +14,20 @@ from colbuild.progress import Progress, silent
 from colbuild.weights.interpolate import EXPAND, SUBSET
 from colbuild.weights.search import SEARCHES, Axes, Scored, best_of, global_alpha, group_alpha
 
-AXES = st.builds(Axes, fill=st.booleans(), depth=st.booleans())
+AXES = st.builds(Axes, fill=st.booleans(), depth=st.booleans(), nested=st.booleans())
+FULL = Axes(fill=True, depth=True)
 
 
-def bowl(target):
-    """A loss with one lowest point."""
-    return lambda how: 3.0 + sum((a - b) ** 2 for a, b in zip(astuple(how), target, strict=True))
+def values_of(how):
+    """A mixture's coordinates without its origin."""
+    return astuple(how)[:5]
+
+
+def bowl(target, nested=False):
+    """A loss with one lowest point, of mixtures with the smaller anchor or the nested student; the others are worse by far."""
+    return lambda how: (
+        3.0 + sum((a - b) ** 2 for a, b in zip(values_of(how), target, strict=True)) + 9.0 * (how.nested != nested)
+    )
 
 
 def rough(seed):
@@ -36,12 +44,33 @@ def test_group_alpha_is_never_worse_than_what_else_there_is(seed, axes):
     assert best <= min(score(axes.without_absent(SUBSET)), score(axes.without_absent(EXPAND)))
 
 
+@given(st.integers(0, 10**6), AXES)
+@settings(max_examples=60, deadline=None)
+def test_a_nested_student_only_adds_candidates(seed, axes):
+    for search in (global_alpha, group_alpha):
+        without = search(rough(seed), replace(axes, nested=False), silent)
+        having = search(rough(seed), replace(axes, nested=True), silent)
+        assert {entry.mix for entry in without} <= {entry.mix for entry in having}
+        added = {entry.mix for entry in having if entry.mix.nested}
+        assert replace(EXPAND, fill=0.0, depth=0.0, nested=True) in added
+        # It lacks nothing, so coordinates of what is lacking are not searched.
+        assert all((how.fill, how.depth) == (0.0, 0.0) for how in added)
+
+
+@given(st.tuples(*[st.floats(0, 1)] * 3))
+@settings(max_examples=30, deadline=None)
+def test_group_alpha_comes_near_the_lowest_point_of_a_nested_student(target):
+    best = best_of(group_alpha(bowl((*target, 0.0, 0.0), nested=True), replace(FULL, nested=True), silent))
+    assert best.mix.nested
+    assert all(abs(a - b) <= 0.126 for a, b in zip(values_of(best.mix), target, strict=False))
+
+
 @given(st.tuples(*[st.floats(0, 1)] * 5))
 @settings(max_examples=30, deadline=None)
 def test_group_alpha_comes_near_the_lowest_point(target):
-    best = best_of(group_alpha(bowl(target), Axes(fill=True, depth=True), silent))
+    best = best_of(group_alpha(bowl(target), FULL, silent))
     # A grid of quarters and one finer step: no coordinate is further off than an eighth.
-    assert all(abs(a - b) <= 0.126 for a, b in zip(astuple(best.mix), target, strict=True))
+    assert all(abs(a - b) <= 0.126 for a, b in zip(values_of(best.mix), target, strict=True))
 
 
 @given(st.integers(0, 10**6), AXES)
@@ -51,7 +80,7 @@ def test_search_is_deterministic_and_asks_for_no_mixture_twice(seed, axes):
         first, second = search(rough(seed), axes, silent), search(rough(seed), axes, silent)
         assert first == second
         assert len({entry.mix for entry in first}) == len(first)
-        assert all(0.0 <= value <= 1.0 for entry in first for value in astuple(entry.mix))
+        assert all(0.0 <= value <= 1.0 for entry in first for value in values_of(entry.mix))
 
 
 def test_coordinates_without_parts_are_not_searched():
@@ -63,9 +92,7 @@ def test_coordinates_without_parts_are_not_searched():
 
 def test_one_candidate_searches_score_their_corner():
     for name, corner in (("subset", SUBSET), ("expand", EXPAND)):
-        assert SEARCHES[name](bowl((0,) * 5), Axes(fill=True, depth=True), silent) == [
-            Scored(corner, bowl((0,) * 5)(corner))
-        ]
+        assert SEARCHES[name](bowl((0,) * 5), FULL, silent) == [Scored(corner, bowl((0,) * 5)(corner))]
 
 
 def test_the_earliest_of_equals_is_kept():
@@ -82,7 +109,7 @@ def test_a_loss_that_is_no_number_is_never_the_best():
 @pytest.mark.parametrize("name", sorted(SEARCHES))
 def test_progress_counts_up_and_never_passes_its_total(name):
     told: list[Progress] = []
-    scored = SEARCHES[name](bowl((0.3,) * 5), Axes(fill=True, depth=True), told.append)
+    scored = SEARCHES[name](bowl((0.3,) * 5), replace(FULL, nested=True), told.append)
     counts = [entry.done for entry in told]
     assert counts == list(range(1, len(scored) + 1))
     assert all(entry.done <= entry.total for entry in told)

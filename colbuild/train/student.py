@@ -1,0 +1,115 @@
+"""The student of a training: the weights that the optimiser changes, and those that compute.
+
+Weights live in fp32 for the optimiser, which loses small updates in bf16. What computes is a copy in the recipe's precision,
+renewed after each step: casting once per step is cheaper than autocast's casting at every use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from colbuild.train.batch import Batch
+from colbuild.train.forward import final_hidden, head_weight
+
+Forward = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
+"""Batch -> (final hidden states [tokens, hidden], head [vocabulary, hidden]); gradients flow to the student's parameters."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Some rows of a batch on their way through the student, or through a part of it.
+
+    Attributes:
+        start: The first row.
+        stop: The row after the last.
+        forward: What they pass through.
+        flops: FLOPs of that for each token.
+    """
+
+    start: int
+    stop: int
+    forward: Forward
+    flops: int
+
+
+Passes = Callable[[int, int], tuple[Pass, ...]]
+"""(step, rows of its batch) -> how they pass through the student; a function of these two only."""
+
+
+def whole(model: PreTrainedModel, flops: int) -> Passes:
+    """Every row through the whole model, whose forward pass takes `flops` for a token."""
+
+    def forward(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return final_hidden(model, batch.tokens, batch.documents), head_weight(model)
+
+    return lambda step, rows: (Pass(0, rows, forward, flops),)
+
+
+class Student:
+    """A model in training.
+
+    Attributes:
+        model: What computes.
+        masters: Name -> fp32 weight that the optimiser changes; its gradient is summed here, in fp32 too.
+        passes: How a batch passes through it.
+        recompute: Makes it compute its activations again in the backward pass.
+        blocks: Its transformer blocks.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        start: Mapping[str, torch.Tensor],
+        passes: Passes,
+        recompute: Callable[[], None],
+        blocks: Sequence[nn.Module],
+    ) -> None:
+        self.model = model
+        self.passes = passes
+        self.recompute = recompute
+        self.blocks = tuple(blocks)
+        self._start = start
+        self._computing = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.masters = {name: weight.detach().float().clone() for name, weight in self._computing.items()}
+        for name, weight in self._computing.items():
+            weight.register_post_accumulate_grad_hook(_add_to(self.masters[name]))
+        # Also in training: dropout, if its configuration has any, would draw from state that no seed of ours decides.
+        model.eval()
+
+    @torch.no_grad()
+    def renew(self) -> None:
+        """Brings the weights that compute to their masters' values."""
+        for name, weight in self._computing.items():
+            weight.copy_(self.masters[name])
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Brings the masters back to where the training began."""
+        for name, weight in self._computing.items():
+            self.masters[name].copy_(self._start[name].to(weight.dtype))
+
+    def forget_gradients(self) -> None:
+        """Drops what has been summed so far."""
+        for name, weight in self._computing.items():
+            weight.grad = None
+            self.masters[name].grad = None
+
+
+def _add_to(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
+    """A hook that moves a parameter's gradient to its fp32 master as soon as it is there.
+
+    So parts of a batch are summed in fp32, and the gradients never exist twice.
+    """
+
+    def hook(parameter: torch.Tensor) -> None:
+        gradient = parameter.grad
+        if gradient is not None:
+            master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
+        parameter.grad = None
+
+    return hook
