@@ -21,6 +21,7 @@ from colbuild.ops.models import check_vocabulary, model_of
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
 from colbuild.store.files import storage_errors, sync_folder
+from colbuild.train.attention import use_blocked_attention
 from colbuild.train.batch import Batch
 from colbuild.train.devices import computing_type, open_accelerator
 from colbuild.train.forward import CHUNK_TOKENS, final_hidden, head_weight
@@ -53,6 +54,7 @@ def run(step: StepRun) -> None:
     device = open_accelerator().device
     dtype = computing_type(step.params["precision"], device)
     teacher: PreTrainedModel = model_of(load_checkpoint(step.inputs["teacher"]), dtype).to(device)
+    use_blocked_attention(teacher)
     corpus = open_corpus(step.inputs["corpus"], step.params["split"])
     _check(teacher, corpus, step.params["sequence"])
     windows = _windows(corpus, step.params)

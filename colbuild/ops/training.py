@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from math import inf
 
@@ -14,8 +15,12 @@ from colbuild.arch import Shape, forward_flops
 from colbuild.errors import BuildError
 from colbuild.ops.models import check_vocabulary, model_of
 from colbuild.ops.step import StepRun
+from colbuild.plan.route import distillation_flops
+from colbuild.plan.work import trained_tokens
 from colbuild.spec.recipe import Recipe
+from colbuild.train.attention import use_blocked_attention
 from colbuild.train.batch import Batch
+from colbuild.train.compiling import compile_blocks, compiler_found, compiling, eagerly, worth_compiling
 from colbuild.train.devices import computing_type, open_accelerator, processes, side_by_side
 from colbuild.train.elastic import Nested
 from colbuild.train.hidden import DEFAULT_WEIGHT, blocks_of, counterparts
@@ -65,7 +70,8 @@ class Task:
 
 def recipe_of(step: StepRun) -> Recipe:
     """The recipe of a step: what is in its key, and what steers it."""
-    return Recipe.model_validate({**step.params["recipe"], **step.settings}, strict=False)
+    # The settings are a validated recipe's own values; those of the parameters are JSON.
+    return Recipe.model_validate(step.params["recipe"], strict=False).model_copy(update=dict(step.settings))
 
 
 def train_checkpoint(task: Task, finish: Finish) -> None:
@@ -107,7 +113,8 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
             student_forward=lambda index: _mean_flops(student.passes(index, recipe.batch)),
         )
         running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report)
-        state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running)
+        with _compiled(task, student, taught, accelerator):
+            state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running)
         if not accelerator.is_main_process:
             return
         forward = 0 if taught.model is None else forward_flops(task.teacher.structure, recipe.sequence)
@@ -138,6 +145,7 @@ def _summary(state: State, recipe: Recipe, available: int, heldout: HeldOut | No
 
 def _model(checkpoint: Checkpoint, dtype: torch.dtype, accelerator: Accelerator) -> PreTrainedModel:
     model: PreTrainedModel = model_of(checkpoint, dtype).to(accelerator.device)
+    use_blocked_attention(model)
     return model
 
 
@@ -204,7 +212,8 @@ def _measure(
         windows = calibration_windows(heldout, tokens, task.recipe.sequence)
         # A teacher whose lessons are read from a cache is in memory only as long as it is needed.
         teacher = taught.model if taught.model is not None else _model(task.teacher, dtype, accelerator)
-        return held_out(model, teacher, windows)
+        with eagerly():
+            return held_out(model, teacher, windows)
 
     return measure
 
@@ -226,6 +235,23 @@ def _compared(task: Task) -> tuple[float, tuple[int, ...]]:
             hint="set loss.hidden_weight: 0 in the recipe",
         )
     return weight, places
+
+
+@contextmanager
+def _compiled(task: Task, student: Student, taught: _Taught, accelerator: Accelerator) -> Iterator[None]:
+    """Compiles student and teacher for the block, if the recipe wants that or it is worth it, and if it can be done."""
+    recipe, device = task.recipe, accelerator.device
+    above, below = (forward_flops(one.structure, recipe.sequence) for one in (task.teacher, task.start))
+    flops = distillation_flops(trained_tokens(recipe), above, below)
+    wanted = recipe.compile == "always" or (recipe.compile == "auto" and worth_compiling(flops, device))
+    if not wanted or not compiler_found(device):
+        yield
+        return
+    with compiling(task.step.compiled):
+        compile_blocks(student.blocks)
+        if taught.model is not None:
+            compile_blocks(blocks_of(taught.model, task.teacher.structure))
+        yield
 
 
 def _batches(recipe: Recipe, corpus: PackedCorpus) -> Batches:

@@ -29,7 +29,7 @@ from colbuild.plan.route import distillation_flops
 from colbuild.plan.states import State, StepPlan
 from colbuild.plan.step import Step
 from colbuild.plan.training import lessons_params
-from colbuild.plan.work import Work, made_structure, recipe_of, trained_tokens, work_of
+from colbuild.plan.work import Work, is_segment, made_structure, recipe_of, trained_tokens, work_of
 from colbuild.store import ActionRecord
 
 FLOPS_SHARES: Final[Mapping[str, float]] = {
@@ -200,10 +200,12 @@ def _structures(graph: BuildGraph, ansnet: Structure) -> dict[str, Structure]:
 
 def _works(graph: BuildGraph, made: Mapping[str, Structure]) -> dict[str, Work]:
     works = {}
+    segments = {step.id for step in graph.steps if is_segment(step.op, step.params)}
     for step in graph.steps:
         inputs = {role: made[needed] for role, needed in step.inputs.items() if needed in made}
         alone = step.inputs.get("model") == step.inputs.get("reference")
-        work = work_of(step.op, step.params, inputs, made.get(step.id), alone=alone)
+        nested = step.inputs.get("smaller") in segments
+        work = work_of(step.op, step.params, inputs, made.get(step.id), alone=alone, nested=nested)
         # In a graph every model is known.
         assert work is not None
         works[step.id] = work
@@ -229,13 +231,17 @@ def _runs(records: Iterable[ActionRecord], models: Mapping[str, Structure], ansn
     known = dict(models)
     # What made a model ran before what reads it.
     ordered = sorted(records, key=lambda record: (record.built_at, record.key))
+    segments: set[str] = set()
     runs = []
     for record in ordered:
         inputs = {role: known[digest] for role, digest in record.inputs.items() if digest in known}
         try:
             made = known.get(record.output) or made_structure(record.op, record.params, inputs, ansnet)
             alone = record.inputs.get("model") == record.inputs.get("reference")
-            work = work_of(record.op, record.params, inputs, made, alone=alone)
+            nested = record.inputs.get("smaller") in segments
+            work = work_of(record.op, record.params, inputs, made, alone=alone, nested=nested)
+            if is_segment(record.op, record.params):
+                segments.add(record.output)
         except (KeyError, TypeError, ValueError):
             continue  # written by another version of colbuild, with other parameters: it says nothing of this one
         if made is not None:

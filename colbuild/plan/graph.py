@@ -62,6 +62,8 @@ class _Draft:
 
     steps: dict[str, Step] = field(default_factory=dict)
     origins: dict[str, dict[str, FamilyPath]] = field(default_factory=dict)
+    lessons: dict[str, list[Step]] = field(default_factory=dict)
+    """Id of the step that makes a teacher -> the steps that write down what it says."""
 
     def add(self, step: Step, origins: dict[str, FamilyPath]) -> str:
         self.steps.setdefault(step.id, step)
@@ -189,15 +191,17 @@ def _lessons(
         return {}
     params = lessons_params(recipe, split)
     needed = {"teacher": inputs["teacher"], "corpus": inputs["corpus"]}
-    others = [step for step in draft.steps.values() if step.op == "teach" and step.inputs == needed]
+    others = draft.lessons.setdefault(inputs["teacher"], [])
     same = next((step.id for step in others if step.params == params), None)
     if same is not None:
         return {"lessons": same}
+    steered = {"checkpoint_every": recipe.checkpoint_every}
     name = f"teach {teacher} for {student}" if others else f"teach {teacher}"
     places = {key: (*path, key) for key in params}
     places |= {"": (*path, "teacher"), "split": _SPLIT, "windows": (*path, "tokens")}
     places |= {"temperature": (*path, "loss", "temperature"), "type": (*path, "teacher_cache", "type")}
-    return {"lessons": draft.add(Step(name, "teach", params, inputs=needed), places)}
+    others.append(Step(name, "teach", params, inputs=needed, settings=steered))
+    return {"lessons": draft.add(others[-1], places)}
 
 
 def _anchor_path(chain: Chain, index: int) -> FamilyPath:

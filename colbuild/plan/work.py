@@ -22,6 +22,9 @@ WINDOW: Final = 512
 CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "subset": 1, "expand": 1}
 """How many mixtures each way of interpolating scores, at most."""
 
+NESTED_CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 22, "global_alpha": 4, "subset": 0, "expand": 0}
+"""How many more there are where a nested student lies beside the smaller anchor."""
+
 LESSON: Final = 64
 """Bytes in which what a teacher says of a token is kept, at most."""
 
@@ -78,8 +81,20 @@ def made_structure(
     return inputs.get({"order": "model", "recover": "start"}.get(op, ""))
 
 
+def is_segment(op: str, params: Mapping[str, Any]) -> bool:
+    """Whether a step is a distillation that keeps a nested student beside the anchor that it makes."""
+    elastic = params["recipe"].get("elastic") if op == "distill" else None
+    return elastic is not None and elastic["form"] == "segment"
+
+
 def work_of(
-    op: str, params: Mapping[str, Any], inputs: Mapping[str, Structure], made: Structure | None, *, alone: bool = False
+    op: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Structure],
+    made: Structure | None,
+    *,
+    alone: bool = False,
+    nested: bool = False,
 ) -> Work | None:
     """What a step does; None if a model that it works on is not known.
 
@@ -89,9 +104,10 @@ def work_of(
         inputs: Role -> structure of the model that plays it.
         made: The model that it makes.
         alone: Whether an evaluation compares the AnsNet with itself, and so computes it once.
+        nested: Whether an interpolation finds a nested student beside the smaller anchor.
     """
     try:
-        return _work(op, params, inputs, made, alone)
+        return _work(op, params, inputs, made, alone, nested)
     except KeyError:
         return None
 
@@ -108,7 +124,12 @@ def recipe_of(params: Mapping[str, Any]) -> Recipe:
 
 
 def _work(
-    op: str, params: Mapping[str, Any], inputs: Mapping[str, Structure], made: Structure | None, alone: bool
+    op: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Structure],
+    made: Structure | None,
+    alone: bool,
+    nested: bool,
 ) -> Work | None:
     if op == "corpus":
         limit = params["limit"]
@@ -134,10 +155,10 @@ def _work(
     if op == "order":
         return Work(params["tokens"] * forward_flops(made, WINDOW), None, disk, _forward_memory([made]) + disk)
     if op == "interpolate":
-        candidates = CANDIDATES[params["method"]]
+        candidates = CANDIDATES[params["method"]] + (NESTED_CANDIDATES[params["method"]] if nested else 0)
         flops = candidates * params["tokens"] * forward_flops(made, WINDOW)
-        ends = sum(parameters(inputs[role]) for role in ("larger", "smaller"))
-        # The mixture is computed in fp32 beside both ends.
+        ends = sum(parameters(inputs[role]) for role in ("larger", "smaller", *(("larger",) if nested else ())))
+        # The mixture is computed in fp32 beside both ends; a nested student is as large as the larger one.
         return Work(flops, None, disk, _forward_memory([made]) + _STORED * ends + 4 * count)
     recipe, teacher = recipe_of(params), inputs["teacher"]
     trained, smallest = _trained(params, recipe, made, teacher)
@@ -145,15 +166,10 @@ def _work(
     # Random sub-shapes lie between the ends, and what does not pass through one passes through either end equally often.
     below = sum(forward_flops(model, recipe.sequence) for model in (trained, smallest)) // 2
     flops = distillation_flops(trained_tokens(recipe), above, below)
-    nested = _STORED * parameters(trained) if trained != made else 0
-    return Work(
-        flops,
-        None,
-        disk + nested,
-        training_memory(
-            trained, teacher, recipe, max(recipe.sequence, min(MICRO_TOKENS, recipe.batch * recipe.sequence))
-        ),
-    )
+    if is_segment(op, params):
+        disk += _STORED * parameters(trained)
+    tokens = max(recipe.sequence, min(MICRO_TOKENS, recipe.batch * recipe.sequence))
+    return Work(flops, None, disk, training_memory(trained, teacher, recipe, tokens))
 
 
 def _trained(

@@ -90,7 +90,9 @@ def _hint(micro: Micro) -> str:
 
 
 def _bounded(rows: int, recipe: Recipe) -> int:
-    return max(1, min(rows, recipe.batch))
+    """At most so many, and so that a batch is cut evenly."""
+    most = max(1, min(rows, recipe.batch))
+    return -(-recipe.batch // -(-recipe.batch // most))
 
 
 def recompute(blocks: Iterable[nn.Module]) -> None:

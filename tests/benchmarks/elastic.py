@@ -6,7 +6,7 @@ that a build runs; nine sizes from one to the other, both included, are made of 
 training text, and scored on held-out text. With equal FLOPs the elastic step gets as many tokens as its chain may cost in all.
 
 What is finished stays in FOLDER (`scores.json`, and the anchors of the seed at hand), so that a run that was stopped goes on.
-Three seeds at 80k tokens take about three hours on 2 cores. `--quick` is one seed with a twentieth of the tokens, at three
+Three seeds at 80k tokens take about three hours on 2 cores. `--quick` is one seed with a fortieth of the tokens, at three
 sizes and equal tokens only.
 """
 
@@ -255,7 +255,7 @@ def _row(bench: Bench, form: str, budget: str, scores: dict[str, Any]) -> dict[s
         "elastic": form,
         "equal": "–" if form == "none" else budget,
         "tokens": " + ".join(f"{training.tokens:,}" for training in bench.anchors(way)),
-        "PFLOPs": round(bench.flops(way) / 1e15, 1),
+        "TFLOPs": round(bench.flops(way) / 1e12, 1),
         f"mean of {setting.sizes}": round(statistics.fmean(means), 4),
         "of each seed": ", ".join(f"{mean:.3f}" for mean in means),
         **{f"{size / 1e6:.1f}M": round(loss, 3) for size, loss in zip(bench.sizes, by_size, strict=True)},
@@ -294,13 +294,13 @@ def _options() -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace, quick: bool) -> Result:
-    seeds, tokens = options.seeds or (1 if quick else 3), options.tokens or (4_096 if quick else 80_000)
+    seeds, tokens = options.seeds or (1 if quick else 3), options.tokens or (2_048 if quick else 80_000)
     with tempfile.TemporaryDirectory() as temporary:
         work = (options.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
         setting = Setting(work, seeds, tokens)
         if quick:
-            setting = replace(setting, sizes=3, budgets=BUDGETS[:1], method="global_alpha", scored=4_096)
+            setting = replace(setting, sizes=3, budgets=BUDGETS[:1], method="global_alpha", scored=2_048)
         return measure(setting)
 
 

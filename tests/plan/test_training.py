@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from colbuild.arch import forward_flops, parameters
 from colbuild.plan.route import distillation_flops
 from colbuild.plan.states import planned_name
-from colbuild.plan.work import LESSON
+from colbuild.plan.work import CANDIDATES, LESSON, NESTED_CANDIDATES
 from tests.plan.built import world
 from tests.plan.families import ANCHORS, ANSNET, DISTILL, RECOVER, chain, graph
 from tests.plan.test_estimate import estimated
@@ -41,7 +41,7 @@ def test_each_teachers_lessons_are_written_before_the_student_that_reads_them(tm
     }
     assert built["distill a76"].inputs["lessons"] == "teach a100"
     assert "lessons" not in built["recover kiosk"].inputs
-    assert not built["teach ansnet"].settings
+    assert built["teach ansnet"].settings == {"checkpoint_every": 300.0}
 
 
 def test_lessons_are_decided_by_the_text_and_the_teacher_and_nothing_of_how_they_are_learned(tmp_path):
@@ -200,6 +200,19 @@ def test_a_segment_keeps_and_trains_the_larger_model_too(tmp_path):
     assert segment.memory > plain.memory
     anchor = estimated(world(tmp_path), distill=elastic("anchor"), desnets=BETWEEN).steps["distill a100"]
     assert anchor.disk == estimated(world(tmp_path), desnets=BETWEEN).steps["distill a100"].disk
+
+
+def test_interpolation_scores_the_nested_student_too(tmp_path):
+    place = world(tmp_path)
+    plain = estimated(place, desnets=BETWEEN).steps["interpolate phone"]
+    segment = estimated(place, distill=elastic("segment"), desnets=BETWEEN).steps["interpolate phone"]
+    more = CANDIDATES["group_alpha"] + NESTED_CANDIDATES["group_alpha"]
+    assert segment.flops * CANDIDATES["group_alpha"] == plain.flops * more
+    assert segment.memory > plain.memory
+    place.build(distill=elastic("segment"), desnets=BETWEEN)
+    slower = [replace(one, built_at=one.built_at + (one.op == "interpolate")) for one in place.store.records()]
+    again = estimated(place, records=lambda: slower, desnets=BETWEEN).steps["interpolate phone"]
+    assert again.seconds == pytest.approx(12.5 * plain.flops / segment.flops)
 
 
 def test_elastic_students_read_the_same_lessons_as_plain_ones(tmp_path):
