@@ -97,7 +97,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
     model = _model(task.start, dtype, accelerator)
     _check_models(task, model, corpus)
     taught = _teacher(task, dtype, accelerator)
-    student = _student(task, model)
+    student, wanted = _student(task, model)
     micro = first_micro(recipe, task.start.structure, task.teacher.structure, accelerator.device)
     if micro.recompute:
         student.recompute()
@@ -109,7 +109,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
             batch_tokens=recipe.batch * recipe.sequence,
             steps=steps_of(recipe),
             every=recipe.evaluate_every,
-            measure=_measure(task, model, taught, dtype, accelerator),
+            measure=_measure(task, wanted, taught, dtype, accelerator),
             student_forward=lambda index: _mean_flops(student.passes(index, recipe.batch)),
         )
         running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report)
@@ -149,12 +149,13 @@ def _model(checkpoint: Checkpoint, dtype: torch.dtype, accelerator: Accelerator)
     return model
 
 
-def _student(task: Task, model: PreTrainedModel) -> Student:
+def _student(task: Task, model: PreTrainedModel) -> tuple[Student, Callable[[], PreTrainedModel]]:
+    """The student, and what gives the model that the training is for: of a segment its lower end."""
     start, recipe = task.start, task.recipe
     blocks = blocks_of(model, start.structure)
     if task.smallest is None or recipe.elastic is None:
         passes = whole(model, forward_flops(start.structure, recipe.sequence))
-        return Student(model, start.tensors, passes, lambda: recompute(blocks), blocks)
+        return Student(model, start.tensors, passes, lambda: recompute(blocks), blocks), lambda: model
     nested = Nested(
         model,
         start.structure,
@@ -169,7 +170,9 @@ def _student(task: Task, model: PreTrainedModel) -> Student:
         recompute(blocks)
         nested.recompute()
 
-    return Student(model, start.tensors, nested.passes, compute_again, blocks)
+    lower, segment = task.smallest, recipe.elastic.form == "segment"
+    student = Student(model, start.tensors, nested.passes, compute_again, blocks)
+    return student, lambda: nested.installed(lower) if segment else model
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,11 @@ def _teacher(task: Task, dtype: torch.dtype, accelerator: Accelerator) -> _Taugh
 
 
 def _measure(
-    task: Task, model: PreTrainedModel, taught: _Taught, dtype: torch.dtype, accelerator: Accelerator
+    task: Task,
+    wanted: Callable[[], PreTrainedModel],
+    taught: _Taught,
+    dtype: torch.dtype,
+    accelerator: Accelerator,
 ) -> Measure | None:
     """Measures the anchor that a training makes, against its teacher; None where the corpus keeps no text from training."""
     try:
@@ -213,7 +220,7 @@ def _measure(
         # A teacher whose lessons are read from a cache is in memory only as long as it is needed.
         teacher = taught.model if taught.model is not None else _model(task.teacher, dtype, accelerator)
         with eagerly():
-            return held_out(model, teacher, windows)
+            return held_out(wanted(), teacher, windows)
 
     return measure
 

@@ -16,7 +16,7 @@ EPOCHS: Final[dict[str, int]] = {
     "order": 1,
     "teach": 1,
     "distill": 2,
-    "interpolate": 1,
+    "interpolate": 2,
     "recover": 2,
     "evaluate": 2,
     "export": 1,

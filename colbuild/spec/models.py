@@ -12,10 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from colbuild.spec.fields import Count, Digest, Length, Model, Name, Size, Source, Split
-from colbuild.spec.recipe import Loss as Loss
-from colbuild.spec.recipe import Recipe as Recipe
-from colbuild.spec.recipe import Schedule as Schedule
-from colbuild.spec.recipe import clash, refuse
+from colbuild.spec.recipe import Recipe, clash, refuse
 
 API_VERSION: Final = "colbuild/v1"
 

@@ -163,7 +163,7 @@ class Nested:
         """The forward pass of one shape: the student's own, one of `shapes`, or the smallest."""
 
         def forward(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-            model = self._student if shape == self._structure.shape else self._installed(shape)
+            model = self._student if shape == self._structure.shape else self.installed(shape)
             return final_hidden(model, batch.tokens, batch.documents), head_weight(model)
 
         return forward
@@ -181,8 +181,8 @@ class Nested:
         order = random.Random(f"{self._seed}:{turn}").sample(range(len(self._draws)), len(self._draws))  # noqa: S311
         return self._draws[order[place]]
 
-    def _installed(self, shape: Shape) -> PreTrainedModel:
-        """A shape's module with the student's present weights.
+    def installed(self, shape: Shape) -> PreTrainedModel:
+        """One of `shapes`, or the smallest, as a model with the student's present weights.
 
         The views stay in it until the next pass, since activations may be computed again in the backward one.
         """

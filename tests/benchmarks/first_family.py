@@ -111,7 +111,7 @@ def _loss(found: dict[str, Any], corner: float) -> float:
     return next(
         entry["loss"]
         for entry in found["candidates"]
-        if all(value == corner for key, value in entry.items() if key != "loss")
+        if not entry["nested"] and all(value == corner for key, value in entry.items() if key not in ("loss", "nested"))
     )
 
 

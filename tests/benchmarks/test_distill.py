@@ -33,13 +33,13 @@ def test_dense_loop_and_chunked_loss_are_one_loss():
 
 
 def test_dense_loop_weighs_as_the_default_recipe_does():
-    from colbuild.spec.models import Loss
+    from colbuild.spec.recipe import Loss
 
     assert (Loss().type, Loss().kd_weight, Loss().ce_weight, Loss().temperature) == ("forward_kl", 0.9, 0.1, 1.0)
 
 
 def test_recipes_of_the_benchmark_ask_for_its_steps():
-    from colbuild.spec.models import Recipe
+    from colbuild.spec.recipe import Recipe
     from colbuild.train.loop import steps_of
 
     batches = Batches(steps=5, batch=4, sequence=512)

@@ -13,7 +13,7 @@ from typing import Any
 from colbuild.ops import corpus, distill, evaluate, interpolate, order, recover
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report, silent
-from colbuild.spec.models import Recipe
+from colbuild.spec.recipe import Recipe
 from colbuild.store.hashing import TreeEntry, scan_tree
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.helpers.tiny import make_tiny_corpus, make_tiny_model

@@ -79,8 +79,11 @@ def batch_of(tokens: torch.Tensor) -> Batch:
     return Batch(tokens[:, :-1].clone(), tokens[:, 1:].clone(), tuple(range(len(tokens))))
 
 
+_NOTHING_KEPT = Keeping()
+
+
 def running(
-    how: Recipe, *, report: Report = silent, keeping: Keeping = Keeping(), rows: int = 4, **micro: bool
+    how: Recipe, *, report: Report = silent, keeping: Keeping = _NOTHING_KEPT, rows: int = 4, **micro: bool
 ) -> Running:
     """Where a test's training runs: here, with so many rows at once."""
     flags = {"recompute": False, "fixed": False, "may_recompute": True} | micro
@@ -99,7 +102,7 @@ def train(
     batches: Callable[[int], torch.Tensor],
     how: Recipe,
     report: Report = silent,
-    keeping: Keeping = Keeping(),
+    keeping: Keeping = _NOTHING_KEPT,
 ) -> list[Reading]:
     """Trains a student on batches of tokens, with nothing but logits compared; returns the readings."""
     where = running(how, report=report, keeping=keeping)

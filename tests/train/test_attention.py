@@ -13,9 +13,7 @@ from tests.train.helpers import tiny_llama
 
 def inputs(tokens, heads, kv_heads, dtype=torch.float32):
     torch.manual_seed(tokens)
-    return [
-        torch.randn(2, count, tokens, 16, dtype=dtype, requires_grad=True) for count in (heads, kv_heads, kv_heads)
-    ]
+    return [torch.randn(2, count, tokens, 16, dtype=dtype, requires_grad=True) for count in (heads, kv_heads, kv_heads)]
 
 
 def plain(query, key, value, mask=None):

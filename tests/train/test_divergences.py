@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from colbuild.spec.models import Loss
+from colbuild.spec.recipe import Loss
 from colbuild.train import losses
 from colbuild.train.divergences import DIVERGENCES
 from colbuild.train.losses import LossWeights, TeacherView, chunked_distillation_loss, distillation_loss

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from colbuild.arch import read_structure
 from colbuild.errors import BuildError
 from colbuild.train.loop import train
 from colbuild.train.micro import Micro, first_micro, out_of_memory, recompute, smaller
 from colbuild.train.teaching import online
-from colbuild.arch import read_structure
 from tests.helpers.configs import SMOLLM2
 from tests.train.helpers import batch_of, recipe, running, same, student_of, text, tiny_llama, weights_of
 

@@ -222,7 +222,7 @@ def test_documents_apart_begin_with_their_separator_and_everything_is_asked_of_t
     corpus = open_corpus(folder, "train")
     batch = read_windows(corpus, (0, 1), 64, apart=True)
     begins = (batch.tokens == corpus.separator).long()
-    assert 0 < begins.sum()
+    assert begins.sum() > 0
     assert torch.equal(batch.documents.diff(dim=1), begins[:, 1:].int())
     assert int((batch.targets == IGNORED).sum()) == 0
 

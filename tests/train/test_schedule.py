@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colbuild.spec.models import Schedule
+from colbuild.spec.recipe import Schedule
 from colbuild.train.schedule import CURVES, learning_rate
 
 KINDS = st.sampled_from(sorted(CURVES))
