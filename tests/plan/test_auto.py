@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from colbuild.arch import forward_flops
@@ -192,7 +192,12 @@ def promised(tmp_path, limit, *, anchors=ANCHORS, profile="precision: int8\n"):
 @given(limit=st.integers(330_000_000, 560_000_000), multiple=st.sampled_from([1, 32, 48]))
 def test_the_largest_shape_whose_packages_all_fit_is_taken(tmp_path_factory, limit, multiple):
     profile = f"precision: int8\nmultiples: {{ffn: {multiple}}}\n"
-    loaded, solved = promised(tmp_path_factory.mktemp("family"), limit, profile=profile)
+    try:
+        loaded, solved = promised(tmp_path_factory.mktemp("family"), limit, profile=profile)
+    except SpecError as error:
+        # A limit that only an anchor meets, whose shape was not made for these devices, is refused with the reason.
+        assert "is no multiple of" in str(error)
+        reject()
     [placed] = solved.desnets
     profiles = loaded.family.desnets[0].exports
     shape = placed.member.structure.shape
