@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -52,3 +52,18 @@ class SourceUnavailableError(ColbuildError):
     """A source cannot be reached, does not exist, or is not what was pinned."""
 
     exit_code: ClassVar[int] = EXIT_SOURCE_UNAVAILABLE
+
+
+_NO_MEMORY: Final = (
+    "can't allocate memory",  # torch's allocator of a CPU, as a RuntimeError
+    "not enough memory",
+    "out of memory",  # torch.OutOfMemoryError, and CUDA's own
+    "alloc_failed",  # CUDA's libraries
+    "std::bad_alloc",
+    "bad allocation",
+)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether a library, or Python itself, raised this because it could not get memory, on any device."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY)

@@ -6,7 +6,7 @@ import torch
 
 from colbuild.arch import Shape
 from colbuild.ops.step import StepRun
-from colbuild.ops.training import Task, recipe_of, train_checkpoint
+from colbuild.ops.training import Task, steered_recipe, train_checkpoint
 from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_nested
 from colbuild.weights.subset import subset
 
@@ -24,7 +24,7 @@ def run(step: StepRun) -> None:
       itself is kept in `nested/`, for the DesNets in between.
     """
     teacher = load_checkpoint(step.inputs["teacher"])
-    shape, recipe = Shape(**step.params["shape"]), recipe_of(step)
+    shape, recipe = Shape(**step.params["shape"]), steered_recipe(step)
     companions = step.inputs["teacher"]
 
     def keep(model: Checkpoint) -> None:

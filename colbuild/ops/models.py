@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.errors import BuildError
+from colbuild.train.attention import use_blocked_attention
 from colbuild.train.packing import calibration_windows, open_corpus
 from colbuild.weights.checkpoint import Checkpoint
 
@@ -54,6 +55,13 @@ def model_of(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     return build_model(checkpoint.config, checkpoint.tensors, dtype=dtype)
 
 
+def running_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """A checkpoint as a model that runs on a device, with the attention that is fastest there."""
+    model: PreTrainedModel = model_of(checkpoint, dtype).to(device)
+    use_blocked_attention(model)
+    return model
+
+
 def calibration(corpus: Path, split: str, tokens: int, model: PreTrainedModel) -> torch.Tensor:
     """Windows [windows, length + 1] for about `tokens` predictions.
 
@@ -73,3 +81,21 @@ def check_vocabulary(vocabulary: int, model: PreTrainedModel) -> None:
             f"the tokenizer knows {vocabulary:,} tokens, the model's embedding {model.config.vocab_size:,}",
             hint="the AnsNet's tokenizer and weights do not belong together",
         )
+
+
+def check_text(vocabulary: int, sequence: int, model: PreTrainedModel, called: str) -> None:
+    """Raises BuildError if a model cannot read sequences of a text.
+
+    Args:
+        vocabulary: One more than the text's largest token id.
+        sequence: Tokens in a sequence.
+        model: The model.
+        called: What it is to the user: "model", "teacher".
+    """
+    positions = int(model.config.max_position_embeddings)
+    if sequence > positions:
+        raise BuildError(
+            f"the recipe's sequence has {sequence} tokens, the {called} only {positions} positions",
+            hint=f"set sequence to at most {positions} in the recipe",
+        )
+    check_vocabulary(vocabulary, model)

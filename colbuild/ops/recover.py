@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from colbuild.ops.step import StepRun
-from colbuild.ops.training import Task, recipe_of, train_checkpoint
+from colbuild.ops.training import Task, steered_recipe, train_checkpoint
 from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -18,4 +18,4 @@ def run(step: StepRun) -> None:
     def keep(model: Checkpoint) -> None:
         save_checkpoint(model, step.output, step.inputs["start"])
 
-    train_checkpoint(Task(start, teacher, recipe_of(step), step), keep)
+    train_checkpoint(Task(start, teacher, steered_recipe(step), step), keep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -16,12 +15,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from colbuild.errors import BuildError, StoppedError
-from colbuild.ops.models import check_vocabulary, model_of
+from colbuild.errors import StoppedError
+from colbuild.ops.models import check_text, running_model
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
-from colbuild.store.files import storage_errors, sync_folder
-from colbuild.train.attention import use_blocked_attention
+from colbuild.store.files import read_json, storage_errors, write_json_durably
 from colbuild.train.batch import Batch
 from colbuild.train.devices import computing_type, open_accelerator
 from colbuild.train.forward import CHUNK_TOKENS, final_hidden, head_weight
@@ -53,10 +51,9 @@ def run(step: StepRun) -> None:
     """
     device = open_accelerator().device
     dtype = computing_type(step.params["precision"], device)
-    teacher: PreTrainedModel = model_of(load_checkpoint(step.inputs["teacher"]), dtype).to(device)
-    use_blocked_attention(teacher)
+    teacher = running_model(load_checkpoint(step.inputs["teacher"]), dtype, device)
     corpus = open_corpus(step.inputs["corpus"], step.params["split"])
-    _check(teacher, corpus, step.params["sequence"])
+    check_text(corpus.vocabulary, step.params["sequence"], teacher, "teacher")
     windows = _windows(corpus, step.params)
     about = Teachings(
         step.params["type"],
@@ -74,16 +71,6 @@ def run(step: StepRun) -> None:
             shutil.copyfile(step.partial / RECORDS, step.output / RECORDS)
         np.asarray(windows, "<i8").tofile(step.output / WINDOWS)
         write_json(step.output / META, {"format": FORMAT, **asdict(about)})
-
-
-def _check(teacher: PreTrainedModel, corpus: PackedCorpus, sequence: int) -> None:
-    positions = int(teacher.config.max_position_embeddings)
-    if sequence > positions:
-        raise BuildError(
-            f"the recipe's sequence has {sequence} tokens, the teacher only {positions} positions",
-            hint=f"set sequence to at most {positions} in the recipe",
-        )
-    check_vocabulary(corpus.vocabulary, teacher)
 
 
 def _windows(corpus: PackedCorpus, params: Mapping[str, Any]) -> list[int]:
@@ -170,18 +157,13 @@ class _Draft:
             return
         self._file.flush()
         os.fsync(self._file.fileno())
-        draft = self._folder / f"{_DONE}.draft"
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump({"made": self._made, "windows": self.done, "checksum": self._checksum}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._folder / _DONE)
-        sync_folder(self._folder)
+        values = {"made": self._made, "windows": self.done, "checksum": self._checksum}
+        write_json_durably(self._folder, self._folder / _DONE, values)
 
     def _found(self, size: int) -> tuple[int, int]:
         """(windows, checksum) of a draft of these lessons; (0, 0) if there is none, or none that is sound."""
         try:
-            values = json.loads((self._folder / _DONE).read_bytes())
+            values = read_json(self._folder / _DONE) or {}
             done, expected, checksum = int(values["windows"]), values["checksum"], 0
             with (self._folder / RECORDS).open("rb") as file:
                 for _ in range(done):

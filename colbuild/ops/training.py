@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from math import inf
 
 import torch
 from accelerate import Accelerator
@@ -13,12 +12,11 @@ from transformers import PreTrainedModel
 
 from colbuild.arch import Shape, forward_flops
 from colbuild.errors import BuildError
-from colbuild.ops.models import check_vocabulary, model_of
+from colbuild.ops.models import check_text, running_model
 from colbuild.ops.step import StepRun
 from colbuild.plan.route import distillation_flops
-from colbuild.plan.work import trained_tokens
+from colbuild.plan.work import recipe_of, steps_of, trained_tokens
 from colbuild.spec.recipe import Recipe
-from colbuild.train.attention import use_blocked_attention
 from colbuild.train.batch import Batch
 from colbuild.train.compiling import compile_blocks, compiler_found, compiling, eagerly, worth_compiling
 from colbuild.train.devices import computing_type, open_accelerator, processes, side_by_side
@@ -26,7 +24,7 @@ from colbuild.train.elastic import Nested
 from colbuild.train.hidden import DEFAULT_WEIGHT, blocks_of, counterparts
 from colbuild.train.keeper import Keeper, Keeping
 from colbuild.train.ledger import ledger_to_json
-from colbuild.train.loop import Batches, Running, steps_of, train
+from colbuild.train.loop import Batches, Running, train
 from colbuild.train.measure import HeldOut, held_out
 from colbuild.train.micro import first_micro, recompute
 from colbuild.train.observer import Measure, Observer
@@ -68,10 +66,10 @@ class Task:
     smallest: Shape | None = None
 
 
-def recipe_of(step: StepRun) -> Recipe:
+def steered_recipe(step: StepRun) -> Recipe:
     """The recipe of a step: what is in its key, and what steers it."""
     # The settings are a validated recipe's own values; those of the parameters are JSON.
-    return Recipe.model_validate(step.params["recipe"], strict=False).model_copy(update=dict(step.settings))
+    return recipe_of(step.params).model_copy(update=dict(step.settings))
 
 
 def train_checkpoint(task: Task, finish: Finish) -> None:
@@ -94,7 +92,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
     recipe, step = task.recipe, task.step
     accelerator = open_accelerator()
     dtype = computing_type(recipe.precision, accelerator.device)
-    model = _model(task.start, dtype, accelerator)
+    model = running_model(task.start, dtype, accelerator.device)
     _check_models(task, model, corpus)
     taught = _teacher(task, dtype, accelerator)
     student, wanted = _student(task, model)
@@ -129,7 +127,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
 
 
 def _summary(state: State, recipe: Recipe, available: int, heldout: HeldOut | None) -> dict[str, object]:
-    trained = steps_of(recipe) * recipe.batch * recipe.sequence
+    trained = trained_tokens(recipe)
     return {
         "steps": state.step,
         "tokens": trained,
@@ -141,12 +139,6 @@ def _summary(state: State, recipe: Recipe, available: int, heldout: HeldOut | No
 
 
 # -- the parts --------------------------------------------------------------------------------------------------------
-
-
-def _model(checkpoint: Checkpoint, dtype: torch.dtype, accelerator: Accelerator) -> PreTrainedModel:
-    model: PreTrainedModel = model_of(checkpoint, dtype).to(accelerator.device)
-    use_blocked_attention(model)
-    return model
 
 
 def _student(task: Task, model: PreTrainedModel) -> tuple[Student, Callable[[], PreTrainedModel]]:
@@ -193,7 +185,7 @@ class _Taught:
 def _teacher(task: Task, dtype: torch.dtype, accelerator: Accelerator) -> _Taught:
     if task.recipe.teacher == "cached":
         return _Taught(cached(open_lessons(task.step.inputs["lessons"]).samples), None, 0.0)
-    model = _model(task.teacher, dtype, accelerator)
+    model = running_model(task.teacher, dtype, accelerator.device)
     weight, places = _compared(task)
     blocks = blocks_of(model, task.teacher.structure)
     return _Taught(online(model, tuple(blocks[place] for place in places)), model, weight)
@@ -218,7 +210,7 @@ def _measure(
     def measure(tokens: int) -> HeldOut:
         windows = calibration_windows(heldout, tokens, task.recipe.sequence)
         # A teacher whose lessons are read from a cache is in memory only as long as it is needed.
-        teacher = taught.model if taught.model is not None else _model(task.teacher, dtype, accelerator)
+        teacher = taught.model if taught.model is not None else running_model(task.teacher, dtype, accelerator.device)
         with eagerly():
             return held_out(wanted(), teacher, windows)
 
@@ -276,30 +268,22 @@ def _mean_flops(passes: tuple[Pass, ...]) -> float:
 
 
 def _keeper(task: Task, accelerator: Accelerator) -> Keeper:
-    step, steps = task.step, steps_of(task.recipe)
-    if accelerator.num_processes == 1:
-        return Keeper(Keeping(step.partial, step.checkpoint_every, step.stopping), steps)
-    main = accelerator.is_main_process
+    step, main = task.step, accelerator.is_main_process
 
     def stopping() -> bool:
         """What the main process is told, told to all: they stop after the same step."""
         asked = torch.tensor(float(main and step.stopping()), device=accelerator.device)
         return bool(accelerator.reduce(asked, "sum") > 0)
 
-    return Keeper(Keeping(step.partial, step.checkpoint_every if main else inf, stopping, writes=main), steps)
+    asks = step.stopping if accelerator.num_processes == 1 else stopping
+    return Keeper(Keeping(step.partial, step.checkpoint_every, asks, writes=main), steps_of(task.recipe))
 
 
 # -- what cannot be trained -------------------------------------------------------------------------------------------
 
 
 def _check_models(task: Task, model: PreTrainedModel, corpus: PackedCorpus) -> None:
-    sequence, positions = task.recipe.sequence, int(model.config.max_position_embeddings)
-    if sequence > positions:
-        raise BuildError(
-            f"the recipe's sequence has {sequence} tokens, the model only {positions} positions",
-            hint=f"set sequence to at most {positions} in the recipe",
-        )
-    check_vocabulary(corpus.vocabulary, model)
+    check_text(corpus.vocabulary, task.recipe.sequence, model, "model")
     ours, theirs = (checkpoint.structure.shape.vocab for checkpoint in (task.start, task.teacher))
     if ours != theirs:
         raise BuildError(
@@ -309,7 +293,7 @@ def _check_models(task: Task, model: PreTrainedModel, corpus: PackedCorpus) -> N
 
 
 def _check_tokens(recipe: Recipe, corpus: PackedCorpus) -> None:
-    wanted = steps_of(recipe) * recipe.batch * recipe.sequence
+    wanted = trained_tokens(recipe)
     available = window_count(corpus, recipe.sequence) * recipe.sequence
     if wanted > available and recipe.epochs == "once":
         raise BuildError(

@@ -112,10 +112,14 @@ def work_of(
         return None
 
 
+def steps_of(recipe: Recipe) -> int:
+    """How many optimiser steps a recipe's tokens make: at least one."""
+    return max(1, round(recipe.tokens / (recipe.batch * recipe.sequence)))
+
+
 def trained_tokens(recipe: Recipe) -> int:
-    """Tokens that a recipe really trains on: whole optimiser steps, at least one."""
-    step = recipe.batch * recipe.sequence
-    return max(1, round(recipe.tokens / step)) * step
+    """Tokens that a recipe really trains on: whole optimiser steps."""
+    return steps_of(recipe) * recipe.batch * recipe.sequence
 
 
 def recipe_of(params: Mapping[str, Any]) -> Recipe:

@@ -6,19 +6,11 @@ import errno
 import re
 from pathlib import Path
 
-from colbuild.errors import BuildError, ColbuildError, SourceUnavailableError
+from colbuild.errors import BuildError, ColbuildError, SourceUnavailableError, ran_out_of_memory
 from colbuild.store.files import storage_error
 from colbuild.units import format_bytes
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-_NO_MEMORY = (
-    "can't allocate memory",  # torch's allocator of a CPU, as a RuntimeError
-    "not enough memory",
-    "out of memory",  # torch.OutOfMemoryError, and CUDA's own
-    "alloc_failed",  # CUDA's libraries
-    "std::bad_alloc",
-    "bad allocation",
-)
 _OF_A_GPU = ("cuda", "cublas", "cudnn", "mps")
 _ASKED_FOR = re.compile(r"tried to allocate ([0-9.]+) ([KMG]iB|bytes)", re.IGNORECASE)
 _LOG_TAIL = 8
@@ -47,7 +39,7 @@ def explain(error: Exception, output: Path, log: Path, *, trains: bool = False) 
     disk = _disk_error(error)
     if disk is not None:
         return storage_error(disk, output)
-    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY):
+    if ran_out_of_memory(error):
         return _out_of_memory(str(error), trains=trains)
     first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
     return UnexpectedError(

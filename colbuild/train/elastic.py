@@ -26,10 +26,9 @@ from transformers import PreTrainedModel
 from colbuild.arch import Shape, Structure, forward_flops, parameters
 from colbuild.arch.solve import NoShapeError, solve_between
 from colbuild.train.batch import Batch
-from colbuild.train.forward import final_hidden, head_weight
 from colbuild.train.hidden import blocks_of
 from colbuild.train.micro import recompute
-from colbuild.train.student import Forward, Pass
+from colbuild.train.student import Forward, Pass, through
 from colbuild.weights.checkpoint import Lineage
 from colbuild.weights.subset import Part, parts
 
@@ -135,10 +134,12 @@ class Nested:
         self._smallest = smallest
         self._share = share
         self._seed = seed
-        self._context = context
         self._weights: Mapping[str, torch.Tensor] = dict(student.named_parameters())
         draws = shapes_between(structure, structure.shape, smallest)
         self._draws = draws or (structure.shape, smallest)
+        shapes = (structure.shape, *draws, smallest)
+        # Once: a step asks for three of them.
+        self._flops = {shape: forward_flops(structure.at(shape), context) for shape in shapes}
         self._parts = {shape: parts(structure, lineage, shape) for shape in (*draws, smallest)}
         self._modules: dict[Shape, PreTrainedModel] = {}
         self._recomputes = False
@@ -155,8 +156,7 @@ class Nested:
         ):
             if count:
                 start = found[-1].stop if found else 0
-                flops = forward_flops(self._structure.at(shape), self._context)
-                found.append(Pass(start, start + count, self.forward(shape), flops))
+                found.append(Pass(start, start + count, self.forward(shape), self._flops[shape]))
         return tuple(found)
 
     def forward(self, shape: Shape) -> Forward:
@@ -164,7 +164,7 @@ class Nested:
 
         def forward(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
             model = self._student if shape == self._structure.shape else self.installed(shape)
-            return final_hidden(model, batch.tokens, batch.documents), head_weight(model)
+            return through(model, batch)
 
         return forward
 

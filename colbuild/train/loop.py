@@ -13,22 +13,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, ran_out_of_memory
+from colbuild.plan.work import steps_of
 from colbuild.progress import Progress, Report
 from colbuild.spec.recipe import Loss, Recipe
 from colbuild.train.batch import IGNORED, Batch
 from colbuild.train.hidden import hidden_cosine, watching
 from colbuild.train.keeper import Keeper
 from colbuild.train.losses import LossWeights, chunked_distillation_loss
-from colbuild.train.micro import Micro, out_of_memory, smaller
+from colbuild.train.micro import Micro, smaller
 from colbuild.train.schedule import learning_rate
 from colbuild.train.state import Reading, State
-from colbuild.train.steady import trouble
+from colbuild.train.steady import WATCHED, trouble
 from colbuild.train.student import Pass, Student
 from colbuild.train.teaching import Teacher
 
@@ -37,11 +39,6 @@ Batches = Callable[[int], Batch]
 
 Listen = Callable[[State, float], None]
 """(state after a step, seconds that the step took) -> nothing."""
-
-
-def steps_of(recipe: Recipe) -> int:
-    """How many optimiser steps a recipe's tokens make: at least one."""
-    return max(1, round(recipe.tokens / (recipe.batch * recipe.sequence)))
 
 
 @dataclass
@@ -102,9 +99,10 @@ def train(
     while state.step < steps:
         keeper.between(state)
         step, started = state.step, time.perf_counter()
-        sums = _gradients(student, teacher, batches(step), step, weights, hidden_weight, running)
+        accumulate = partial(_accumulate, student, teacher, batches(step), step, weights, hidden_weight, running)
+        sums = _as_memory_allows(accumulate, student, running)
         norm = torch.nn.utils.clip_grad_norm_(masters, recipe.optimizer.clip).item()
-        reason = trouble([reading.loss for reading in state.readings], sums.loss, norm)
+        reason = trouble([reading.loss for reading in state.readings[-WATCHED:]], sums.loss, norm)
         if reason is not None:
             student.forget_gradients()
             _only_once(state, steps, reason)
@@ -126,21 +124,13 @@ def train(
 # -- one batch --------------------------------------------------------------------------------------------------------
 
 
-def _gradients(
-    student: Student,
-    teacher: Teacher,
-    batch: Batch,
-    step: int,
-    weights: LossWeights,
-    hidden_weight: float,
-    running: Running,
-) -> Sums:
-    """Sums one batch's gradients in the masters, with less at once where memory runs out."""
+def _as_memory_allows(accumulate: Callable[[], Sums], student: Student, running: Running) -> Sums:
+    """What `accumulate` comes to, with less passing through the models at once where memory runs out."""
     while True:
         try:
-            return _accumulate(student, teacher, batch, step, weights, hidden_weight, running)
+            return accumulate()
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not ran_out_of_memory(error):
                 raise
             if running.accelerator.num_processes > 1:
                 # The other processes wait for this one's sum: none of them can try again alone.
@@ -167,6 +157,7 @@ def _accumulate(
     hidden_weight: float,
     running: Running,
 ) -> Sums:
+    """Sums one batch's gradients in the masters."""
     accelerator = running.accelerator
     asked = max(1, _asked(batch))
     totals = torch.zeros(4, dtype=torch.float64)

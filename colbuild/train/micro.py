@@ -74,13 +74,6 @@ def smaller(micro: Micro) -> Micro:
     )
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether torch could not get memory, on any device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
 def _hint(micro: Micro) -> str:
     if micro.fixed and micro.rows > 1:
         return "set micro_batch: auto, or a smaller one, in the recipe"

@@ -66,7 +66,7 @@ class Observer:
         self._timed += 1
         speed = self._batch_tokens / seconds if seconds > 0 else 0.0
         self._tracker.reading(state.readings[-1], tokens_per_second=speed, seconds=self._seconds)
-        if self._measure is not None and state.step % self._due == 0 and state.step < self._steps:
+        if state.step % self._due == 0 and state.step < self._steps:
             self._take(state, round(_COST * self._steps * self._batch_tokens))
 
     def finish(self, state: State, *, teacher_forward: int, device: torch.device, devices: int) -> Ledger:
@@ -78,8 +78,7 @@ class Observer:
             device: Where this process computed.
             devices: How many like it worked together.
         """
-        if self._measure is not None:
-            self._take(state, HELD_OUT_TOKENS)
+        self._take(state, HELD_OUT_TOKENS)
         forward = sum(self._student_forward(step) for step in range(self._steps)) / self._steps
         return training_ledger(
             tokens=self._steps * self._batch_tokens,
@@ -95,6 +94,7 @@ class Observer:
         )
 
     def _take(self, state: State, tokens: int) -> None:
+        """Measures the student, where there is text to do it on."""
         if self._measure is not None:
             self.latest = self._measure(min(tokens, HELD_OUT_TOKENS))
             self._tracker.held_out(state.step, self.latest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -41,13 +42,14 @@ Passes = Callable[[int, int], tuple[Pass, ...]]
 """(step, rows of its batch) -> how they pass through the student; a function of these two only."""
 
 
+def through(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch through one model, as a `Forward`."""
+    return final_hidden(model, batch.tokens, batch.documents), head_weight(model)
+
+
 def whole(model: PreTrainedModel, flops: int) -> Passes:
     """Every row through the whole model, whose forward pass takes `flops` for a token."""
-
-    def forward(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return final_hidden(model, batch.tokens, batch.documents), head_weight(model)
-
-    return lambda step, rows: (Pass(0, rows, forward, flops),)
+    return lambda step, rows: (Pass(0, rows, partial(through, model), flops),)
 
 
 class Student:

@@ -27,7 +27,7 @@ from colbuild.arch import Shape, Structure
 from colbuild.run.environment import prepare_process
 from colbuild.units import parse_count
 from tests.benchmarks.distill_inputs import inputs_in
-from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_benchmark
+from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_kept_benchmark
 
 COMMAND = "python -m tests.benchmarks.elastic"
 ENDS: Final = (102_600_000, 76_100_000)
@@ -288,22 +288,18 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=COMMAND, add_help=False)
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--tokens", type=parse_count)
-    parser.add_argument("--work", type=Path)
     found, sys.argv[1:] = parser.parse_known_args()
     return found
 
 
-def _run(options: argparse.Namespace, quick: bool) -> Result:
+def _run(options: argparse.Namespace, quick: bool, work: Path) -> Result:
     seeds, tokens = options.seeds or (1 if quick else 3), options.tokens or (2_048 if quick else 80_000)
-    with tempfile.TemporaryDirectory() as temporary:
-        work = (options.work or Path(temporary)).resolve()
-        work.mkdir(parents=True, exist_ok=True)
-        setting = Setting(work, seeds, tokens)
-        if quick:
-            setting = replace(setting, sizes=3, budgets=BUDGETS[:1], method="global_alpha", scored=2_048)
-        return measure(setting)
+    setting = Setting(work, seeds, tokens)
+    if quick:
+        setting = replace(setting, sizes=3, budgets=BUDGETS[:1], method="global_alpha", scored=2_048)
+    return measure(setting)
 
 
 if __name__ == "__main__":
     chosen = _options()
-    run_benchmark("elastic", COMMAND, functools.partial(_run, chosen), ("torch", "transformers"))
+    run_kept_benchmark("elastic", COMMAND, functools.partial(_run, chosen), ("torch", "transformers"))

@@ -39,8 +39,8 @@ def test_dense_loop_weighs_as_the_default_recipe_does():
 
 
 def test_recipes_of_the_benchmark_ask_for_its_steps():
+    from colbuild.plan.work import steps_of
     from colbuild.spec.recipe import Recipe
-    from colbuild.train.loop import steps_of
 
     batches = Batches(steps=5, batch=4, sequence=512)
     for loop in (EAGER, COMPILED, CACHED):

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from colbuild.ops import corpus, distill, evaluate, interpolate, order, recover
+from colbuild.ops import corpus, distill, evaluate, interpolate, order, recover, teach
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report, silent
 from colbuild.spec.recipe import Recipe
@@ -23,6 +23,7 @@ Step = tuple[dict[str, Path], dict[str, Any]]
 
 RUNS: Mapping[str, Callable[[StepRun], None]] = {
     "order": order.run,
+    "teach": teach.run,
     "distill": distill.run,
     "interpolate": interpolate.run,
     "recover": recover.run,

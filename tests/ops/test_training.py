@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops import teach
 from colbuild.ops.step import StepRun
 from colbuild.store.hashing import scan_tree
 from colbuild.weights.checkpoint import load_checkpoint, load_nested, save_checkpoint
@@ -43,9 +42,7 @@ def lessons(teacher, **changes):
         "split": "train", "seed": 3, "sequence": 32, "windows": 16, "documents": "joined", "precision": "fp32",
         "temperature": 1.0, "type": "sampled",
     }  # fmt: skip
-    output = Path(tempfile.mkdtemp(prefix="teach-", dir=room()))
-    teach.run(StepRun({"teacher": teacher, "corpus": packed()}, params | changes, output))
-    return output
+    return carry_out("teach", {"teacher": teacher, "corpus": packed()}, params | changes)
 
 
 # -- a cached teacher -------------------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from colbuild.plan.work import steps_of
 from colbuild.progress import Report, silent
 from colbuild.spec.recipe import Recipe
 from colbuild.train.batch import Batch
 from colbuild.train.devices import open_accelerator
 from colbuild.train.keeper import Keeper, Keeping
-from colbuild.train.loop import Running, steps_of
+from colbuild.train.loop import Running
 from colbuild.train.loop import train as run_loop
 from colbuild.train.micro import Micro, recompute
 from colbuild.train.state import Reading

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from colbuild.arch import read_structure
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, ran_out_of_memory
 from colbuild.train.loop import train
-from colbuild.train.micro import Micro, first_micro, out_of_memory, recompute, smaller
+from colbuild.train.micro import Micro, first_micro, recompute, smaller
 from colbuild.train.teaching import online
 from tests.helpers.configs import SMOLLM2
 from tests.train.helpers import batch_of, recipe, running, same, student_of, text, tiny_llama, weights_of
@@ -65,7 +65,7 @@ def test_activations_are_computed_again_when_one_sequence_is_too_many_and_then_t
 
 
 def test_another_error_of_torch_is_not_taken_for_memory():
-    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not ran_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     how, student = recipe(steps=1), tiny_llama(1)
     fills_memory(student, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1"):
