@@ -10,6 +10,8 @@ WATCHED = 20
 
 _SETTLED = 5
 _TIMES, _NATS = 3.0, 2.0
+_NATS_BEFORE = 10.0
+"""How much more a loss may be before the usual one is known: a first few batches may differ, but not as an explosion does."""
 
 
 def trouble(losses: Sequence[float], loss: float, norm: float) -> str | None:
@@ -24,10 +26,10 @@ def trouble(losses: Sequence[float], loss: float, norm: float) -> str | None:
         return f"the loss is {loss}"
     if not math.isfinite(norm):
         return f"the gradient's norm is {norm}"
-    if len(losses) >= _SETTLED:
+    if losses:
         recent = losses[-WATCHED:]
         usual = sum(recent) / len(recent)
         # Of texts in one corpus none is so much harder than the mean of a batch before it.
-        if loss > _TIMES * usual + _NATS:
+        if loss > _TIMES * usual + (_NATS if len(losses) >= _SETTLED else _NATS_BEFORE):
             return f"the loss has exploded from {usual:.3g} to {loss:.3g}"
     return None

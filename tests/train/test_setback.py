@@ -99,7 +99,8 @@ def test_short_training_has_no_milestones_and_others_have_quarters():
     [
         ([], float("nan"), 1.0, "the loss is nan"),
         ([2.0], 2.0, float("inf"), "the gradient's norm is inf"),
-        ([2.0] * 4, 90.0, 1.0, None),
+        ([2.0] * 4, 15.9, 1.0, None),
+        ([2.0], 16.1, 1.0, "the loss has exploded from 2 to 16.1"),
         ([2.0] * 30, 8.1, 1.0, "the loss has exploded from 2 to 8.1"),
         ([2.0] * 30, 7.9, 1.0, None),
         ([9.0] * 30 + [0.1] * 20, 2.2, 1.0, None),
