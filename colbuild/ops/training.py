@@ -154,6 +154,7 @@ def _student(task: Task, model: PreTrainedModel) -> tuple[Student, Callable[[], 
         start.ordered,
         task.smallest,
         share=recipe.elastic.share,
+        largest=recipe.elastic.larger_end,
         seed=recipe.seed,
         context=recipe.sequence,
     )

@@ -167,8 +167,8 @@ def _work(
     recipe, teacher = recipe_of(params), inputs["teacher"]
     trained, smallest = _trained(params, recipe, made, teacher)
     above = 0 if recipe.teacher == "cached" else forward_flops(teacher, recipe.sequence)
-    # Random sub-shapes lie between the ends, and what does not pass through one passes through either end equally often.
-    below = sum(forward_flops(model, recipe.sequence) for model in (trained, smallest)) // 2
+    high, low = (forward_flops(model, recipe.sequence) for model in (trained, smallest))
+    below = low if recipe.elastic is None else low + round(recipe.elastic.at_larger_end * (high - low))
     flops = distillation_flops(trained_tokens(recipe), above, below)
     if is_segment(op, params):
         disk += _STORED * parameters(trained)

@@ -169,7 +169,21 @@ class Elastic(Model):
     share: Annotated[
         float,
         Field(gt=0.0, lt=1.0, description="The share of each step's sequences that pass through a random sub-shape."),
-    ] = 0.5
+    ] = 0.4
+
+    @property
+    def larger_end(self) -> float:
+        """Of the sequences that pass through an end of the interval, the share that passes through the larger one."""
+        return _LARGER_END[self.form]
+
+    @property
+    def at_larger_end(self) -> float:
+        """Where in the interval a sequence passes on average: 1 is the larger end. Random sub-shapes lie in its middle."""
+        return self.share / 2 + (1.0 - self.share) * self.larger_end
+
+
+_LARGER_END: Final = {"anchor": 0.5, "segment": 0.0625}
+"""The larger end of a segment begins as its own teacher and has little to learn; the smaller one is the anchor."""
 
 
 class TeacherCache(Model):

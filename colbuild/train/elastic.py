@@ -16,7 +16,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import floor
+from math import ceil, floor
 from typing import Final
 
 import torch
@@ -52,14 +52,14 @@ class Rows:
     smallest: int
 
 
-def rows_of(step: int, rows: int, share: float) -> Rows:
-    """How a step shares out its rows: `share` of them to a random sub-shape, the rest to the two ends in halves.
+def rows_of(step: int, rows: int, share: float, largest: float) -> Rows:
+    """How a step shares out its rows: `share` of them to a random sub-shape, of the rest `largest` to the larger end.
 
     Where that is no whole number it is so over the steps: after any number of them each part is within one row of its share.
     """
     begun, done = (floor(count * rows * share) for count in (step, step + 1))
     between = done - begun
-    first, last = ((count * rows - taken + 1) // 2 for count, taken in ((step, begun), (step + 1, done)))
+    first, last = (ceil((count * rows - taken) * largest) for count, taken in ((step, begun), (step + 1, done)))
     full = last - first
     return Rows(full, between, rows - between - full)
 
@@ -112,6 +112,7 @@ class Nested:
         smallest: Shape,
         *,
         share: float,
+        largest: float,
         seed: int,
         context: int,
     ) -> None:
@@ -123,6 +124,7 @@ class Nested:
             lineage: Which layers it has and how they rank.
             smallest: The lower end, inside it.
             share: The share of a batch's rows that pass through a random sub-shape.
+            largest: The share of the other rows that pass through the whole student; the rest through the smallest sub-shape.
             seed: Decides, with the step, which one.
             context: Tokens in a row, to count FLOPs.
 
@@ -133,6 +135,7 @@ class Nested:
         self._structure = structure
         self._smallest = smallest
         self._share = share
+        self._largest = largest
         self._seed = seed
         self._weights: Mapping[str, torch.Tensor] = dict(student.named_parameters())
         draws = shapes_between(structure, structure.shape, smallest)
@@ -147,7 +150,7 @@ class Nested:
 
     def passes(self, step: int, rows: int) -> tuple[Pass, ...]:
         """How a step's rows pass through the student: a function of the seed, the step and their number only."""
-        share = rows_of(step, rows, self._share)
+        share = rows_of(step, rows, self._share, self._largest)
         found: list[Pass] = []
         for shape, count in (
             (self._structure.shape, share.full),

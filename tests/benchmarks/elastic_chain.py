@@ -147,11 +147,15 @@ class Bench:
         """FLOPs of a distillation for each token; random sub-shapes lie between the ends and count as their mean."""
         from colbuild.arch import forward_flops
         from colbuild.plan.route import distillation_flops
+        from colbuild.spec.recipe import Elastic
 
         start, low, high = self._ansnet(), self.shapes[0], self.shapes[-1]
         teacher, own = (start.shape, high) if end == 0 else (high, low)
-        passed = [own] if form == "none" else [high, low]
-        below = sum(forward_flops(start.at(shape), SEQUENCE) for shape in passed) // len(passed)
+        if form == "none":
+            below = forward_flops(start.at(own), SEQUENCE)
+        else:
+            larger, smaller = (forward_flops(start.at(shape), SEQUENCE) for shape in (high, low))
+            below = smaller + round(Elastic(form=form).at_larger_end * (larger - smaller))
         return distillation_flops(1, forward_flops(start.at(teacher), SEQUENCE), below)
 
     def _trained(self, training: Training) -> Path:

@@ -38,7 +38,9 @@ def nested(checkpoint, smallest, *, share=0.5, seed=0, dtype=torch.float32):
     """(the student, its elastic passes)."""
     student = model_of(checkpoint, dtype)
     lineage = checkpoint.ordered
-    return student, Nested(student, checkpoint.structure, lineage, smallest, share=share, seed=seed, context=16)
+    return student, Nested(
+        student, checkpoint.structure, lineage, smallest, share=share, largest=0.5, seed=seed, context=16
+    )
 
 
 def batch_of(rows=2, documents=None):
@@ -161,20 +163,21 @@ def test_activations_computed_again_give_the_same_gradients():
 # -- which rows pass through what -------------------------------------------------------------------------------------
 
 
-@given(st.integers(1, 64), st.floats(0.01, 0.99), st.integers(0, 200))
+@given(st.integers(1, 64), st.floats(0.01, 0.99), st.floats(0.0, 1.0), st.integers(0, 200))
 @settings(max_examples=100, deadline=None)
-def test_rows_are_shared_out_as_asked_over_the_steps(rows, share, steps):
-    taken = [rows_of(step, rows, share) for step in range(steps)]
+def test_rows_are_shared_out_as_asked_over_the_steps(rows, share, largest, steps):
+    taken = [rows_of(step, rows, share, largest) for step in range(steps)]
     assert all(each.full + each.between + each.smallest == rows for each in taken)
     assert all(min(each.full, each.between, each.smallest) >= 0 for each in taken)
     whole = steps * rows
     assert abs(sum(each.between for each in taken) - share * whole) <= 1.0
-    for end in (sum(each.full for each in taken), sum(each.smallest for each in taken)):
-        assert abs(end - (1.0 - share) * whole / 2) <= 1.0
+    rest = (1.0 - share) * whole
+    assert abs(sum(each.full for each in taken) - largest * rest) <= 2.0
+    assert abs(sum(each.smallest for each in taken) - (1.0 - largest) * rest) <= 2.0
 
 
 def test_a_single_row_takes_turns():
-    taken = [rows_of(step, 1, 0.5) for step in range(4)]
+    taken = [rows_of(step, 1, 0.5, 0.5) for step in range(4)]
     assert [(each.full, each.between, each.smallest) for each in taken] == [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 0)]
 
 
