@@ -10,6 +10,7 @@ from colbuild.arch.architecture import (
     Role,
     Structure,
     Tensor,
+    axis_factors,
     axis_length,
     config_for,
     forward_flops,
@@ -18,11 +19,14 @@ from colbuild.arch.architecture import (
     structure_of,
     tensors,
 )
-from colbuild.arch.llama import LLAMA
+from colbuild.arch.gpt import GPT2, GPT_NEOX
+from colbuild.arch.llama import GEMMA3, LLAMA, MISTRAL, QWEN2, QWEN3
 from colbuild.arch.shape import Shape
 from colbuild.errors import BuildError
 
-ARCHITECTURES: Mapping[str, Architecture] = {"llama": LLAMA}
+ARCHITECTURES: Mapping[str, Architecture] = {
+    table.name: table for table in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA3, GPT2, GPT_NEOX)
+}
 
 __all__ = [
     "ARCHITECTURES",
@@ -31,6 +35,7 @@ __all__ = [
     "Shape",
     "Structure",
     "Tensor",
+    "axis_factors",
     "axis_length",
     "config_for",
     "forward_flops",

@@ -120,10 +120,15 @@ def contains(outer: Shape, inner: Shape) -> bool:
     )
 
 
-def refusals(shape: Shape, ansnet: Shape) -> list[str]:
-    """Why a shape cannot be built from the AnsNet; an empty list when it can."""
-    reasons = []
-    if shape.hidden % shape.heads:
+def refusals(shape: Shape, start: Structure) -> list[str]:
+    """Why a shape cannot be built from `start` (the AnsNet); an empty list when it can."""
+    reasons, ansnet = [], start.shape
+    if start.architecture.ties_widths and shape.hidden != shape.heads * shape.head_dim:
+        reasons.append(
+            f"hidden {shape.hidden} is not {shape.heads} heads of {shape.head_dim}, and {start.architecture.name} has no other "
+            "width"
+        )
+    elif shape.hidden % shape.heads:
         reasons.append(f"hidden {shape.hidden} is not a multiple of heads {shape.heads}")
     if shape.heads % shape.kv_heads:
         reasons.append(f"heads {shape.heads} is not a multiple of kv_heads {shape.kv_heads}")
@@ -150,7 +155,8 @@ def _group(shape: Shape) -> int:
 
 def _smallest(start: Structure, upper: Shape, multiple: int) -> Shape:
     group = _group(start.shape)
-    return replace(upper, layers=1, hidden=group, ffn=multiple, heads=group, kv_heads=1)
+    hidden = group * (upper.head_dim if start.architecture.ties_widths else 1)
+    return replace(upper, layers=1, hidden=hidden, ffn=multiple, heads=group, kv_heads=1)
 
 
 def _largest(solve: Callable[[int], Shape], low: int, high: int, fits: Fits) -> Shape | None:
@@ -246,20 +252,23 @@ def _candidates(
 ) -> Iterator[tuple[Shape, float]]:
     """Legal shapes around a point, each with how far it lies from it (sum over axes, in shares of the upper shape).
 
-    Hidden widths divide by the head count (transformers' configurations insist) and by `width`. `lengths` gives the lengths
-    of an axis to try: from the point's, the bounds, and what they must be multiples of.
+    Hidden widths divide by the head count (transformers' configurations insist) and by `width`; where an architecture ties
+    them to the heads there is one for each number of heads. `lengths` gives the lengths of an axis to try: from the point's,
+    the bounds, and what they must be multiples of.
     """
     group = _group(start.shape)
     least, most = ceil(lower.ffn / multiple) * multiple, upper.ffn // multiple * multiple
     if least > most:
         return
     for kv_heads in lengths(point.kv_heads, lower.kv_heads, upper.kv_heads, 1):
-        step = lcm(kv_heads * group, width)
-        for hidden in lengths(point.hidden, lower.hidden, upper.hidden, step):
-            if hidden % (kv_heads * group):
+        heads = kv_heads * group
+        tied = heads * upper.head_dim if start.architecture.ties_widths else None
+        widths = [tied] if tied else lengths(point.hidden, lower.hidden, upper.hidden, lcm(heads, width))
+        for hidden in widths:
+            if hidden % heads:
                 continue
             for layers in lengths(point.layers, lower.layers, upper.layers, 1):
-                frame = replace(upper, layers=layers, hidden=hidden, heads=kv_heads * group, kv_heads=kv_heads)
+                frame = replace(upper, layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads)
                 ffn = _fitting_ffn(start, frame, least, most, target, multiple)
                 shape = replace(frame, ffn=ffn)
                 off = (

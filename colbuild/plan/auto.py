@@ -71,7 +71,7 @@ def place_anchors(
         tokenizer: Bytes of the tokenizer's file, if known.
         problems: Told which DesNet no chain can reach.
     """
-    by_hand = list(dict.fromkeys(_by_hand(loaded.family.desnets, ansnet.shape)))
+    by_hand = list(dict.fromkeys(_by_hand(loaded.family.desnets, ansnet)))
     last, asked = _last(loaded, ansnet, by_hand, tokenizer, problems)
     if problems or last == ansnet.shape:
         return Placement((), {})
@@ -114,11 +114,11 @@ def pinned_anchors(family: Family, shapes: Mapping[str, Shape], ansnet: Structur
     return tuple(Anchor(name=name, shape=requested(shape), recipe=recipe) for name, shape in placed)
 
 
-def _by_hand(desnets: Sequence[DesNet], ansnet: Shape) -> Iterator[Shape]:
+def _by_hand(desnets: Sequence[DesNet], ansnet: Structure) -> Iterator[Shape]:
     for desnet in desnets:
         if desnet.shape is not None:
-            shape = completed(desnet.shape, ansnet)
-            if shape != ansnet and not refusals(shape, ansnet):
+            shape = completed(desnet.shape, ansnet.shape)
+            if shape != ansnet.shape and not refusals(shape, ansnet):
                 yield shape
 
 

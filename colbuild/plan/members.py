@@ -318,7 +318,7 @@ def _requested(
         return None
     given = item.shape.model_dump(exclude_none=True)
     shape = completed(item.shape, top.structure.shape)
-    reasons = refusals(shape, top.structure.shape)
+    reasons = refusals(shape, top.structure)
     for reason in reasons:
         axis = next((axis for axis in given if reason.startswith(axis)), None)
         at = (*path, "shape", axis) if axis else (*path, "shape")

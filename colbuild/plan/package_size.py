@@ -42,9 +42,9 @@ def package_bytes(structure: Structure, profile: Profile, tokenizer: int | None 
         profile: The device profile.
         tokenizer: Bytes of tokenizer.json where they are known; else they are bounded by the vocabulary.
     """
-    shape = structure.shape
+    shape, lengths = structure.shape, structure.lengths
     weights = sum(
-        _PRECISIONS[profile.precision](tuple(axis_length(axis, shape) for axis in pattern.axes), profile.block)
+        _PRECISIONS[profile.precision](tuple(axis_length(axis, lengths) for axis in pattern.axes), profile.block)
         * (shape.layers if "{layer}" in pattern.name else 1)
         for pattern in patterns(structure)
     )

@@ -82,7 +82,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     config = _read_json(folder / CONFIG)
     structure = read_structure(config)
-    weights = _read_tensors(folder / WEIGHTS)
+    stored = _read_tensors(folder / WEIGHTS)
+    weights = {structure.architecture.model_name(name): tensor for name, tensor in stored.items()}
     check_tensors(structure, weights)
     lineage = _read_lineage(folder, structure) if (folder / LINEAGE).exists() else None
     return Checkpoint(config, structure, weights, lineage)
@@ -160,7 +161,8 @@ def save_nested(student: Checkpoint, folder: Path) -> None:
 
 
 def _write_model(checkpoint: Checkpoint, folder: Path) -> None:
-    contiguous = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    named = checkpoint.structure.architecture.stored_name
+    contiguous = {named(name): tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
     save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
     write_json(folder / CONFIG, dict(checkpoint.config))

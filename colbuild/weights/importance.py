@@ -84,21 +84,26 @@ def _scores(model: PreTrainedModel, structure: Structure, sums: _Sums) -> Import
     weights = dict(model.named_parameters())
     ffn, heads = [], []
     for tensor in tensors(structure):
-        if tensor.name not in sums.energy or tensor.role is Role.NORM:
+        if tensor.name not in sums.energy or tensor.role in (Role.NORM, Role.BRANCH_NORM):
             continue
         energy = sums.energy[tensor.name] / sums.tokens
-        columns = weights[tensor.name].detach().double().square().sum(dim=0)
+        # An output projection writes into the hidden axis; the other one is what it reads.
+        columns = weights[tensor.name].detach().double().square().sum(dim=tensor.axes.index("hidden"))
         if tensor.role is Role.FFN_OUT:
             ffn.append(energy * columns)
         else:
             heads.append((energy * columns).reshape(shape.heads, shape.head_dim).sum(dim=1))
-    stream = torch.stack([sums.energy[name] / sums.tokens for name in norm_sites(structure)])
+    sites = norm_sites(structure)
+    seen = torch.stack([sums.energy[name] / sums.tokens for name in sites])
+    # What a branch's own norm reads is not the stream.
+    reads = {tensor.name for tensor in tensors(structure) if tensor.role is Role.NORM}
+    stream = seen[[name in reads for name in sites]]
     return Importance(
         ffn=torch.stack(ffn),
         heads=torch.stack(heads),
         hidden=(stream / stream.sum(dim=1, keepdim=True)).mean(dim=0),
         layers=torch.tensor([sums.distance[str(layer)] / sums.tokens for layer in range(shape.layers)]),
-        residual=stream.float(),
+        residual=seen.float(),
     )
 
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import torch
 
-from colbuild.arch import Role, Shape, Tensor, tensors
+from colbuild.arch import Architecture, Role, Shape, Tensor, tensors
 from colbuild.arch.solve import contains
 from colbuild.errors import BuildError
 from colbuild.weights.checkpoint import Checkpoint
-from colbuild.weights.subset import at_layer, subset
+from colbuild.weights.select import factors, sizes
+from colbuild.weights.subset import at_layer, scaled, subset
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,11 @@ Residual channels that only the larger anchor has are always its own."""
 _GROUP = {
     Role.EMBEDDING: "embedding",
     Role.HEAD: "embedding",
+    Role.POSITION: "embedding",
     Role.NORM: "embedding",
+    Role.NORM_BIAS: "embedding",
+    Role.BRANCH_NORM: "embedding",
+    Role.HEAD_NORM: "attention",
     Role.ATTENTION_IN: "attention",
     Role.ATTENTION_OUT: "attention",
     Role.FFN_IN: "mlp",
@@ -138,20 +143,34 @@ def mix(pair: Neighbours, how: Mix) -> dict[str, torch.Tensor]:
 
 def _mix_tensor(pair: Neighbours, tensor: Tensor, how: Mix) -> torch.Tensor:
     base = pair.base.tensors[tensor.name]
-    writes = tensor.role in (Role.FFN_OUT, Role.ATTENTION_OUT)
+    structure, architecture = pair.base.structure, pair.base.structure.architecture
     partner = None if tensor.layer is None else pair.partner[tensor.layer]
     if tensor.layer is not None and partner is None:
-        return base * (1.0 - how.depth) if writes and how.depth else base
+        if not how.depth or tensor.role not in _last_of_branch(architecture):
+            return base
+        return scaled(base, 1.0 - how.depth, architecture.norm_offset if tensor.role is Role.BRANCH_NORM else 0.0)
     name = tensor.name if tensor.layer is None or partner is None else at_layer(tensor.name, tensor.layer, partner)
     small = pair.smaller.tensors[name]
     alpha = getattr(how, _GROUP[tensor.role])
-    fills = writes and len(tensor.axes) == 2 and how.fill != 0.0
+    fills = tensor.role in _OUTPUTS and len(tensor.axes) == 2 and how.fill != 0.0
     if alpha == 0.0 and not fills:
         return base
-    mixed = base.clone()
-    shared = tuple(slice(0, length) for length in small.shape)
-    mixed[shared] = torch.lerp(base[shared], small, alpha)
+    ours = sizes(tensor.axes, structure.lengths)
+    theirs = sizes(tensor.axes, pair.smaller.structure.lengths)
+    mixed = base.clone().view(ours)
+    shared = tuple(slice(0, length) for length in theirs)
+    mixed[shared] = torch.lerp(base.view(ours)[shared], small.view(theirs), alpha)
     if fills:
-        # The second axis of an output projection is what it reads: columns past the smaller anchor's are the donor's.
-        mixed[:, small.shape[1] :] *= 1.0 - how.fill
-    return mixed
+        # What an output projection reads past the smaller anchor's channels or heads is the donor's.
+        read = next(place for place, factor in enumerate(factors(tensor.axes)) if factor in ("ffn", "heads"))
+        mixed.narrow(read, theirs[read], ours[read] - theirs[read]).mul_(1.0 - how.fill)
+    return mixed.view(tensor.lengths)
+
+
+_OUTPUTS = (Role.FFN_OUT, Role.ATTENTION_OUT)
+
+
+def _last_of_branch(architecture: Architecture) -> tuple[Role, ...]:
+    """What scales everything that a branch writes: its output projection, or a norm after that."""
+    normed = any(pattern.role is Role.BRANCH_NORM for pattern in architecture.tensors)
+    return (Role.BRANCH_NORM,) if normed else _OUTPUTS

@@ -24,16 +24,14 @@ def order(checkpoint: Checkpoint, importance: Importance) -> Checkpoint:
     """
     structure = checkpoint.structure
     hidden = torch.argsort(importance.hidden, descending=True, stable=True)
-    permuted = {}
+    permuted, lengths = {}, structure.lengths
     for tensor in tensors(structure):
         selection = {"hidden": hidden}
         if tensor.layer is not None:
             heads, kv_heads = head_permutation(importance.heads[tensor.layer], structure)
             ffn = torch.argsort(importance.ffn[tensor.layer], descending=True, stable=True)
             selection |= {"ffn": ffn, "heads": heads, "kv_heads": kv_heads}
-        permuted[tensor.name] = select(
-            checkpoint.tensors[tensor.name], tensor.axes, selection, structure.shape.head_dim
-        )
+        permuted[tensor.name] = select(checkpoint.tensors[tensor.name], tensor.axes, selection, lengths)
     ranking = torch.argsort(importance.layers, descending=True, stable=True)
     lineage = Lineage(
         layers=tuple(range(structure.shape.layers)),

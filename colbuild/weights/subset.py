@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from colbuild.arch import Shape, Structure, config_for, norm_sites, tensors
+from colbuild.arch import Role, Shape, Structure, config_for, norm_sites, tensors
 from colbuild.arch.solve import contains
 from colbuild.errors import BuildError
 from colbuild.weights.checkpoint import Checkpoint, Lineage
+from colbuild.weights.select import sizes
 
 
 def kept_layers(lineage: Lineage, count: int) -> tuple[int, ...]:
@@ -26,30 +27,40 @@ class Part:
     Attributes:
         name: What it is called in the smaller model.
         source: The larger model's tensor that it is a prefix of.
+        seen: That one's shape with a dimension for each factor of its axes.
         index: Which part of that: one slice for each dimension.
-        scale: A norm's factor where the hidden width shrinks; else 1.
+        lengths: The tensor's shape in the smaller model.
+        scale: What it is multiplied by where the hidden width shrinks; else 1.
+        offset: What is added to it before, and taken off after.
     """
 
     name: str
     source: str
+    seen: tuple[int, ...]
     index: tuple[slice, ...]
-    scale: float
+    lengths: tuple[int, ...]
+    scale: float = 1.0
+    offset: float = 0.0
 
     def of(self, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The tensor among the larger model's weights: a view where it is not scaled. Gradients flow back to the weights."""
-        part = weights[self.source][self.index]
-        if self.scale == 1.0:
-            return part
-        # In double, so that a bf16 norm is rounded once. Apple's GPUs have none.
-        wide = torch.float32 if part.device.type == "mps" else torch.float64
-        return (part.to(wide) * self.scale).to(part.dtype)
+        """The tensor among the larger model's weights: a view where that is possible. Gradients flow back to the weights."""
+        part = weights[self.source].view(self.seen)[self.index].reshape(self.lengths)
+        return part if self.scale == 1.0 else scaled(part, self.scale, self.offset)
+
+
+def scaled(tensor: torch.Tensor, scale: float, offset: float = 0.0) -> torch.Tensor:
+    """(tensor + offset) * scale - offset, rounded once."""
+    # Apple's GPUs have no double.
+    wide = tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
+    return ((wide + offset) * scale - offset).to(tensor.dtype)
 
 
 def parts(structure: Structure, lineage: Lineage, shape: Shape) -> tuple[Part, ...]:
     """Every tensor of the model of `shape` inside an ordered one: the prefix of every axis, and the highest ranked layers.
 
     Where the hidden width shrinks, each norm is rescaled by the ratio of the root mean squares of what it saw and what it
-    will see, so that its output keeps its scale.
+    will see, so that its output keeps its scale. An embedding that the architecture multiplies by the root of the hidden
+    width is made larger by as much as that shrinks; the last norm is made smaller by it where the head is the embedding.
 
     Raises:
         BuildError: The shape does not lie inside the model's.
@@ -57,12 +68,25 @@ def parts(structure: Structure, lineage: Lineage, shape: Shape) -> tuple[Part, .
     if not contains(structure.shape, shape):
         raise BuildError(f"{shape} is not inside {structure.shape}")
     kept = kept_layers(lineage, shape.layers)
-    rescale = dict(zip(norm_sites(structure), _norm_rescale(lineage.residual, shape.hidden).tolist(), strict=True))
+    scales = _scales(structure, lineage, shape.hidden)
+    before, offset = structure.lengths, structure.architecture.norm_offset
+    inside = structure.at(shape).lengths
     found = []
     for tensor in tensors(structure.at(shape)):
         source = tensor.name if tensor.layer is None else at_layer(tensor.name, tensor.layer, kept[tensor.layer])
-        index = tuple(slice(0, length) for length in tensor.lengths)
-        found.append(Part(tensor.name, source, index, rescale.get(source, 1.0)))
+        index = tuple(slice(0, length) for length in sizes(tensor.axes, inside))
+        norm = tensor.role in (Role.NORM, Role.BRANCH_NORM)
+        found.append(
+            Part(
+                tensor.name,
+                source,
+                sizes(tensor.axes, before),
+                index,
+                tensor.lengths,
+                scales.get(source, 1.0),
+                offset if norm else 0.0,
+            )
+        )
     return tuple(found)
 
 
@@ -75,26 +99,35 @@ def subset(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
     lineage = checkpoint.ordered
     chosen = parts(checkpoint.structure, lineage, shape)
     smaller = checkpoint.structure.at(shape)
+    kept = kept_layers(lineage, shape.layers)
     site_of = {name: site for site, name in enumerate(norm_sites(checkpoint.structure))}
     sites = [site_of[part.source] for part in chosen if part.source in site_of]
     return Checkpoint(
-        config=config_for(checkpoint.config, smaller),
+        config=config_for(checkpoint.config, smaller, kept),
         structure=smaller,
         tensors={part.name: part.of(checkpoint.tensors).contiguous() for part in chosen},
         lineage=replace(
             lineage,
-            layers=tuple(lineage.layers[position] for position in kept_layers(lineage, shape.layers)),
+            layers=tuple(lineage.layers[position] for position in kept),
             residual=lineage.residual[sites][:, : shape.hidden].contiguous(),
         ),
     )
 
 
-def _norm_rescale(residual: torch.Tensor, hidden: int) -> torch.Tensor:
-    """For each norm site, rms of the kept channels over rms of all of them, [sites]; exactly 1 where all are kept."""
-    energy = residual.double()
+def _scales(structure: Structure, lineage: Lineage, hidden: int) -> dict[str, float]:
+    """Tensor -> what it is multiplied by at another hidden width; nothing where all channels are kept."""
+    energy = lineage.residual.double()
     if hidden == energy.shape[1]:
-        return torch.ones(len(energy), dtype=energy.dtype)
-    return (energy[:, :hidden].mean(dim=1) / energy.mean(dim=1).clamp_min(1e-30)).sqrt()
+        return {}
+    rescale = (energy[:, :hidden].mean(dim=1) / energy.mean(dim=1).clamp_min(1e-30)).sqrt()
+    sites = norm_sites(structure)
+    found: dict[str, float] = dict(zip(sites, rescale.tolist(), strict=True))
+    if structure.architecture.scales_embedding:
+        more = (structure.shape.hidden / hidden) ** 0.5
+        found |= {tensor.name: more for tensor in tensors(structure) if tensor.role is Role.EMBEDDING}
+        if ("tie_word_embeddings", True) in structure.flags:
+            found[sites[-1]] /= more
+    return found
 
 
 def at_layer(name: str, layer: int, other: int) -> str:

@@ -1,4 +1,4 @@
-"""Random checkpoints of any llama shape, and what transformers itself computes with them."""
+"""Random checkpoints of any shape and architecture, and what transformers itself computes with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.arch import Role, Shape, norm_sites, read_structure, tensors
 from colbuild.weights.checkpoint import Checkpoint
@@ -31,14 +31,18 @@ GQA = {
 """Grouped heads, biases, tied embeddings: everything that can go wrong at once."""
 
 
+NORMS = (Role.NORM, Role.BRANCH_NORM, Role.HEAD_NORM)
+
+
 def random_checkpoint(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32) -> Checkpoint:
     """Weights of a size at which logits differ clearly; norms and biases are random too, so that their order shows."""
     generator = torch.Generator().manual_seed(seed)
     structure = read_structure(config)
+    offset = structure.architecture.norm_offset
     weights = {}
     for tensor in tensors(structure):
         noise = torch.randn(tensor.lengths, generator=generator)
-        weights[tensor.name] = (1.0 + 0.3 * noise if tensor.role is Role.NORM else 0.2 * noise).to(dtype)
+        weights[tensor.name] = (1.0 - offset + 0.3 * noise if tensor.role in NORMS else 0.2 * noise).to(dtype)
     return Checkpoint(dict(config), structure, weights)
 
 
@@ -80,11 +84,12 @@ def retrained(checkpoint: Checkpoint, seed: int, amount: float = 0.1) -> Checkpo
     return replace(checkpoint, tensors=moved)
 
 
-def reference_model(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor] | None = None) -> LlamaForCausalLM:
+def reference_model(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor] | None = None) -> PreTrainedModel:
     """The model built by transformers alone, in float32; loading is strict but for the tied head."""
-    model = LlamaForCausalLM(LlamaConfig(**checkpoint.config)).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**checkpoint.config)).eval()
     found = model.load_state_dict(weights or checkpoint.tensors, strict=False)
-    tied = ["lm_head.weight"] if model.config.tie_word_embeddings else []
+    heads = [pattern.name for pattern in checkpoint.structure.architecture.tensors if pattern.role is Role.HEAD]
+    tied = heads if model.config.tie_word_embeddings else []
     assert found.unexpected_keys == []
     assert found.missing_keys in ([], tied)
     return model

@@ -39,7 +39,10 @@ def run(step: StepRun) -> None:
     check_tensors(structure, weights)
     dtype = _name_of(weights)
     # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
-    save_file(weights, step.output / WEIGHTS, metadata={"format": "pt"})
+    named = structure.architecture.stored_name
+    save_file(
+        {named(name): tensor for name, tensor in weights.items()}, step.output / WEIGHTS, metadata={"format": "pt"}
+    )
     write_json(step.output / CONFIG, _plain(config, structure, dtype))
     if raw.is_dir():
         copy_tokenizer(raw, step.output)
