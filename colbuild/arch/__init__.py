@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colbuild.arch.architecture import (
+    NORMS,
     Architecture,
     Role,
     Structure,
@@ -30,6 +31,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 __all__ = [
     "ARCHITECTURES",
+    "NORMS",
     "Architecture",
     "Role",
     "Shape",

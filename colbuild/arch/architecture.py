@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 from colbuild.arch.shape import Shape
 from colbuild.errors import BuildError
@@ -35,6 +35,10 @@ class Role(Enum):
     ATTENTION_OUT = "attention_out"
     FFN_IN = "ffn_in"
     FFN_OUT = "ffn_out"
+
+
+NORMS: Final = (Role.NORM, Role.BRANCH_NORM)
+"""What normalises over the hidden width."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +201,7 @@ def _tensor(pattern: TensorPattern, lengths: Mapping[str, int], layer: int | Non
 
 def norm_sites(structure: Structure) -> list[str]:
     """Names of the norms over the hidden width, in the order of computation: those of the residual stream and of branches."""
-    return [tensor.name for tensor in tensors(structure) if tensor.role in (Role.NORM, Role.BRANCH_NORM)]
+    return [tensor.name for tensor in tensors(structure) if tensor.role in NORMS]
 
 
 def parameters(structure: Structure) -> int:

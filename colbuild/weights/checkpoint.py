@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from colbuild.arch import Structure, norm_sites, read_structure, tensors
 from colbuild.errors import BuildError
+from colbuild.weights.tensor_files import WEIGHTS as WEIGHTS
+from colbuild.weights.tensor_files import weight_files
 
-WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 LINEAGE = "lineage.json"
 RESIDUAL = "residual.safetensors"
@@ -80,13 +81,22 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         BuildError: A file is missing or damaged, or the tensors are not the ones that the configuration implies.
     """
+    facts = load_facts(folder)
+    stored = {name: tensor for path in weight_files(folder) for name, tensor in _read_tensors(path).items()}
+    weights = {facts.structure.architecture.model_name(name): tensor for name, tensor in stored.items()}
+    check_tensors(facts.structure, weights)
+    return replace(facts, tensors=weights)
+
+
+def load_facts(folder: Path) -> Checkpoint:
+    """The same without any weights.
+
+    Raises:
+        BuildError: A file is missing or damaged.
+    """
     config = _read_json(folder / CONFIG)
     structure = read_structure(config)
-    stored = _read_tensors(folder / WEIGHTS)
-    weights = {structure.architecture.model_name(name): tensor for name, tensor in stored.items()}
-    check_tensors(structure, weights)
-    lineage = _read_lineage(folder, structure) if (folder / LINEAGE).exists() else None
-    return Checkpoint(config, structure, weights, lineage)
+    return Checkpoint(config, structure, {}, _read_lineage(folder, structure) if (folder / LINEAGE).exists() else None)
 
 
 def load_nested(folder: Path) -> Checkpoint | None:
@@ -133,10 +143,15 @@ def check_tensors(structure: Structure, weights: Mapping[str, torch.Tensor]) -> 
     Raises:
         BuildError: Tensors are missing, unknown, or of another shape.
     """
+    check_lengths(structure, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+
+
+def check_lengths(structure: Structure, found: Mapping[str, tuple[int, ...]]) -> None:
+    """The same for the shapes of weights, by their names."""
     expected = {tensor.name: tensor.lengths for tensor in tensors(structure)}
-    missing = sorted(expected.keys() - weights.keys())
-    unknown = sorted(weights.keys() - expected.keys())
-    wrong = sorted(name for name in expected.keys() & weights.keys() if tuple(weights[name].shape) != expected[name])
+    missing = sorted(expected.keys() - found.keys())
+    unknown = sorted(found.keys() - expected.keys())
+    wrong = sorted(name for name in expected.keys() & found.keys() if found[name] != expected[name])
     if missing or unknown or wrong:
         parts = [
             f"{what}: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
@@ -149,9 +164,7 @@ def check_tensors(structure: Structure, weights: Mapping[str, torch.Tensor]) -> 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, companions: Path) -> None:
     """Writes a model folder that transformers loads strictly; tokenizer and the like are copied from `companions`."""
     _write_model(checkpoint, folder)
-    for name in COMPANIONS:
-        if (companions / name).exists():
-            shutil.copyfile(companions / name, folder / name)
+    copy_companions(companions, folder)
 
 
 def save_nested(student: Checkpoint, folder: Path) -> None:
@@ -165,11 +178,23 @@ def _write_model(checkpoint: Checkpoint, folder: Path) -> None:
     contiguous = {named(name): tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
     save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
+    save_facts(checkpoint, folder)
+
+
+def save_facts(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes all of a model folder but its weights and what `copy_companions` copies."""
     write_json(folder / CONFIG, dict(checkpoint.config))
     if checkpoint.lineage is not None:
         lineage = checkpoint.lineage
         write_json(folder / LINEAGE, {"layers": list(lineage.layers), "ranking": list(lineage.ranking)})
         save_file({"residual": lineage.residual.contiguous()}, folder / RESIDUAL)
+
+
+def copy_companions(source: Path, folder: Path) -> None:
+    """Copies the tokenizer and the like of a model."""
+    for name in COMPANIONS:
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from colbuild.arch import Role, Structure, norm_sites, tensors
+from colbuild.arch import NORMS, Role, Structure, norm_sites, tensors
 from colbuild.progress import Progress, Report
 
 
@@ -84,7 +84,7 @@ def _scores(model: PreTrainedModel, structure: Structure, sums: _Sums) -> Import
     weights = dict(model.named_parameters())
     ffn, heads = [], []
     for tensor in tensors(structure):
-        if tensor.name not in sums.energy or tensor.role in (Role.NORM, Role.BRANCH_NORM):
+        if tensor.name not in sums.energy or tensor.role in NORMS:
             continue
         energy = sums.energy[tensor.name] / sums.tokens
         # An output projection writes into the hidden axis; the other one is what it reads.

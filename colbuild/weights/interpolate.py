@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import torch
 
-from colbuild.arch import Architecture, Role, Shape, Tensor, tensors
+from colbuild.arch import Architecture, Role, Shape, Structure, Tensor, axis_factors, tensors
 from colbuild.arch.solve import contains
 from colbuild.errors import BuildError
+from colbuild.weights.blend import Blend, as_index, prefix_of, rest_of
 from colbuild.weights.checkpoint import Checkpoint
-from colbuild.weights.select import factors, sizes
-from colbuild.weights.subset import at_layer, scaled, subset
+from colbuild.weights.subset import at_layer, subset
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,38 @@ def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape, nested: Ch
         BuildError: The shape is not between the anchors, or these were not ordered as one.
     """
     base = subset(larger, shape)
-    if not contains(shape, smaller.structure.shape):
-        raise BuildError(f"{smaller.structure.shape} is not inside {shape}")
-    if larger.ordered.ranking != smaller.ordered.ranking:
+    partner = partners(base, smaller)
+    return Neighbours(base, smaller, partner, None if nested is None else _prefix(nested, base))
+
+
+def partners(base: Checkpoint, smaller: Checkpoint) -> tuple[int | None, ...]:
+    """For each layer of a larger anchor's subset, its position in a smaller anchor; None where that one lacks it.
+
+    Raises:
+        BuildError: The smaller anchor does not lie inside the subset, or was not ordered with the larger one.
+    """
+    ours, theirs = base.structure, smaller.structure
+    if ours.architecture != theirs.architecture or ours.flags != theirs.flags:
+        raise BuildError(
+            f"the anchors are of different architectures: {_kind(ours)} and {_kind(theirs)}",
+            hint="only a bridge leads from one architecture to another",
+        )
+    if ours.shape.vocab != theirs.shape.vocab:
+        raise BuildError(
+            f"the anchors have vocabularies of {ours.shape.vocab:,} and {theirs.shape.vocab:,} tokens",
+            hint="only a bridge leads from one vocabulary to another",
+        )
+    if not contains(ours.shape, theirs.shape):
+        raise BuildError(f"{theirs.shape} is not inside {ours.shape}")
+    if base.ordered.ranking != smaller.ordered.ranking:
         raise BuildError("the two anchors rank layers in another order: they do not come from one ordered AnsNet")
     position = {layer: index for index, layer in enumerate(smaller.ordered.layers)}
-    partner = tuple(position.get(layer) for layer in base.ordered.layers)
-    return Neighbours(base, smaller, partner, None if nested is None else _prefix(nested, base))
+    return tuple(position.get(layer) for layer in base.ordered.layers)
+
+
+def _kind(structure: Structure) -> str:
+    settings = ", ".join(f"{flag} {value}".lower() for flag, value in sorted(structure.flags))
+    return f"{structure.architecture.name} ({settings})"
 
 
 def _prefix(nested: Checkpoint, base: Checkpoint) -> Checkpoint | None:
@@ -143,30 +168,59 @@ def mix(pair: Neighbours, how: Mix) -> dict[str, torch.Tensor]:
 
 def _mix_tensor(pair: Neighbours, tensor: Tensor, how: Mix) -> torch.Tensor:
     base = pair.base.tensors[tensor.name]
-    structure, architecture = pair.base.structure, pair.base.structure.architecture
-    partner = None if tensor.layer is None else pair.partner[tensor.layer]
-    if tensor.layer is not None and partner is None:
-        if not how.depth or tensor.role not in _last_of_branch(architecture):
-            return base
-        return scaled(base, 1.0 - how.depth, architecture.norm_offset if tensor.role is Role.BRANCH_NORM else 0.0)
-    name = tensor.name if tensor.layer is None or partner is None else at_layer(tensor.name, tensor.layer, partner)
-    small = pair.smaller.tensors[name]
-    alpha = getattr(how, _GROUP[tensor.role])
-    fills = tensor.role in _OUTPUTS and len(tensor.axes) == 2 and how.fill != 0.0
-    if alpha == 0.0 and not fills:
+    name, mixing = blend(pair.base.structure, pair.smaller.structure, pair.partner, tensor, how)
+    if not mixing.changes:
         return base
-    ours = sizes(tensor.axes, structure.lengths)
-    theirs = sizes(tensor.axes, pair.smaller.structure.lengths)
-    mixed = base.clone().view(ours)
-    shared = tuple(slice(0, length) for length in theirs)
-    mixed[shared] = torch.lerp(base.view(ours)[shared], small.view(theirs), alpha)
-    if fills:
-        # What an output projection reads past the smaller anchor's channels or heads is the donor's.
-        read = next(place for place, factor in enumerate(factors(tensor.axes)) if factor in ("ffn", "heads"))
-        mixed.narrow(read, theirs[read], ours[read] - theirs[read]).mul_(1.0 - how.fill)
-    return mixed.view(tensor.lengths)
+    mixed = base.clone()
+    small = pair.smaller.tensors[name] if mixing.needs_partner else None
+    mixing.apply(as_matrix(mixed), None if small is None else as_matrix(small))
+    return mixed
 
 
+def as_matrix(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor as [rows, columns]; one dimension alone is rows."""
+    return tensor.view(tensor.shape[0], -1)
+
+
+def blend(
+    structure: Structure, smaller: Structure, partners: tuple[int | None, ...], tensor: Tensor, how: Mix
+) -> tuple[str, Blend]:
+    """How one tensor of a DesNet is made.
+
+    Args:
+        structure: The DesNet.
+        smaller: The smaller anchor.
+        partners: For each layer of the DesNet, its position in the smaller anchor; None where only the larger has it.
+        tensor: One of the DesNet's.
+        how: The mixture.
+
+    Returns:
+        (the smaller anchor's tensor that it is mixed with, how).
+    """
+    partner = None if tensor.layer is None else partners[tensor.layer]
+    if tensor.layer is not None and partner is None:
+        silenced = how.depth and tensor.role in _last_of_branch(structure.architecture)
+        offset = structure.architecture.norm_offset if tensor.role is Role.BRANCH_NORM else 0.0
+        return tensor.name, Blend(_NOTHING, slice(0, 0), scale=1.0 - how.depth if silenced else 1.0, offset=offset)
+    name = tensor.name if tensor.layer is None or partner is None else at_layer(tensor.name, tensor.layer, partner)
+    shared = [
+        prefix_of(axis_factors(axis, structure.lengths), axis_factors(axis, smaller.lengths)) for axis in tensor.axes
+    ]
+    rows, columns = shared[0], as_index(shared[1]) if len(shared) == 2 else slice(0, 1)
+    alpha = getattr(how, _GROUP[tensor.role])
+    if tensor.role not in _OUTPUTS or len(tensor.axes) == 1 or how.fill == 0.0:
+        return name, Blend(rows, columns, alpha)
+    # What an output projection reads past the smaller anchor's channels or heads is the donor's.
+    read = 1 - tensor.axes.index("hidden")
+    beyond = rest_of(tensor.lengths[read], shared[read])
+    if not len(beyond):
+        return name, Blend(rows, columns, alpha)
+    if read == 0:
+        return name, Blend(rows, columns, alpha, beyond_rows=beyond, keep=1.0 - how.fill)
+    return name, Blend(rows, columns, alpha, beyond_columns=as_index(beyond), keep=1.0 - how.fill)
+
+
+_NOTHING = torch.arange(0)
 _OUTPUTS = (Role.FFN_OUT, Role.ATTENTION_OUT)
 
 

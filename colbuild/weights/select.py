@@ -17,16 +17,6 @@ Selection = Mapping[str, torch.Tensor]
 """Simple axis ("hidden", "ffn", "heads", "kv_heads") -> indices to keep, in their new order. Axes left out are kept whole."""
 
 
-def factors(axes: tuple[str, ...]) -> tuple[str, ...]:
-    """The simple axes of a tensor, slowest first; plain numbers among them."""
-    return tuple(factor for axis in axes for factor in axis.split("*"))
-
-
-def sizes(axes: tuple[str, ...], lengths: Mapping[str, int]) -> tuple[int, ...]:
-    """The length of each of its factors."""
-    return tuple(length for axis in axes for length in axis_factors(axis, lengths))
-
-
 def select(
     tensor: torch.Tensor, axes: tuple[str, ...], selection: Selection, lengths: Mapping[str, int]
 ) -> torch.Tensor:
@@ -41,10 +31,10 @@ def select(
     Returns:
         The chosen part, in memory of its own whenever anything was selected.
     """
-    names = factors(axes)
+    names = [factor for axis in axes for factor in axis.split("*")]
     if not selection.keys() & set(names):
         return tensor
-    whole = tensor.reshape(sizes(axes, lengths))
+    whole = tensor.reshape([length for axis in axes for length in axis_factors(axis, lengths)])
     for dimension, name in enumerate(names):
         if name in selection:
             whole = whole.index_select(dimension, selection[name])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 
-from colbuild.arch import Role, Shape, Structure, config_for, norm_sites, tensors
+from colbuild.arch import NORMS, Role, Shape, Structure, axis_factors, config_for, norm_sites, tensors
 from colbuild.arch.solve import contains
 from colbuild.errors import BuildError
 from colbuild.weights.checkpoint import Checkpoint, Lineage
-from colbuild.weights.select import sizes
 
 
 def kept_layers(lineage: Lineage, count: int) -> tuple[int, ...]:
@@ -27,24 +27,28 @@ class Part:
     Attributes:
         name: What it is called in the smaller model.
         source: The larger model's tensor that it is a prefix of.
-        seen: That one's shape with a dimension for each factor of its axes.
-        index: Which part of that: one slice for each dimension.
-        lengths: The tensor's shape in the smaller model.
+        whole: For each dimension, the factors of its axis in the larger model, slowest first.
+        kept: How many of each the smaller model has.
         scale: What it is multiplied by where the hidden width shrinks; else 1.
         offset: What is added to it before, and taken off after.
     """
 
     name: str
     source: str
-    seen: tuple[int, ...]
-    index: tuple[slice, ...]
-    lengths: tuple[int, ...]
+    whole: tuple[tuple[int, ...], ...]
+    kept: tuple[tuple[int, ...], ...]
     scale: float = 1.0
     offset: float = 0.0
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The tensor's shape in the smaller model."""
+        return tuple(prod(factors) for factors in self.kept)
+
     def of(self, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The tensor among the larger model's weights: a view where that is possible. Gradients flow back to the weights."""
-        part = weights[self.source].view(self.seen)[self.index].reshape(self.lengths)
+        seen = weights[self.source].view([length for factors in self.whole for length in factors])
+        part = seen[tuple(slice(0, length) for factors in self.kept for length in factors)].reshape(self.lengths)
         return part if self.scale == 1.0 else scaled(part, self.scale, self.offset)
 
 
@@ -69,24 +73,13 @@ def parts(structure: Structure, lineage: Lineage, shape: Shape) -> tuple[Part, .
         raise BuildError(f"{shape} is not inside {structure.shape}")
     kept = kept_layers(lineage, shape.layers)
     scales = _scales(structure, lineage, shape.hidden)
-    before, offset = structure.lengths, structure.architecture.norm_offset
-    inside = structure.at(shape).lengths
+    before, inside = structure.lengths, structure.at(shape).lengths
     found = []
     for tensor in tensors(structure.at(shape)):
         source = tensor.name if tensor.layer is None else at_layer(tensor.name, tensor.layer, kept[tensor.layer])
-        index = tuple(slice(0, length) for length in sizes(tensor.axes, inside))
-        norm = tensor.role in (Role.NORM, Role.BRANCH_NORM)
-        found.append(
-            Part(
-                tensor.name,
-                source,
-                sizes(tensor.axes, before),
-                index,
-                tensor.lengths,
-                scales.get(source, 1.0),
-                offset if norm else 0.0,
-            )
-        )
+        whole, part = (tuple(axis_factors(axis, lengths) for axis in tensor.axes) for lengths in (before, inside))
+        offset = structure.architecture.norm_offset if tensor.role in NORMS else 0.0
+        found.append(Part(tensor.name, source, whole, part, scales.get(source, 1.0), offset))
     return tuple(found)
 
 
@@ -96,20 +89,29 @@ def subset(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
     Raises:
         BuildError: The shape does not lie inside the model's.
     """
-    lineage = checkpoint.ordered
-    chosen = parts(checkpoint.structure, lineage, shape)
-    smaller = checkpoint.structure.at(shape)
-    kept = kept_layers(lineage, shape.layers)
-    site_of = {name: site for site, name in enumerate(norm_sites(checkpoint.structure))}
-    sites = [site_of[part.source] for part in chosen if part.source in site_of]
+    chosen = parts(checkpoint.structure, checkpoint.ordered, shape)
+    facts = subset_facts(checkpoint, shape)
+    return replace(facts, tensors={part.name: part.of(checkpoint.tensors).contiguous() for part in chosen})
+
+
+def subset_facts(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
+    """Everything of it but its weights."""
+    lineage, structure = checkpoint.ordered, checkpoint.structure
+    smaller, kept = structure.at(shape), kept_layers(lineage, shape.layers)
+    sites = {name: site for site, name in enumerate(norm_sites(structure))}
+    seen = [
+        sites[tensor.name if tensor.layer is None else at_layer(tensor.name, tensor.layer, kept[tensor.layer])]
+        for tensor in tensors(smaller)
+        if tensor.role in NORMS
+    ]
     return Checkpoint(
         config=config_for(checkpoint.config, smaller, kept),
         structure=smaller,
-        tensors={part.name: part.of(checkpoint.tensors).contiguous() for part in chosen},
+        tensors={},
         lineage=replace(
             lineage,
             layers=tuple(lineage.layers[position] for position in kept),
-            residual=lineage.residual[sites][:, : shape.hidden].contiguous(),
+            residual=lineage.residual[seen][:, : shape.hidden].contiguous(),
         ),
     )
 

@@ -10,10 +10,9 @@ import torch
 from colbuild.arch import ARCHITECTURES, Role, norm_sites, tensors
 from colbuild.weights.interpolate import EXPAND, SUBSET, Mix, mix, neighbours
 from colbuild.weights.order import order
-from colbuild.weights.select import factors, sizes
 from colbuild.weights.subset import kept_layers, subset
 from tests.helpers.configs import random_config
-from tests.weights.helpers import NORMS, logits, random_checkpoint, random_importance, random_ordered, reference_model
+from tests.weights.helpers import logits, random_checkpoint, random_importance, random_ordered, reference_model
 
 NAMES = list(ARCHITECTURES)
 EXACT = {"rtol": 1e-4, "atol": 1e-4}
@@ -128,12 +127,3 @@ def test_both_ends_of_interpolation_are_the_subset_and_the_smaller_anchor(name):
     base = subset(model, _smaller(model, **lengths))
     torch.testing.assert_close(logits(base, mix(pair, SUBSET)), logits(base), rtol=0, atol=0)
     torch.testing.assert_close(logits(base, mix(pair, EXPAND)), logits(smaller), **EXACT)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_factor_of_every_axis_has_its_length(name):
-    structure = random_ordered(_config(name)).structure
-    for tensor in tensors(structure):
-        assert len(sizes(tensor.axes, structure.lengths)) == len(factors(tensor.axes))
-        assert torch.Size(tensor.lengths).numel() == torch.Size(sizes(tensor.axes, structure.lengths)).numel()
-    assert {tensor.role for tensor in tensors(structure)} >= {Role.NORM, *NORMS[:1], Role.FFN_OUT}

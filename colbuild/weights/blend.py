@@ -1,0 +1,116 @@
+"""What one tensor of a DesNet is made of: rows and columns of its two neighbours' tensors, a few rows at a time or all at once.
+
+Every tensor is seen as a matrix here, [rows, columns]; a bias or a norm has one column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from colbuild.weights.subset import scaled
+
+Index = slice | torch.Tensor
+"""Entries along one dimension: a slice where they lie together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """How a tensor of the larger anchor's subset is mixed with its partner in the smaller anchor.
+
+    Attributes:
+        rows: Which rows the partner has too, rising [partner's rows].
+        columns: Which columns it has too.
+        alpha: The partner's share there.
+        beyond_rows: Which rows are multiplied by `keep`: those of what only the larger anchor has.
+        beyond_columns: The same for columns.
+        keep: By what.
+        scale: What all of it is multiplied by, once `offset` is added; that is taken off again after.
+        offset: See `scale`.
+    """
+
+    rows: torch.Tensor
+    columns: Index
+    alpha: float = 0.0
+    beyond_rows: torch.Tensor | None = None
+    beyond_columns: Index | None = None
+    keep: float = 1.0
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def needs_partner(self) -> bool:
+        """Whether the partner's entries make a difference."""
+        return self.alpha != 0.0
+
+    @property
+    def changes(self) -> bool:
+        """Whether the result is not just the larger anchor's subset."""
+        return self.needs_partner or self.keep != 1.0 or self.scale != 1.0
+
+    def partner_rows(self, start: int, stop: int) -> range:
+        """Which rows of the partner meet the rows from `start` to `stop`: always neighbours."""
+        first, last = torch.searchsorted(self.rows, torch.tensor([start, stop])).tolist()
+        return range(first, last)
+
+    def apply(self, mine: torch.Tensor, partner: torch.Tensor | None, start: int = 0) -> None:
+        """Mixes some rows in place.
+
+        Args:
+            mine: The larger anchor's, from row `start` on [n, columns].
+            partner: The partner's rows `partner_rows(start, start + n)`, with all of its columns; None where not needed.
+            start: The first row.
+        """
+        stop = start + mine.shape[0]
+        if self.scale != 1.0:
+            mine.copy_(scaled(mine, self.scale, self.offset))
+        if partner is not None and partner.shape[0]:
+            meet = self.partner_rows(start, stop)
+            rows = as_index(self.rows[meet.start : meet.stop] - start)
+            if isinstance(rows, slice) and isinstance(self.columns, slice):
+                mine[rows, self.columns].lerp_(partner, self.alpha)
+            else:
+                seen = mine[rows]
+                seen[:, self.columns] = torch.lerp(seen[:, self.columns], partner, self.alpha)
+                mine[rows] = seen
+        if self.keep != 1.0 and self.beyond_columns is not None:
+            mine[:, self.beyond_columns] *= self.keep
+        if self.keep != 1.0 and self.beyond_rows is not None:
+            first, last = torch.searchsorted(self.beyond_rows, torch.tensor([start, stop])).tolist()
+            mine[as_index(self.beyond_rows[first:last] - start)] *= self.keep
+
+
+def prefix_of(whole: Sequence[int], part: Sequence[int]) -> torch.Tensor:
+    """Where a prefix along every factor of a dimension lies in that dimension, rising.
+
+    Args:
+        whole: The dimension's factors, slowest first.
+        part: How many of each.
+    """
+    places = torch.arange(int(torch.Size(whole).numel())).view(tuple(whole))
+    return places[tuple(slice(0, length) for length in part)].reshape(-1)
+
+
+def rest_of(whole: int, places: torch.Tensor) -> torch.Tensor:
+    """All other places of a dimension, rising."""
+    there = torch.zeros(whole, dtype=torch.bool)
+    there[places] = True
+    return torch.nonzero(~there).squeeze(1)
+
+
+def as_index(places: torch.Tensor) -> Index:
+    """A slice where places lie together."""
+    if not len(places):
+        return slice(0, 0)
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if last - first + 1 == len(places) else places
+
+
+def runs(places: torch.Tensor) -> list[tuple[int, int]]:
+    """(first, how many) of each group of places that lie together, of rising places."""
+    cuts = torch.nonzero(places.diff() != 1).squeeze(1).add(1).tolist()
+    bounds = [0, *cuts, len(places)]
+    return [(int(places[first]), last - first) for first, last in pairwise(bounds) if last > first]

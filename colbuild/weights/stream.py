@@ -1,0 +1,210 @@
+"""Subsets and mixtures of models on disk, a few rows at a time: memory does not grow with the model.
+
+What is written is, bit for bit, what `subset` and `mix` make in memory. Files are read and written by position and never
+mapped, since pages of a mapped file count as the process's own. Two threads work on a tensor each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from colbuild.arch import Shape, tensors
+from colbuild.errors import BuildError
+from colbuild.progress import Progress, Report
+from colbuild.weights.blend import Blend, Index, as_index, prefix_of, runs
+from colbuild.weights.checkpoint import Checkpoint, check_lengths, copy_companions, load_facts, save_facts
+from colbuild.weights.interpolate import Mix, blend, partners
+from colbuild.weights.subset import Part, parts, scaled, subset_facts
+from colbuild.weights.tensor_files import Stored, TensorReader, stored_tensors
+from colbuild.weights.tensor_writer import SHARD, Planned, TensorWriter
+
+CHUNK: Final = 4 * 2**20
+"""Bytes of the result that are made at once: more leaves the processor's cache, less makes more calls."""
+
+THREADS: Final = 2
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder without its weights.
+
+    Attributes:
+        folder: Where it is.
+        facts: Its configuration, structure and lineage.
+        stored: Where its tensors lie, by their names in the model.
+    """
+
+    folder: Path
+    facts: Checkpoint
+    stored: Mapping[str, Stored]
+
+
+def open_model(folder: Path) -> Model:
+    """Reads what a model folder says of itself.
+
+    Raises:
+        BuildError: A file is damaged, cut off or missing, or the tensors are not the ones that the configuration implies.
+    """
+    facts = load_facts(folder)
+    name = facts.structure.architecture.model_name
+    stored = {name(key): tensor for key, tensor in stored_tensors(folder).items()}
+    check_lengths(facts.structure, {key: tensor.lengths for key, tensor in stored.items()})
+    return Model(folder, facts, stored)
+
+
+def stream_subset(larger: Path, shape: Shape, output: Path, report: Report, shard: int = SHARD) -> None:
+    """Writes the model of `shape` inside an ordered one, as `subset` makes it.
+
+    Args:
+        larger: Its model folder.
+        shape: What is wanted.
+        output: An empty folder for the result.
+        report: Told of every tensor.
+        shard: Bytes of one weight file at most.
+
+    Raises:
+        BuildError: The shape does not lie inside the model's, a file is damaged, or a weight is no number.
+    """
+    model = open_model(larger)
+    _write(model, subset_facts(model.facts, shape), lambda part: None, output, report, shard)
+
+
+def stream_mix(
+    larger: Path, smaller: Path, shape: Shape, how: Mix, output: Path, report: Report, shard: int = SHARD
+) -> None:
+    """Writes one mixture of two anchors, as `mix` makes it.
+
+    Args:
+        larger: The larger anchor's model folder.
+        smaller: The smaller one's. For a mixture with a nested student, that student's.
+        shape: The DesNet's.
+        how: The mixture.
+        output: An empty folder for the result.
+        report: Told of every tensor.
+        shard: Bytes of one weight file at most.
+
+    Raises:
+        BuildError: The anchors do not fit, the shape is not between them, a file is damaged, or a weight is no number.
+    """
+    model, other = open_model(larger), open_model(smaller)
+    facts = subset_facts(model.facts, shape)
+    positions = partners(facts, other.facts)
+    of_name = {tensor.name: tensor for tensor in tensors(facts.structure)}
+
+    def mixed(part: Part) -> Mixed | None:
+        name, mixing = blend(facts.structure, other.facts.structure, positions, of_name[part.name], how)
+        partner = other.stored[name] if mixing.needs_partner else None
+        return Mixed(mixing, partner) if mixing.changes else None
+
+    _write(model, facts, mixed, output, report, shard)
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """How a tensor is mixed, and where its partner lies; None where that one makes no difference."""
+
+    how: Blend
+    partner: Stored | None
+
+
+# -- all tensors ------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    model: Model,
+    facts: Checkpoint,
+    mixed: Callable[[Part], Mixed | None],
+    output: Path,
+    report: Report,
+    shard: int,
+) -> None:
+    chosen = parts(model.facts.structure, model.facts.ordered, facts.structure.shape)
+    named = facts.structure.architecture.stored_name
+    planned = [Planned(named(part.name), model.stored[part.source].dtype, part.lengths) for part in chosen]
+    total, done = sum(tensor.bytes for tensor in planned), 0
+    with TensorWriter(output, planned, shard) as writer, TensorReader() as reader:
+
+        def make(part: Part) -> int:
+            source = model.stored[part.source]
+            _make(part, source, mixed(part), reader, writer, named(part.name))
+            return prod(part.lengths) * source.dtype.itemsize
+
+        # The largest first, so that the threads end together.
+        largest = sorted(chosen, key=lambda part: -prod(part.lengths))
+        for size in _side_by_side(make, largest):
+            done += size
+            report(Progress(done, total, "bytes", "writing"))
+    save_facts(facts, output)
+    copy_companions(model.folder, output)
+
+
+def _side_by_side(make: Callable[[Part], int], chosen: Sequence[Part]) -> Iterator[int]:
+    """What `make` returns for each, from threads that compute on one core each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            yield from pool.map(make, chosen)
+    finally:
+        torch.set_num_threads(before)
+
+
+# -- one tensor -------------------------------------------------------------------------------------------------------
+
+
+def _make(
+    part: Part, source: Stored, mixed: Mixed | None, reader: TensorReader, writer: TensorWriter, name: str
+) -> None:
+    """Writes one tensor, some rows at a time."""
+    partner = None if mixed is None else mixed.partner
+    if partner is not None and partner.dtype != source.dtype:
+        raise BuildError(f"{part.name} is {source.dtype} in one anchor and {partner.dtype} in the other")
+    rows = prefix_of(part.whole[0], part.kept[0])
+    columns = as_index(prefix_of(part.whole[1], part.kept[1])) if len(part.whole) == 2 else slice(0, 1)
+    width = prod(part.lengths[1:])
+    for start, stop, first in _pieces(rows, max(1, CHUNK // (source.width * source.dtype.itemsize))):
+        read = reader.rows(source, first, first + stop - start, "base")
+        mine = _columns(read, columns, width)
+        if part.scale != 1.0:
+            mine = scaled(mine, part.scale, part.offset)
+        if mixed is not None:
+            theirs = None
+            if partner is not None:
+                meet = mixed.how.partner_rows(start, stop)
+                theirs = reader.rows(partner, meet.start, meet.stop, "partner")
+            mixed.how.apply(mine, theirs, start)
+        _check_numbers(mine, name)
+        writer.write(name, start * width * source.dtype.itemsize, as_bytes(mine))
+
+
+def _pieces(rows: torch.Tensor, most: int) -> Iterator[tuple[int, int, int]]:
+    """(first row, row after the last, the first one's place in the source) of pieces whose rows lie together there."""
+    begun = 0
+    for first, count in runs(rows):
+        for taken in range(0, count, most):
+            some = min(most, count - taken)
+            yield begun + taken, begun + taken + some, first + taken
+        begun += count
+
+
+def _columns(read: torch.Tensor, columns: Index, width: int) -> torch.Tensor:
+    """Some columns of what was read, in memory that lies together."""
+    return read if read.shape[1] == width else read[:, columns].contiguous()
+
+
+def _check_numbers(made: torch.Tensor, name: str) -> None:
+    # A sum is one pass over memory, and is no number if an entry is none; only then is it looked at closely.
+    if not torch.isfinite(made.sum(dtype=torch.float32)) and not torch.isfinite(made).all():
+        raise BuildError(f"{name} holds weights that are no numbers (NaN or infinite); the anchors are damaged")
+
+
+def as_bytes(tensor: torch.Tensor) -> memoryview:
+    """The memory of a tensor that lies together."""
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy()).cast("B")
