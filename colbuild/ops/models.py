@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.errors import BuildError
@@ -26,28 +28,19 @@ def build_model(
         BuildError: The weights are not those of the configuration.
     """
     settings = AutoConfig.for_model(**config)
-    with torch.device("meta"):
+    # Only the parameters are left out: what is stored in no file, such as rotary frequencies, is computed here.
+    with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(settings, dtype=dtype)
-    model.to_empty(device="cpu")
     model.tie_weights()
     expected = {name for name, _ in model.named_parameters()}
     if expected != set(weights):
         odd = sorted(expected ^ set(weights))
         raise BuildError(f"the weights do not match the model's configuration: {', '.join(odd[:4])}")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
-        _fill_buffers(model)
+    for name, _ in list(model.named_parameters()):
+        owner = model.get_submodule(name.rpartition(".")[0])
+        setattr(owner, name.rpartition(".")[2], nn.Parameter(weights[name].to(dtype, copy=True)))
+    model.tie_weights()
     return model.eval()
-
-
-def _fill_buffers(model: PreTrainedModel) -> None:
-    """Computes what is stored in no file: rotary frequencies, which a model made without memory lacks."""
-    for module in model.modules():
-        if hasattr(module, "inv_freq"):
-            fresh = type(module)(model.config)
-            for name, buffer in fresh.named_buffers():
-                setattr(module, name, buffer)
 
 
 def model_of(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:

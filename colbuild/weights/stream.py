@@ -207,4 +207,5 @@ def _check_numbers(made: torch.Tensor, name: str) -> None:
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:
     """The memory of a tensor that lies together."""
-    return memoryview(tensor.view(-1).view(torch.uint8).numpy()).cast("B")
+    flat: memoryview = tensor.view(-1).view(torch.uint8).numpy().data
+    return flat

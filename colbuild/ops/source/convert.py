@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from transformers import AutoConfig
 
 from colbuild.arch import Structure, parameters, read_structure
 from colbuild.errors import BuildError
@@ -81,4 +82,9 @@ def _name_of(weights: dict[str, torch.Tensor]) -> str:
 def _plain(config: dict[str, Any], structure: Structure, dtype: str) -> dict[str, Any]:
     """The configuration with what transformers needs to load it, in the spelling of its old and its new versions."""
     kept = {key: value for key, value in config.items() if key not in _OF_ANOTHER_MACHINE}
+    missing = [key for key in structure.architecture.per_layer if not kept.get(key)]
+    if missing:
+        # What follows from a layer's place is written down before any layer goes.
+        listed = AutoConfig.for_model(**kept).to_dict()
+        kept |= {key: listed[key] for key in missing if listed.get(key)}
     return kept | {"architectures": [structure.architecture.model_class], "dtype": dtype, "torch_dtype": dtype}

@@ -47,9 +47,14 @@ def config_from_gguf(header: GGUFHeader, name: str) -> dict[str, Any]:
     """
     facts = header.metadata
     kind = str(facts.get("general.architecture", "unknown"))
-    architecture = ARCHITECTURES.get(kind)
-    if architecture is None or kind != "llama":
+    if kind in ARCHITECTURES and kind != "llama":
+        raise BuildError(
+            f"{name} holds a {kind} model; of GGUF files colbuild reads llama models only",
+            hint="Use the model's safetensors folder instead.",
+        )
+    if kind != "llama":
         return {"model_type": kind}
+    architecture = ARCHITECTURES[kind]
     _refuse_variants(header, name)
     read = _Reader(facts, kind, name)
     heads = read.whole("attention.head_count")
