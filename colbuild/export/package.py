@@ -27,7 +27,8 @@ from colbuild.progress import Progress, Report
 from colbuild.spec.models import Device
 from colbuild.store.hashing import hash_file, scan_tree
 from colbuild.units import format_bytes
-from colbuild.weights.checkpoint import COMPANIONS, CONFIG, WEIGHTS, load_checkpoint, write_json
+from colbuild.weights.checkpoint import COMPANIONS, CONFIG, load_checkpoint, write_json
+from colbuild.weights.tensor_files import WEIGHTS
 
 GENERATION: Final = "generation_config.json"
 

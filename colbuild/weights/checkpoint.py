@@ -20,8 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from colbuild.arch import Structure, norm_sites, read_structure, tensors
 from colbuild.errors import BuildError
-from colbuild.weights.tensor_files import WEIGHTS as WEIGHTS
-from colbuild.weights.tensor_files import weight_files
+from colbuild.weights.tensor_files import WEIGHTS, weight_files
 
 CONFIG = "config.json"
 LINEAGE = "lineage.json"

@@ -22,6 +22,7 @@ from colbuild.errors import BuildError
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = f"{WEIGHTS}.index.json"
+PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 DTYPES: Final[Mapping[str, torch.dtype]] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types that weights may have, as files call them."""
 
@@ -82,7 +83,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not index.is_file():
-        raise BuildError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}")
+        raise _no_safetensors(folder)
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -93,6 +94,16 @@ def weight_files(folder: Path) -> list[Path]:
         if not (folder / name).is_file():
             raise BuildError(f"{folder} lacks {name}, which its index names", hint="Fetch the model again.")
     return [folder / name for name in names]
+
+
+def _no_safetensors(folder: Path) -> BuildError:
+    pickles = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if pickles:
+        return BuildError(
+            f"{folder} holds pickled weights only ({pickles[0]}), which run code when they are loaded",
+            hint="Convert it to safetensors.",
+        )
+    return BuildError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}")
 
 
 def _of_file(path: Path) -> dict[str, Stored]:

@@ -19,7 +19,8 @@ from colbuild.ops.source.model_config import read_config
 from colbuild.ops.source.tokenizer import check_tokenizer, convert_gguf_tokenizer, copy_tokenizer
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report
-from colbuild.weights.checkpoint import CONFIG, WEIGHTS, check_tensors, write_json
+from colbuild.weights.checkpoint import CONFIG, check_tensors, write_json
+from colbuild.weights.tensor_files import WEIGHTS
 
 _OF_ANOTHER_MACHINE = ("_name_or_path", "transformers_version")
 

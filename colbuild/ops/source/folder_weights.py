@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from safetensors import SafetensorError, safe_open
 
 from colbuild.arch import Role, Structure, tensors
 from colbuild.errors import BuildError
-from colbuild.weights.checkpoint import WEIGHTS
+from colbuild.weights.tensor_files import weight_files
 
-INDEX = f"{WEIGHTS}.index.json"
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -34,7 +31,7 @@ def read_folder_weights(folder: Path, structure: Structure) -> Iterator[tuple[st
     kept = {tensor.name for tensor in tensors(structure)}
     head = next(pattern.name for pattern in architecture.tensors if pattern.role is Role.HEAD)
     seen: set[str] = set()
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 # The handle is no mapping: it has keys(), but cannot be iterated.
@@ -57,34 +54,6 @@ def read_folder_weights(folder: Path, structure: Structure) -> Iterator[tuple[st
 def _prefixed(stored: str, prefix: str, kept: Collection[str]) -> str:
     """A stored name with the architecture's prefix where that makes it one of the table's."""
     return prefix + stored if prefix + stored in kept else stored
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / INDEX
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if not index.is_file():
-        raise _no_safetensors(folder)
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise BuildError(f"{index} is not an index of safetensors files ({error})") from None
-    for name in names:
-        if not isinstance(name, str) or "/" in name or "\\" in name or not name.endswith(".safetensors"):
-            raise BuildError(f"{index} names {name!r}, which is no safetensors file beside it")
-        if not (folder / name).is_file():
-            raise BuildError(f"{folder} lacks {name}, which its index names", hint="Fetch the model again.")
-    return [folder / name for name in names]
-
-
-def _no_safetensors(folder: Path) -> BuildError:
-    pickles = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-    if pickles:
-        return BuildError(
-            f"{folder} holds pickled weights only ({pickles[0]}), which run code when they are loaded",
-            hint="Convert it to safetensors.",
-        )
-    return BuildError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}")
 
 
 def _checked(name: str, tensor: torch.Tensor, path: Path) -> torch.Tensor:
