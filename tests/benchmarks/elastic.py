@@ -1,10 +1,10 @@
 """Elastic steps or none: which gives the best family of DesNets for the same tokens, and for the same FLOPs.
 
-`python -m tests.benchmarks.elastic [--quick] [--json FILE] [--seeds 3] [--tokens 80k] [--equal WHAT] [--seed N]
+`python -m tests.benchmarks.elastic [--quick] [--json FILE] [--seeds 3] [--tokens 80k] [--equal WHAT] [--form FORM] [--seed N]
 [--work FOLDER]`. Needs the package index (or what pip is configured with). Two anchors of SmolLM2-135M are distilled, of
 102.6M and 76.1M parameters, by the operations that a build runs; nine sizes from one to the other, both included, are made of
 them by `group_alpha` on 1,024 tokens of the training text, and scored on held-out text. With equal FLOPs the elastic step gets
-as many tokens as its chain may cost in all; `--equal tokens` or `--equal FLOPs` compares one way only.
+as many tokens as its chain may cost in all; `--equal tokens` or `--equal FLOPs` compares one way only, `--form` one form.
 
 What is finished stays in FOLDER (`scores/`, and the anchors of the seed at hand), so that a run that was stopped goes on.
 `--seed N` does one seed and makes no table: two of them side by side, with a thread each, are done sooner than one after the
@@ -22,15 +22,14 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from colbuild.run.environment import prepare_process
 from colbuild.units import parse_count
-from tests.benchmarks.elastic_chain import BUDGETS, Bench, Setting, Way
+from tests.benchmarks.elastic_chain import BUDGETS, ELASTIC, Bench, Setting, Way
 from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_kept_benchmark
 
 COMMAND = "python -m tests.benchmarks.elastic"
-ELASTIC: Final = ("anchor", "segment")
 
 
 def measure(setting: Setting) -> Result:
@@ -61,7 +60,7 @@ def score(setting: Setting, seeds: Iterable[int]) -> dict[str, Any]:
 
 def _compared(setting: Setting) -> list[tuple[str, str]]:
     """(form, budget): the plain chain is what the others get as many tokens, or FLOPs, as."""
-    return [("none", "tokens"), *((form, budget) for budget in setting.budgets for form in ELASTIC)]
+    return [("none", "tokens"), *((form, budget) for budget in setting.budgets for form in setting.forms)]
 
 
 def _key(setting: Setting, form: str, budget: str, seed: int) -> str:
@@ -97,7 +96,7 @@ def _bars(setting: Setting, scores: dict[str, Any]) -> tuple[Bar, ...]:
         each = [[plain - ours for plain, ours in zip(*pair, strict=True)] for pair in pairs]
         return [statistics.fmean(values) for values in zip(*each, strict=True)]
 
-    found = {form: gains(form) for form in ELASTIC}
+    found = {form: gains(form) for form in setting.forms}
     best = max(found, key=lambda form: statistics.fmean(found[form][1:-1]))
     return (
         at_least(f"'{best}' below no elastic steps in between, nats", statistics.fmean(found[best][1:-1]), 0.03),
@@ -111,6 +110,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--equal", choices=BUDGETS)
+    parser.add_argument("--form", choices=ELASTIC)
     parser.add_argument("--tokens", type=parse_count)
     found, sys.argv[1:] = parser.parse_known_args()
     return found
@@ -118,7 +118,9 @@ def _options() -> argparse.Namespace:
 
 def _run(options: argparse.Namespace, quick: bool, work: Path) -> Result:
     seeds, tokens = options.seeds or (1 if quick else 3), options.tokens or (2_048 if quick else 80_000)
-    setting = Setting(work, seeds, tokens, budgets=(options.equal,) if options.equal else BUDGETS)
+    budgets = (options.equal,) if options.equal else BUDGETS
+    forms = (options.form,) if options.form else ELASTIC
+    setting = Setting(work, seeds, tokens, budgets=budgets, forms=forms)
     if quick:
         setting = replace(setting, sizes=3, budgets=BUDGETS[:1], method="global_alpha", scored=2_048)
     if options.seed is not None:
@@ -131,4 +133,5 @@ if __name__ == "__main__":
     chosen = _options()
     asked = " ".join(f"--{name} {value}" for name, value in vars(chosen).items() if value is not None)
     command = f"{COMMAND} {asked}".rstrip()
-    run_kept_benchmark("elastic", command, functools.partial(_run, chosen), ("torch", "transformers"))
+    name = f"elastic, {chosen.form}" if chosen.form else "elastic"
+    run_kept_benchmark(name, command, functools.partial(_run, chosen), ("torch", "transformers"))

@@ -14,6 +14,7 @@ from colbuild.arch import Shape, Structure
 from tests.benchmarks.distill_inputs import inputs_in
 
 ENDS: Final = (102_600_000, 76_100_000)
+ELASTIC: Final = ("anchor", "segment")
 BUDGETS: Final = ("tokens", "FLOPs")
 BATCH: Final = 4
 SEQUENCE: Final = 256
@@ -30,6 +31,7 @@ class Setting:
         tokens: Each anchor's, where an equal budget of FLOPs does not say otherwise.
         sizes: How many, both ends included.
         budgets: What is held equal.
+        forms: Of elastic steps, those that are compared with none.
         method: How sizes in between are made.
         scored: Held-out tokens that a model is scored on.
     """
@@ -39,6 +41,7 @@ class Setting:
     tokens: int
     sizes: int = 9
     budgets: tuple[str, ...] = BUDGETS
+    forms: tuple[str, ...] = ELASTIC
     method: str = "group_alpha"
     scored: int = 16_384
 
