@@ -183,13 +183,15 @@ def test_the_lower_end_of_an_interval_leads_to_the_recipe_that_asks_for_it(tmp_p
     assert origins["interval"] == ("anchors", 0, "recipe", "elastic")
 
 
-def test_an_elastic_step_computes_the_mean_of_its_two_ends(tmp_path):
+def test_an_elastic_step_computes_the_mean_of_what_passes_through_it(tmp_path):
     family = chain(tmp_path, desnets=BETWEEN)
     top, large, small = (forward_flops(one.structure, 256) for one in (family.ansnet, *family.anchors))
     anchor = estimated(world(tmp_path), distill=elastic("anchor"), desnets=BETWEEN).steps
     assert anchor["distill a100"].flops == distillation_flops(TRAINED, top, (large + small) // 2)
     segment = estimated(world(tmp_path), distill=elastic("segment"), desnets=BETWEEN).steps
-    assert segment["distill a76"].flops == distillation_flops(TRAINED, large, (large + small) // 2)
+    # A quarter lies in the middle, of the rest a sixteenth passes through the larger end.
+    mean = small + round((0.25 / 2 + 0.75 / 16) * (large - small))
+    assert segment["distill a76"].flops == distillation_flops(TRAINED, large, mean)
 
 
 def test_a_segment_keeps_and_trains_the_larger_model_too(tmp_path):
