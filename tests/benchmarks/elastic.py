@@ -133,5 +133,5 @@ if __name__ == "__main__":
     chosen = _options()
     asked = " ".join(f"--{name} {value}" for name, value in vars(chosen).items() if value is not None)
     command = f"{COMMAND} {asked}".rstrip()
-    name = f"elastic, {chosen.form}" if chosen.form else "elastic"
+    name = ", ".join(("elastic", *(part for part in (chosen.form, chosen.equal and f"equal {chosen.equal}") if part)))
     run_kept_benchmark(name, command, functools.partial(_run, chosen), ("torch", "transformers"))
