@@ -6,7 +6,8 @@
 them by `group_alpha` on 1,024 tokens of the training text, and scored on held-out text. With equal FLOPs the elastic step gets
 as many tokens as its chain may cost in all; `--equal tokens` or `--equal FLOPs` compares one way only, `--form` one form.
 
-What is finished stays in FOLDER (`scores/`, and the anchors of the seed at hand), so that a run that was stopped goes on.
+What is finished stays in FOLDER (`scores/`, and the anchors of the seed at hand), so that a run that was stopped goes on. The
+scores so far are in docs/results/elastic: copied to `FOLDER/scores`, they are not measured again.
 `--seed N` does one seed and makes no table: two of them side by side, with a thread each, are done sooner than one after the
 other, and a run without it then puts all together. `--quick` is one seed with a fortieth of the tokens, at three sizes and
 equal tokens only.
