@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.train.attention import use_blocked_attention
+from colbuild.train.forward import owner_of
 from colbuild.train.packing import calibration_windows, open_corpus
 from colbuild.weights.checkpoint import Checkpoint
 
@@ -37,8 +38,8 @@ def build_model(
         odd = sorted(expected ^ set(weights))
         raise BuildError(f"the weights do not match the model's configuration: {', '.join(odd[:4])}")
     for name, _ in list(model.named_parameters()):
-        owner = model.get_submodule(name.rpartition(".")[0])
-        setattr(owner, name.rpartition(".")[2], nn.Parameter(weights[name].to(dtype, copy=True)))
+        owner, leaf = owner_of(model, name)
+        setattr(owner, leaf, nn.Parameter(weights[name].to(dtype, copy=True)))
     model.tie_weights()
     return model.eval()
 

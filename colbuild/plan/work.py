@@ -168,7 +168,7 @@ def _work(
     trained, smallest = _trained(params, recipe, made, teacher)
     above = 0 if recipe.teacher == "cached" else forward_flops(teacher, recipe.sequence)
     high, low = (forward_flops(model, recipe.sequence) for model in (trained, smallest))
-    below = low if recipe.elastic is None else low + round(recipe.elastic.at_larger_end * (high - low))
+    below = low if recipe.elastic is None else recipe.elastic.mean(high, low)
     flops = distillation_flops(trained_tokens(recipe), above, below)
     if is_segment(op, params):
         disk += _STORED * parameters(trained)

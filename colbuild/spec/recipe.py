@@ -176,10 +176,10 @@ class Elastic(Model):
         """Of the sequences that pass through an end of the interval, the share that passes through the larger one."""
         return _LARGER_END[self.form]
 
-    @property
-    def at_larger_end(self) -> float:
-        """Where in the interval a sequence passes on average: 1 is the larger end. Random sub-shapes lie in its middle."""
-        return self.share / 2 + (1.0 - self.share) * self.larger_end
+    def mean(self, larger: int, smaller: int) -> int:
+        """What a sequence takes on average, of what one takes at each end. Random sub-shapes lie in the interval's middle."""
+        place = self.share / 2 + (1.0 - self.share) * self.larger_end
+        return smaller + round(place * (larger - smaller))
 
 
 _LARGER_END: Final = {"anchor": 0.5, "segment": 0.0625}

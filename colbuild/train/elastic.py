@@ -20,12 +20,12 @@ from math import ceil, floor
 from typing import Final
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from colbuild.arch import Shape, Structure, forward_flops, parameters
 from colbuild.arch.solve import NoShapeError, solve_between
 from colbuild.train.batch import Batch
+from colbuild.train.forward import owner_of
 from colbuild.train.hidden import blocks_of
 from colbuild.train.micro import recompute
 from colbuild.train.student import Forward, Pass, through
@@ -211,20 +211,14 @@ def _without_weights(model: PreTrainedModel, structure: Structure) -> PreTrained
             delattr(owner, name)
     # What is stored in no file, such as rotary frequencies, depends on no axis that shrinks.
     for name, buffer in model.named_buffers():
-        owner, leaf = _owner(module, name)
+        owner, leaf = owner_of(module, name)
         setattr(owner, leaf, buffer)
     return module.eval()
 
 
 def _install(module: PreTrainedModel, chosen: tuple[Part, ...], weights: Mapping[str, torch.Tensor]) -> None:
     for part in chosen:
-        owner, leaf = _owner(module, part.name)
+        owner, leaf = owner_of(module, part.name)
         setattr(owner, leaf, part.of(weights))
     if module.config.tie_word_embeddings:
         module.get_output_embeddings().weight = module.get_input_embeddings().weight
-
-
-def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The submodule that holds a tensor, and what it is called there."""
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from colbuild.train.attention import apart
@@ -34,3 +35,9 @@ def head_weight(model: PreTrainedModel) -> torch.Tensor:
     """A model's head [vocabulary, hidden]; the embedding itself where they are tied."""
     weight: torch.Tensor = model.get_output_embeddings().weight
     return weight
+
+
+def owner_of(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The submodule that holds a tensor, and what it is called there."""
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf

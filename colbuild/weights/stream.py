@@ -83,7 +83,7 @@ def stream_mix(
 
     Args:
         larger: The larger anchor's model folder.
-        smaller: The smaller one's. For a mixture with a nested student, that student's.
+        smaller: The smaller one's, or that of a nested student's prefix in the DesNet's shape.
         shape: The DesNet's.
         how: The mixture.
         output: An empty folder for the result.
@@ -129,29 +129,29 @@ def _write(
     named = facts.structure.architecture.stored_name
     planned = [Planned(named(part.name), model.stored[part.source].dtype, part.lengths) for part in chosen]
     total, done = sum(tensor.bytes for tensor in planned), 0
+    # The largest first, so that the threads end together.
+    work = sorted(zip(chosen, planned, strict=True), key=lambda pair: -pair[1].bytes)
     with TensorWriter(output, planned, shard) as writer, TensorReader() as reader:
 
-        def make(part: Part) -> int:
-            source = model.stored[part.source]
-            _make(part, source, mixed(part), reader, writer, named(part.name))
-            return prod(part.lengths) * source.dtype.itemsize
+        def make(pair: tuple[Part, Planned]) -> int:
+            part, tensor = pair
+            _make(part, model.stored[part.source], mixed(part), reader, writer, tensor.name)
+            return tensor.bytes
 
-        # The largest first, so that the threads end together.
-        largest = sorted(chosen, key=lambda part: -prod(part.lengths))
-        for size in _side_by_side(make, largest):
+        for size in _side_by_side(make, work):
             done += size
             report(Progress(done, total, "bytes", "writing"))
     save_facts(facts, output)
     copy_companions(model.folder, output)
 
 
-def _side_by_side(make: Callable[[Part], int], chosen: Sequence[Part]) -> Iterator[int]:
+def _side_by_side(make: Callable[[tuple[Part, Planned]], int], work: Sequence[tuple[Part, Planned]]) -> Iterator[int]:
     """What `make` returns for each, from threads that compute on one core each."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(THREADS) as pool:
-            yield from pool.map(make, chosen)
+            yield from pool.map(make, work)
     finally:
         torch.set_num_threads(before)
 

@@ -201,7 +201,7 @@ class TensorReader:
     def _file(self, path: Path) -> int:
         with self._lock:
             if path not in self._files:
-                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                file = os.open(path, os.O_RDONLY)
                 self._files[path] = file
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_SEQUENTIAL)

@@ -54,7 +54,7 @@ class TensorWriter:
         names = [WEIGHTS if count == 1 else f"model-{one + 1:05}-of-{count:05}.safetensors" for one in range(count)]
         for name, tensors in zip(names, self._shards, strict=True):
             path = self._folder / name
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o644)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
             self._open.callback(os.close, file)
             header = _header(tensors)
             os.pwrite(file, header, 0)

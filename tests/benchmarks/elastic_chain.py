@@ -122,8 +122,7 @@ class Bench:
 
     def scores(self, way: Way) -> dict[str, list[float]]:
         """Loss on held-out text in nats per token at each size, and whether the nested student's prefix was part of it."""
-        smaller_training = self.anchors(way)[1]
-        smaller, larger = self._trained(smaller_training), self._trained(self.anchors(way)[0])
+        larger, smaller = (self._trained(training) for training in self.anchors(way))
         losses, nested = [self._loss(smaller)], [0.0]
         for shape in self.shapes[1:-1]:
             with tempfile.TemporaryDirectory(dir=self.setting.work) as temporary:
@@ -157,8 +156,7 @@ class Bench:
         if form == "none":
             below = forward_flops(start.at(own), SEQUENCE)
         else:
-            larger, smaller = (forward_flops(start.at(shape), SEQUENCE) for shape in (high, low))
-            below = smaller + round(Elastic(form=form).at_larger_end * (larger - smaller))
+            below = Elastic(form=form).mean(*(forward_flops(start.at(shape), SEQUENCE) for shape in (high, low)))
         return distillation_flops(1, forward_flops(start.at(teacher), SEQUENCE), below)
 
     def _trained(self, training: Training) -> Path:

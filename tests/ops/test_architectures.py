@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -126,10 +127,7 @@ def test_an_elastic_segment_trains_its_sub_shapes(name):
 
 
 def test_files_of_the_bare_model_and_old_buffers_are_read():
-    raw = room() / "bare"
-    raw.mkdir()
-    for path in _raw("gpt2").iterdir():
-        (raw / path.name).write_bytes(path.read_bytes())
+    raw = shutil.copytree(_raw("gpt2"), room() / "bare")
     bare = {name.removeprefix("transformer."): tensor for name, tensor in load_file(raw / "model.safetensors").items()}
     bare["h.0.attn.bias"] = torch.ones(1, 1, 256, 256)
     save_file(bare, raw / "model.safetensors", metadata={"format": "pt"})
@@ -152,10 +150,7 @@ def test_kinds_of_layers_follow_the_layers_that_stay():
 
 
 def test_a_configuration_without_kinds_of_layers_gets_them_before_any_layer_goes():
-    raw = room() / "unlisted"
-    raw.mkdir()
-    for path in _raw("gemma3_text").iterdir():
-        (raw / path.name).write_bytes(path.read_bytes())
+    raw = shutil.copytree(_raw("gemma3_text"), room() / "unlisted")
     config = json.loads((raw / "config.json").read_text())
     del config["layer_types"]
     (raw / "config.json").write_text(json.dumps(config | {"sliding_window_pattern": 2}))
@@ -176,10 +171,7 @@ def test_a_width_that_its_heads_do_not_make_is_refused():
 
 def test_nan_in_an_anchor_is_named_and_nothing_is_written():
     _, larger, smaller, shape = _chain("qwen3")
-    broken = room() / "broken"
-    broken.mkdir()
-    for path in larger.iterdir():
-        (broken / path.name).write_bytes(path.read_bytes())
+    broken = shutil.copytree(larger, room() / "broken")
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})

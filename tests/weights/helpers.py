@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from colbuild.arch import Role, Shape, norm_sites, read_structure, tensors
+from colbuild.arch import ARCHITECTURES, NORMS, Role, Shape, norm_sites, read_structure, tensors
 from colbuild.weights.checkpoint import Checkpoint
 from colbuild.weights.importance import Importance
 from colbuild.weights.order import order
+from tests.helpers.configs import random_config
 
 GQA = {
     "model_type": "llama",
@@ -31,7 +32,29 @@ GQA = {
 """Grouped heads, biases, tied embeddings: everything that can go wrong at once."""
 
 
-NORMS = (Role.NORM, Role.BRANCH_NORM, Role.HEAD_NORM)
+def config_of(name: str) -> dict[str, Any]:
+    """At least two kv heads and three layers, so that every axis can shrink."""
+    config = random_config(name, 0)
+    table = ARCHITECTURES[name]
+    heads, head_dim = 4, 8
+    config |= {table.config_keys["layers"]: 4, table.config_keys["ffn"]: 40, table.config_keys["heads"]: heads}
+    config[table.config_keys["hidden"]] = heads * head_dim
+    if not table.ties_widths:
+        config |= {"num_key_value_heads": 2, "head_dim": head_dim}
+    if "layer_types" in config:
+        kinds = ["full_attention", "sliding_attention"] if name == "gemma3_text" else ["full_attention"]
+        config["layer_types"] = [kinds[layer % len(kinds)] for layer in range(4)]
+    return config
+
+
+def smaller_shape(checkpoint: Checkpoint, **lengths: int) -> Shape:
+    """A shape inside the checkpoint's; heads follow `kv_heads`, and the hidden width heads where these are tied."""
+    shape = replace(checkpoint.structure.shape, **lengths)
+    if checkpoint.structure.architecture.ties_widths and "kv_heads" in lengths:
+        return replace(shape, heads=shape.kv_heads, hidden=shape.kv_heads * shape.head_dim)
+    if "kv_heads" in lengths:
+        return replace(shape, heads=shape.kv_heads * 2)
+    return shape
 
 
 def random_checkpoint(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32) -> Checkpoint:
@@ -42,7 +65,9 @@ def random_checkpoint(config: Mapping[str, Any], seed: int = 0, dtype: torch.dty
     weights = {}
     for tensor in tensors(structure):
         noise = torch.randn(tensor.lengths, generator=generator)
-        weights[tensor.name] = (1.0 - offset + 0.3 * noise if tensor.role in NORMS else 0.2 * noise).to(dtype)
+        weights[tensor.name] = (
+            1.0 - offset + 0.3 * noise if tensor.role in (*NORMS, Role.HEAD_NORM) else 0.2 * noise
+        ).to(dtype)
     return Checkpoint(dict(config), structure, weights)
 
 

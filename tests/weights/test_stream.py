@@ -11,27 +11,23 @@ from safetensors.torch import save_file
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError
+from colbuild.progress import silent
 from colbuild.weights import stream
 from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
 from colbuild.weights.interpolate import EXPAND, SUBSET, Mix, mix, neighbours
 from colbuild.weights.stream import stream_mix, stream_subset
 from colbuild.weights.subset import subset
-from tests.weights.helpers import random_ordered, retrained
-from tests.weights.test_architectures import _config, _smaller
+from tests.weights.helpers import config_of, random_ordered, retrained, smaller_shape
 
 NAMES = list(ARCHITECTURES)
 MIXES = [SUBSET, EXPAND, Mix(0.25, 0.5, 0.75, 0.5, 0.25), Mix(0.5, 0.0, 0.25, 1.0, 0.0)]
 
 
-def _silent(_):
-    pass
-
-
 @pytest.fixture
 def folders(tmp_path):
     def make(name, dtype=torch.float32):
-        larger = random_ordered(_config(name), dtype=dtype)
-        smaller = subset(retrained(larger, 1), _smaller(larger, layers=2, ffn=16))
+        larger = random_ordered(config_of(name), dtype=dtype)
+        smaller = subset(retrained(larger, 1), smaller_shape(larger, layers=2, ffn=16))
         for checkpoint, folder in ((larger, "larger"), (smaller, "smaller")):
             (tmp_path / folder).mkdir()
             save_checkpoint(checkpoint, tmp_path / folder, tmp_path)
@@ -55,9 +51,9 @@ def test_a_streamed_subset_is_the_one_made_in_memory(name, chunk, folders, monke
     monkeypatch.setattr(stream, "CHUNK", chunk)
     larger, _, folder = folders(name)
     lengths = {"layers": 3, "ffn": 24, "kv_heads": 3 if ARCHITECTURES[name].ties_widths else 1}
-    shape = _smaller(larger, **lengths)
+    shape = smaller_shape(larger, **lengths)
     save_checkpoint(subset(larger, shape), folder / "expected", folder)
-    stream_subset(folder / "larger", shape, folder / "made", _silent)
+    stream_subset(folder / "larger", shape, folder / "made", silent)
     _same(folder / "made", folder / "expected")
 
 
@@ -67,21 +63,21 @@ def test_a_streamed_subset_is_the_one_made_in_memory(name, chunk, folders, monke
 def test_a_streamed_mixture_is_the_one_made_in_memory(name, how, dtype, folders, monkeypatch):
     monkeypatch.setattr(stream, "CHUNK", 500)
     larger, smaller, folder = folders(name, dtype)
-    shape = _smaller(larger, layers=3, ffn=24)
+    shape = smaller_shape(larger, layers=3, ffn=24)
     pair = neighbours(larger, smaller, shape)
     save_checkpoint(replace(pair.base, tensors=mix(pair, how)), folder / "expected", folder)
-    stream_mix(folder / "larger", folder / "smaller", shape, how, folder / "made", _silent)
+    stream_mix(folder / "larger", folder / "smaller", shape, how, folder / "made", silent)
     _same(folder / "made", folder / "expected")
 
 
 def test_sharded_models_go_in_and_out(folders):
     larger, _, folder = folders("llama")
-    shape = _smaller(larger, layers=3, ffn=24)
-    stream_mix(folder / "larger", folder / "smaller", shape, MIXES[2], folder / "expected", _silent)
-    stream_subset(folder / "larger", larger.structure.shape, folder / "made", _silent, shard=8000)
+    shape = smaller_shape(larger, layers=3, ffn=24)
+    stream_mix(folder / "larger", folder / "smaller", shape, MIXES[2], folder / "expected", silent)
+    stream_subset(folder / "larger", larger.structure.shape, folder / "made", silent, shard=8000)
     assert len(list((folder / "made").glob("*.safetensors"))) > 3
     (folder / "again").mkdir()
-    stream_mix(folder / "made", folder / "smaller", shape, MIXES[2], folder / "again", _silent)
+    stream_mix(folder / "made", folder / "smaller", shape, MIXES[2], folder / "again", silent)
     _same(folder / "again", folder / "expected")
     found = load_checkpoint(folder / "made")
     assert all(torch.equal(found.tensors[name], larger.tensors[name]) for name in larger.tensors)
@@ -93,7 +89,7 @@ def test_a_weight_that_is_no_number_is_named(folders):
     weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
     save_file(weights, folder / "larger" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BuildError, match=r"model\.layers\.1\.mlp.up_proj.weight holds weights that are no numbers"):
-        stream_subset(folder / "larger", larger.structure.shape, folder / "made", _silent)
+        stream_subset(folder / "larger", larger.structure.shape, folder / "made", silent)
 
 
 @pytest.mark.parametrize("left", [4, 60, 5000])
@@ -102,7 +98,7 @@ def test_a_truncated_file_is_refused_before_anything_is_written(left, folders):
     path = folder / "larger" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(BuildError, match=r"cut off|damaged header"):
-        stream_subset(folder / "larger", larger.structure.shape, folder / "made", _silent)
+        stream_subset(folder / "larger", larger.structure.shape, folder / "made", silent)
     assert list((folder / "made").iterdir()) == []
 
 
@@ -112,16 +108,16 @@ def test_missing_and_extra_tensors_are_named(folders):
     weights["stray"] = weights.pop("model.norm.weight")
     save_file(weights, folder / "larger" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BuildError, match=r"missing: model.norm.weight; not in the architecture: stray"):
-        stream_subset(folder / "larger", larger.structure.shape, folder / "made", _silent)
+        stream_subset(folder / "larger", larger.structure.shape, folder / "made", silent)
 
 
 def test_anchors_of_two_architectures_need_a_bridge(folders, tmp_path):
     larger, _, folder = folders("llama")
-    other = random_ordered(_config("mistral"))
+    other = random_ordered(config_of("mistral"))
     (folder / "mistral").mkdir()
     save_checkpoint(other, folder / "mistral", folder)
     with pytest.raises(BuildError, match=r"llama \(.*\) and mistral") as found:
-        stream_mix(folder / "larger", folder / "mistral", larger.structure.shape, SUBSET, folder / "made", _silent)
+        stream_mix(folder / "larger", folder / "mistral", larger.structure.shape, SUBSET, folder / "made", silent)
     assert "bridge" in str(found.value.hint)
     assert list((folder / "made").iterdir()) == []
 
@@ -137,4 +133,4 @@ def test_a_header_that_lies_about_sizes_is_refused(folders):
     text = json.dumps(header).encode().ljust(length)
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
     with pytest.raises(BuildError, match="damaged header"):
-        stream_subset(folder / "larger", larger.structure.shape, folder / "made", _silent)
+        stream_subset(folder / "larger", larger.structure.shape, folder / "made", silent)
