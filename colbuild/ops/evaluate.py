@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from colbuild.errors import BuildError
-from colbuild.ops.models import check_vocabulary, model_of
+from colbuild.ops.models import check_vocabulary, forward_type, model_of
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
 from colbuild.train.measure import NOTHING, score_window
@@ -30,10 +28,10 @@ def run(step: StepRun) -> None:
     Raises:
         BuildError: The corpus was made with another tokenizer, or what a model computes is no number.
     """
-    model = model_of(load_checkpoint(step.inputs["model"]), torch.bfloat16)
+    model = model_of(load_checkpoint(step.inputs["model"]), forward_type())
     # The AnsNet is compared with itself: it agrees, and need not be computed twice.
     same = step.inputs["reference"] == step.inputs["model"]
-    reference = None if same else model_of(load_checkpoint(step.inputs["reference"]), torch.bfloat16)
+    reference = None if same else model_of(load_checkpoint(step.inputs["reference"]), forward_type())
     corpus = open_corpus(step.inputs["corpus"], step.params["split"])
     check_vocabulary(corpus.vocabulary, model)
     windows = evaluation_documents(

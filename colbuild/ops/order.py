@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from colbuild.ops.models import calibration, model_of
+from colbuild.ops.models import calibration, forward_type, model_of
 from colbuild.ops.step import StepRun
 from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
 from colbuild.weights.importance import measure_importance
@@ -18,7 +16,7 @@ def run(step: StepRun) -> None:
     """
     folder = step.inputs["model"]
     checkpoint = load_checkpoint(folder)
-    model = model_of(checkpoint, torch.bfloat16)
+    model = model_of(checkpoint, forward_type())
     windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], model)
     importance = measure_importance(model, checkpoint.structure, windows[:, :-1], step.report)
     save_checkpoint(order(checkpoint, importance), step.output, folder)

@@ -27,6 +27,7 @@ from colbuild.plan.members import (
     taken_names,
     with_anchors,
 )
+from colbuild.plan.methods import method_problems
 from colbuild.plan.route import cheapest_route, distillation_flops, legal_gap, stepwise_route, wide_gaps
 from colbuild.spec import LoadedFamily, Problem, spec_error
 from colbuild.spec.models import MAX_GAP, Family
@@ -108,6 +109,8 @@ def resolve_chain(
     """
     members = solve_members(loaded, ansnet, tokenizer)
     problems = _gap_problems(loaded, members, tokenizer) if pinned is None else []
+    recipes = {node.name: anchor.recipe for node, anchor in zip(members.nodes[1:], members.anchors, strict=True)}
+    problems += method_problems(loaded, members.desnets, recipes)
     if problems:
         raise spec_error(problems)
     route = _route(loaded.family, members, pinned)

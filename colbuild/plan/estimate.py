@@ -51,6 +51,7 @@ recipe's fp32 is taken for as fast: it is a fifth slower there.
 BYTE_SHARES: Final[Mapping[str, float]] = {
     "source": 2.8,  # 30 and 55 MB/s of weights in 16 bits, read from GGUF; 2 runs
     "corpus": 0.08,  # 1.1 and 1.7 MB/s of text, 2 runs, one beside another step
+    "interpolate": 10.0,  # a mixture that is given: mostly starting up, 1 run
     "export": 4.3,  # 56 to 77 MB/s of weights in fp32, 8 runs
 }
 """Bytes of a step per byte of text whose words one core counts, where no run says better; from the same runs.

@@ -234,26 +234,15 @@ def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Map
     made = larger
     split = family.data.train.split
     if placed.smaller is not None:
-        params = {
-            "shape": asdict(placed.member.structure.shape),
-            "method": desnet.interpolate.method,
-            "tokens": desnet.interpolate.tokens,
-            "split": split,
-        }
+        how = desnet.interpolate
+        params = {"shape": asdict(placed.member.structure.shape), **how.params()}
+        inputs = {"larger": larger, "smaller": models[placed.smaller.name]}
+        if how.scores:
+            params["split"], inputs["corpus"] = split, corpus
+        places = {key: (*path, "interpolate", key) for key in how.params()}
         made = draft.add(
-            Step(
-                f"interpolate {desnet.name}",
-                "interpolate",
-                params,
-                inputs={"larger": larger, "smaller": models[placed.smaller.name], "corpus": corpus},
-            ),
-            {
-                "": path,
-                "shape": path,
-                "method": (*path, "interpolate", "method"),
-                "tokens": (*path, "interpolate", "tokens"),
-                "split": _SPLIT,
-            },
+            Step(f"interpolate {desnet.name}", "interpolate", params, inputs=inputs),
+            {"": path, "shape": path, **places, "split": _SPLIT},
         )
     if desnet.recover is None:
         return made

@@ -19,10 +19,10 @@ from colbuild.spec.recipe import Recipe
 WINDOW: Final = 512
 """Tokens that models are measured and calibrated on at once."""
 
-CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "subset": 1, "expand": 1}
-"""How many mixtures each way of interpolating scores, at most."""
+CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "layer_alpha": 46, "nested": 23}
+"""How many mixtures each way of interpolating scores, at most; a step down the slopes of layer_alpha counts three times."""
 
-NESTED_CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 22, "global_alpha": 4, "subset": 0, "expand": 0}
+NESTED_CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 22, "global_alpha": 4, "layer_alpha": 4, "nested": 0}
 """How many more there are where a nested student lies beside the smaller anchor."""
 
 LESSON: Final = 64
@@ -159,6 +159,9 @@ def _work(
     if op == "order":
         return Work(params["tokens"] * forward_flops(made, WINDOW), None, disk, _forward_memory([made]) + disk)
     if op == "interpolate":
+        if "tokens" not in params:
+            # A mixture that is given is written some rows at a time.
+            return Work(None, disk, disk, _PROCESS)
         candidates = CANDIDATES[params["method"]] + (NESTED_CANDIDATES[params["method"]] if nested else 0)
         flops = candidates * params["tokens"] * forward_flops(made, WINDOW)
         ends = sum(parameters(inputs[role]) for role in ("larger", "smaller", *(("larger",) if nested else ())))

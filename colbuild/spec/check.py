@@ -15,7 +15,7 @@ from colbuild.spec.models import API_VERSION
 from colbuild.spec.nodes import Fields, Items, Node, Scalar, plain
 from colbuild.spec.places import Place
 from colbuild.spec.problems import Problem
-from colbuild.spec.recipe import PARTIAL
+from colbuild.spec.typed import PARTIAL
 from colbuild.units import UnitError
 
 M = TypeVar("M", bound=BaseModel)

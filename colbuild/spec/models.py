@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from colbuild.spec.fields import Count, Digest, Length, Model, Name, Size, Source, Split
+from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.recipe import Recipe, clash, refuse
 
 API_VERSION: Final = "colbuild/v1"
@@ -127,16 +128,6 @@ class DataSection(Model):
 
     train: Data
     eval: EvalData
-
-
-class Interpolate(Model):
-    """How a DesNet is made of the two anchors around it; candidates are scored on `tokens` calibration tokens."""
-
-    method: Annotated[
-        Literal["group_alpha", "global_alpha", "subset", "expand"],
-        Field(description="What is tried; 'group_alpha' tries the others too, and the best is kept."),
-    ] = "group_alpha"
-    tokens: Annotated[Count, Field(description="Calibration tokens that candidates are scored on.")] = 4096
 
 
 class Order(Model):

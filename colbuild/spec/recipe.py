@@ -8,17 +8,15 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import (
     Field,
     PlainValidator,
-    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
-    field_validator,
-    model_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from colbuild.spec.fields import Beta, Count, Duration, Fraction, Model
+from colbuild.spec.typed import Typed, partial
 
 STEERING: Final = frozenset(
     {"checkpoint_every", "compile", "epochs", "evaluate_every", "gradient_checkpointing", "micro_batch", "track"}
@@ -38,66 +36,10 @@ def _without_steering(value: Any) -> Any:
     return [_without_steering(item) for item in value] if isinstance(value, list) else value
 
 
-PARTIAL: Final = "partial"
-"""In a validation's context: what is read is merged with other files first, so what a `type` asks for is not known yet."""
-
-
-def _partial(info: ValidationInfo) -> bool:
-    return bool(info.context and info.context.get(PARTIAL))
-
-
-class Typed(Model):
-    """A choice by its `type`, where some keys mean something to some types only.
-
-    Such a key is None for any other type, and then in no JSON value either: a key that a type does not use is in no action
-    key, lock or saved plan of it.
-    """
-
-    _own: ClassVar[Mapping[str, tuple[float, tuple[str, ...]]]] = {}
-    """Key -> its default, and the types that use it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_own_defaults(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        chosen = data.get("type", cls.model_fields["type"].default)
-        absent = {key: value for key, (value, types) in cls._own.items() if chosen in types and data.get(key) is None}
-        return data | absent
-
-    @field_validator("*")
-    @classmethod
-    def _is_used(cls, value: Any, info: ValidationInfo) -> Any:
-        _, types = cls._own.get(info.field_name or "", (None, None))
-        chosen = info.data.get("type")
-        if (
-            types is not None
-            and value is not None
-            and chosen is not None
-            and chosen not in types
-            and not _partial(info)
-        ):
-            raise PydanticCustomError(
-                "unused",
-                "'{key}' means something to {types} only, not to {chosen}",
-                {
-                    "key": info.field_name,
-                    "types": " and ".join(types),
-                    "chosen": chosen,
-                    "hint": f"take it away; where a recipe below gives it, write {info.field_name}: null",
-                },
-            )
-        return value
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in dump(self).items() if value is not None or key not in self._own}
-
-
 class Loss(Typed):
     """What the student is trained to do: `kd_weight` divergence from the teacher + `ce_weight` cross-entropy."""
 
-    _own: ClassVar[Mapping[str, tuple[float, tuple[str, ...]]]] = {"skew": (0.1, ("skew_kl", "skew_rkl"))}
+    _own: ClassVar[Mapping[str, tuple[float | str, tuple[str, ...]]]] = {"skew": (0.1, ("skew_kl", "skew_rkl"))}
 
     type: Annotated[
         Literal["forward_kl", "reverse_kl", "skew_kl", "skew_rkl", "jsd"],
@@ -143,7 +85,7 @@ class Optimizer(Model):
 class Schedule(Typed):
     """The learning rate over the run: linear warm-up over a share of the steps, then down to `final` times `lr`."""
 
-    _own: ClassVar[Mapping[str, tuple[float, tuple[str, ...]]]] = {"decay": (0.2, ("wsd",))}
+    _own: ClassVar[Mapping[str, tuple[float | str, tuple[str, ...]]]] = {"decay": (0.2, ("wsd",))}
 
     type: Annotated[
         Literal["cosine", "linear", "constant", "wsd"], Field(description="The curve after the warm-up.")
@@ -290,7 +232,7 @@ class Recipe(Model):
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Recipe:
         """Refuses values that exclude each other, all at once and each at its own place."""
-        if not _partial(info):
+        if not partial(info):
             refuse(*self._clashes())
         return self
 

@@ -12,12 +12,12 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHan
 from pydantic_core import PydanticCustomError
 
 from colbuild.spec.fields import Model, Name, Source
+from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.models import (
     Ancestor,
     ChainRules,
     Data,
     DeviceProfile,
-    Interpolate,
     Measured,
     Order,
     Sized,

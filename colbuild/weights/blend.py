@@ -18,18 +18,46 @@ Index = slice | torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
+class Copied:
+    """Which entries of a partner are used, some of them more than once.
+
+    Attributes:
+        rows: The partner's row for each row that is mixed.
+        columns: The partner's column for each column that is mixed.
+        row_shares: What each of these rows is multiplied by, if by anything.
+        column_shares: The same for columns.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+    row_shares: torch.Tensor | None = None
+    column_shares: torch.Tensor | None = None
+
+    def of(self, read: torch.Tensor, meet: range, first: int) -> torch.Tensor:
+        """The partner's entries for some of the rows that are mixed, of what was read from its row `first` on."""
+        chosen = slice(meet.start, meet.stop)
+        found = read[self.rows[chosen] - first][:, self.columns]
+        if self.row_shares is not None:
+            found = (found * self.row_shares[chosen, None]).to(read.dtype)
+        return found if self.column_shares is None else (found * self.column_shares).to(read.dtype)
+
+
+@dataclass(frozen=True, eq=False)
 class Blend:
     """How a tensor of the larger anchor's subset is mixed with its partner in the smaller anchor.
 
     Attributes:
-        rows: Which rows the partner has too, rising [partner's rows].
-        columns: Which columns it has too.
+        rows: Which rows are mixed with the partner's, rising.
+        columns: Which columns are.
         alpha: The partner's share there.
         beyond_rows: Which rows are multiplied by `keep`: those of what only the larger anchor has.
         beyond_columns: The same for columns.
         keep: By what.
         scale: What all of it is multiplied by, once `offset` is added; that is taken off again after.
-        offset: See `scale`.
+        offset: See `scale`, `partner_scale`.
+        rest: What the entries that are not mixed are multiplied by.
+        copied: Where entries of the partner are used more than once, which ones; else its first ones, once each.
+        partner_scale: What the partner's entries are multiplied by first, as `scale` says.
     """
 
     rows: torch.Tensor
@@ -40,6 +68,9 @@ class Blend:
     keep: float = 1.0
     scale: float = 1.0
     offset: float = 0.0
+    rest: float = 1.0
+    copied: Copied | None = None
+    partner_scale: float = 1.0
 
     @property
     def needs_partner(self) -> bool:
@@ -49,12 +80,15 @@ class Blend:
     @property
     def changes(self) -> bool:
         """Whether the result is not just the larger anchor's subset."""
-        return self.needs_partner or self.keep != 1.0 or self.scale != 1.0
+        return self.needs_partner or self.keep != 1.0 or self.scale != 1.0 or self.rest != 1.0
 
     def partner_rows(self, start: int, stop: int) -> range:
-        """Which rows of the partner meet the rows from `start` to `stop`: always neighbours."""
-        first, last = torch.searchsorted(self.rows, torch.tensor([start, stop])).tolist()
-        return range(first, last)
+        """Which rows of the partner to read for the rows from `start` to `stop`: they lie together."""
+        meet = self._mixed_rows(start, stop)
+        if self.copied is None or not meet:
+            return meet
+        read = self.copied.rows[meet.start : meet.stop]
+        return range(int(read.min()), int(read.max()) + 1)
 
     def apply(self, mine: torch.Tensor, partner: torch.Tensor | None, start: int = 0) -> None:
         """Mixes some rows in place.
@@ -67,20 +101,38 @@ class Blend:
         stop = start + mine.shape[0]
         if self.scale != 1.0:
             mine.copy_(scaled(mine, self.scale, self.offset))
-        if partner is not None and partner.shape[0]:
-            meet = self.partner_rows(start, stop)
-            rows = as_index(self.rows[meet.start : meet.stop] - start)
+        meet = self._mixed_rows(start, stop)
+        rows = as_index(self.rows[meet.start : meet.stop] - start)
+        if self.rest != 1.0:
+            whole = mine.clone()
+            mine *= self.rest
+            mine[_at(rows, self.columns)] = whole[_at(rows, self.columns)]
+        if partner is not None and meet:
+            if self.copied is not None:
+                partner = self.copied.of(partner, meet, self.partner_rows(start, stop).start)
+            if self.partner_scale != 1.0:
+                partner = scaled(partner, self.partner_scale, self.offset)
             if isinstance(rows, slice) and isinstance(self.columns, slice):
                 mine[rows, self.columns].lerp_(partner, self.alpha)
             else:
-                seen = mine[rows]
-                seen[:, self.columns] = torch.lerp(seen[:, self.columns], partner, self.alpha)
-                mine[rows] = seen
+                mine[_at(rows, self.columns)] = mine[_at(rows, self.columns)].lerp(partner, self.alpha)
         if self.keep != 1.0 and self.beyond_columns is not None:
             mine[:, self.beyond_columns] *= self.keep
         if self.keep != 1.0 and self.beyond_rows is not None:
             first, last = torch.searchsorted(self.beyond_rows, torch.tensor([start, stop])).tolist()
             mine[as_index(self.beyond_rows[first:last] - start)] *= self.keep
+
+    def _mixed_rows(self, start: int, stop: int) -> range:
+        """Which of `rows`, by their places in it, are rows from `start` to `stop`."""
+        first, last = torch.searchsorted(self.rows, torch.tensor([start, stop])).tolist()
+        return range(first, last)
+
+
+def _at(rows: Index, columns: Index) -> tuple[Index, Index]:
+    """What picks the entries that lie in both some rows and some columns."""
+    if isinstance(rows, slice) or isinstance(columns, slice):
+        return rows, columns
+    return rows[:, None], columns
 
 
 def prefix_of(whole: Sequence[int], part: Sequence[int]) -> torch.Tensor:
@@ -92,6 +144,25 @@ def prefix_of(whole: Sequence[int], part: Sequence[int]) -> torch.Tensor:
     """
     places = torch.arange(int(torch.Size(whole).numel())).view(tuple(whole))
     return places[tuple(slice(0, length) for length in part)].reshape(-1)
+
+
+def places_of(whole: Sequence[int], part: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where each entry of a dimension lies in a smaller one that is repeated along every factor.
+
+    Args:
+        whole: The dimension's factors, slowest first.
+        part: The smaller one's.
+
+    Returns:
+        (its place there, how many entries share that place), one of each for every entry of the dimension.
+    """
+    places = torch.zeros(tuple(whole), dtype=torch.int64)
+    for factor, (length, less) in enumerate(zip(whole, part, strict=True)):
+        along = [1] * len(whole)
+        along[factor] = length
+        places = places * less + (torch.arange(length) % less).view(along)
+    flat = places.reshape(-1)
+    return flat, torch.bincount(flat)[flat]
 
 
 def rest_of(whole: int, places: torch.Tensor) -> torch.Tensor:

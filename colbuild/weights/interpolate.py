@@ -1,9 +1,10 @@
 """Interpolation: a DesNet of a size between two nested anchors, without training.
 
-What both anchors have is mixed, (1 - alpha) larger + alpha smaller, with an alpha of its own for each group of tensors. What
-only the larger one has (more FFN channels, heads, layers) is taken from it, and what these parts write into the residual
-stream is scaled by 1 - fill: fill 0 keeps them (donor), fill 1 silences them (the zero expansion of Chain-of-Learngene,
-arXiv 2605.07783, section 3.3). `subset` and `expand` are the two corners of this space.
+What both anchors have is mixed, (1 - alpha) larger + alpha smaller, with an alpha of its own for each group of tensors, or for
+each layer. What only the larger one has (more FFN channels, heads, layers) is taken from it, and what these parts write into
+the residual stream is scaled by 1 - fill: fill 0 keeps them as they are, fill 1 silences them. `subset` and `expand` are the
+two corners of this space. The smaller anchor can be expanded by zeros instead, which is the zero fill of Chain-of-Learngene
+(arXiv 2605.07783, section 3.3), or by copies of its own parts.
 
 Where the smaller anchor was cut from a nested student that reaches up to the larger one, that student has a prefix of the
 DesNet's very shape, trained with it: it can be mixed with the larger anchor's subset too, whole tensors with whole tensors.
@@ -15,57 +16,13 @@ from dataclasses import dataclass
 
 import torch
 
-from colbuild.arch import Architecture, Role, Shape, Structure, Tensor, axis_factors, tensors
+from colbuild.arch import Shape, Structure, Tensor, tensors
 from colbuild.arch.solve import contains
 from colbuild.errors import BuildError
-from colbuild.weights.blend import Blend, as_index, prefix_of, rest_of
+from colbuild.weights.blending import blend
 from colbuild.weights.checkpoint import Checkpoint
-from colbuild.weights.subset import at_layer, subset
-
-
-@dataclass(frozen=True)
-class Mix:
-    """How much of the smaller anchor goes into each group; 0 is all larger, 1 is all smaller.
-
-    Attributes:
-        embedding: Embedding, head and norms.
-        attention: Attention projections.
-        mlp: Feed-forward projections.
-        fill: Output of FFN channels and heads that only the larger anchor has: scaled by 1 - fill.
-        depth: Output of layers that only the larger anchor has: scaled by 1 - depth.
-        nested: The nested student's prefix takes the smaller anchor's place; it lacks nothing, so `fill` and `depth` do
-            nothing.
-    """
-
-    embedding: float
-    attention: float
-    mlp: float
-    fill: float
-    depth: float
-    nested: bool = False
-
-
-SUBSET = Mix(0.0, 0.0, 0.0, 0.0, 0.0)
-"""The larger anchor's subset: nothing of the smaller one."""
-
-EXPAND = Mix(1.0, 1.0, 1.0, 1.0, 1.0)
-"""The smaller anchor, expanded by silent parts: its own function, unless hidden widths differ.
-
-Residual channels that only the larger anchor has are always its own."""
-
-_GROUP = {
-    Role.EMBEDDING: "embedding",
-    Role.HEAD: "embedding",
-    Role.POSITION: "embedding",
-    Role.NORM: "embedding",
-    Role.NORM_BIAS: "embedding",
-    Role.BRANCH_NORM: "embedding",
-    Role.HEAD_NORM: "attention",
-    Role.ATTENTION_IN: "attention",
-    Role.ATTENTION_OUT: "attention",
-    Role.FFN_IN: "mlp",
-    Role.FFN_OUT: "mlp",
-}
+from colbuild.weights.mixture import Mix
+from colbuild.weights.subset import subset
 
 
 @dataclass(frozen=True)
@@ -159,72 +116,35 @@ def mix(pair: Neighbours, how: Mix) -> dict[str, torch.Tensor]:
     Raises:
         BuildError: The mixture is with a nested student, and there is none.
     """
-    if how.nested:
-        if pair.nested is None:
-            raise BuildError("there is no nested student to mix with")
-        pair = Neighbours(pair.base, pair.nested, tuple(range(len(pair.partner))))
-    return {tensor.name: _mix_tensor(pair, tensor, how) for tensor in tensors(pair.base.structure)}
+    pair = mixing(pair, how)
+    return {tensor.name: mix_tensor(pair, tensor, how) for tensor in tensors(pair.base.structure)}
 
 
-def _mix_tensor(pair: Neighbours, tensor: Tensor, how: Mix) -> torch.Tensor:
+def mixing(pair: Neighbours, how: Mix) -> Neighbours:
+    """The two models that a mixture is of: the nested student's prefix may take the smaller anchor's place.
+
+    Raises:
+        BuildError: It is to, and there is none.
+    """
+    if not how.nested:
+        return pair
+    if pair.nested is None:
+        raise BuildError("there is no nested student to mix with")
+    return Neighbours(pair.base, pair.nested, tuple(range(len(pair.partner))))
+
+
+def mix_tensor(pair: Neighbours, tensor: Tensor, how: Mix) -> torch.Tensor:
+    """One of the DesNet's tensors; the larger anchor's own where the mixture changes nothing."""
     base = pair.base.tensors[tensor.name]
-    name, mixing = blend(pair.base.structure, pair.smaller.structure, pair.partner, tensor, how)
-    if not mixing.changes:
+    name, found = blend(pair.base.structure, pair.smaller.structure, pair.partner, tensor, how)
+    if not found.changes:
         return base
     mixed = base.clone()
-    small = pair.smaller.tensors[name] if mixing.needs_partner else None
-    mixing.apply(as_matrix(mixed), None if small is None else as_matrix(small))
+    small = pair.smaller.tensors[name] if found.needs_partner else None
+    found.apply(as_matrix(mixed), None if small is None else as_matrix(small))
     return mixed
 
 
 def as_matrix(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor as [rows, columns]; one dimension alone is rows."""
     return tensor.view(tensor.shape[0], -1)
-
-
-def blend(
-    structure: Structure, smaller: Structure, partners: tuple[int | None, ...], tensor: Tensor, how: Mix
-) -> tuple[str, Blend]:
-    """How one tensor of a DesNet is made.
-
-    Args:
-        structure: The DesNet.
-        smaller: The smaller anchor.
-        partners: For each layer of the DesNet, its position in the smaller anchor; None where only the larger has it.
-        tensor: One of the DesNet's.
-        how: The mixture.
-
-    Returns:
-        (the smaller anchor's tensor that it is mixed with, how).
-    """
-    partner = None if tensor.layer is None else partners[tensor.layer]
-    if tensor.layer is not None and partner is None:
-        silenced = how.depth and tensor.role in _last_of_branch(structure.architecture)
-        offset = structure.architecture.norm_offset if tensor.role is Role.BRANCH_NORM else 0.0
-        return tensor.name, Blend(_NOTHING, slice(0, 0), scale=1.0 - how.depth if silenced else 1.0, offset=offset)
-    name = tensor.name if tensor.layer is None or partner is None else at_layer(tensor.name, tensor.layer, partner)
-    shared = [
-        prefix_of(axis_factors(axis, structure.lengths), axis_factors(axis, smaller.lengths)) for axis in tensor.axes
-    ]
-    rows, columns = shared[0], as_index(shared[1]) if len(shared) == 2 else slice(0, 1)
-    alpha = getattr(how, _GROUP[tensor.role])
-    if tensor.role not in _OUTPUTS or len(tensor.axes) == 1 or how.fill == 0.0:
-        return name, Blend(rows, columns, alpha)
-    # What an output projection reads past the smaller anchor's channels or heads is the donor's.
-    read = 1 - tensor.axes.index("hidden")
-    beyond = rest_of(tensor.lengths[read], shared[read])
-    if not len(beyond):
-        return name, Blend(rows, columns, alpha)
-    if read == 0:
-        return name, Blend(rows, columns, alpha, beyond_rows=beyond, keep=1.0 - how.fill)
-    return name, Blend(rows, columns, alpha, beyond_columns=as_index(beyond), keep=1.0 - how.fill)
-
-
-_NOTHING = torch.arange(0)
-_OUTPUTS = (Role.FFN_OUT, Role.ATTENTION_OUT)
-
-
-def _last_of_branch(architecture: Architecture) -> tuple[Role, ...]:
-    """What scales everything that a branch writes: its output projection, or a norm after that."""
-    normed = any(pattern.role is Role.BRANCH_NORM for pattern in architecture.tensors)
-    return (Role.BRANCH_NORM,) if normed else _OUTPUTS

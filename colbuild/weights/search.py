@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from colbuild.progress import Progress, Report
-from colbuild.weights.interpolate import EXPAND, SUBSET, Mix
+from colbuild.weights.mixture import EXPAND, PATCH, SUBSET, Fill, Mix, even
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FINE = 0.125
@@ -47,18 +47,13 @@ class Axes:
 
 
 Score = Callable[[Mix], float]
+"""The loss of a mixture in nats per token."""
+
+Search = Callable[[Score, Axes, Report], list[Scored]]
+"""What tries mixtures: all that it has scored."""
 
 
-def only(mix: Mix) -> Callable[[Score, Axes, Report], list[Scored]]:
-    """A search that looks at one mixture only."""
-
-    def search(score: Score, axes: Axes, report: Report) -> list[Scored]:
-        return _score_all([mix], score, report, 1)
-
-    return search
-
-
-def global_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
+def donor_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
     """One alpha for everything both anchors have, donor fill for the rest; subset and expand are scored too.
 
     Donor layers are both kept whole and scaled by 1 - alpha. With a nested student, so is one alpha between the larger
@@ -68,27 +63,57 @@ def global_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
     for alpha in GRID[1:]:
         candidates.append(Mix(alpha, alpha, alpha, alpha, 0.0))
         if axes.depth and alpha < 1.0:
-            candidates.append(Mix(alpha, alpha, alpha, alpha, alpha))
-    candidates.append(Mix(1.0, 1.0, 1.0, 0.0, 0.0))
+            candidates.append(even(alpha))
+    candidates.append(PATCH)
     if axes.nested:
-        candidates += [Mix(alpha, alpha, alpha, 0.0, 0.0, nested=True) for alpha in GRID[1:]]
-    distinct = list(dict.fromkeys(axes.without_absent(candidate) for candidate in candidates))
-    return _score_all(distinct, score, report, len(distinct))
+        candidates += _nested_line()
+    return _score_line(candidates, score, axes, report)
+
+
+def expanded_alpha(expansion: Fill) -> Search:
+    """One alpha between the larger anchor's subset and the smaller anchor, expanded in a given way."""
+
+    def search(score: Score, axes: Axes, report: Report) -> list[Scored]:
+        return _score_line([even(alpha, expansion) for alpha in GRID], score, axes, report)
+
+    return search
+
+
+def nested_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
+    """The nested student's prefix alone, and mixed with the larger anchor's subset: with one alpha, then one for each group."""
+    scored = _score_line([SUBSET, *_nested_line()], score, axes, report)
+    return _descend(scored, [(True, axes.names(nested=True))], score, report)
 
 
 def group_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
     """An alpha for each group: coordinate descent over a coarse grid from the best single alpha, then finer steps.
 
     With a nested student both are searched, mixtures with the smaller anchor and with it. Never worse than the candidates
-    of `global_alpha`, subset and expand among them, on the tokens it is scored with.
+    of `donor_alpha`, subset and expand among them, on the tokens it is scored with.
     """
-    scored = global_alpha(score, axes, report)
+    scored = donor_alpha(score, axes, report)
     searches = [(nested, axes.names(nested)) for nested in ((False, True) if axes.nested else (False,))]
+    return _descend(scored, searches, score, report)
+
+
+def _nested_line() -> list[Mix]:
+    return [Mix(alpha, alpha, alpha, 0.0, 0.0, nested=True) for alpha in GRID[1:]]
+
+
+def _score_line(candidates: Sequence[Mix], score: Score, axes: Axes, report: Report) -> list[Scored]:
+    distinct = list(dict.fromkeys(axes.without_absent(candidate) for candidate in candidates))
+    return _score_all(distinct, score, report, len(distinct))
+
+
+def _descend(
+    scored: list[Scored], searches: Sequence[tuple[bool, tuple[str, ...]]], score: Score, report: Report
+) -> list[Scored]:
+    """What was scored, and what coordinate descent from the best of it tries: (in nested mixtures, along which names)."""
     budget = len(scored) + sum(len(names) for _, names in searches) * (len(GRID) + 1)
     for nested, names in searches:
         for values in (_coarse, _fine):
             for name in names:
-                best = min((entry for entry in scored if entry.mix.nested == nested), key=_loss)
+                best = min((entry for entry in scored if entry.mix.nested == nested), key=loss_of)
                 known = {entry.mix for entry in scored}
                 candidates = [_with(best.mix, name, value) for value in values(getattr(best.mix, name))]
                 new = [candidate for candidate in candidates if candidate not in known]
@@ -96,17 +121,9 @@ def group_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
     return scored
 
 
-SEARCHES: dict[str, Callable[[Score, Axes, Report], list[Scored]]] = {
-    "group_alpha": group_alpha,
-    "global_alpha": global_alpha,
-    "subset": only(SUBSET),
-    "expand": only(EXPAND),
-}
-
-
 def best_of(scored: Sequence[Scored]) -> Scored:
     """The mixture of lowest loss; the earliest one where several tie."""
-    return min(scored, key=_loss)
+    return min(scored, key=loss_of)
 
 
 def _score_all(mixes: Sequence[Mix], score: Score, report: Report, total: int, done: int = 0) -> list[Scored]:
@@ -118,7 +135,7 @@ def _score_all(mixes: Sequence[Mix], score: Score, report: Report, total: int, d
     return scored
 
 
-def _loss(entry: Scored) -> float:
+def loss_of(entry: Scored) -> float:
     """The loss to compare by; one that is no number is worse than every other (`min` would keep it if it came first)."""
     return math.inf if math.isnan(entry.loss) else entry.loss
 

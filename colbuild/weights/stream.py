@@ -19,8 +19,10 @@ from colbuild.arch import Shape, tensors
 from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report
 from colbuild.weights.blend import Blend, Index, as_index, prefix_of, runs
+from colbuild.weights.blending import blend
 from colbuild.weights.checkpoint import Checkpoint, check_lengths, copy_companions, load_facts, save_facts
-from colbuild.weights.interpolate import Mix, blend, partners
+from colbuild.weights.interpolate import partners
+from colbuild.weights.mixture import Mix
 from colbuild.weights.subset import Part, parts, scaled, subset_facts
 from colbuild.weights.tensor_files import Stored, TensorReader, stored_tensors
 from colbuild.weights.tensor_writer import SHARD, Planned, TensorWriter

@@ -13,6 +13,7 @@ from typing import Any
 from colbuild.ops import corpus, distill, evaluate, interpolate, order, recover, teach
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report, silent
+from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.recipe import Recipe
 from colbuild.store.hashing import TreeEntry, scan_tree
 from colbuild.weights.checkpoint import load_checkpoint
@@ -111,12 +112,11 @@ def smaller() -> Path:
     return carry_out("distill", *distilled(larger(), layers=2, ffn=48))
 
 
-def between(method: str = "group_alpha", tokens: int = 512, **lengths: int) -> Step:
-    """(inputs, params) of an interpolation between the two anchors."""
-    params = {
-        "shape": shape_of(larger(), **({"layers": 3, "ffn": 64} | lengths)),
-        "method": method,
-        "tokens": tokens,
-        "split": "train",
-    }
-    return {"larger": larger(), "smaller": smaller(), "corpus": packed()}, params
+def between(
+    method: str = "group_alpha", tokens: int = 512, how: Mapping[str, Any] | None = None, **lengths: int
+) -> Step:
+    """(inputs, params) of an interpolation between the two anchors, as the planner makes them of an `interpolate`."""
+    asked = Interpolate.model_validate({"method": method, "tokens": tokens, **(how or {})}, strict=False)
+    params: dict[str, Any] = {"shape": shape_of(larger(), **({"layers": 3, "ffn": 64} | lengths)), **asked.params()}
+    inputs = {"larger": larger(), "smaller": smaller()}
+    return (inputs | {"corpus": packed()}, {**params, "split": "train"}) if asked.scores else (inputs, params)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from colbuild.errors import BuildError
+from colbuild.ops.models import forward_type
 from colbuild.train.packing import open_corpus
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.family import ansnet, carry_out, larger, ordered, packed, progress_of, smaller, twice
@@ -43,7 +44,7 @@ def test_bits_per_byte_equal_a_computation_by_hand():
     separator, documents = heldout_documents()
     assert max(map(len, documents)) < 512  # each is one window
     tokenizer = Tokenizer.from_file(str(ansnet() / "tokenizer.json"))
-    model, reference = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.bfloat16) for f in (smaller(), ansnet()))
+    model, reference = (AutoModelForCausalLM.from_pretrained(f, dtype=forward_type()) for f in (smaller(), ansnet()))
     nats, kl, tokens, size, agreed = 0.0, 0.0, 0, 0, 0
     for ids in documents:
         inputs = torch.tensor([[separator, *ids[:-1]]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 
 import pytest
 import torch
@@ -11,11 +10,15 @@ from transformers import AutoModelForCausalLM
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops.models import calibration, model_of
+from colbuild.ops.models import calibration, forward_type, model_of
+from colbuild.ops.scoring import Scoring
 from colbuild.train.measure import mean_loss
 from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint, save_nested
-from colbuild.weights.interpolate import Mix, mix, neighbours
-from colbuild.weights.search import SEARCHES
+from colbuild.weights.interpolate import mix, neighbours
+from colbuild.weights.layer_alpha import STEPS
+from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
+from colbuild.weights.search import GRID
+from colbuild.weights.strategies import CONTROLS, GIVEN, SEARCHES
 from colbuild.weights.subset import subset
 from tests.ops.family import between, carry_out, larger, packed, progress_of, smaller, twice
 from tests.weights.helpers import retrained
@@ -30,8 +33,14 @@ def facts_of(folder):
     return json.loads((folder / "interpolation.json").read_text())
 
 
+def mix_of(told):
+    """The mixture that a candidate in `interpolation.json` is."""
+    values = {key: value for key, value in told.items() if key != "loss"}
+    return Mix(**values | {"layers": tuple(values.get("layers", ()))})
+
+
 def loss_of(folder, tokens=512):
-    model = model_of(load_checkpoint(folder), torch.bfloat16)
+    model = model_of(load_checkpoint(folder), forward_type())
     return mean_loss(model, calibration(packed(), "train", tokens, model))
 
 
@@ -50,7 +59,7 @@ def test_best_candidate_is_the_lowest_and_the_one_that_was_written(desnet):
     assert facts["best"] in facts["candidates"]
     assert loss_of(desnet) == facts["best"]["loss"]
     assert facts["tokens"] == 512
-    how = Mix(**{field.name: facts["best"][field.name] for field in fields(Mix)})
+    how = mix_of(facts["best"])
     pair = neighbours(load_checkpoint(larger()), load_checkpoint(smaller()), Shape(**between()[1]["shape"]))
     expected = mix(pair, how)
     written = load_checkpoint(desnet).tensors
@@ -59,8 +68,108 @@ def test_best_candidate_is_the_lowest_and_the_one_that_was_written(desnet):
 
 def test_desnet_is_never_worse_than_the_other_methods(desnet):
     best = facts_of(desnet)["best"]["loss"]
-    for method in ("global_alpha", "subset", "expand"):
-        assert best <= facts_of(carry_out("interpolate", *between(method)))["best"]["loss"]
+    assert best <= facts_of(carry_out("interpolate", *between("global_alpha")))["best"]["loss"]
+    for method in ("subset", "expand"):
+        assert best <= loss_of(carry_out("interpolate", *between(method)))
+
+
+@pytest.mark.parametrize("fill", ["zero", "copy"])
+def test_one_alpha_between_subset_and_another_expansion(fill):
+    facts = facts_of(carry_out("interpolate", *between("global_alpha", how={"fill": fill})))
+    assert [mix_of(candidate) for candidate in facts["candidates"]] == [even(alpha, fill) for alpha in GRID]
+    assert facts["best"] in facts["candidates"]
+
+
+@pytest.mark.parametrize(
+    ("method", "how", "expected"),
+    [
+        ("subset", {}, SUBSET),
+        ("expand", {}, EXPAND),
+        ("expand", {"fill": "zero"}, even(1.0, "zero")),
+        ("global_alpha", {"alpha": 0.25}, even(0.25)),
+        ("global_alpha", {"alpha": 0.5, "fill": "copy"}, even(0.5, "copy")),
+    ],
+    ids=str,
+)
+def test_a_given_mixture_needs_no_text_and_is_streamed(method, how, expected):
+    inputs, params = between(method, how=how)
+    assert "corpus" not in inputs
+    found = carry_out("interpolate", inputs, params)
+    pair = neighbours(*(load_checkpoint(inputs[role]) for role in ("larger", "smaller")), Shape(**params["shape"]))
+    written = load_checkpoint(found)
+    assert all(torch.equal(written.tensors[name], tensor) for name, tensor in mix(pair, expected).items())
+    assert written.ordered.layers == pair.base.ordered.layers
+    assert facts_of(found) == {"best": expected.to_json(), "candidates": [], "tokens": 0}
+    assert (found / "tokenizer.json").read_bytes() == (larger() / "tokenizer.json").read_bytes()
+    assert {entry.unit for entry in progress_of("interpolate", inputs, params)} == {"bytes"}
+
+
+def test_the_relative_distance_is_measured_in_parameters():
+    found = carry_out("interpolate", *between("global_alpha", how={"alpha": "distance", "fill": "zero"}))
+    sizes = [sum(tensor.numel() for tensor in load_checkpoint(one).tensors.values()) for one in (larger(), smaller())]
+    own = sum(tensor.numel() for tensor in load_checkpoint(found).tensors.values())
+    assert facts_of(found)["best"]["mlp"] == (sizes[0] - own) / (sizes[0] - sizes[1])
+
+
+def test_patch_puts_the_larger_anchors_layers_into_the_smaller_one():
+    inputs, params = between("patch", layers=3, ffn=48)
+    found, small = load_checkpoint(carry_out("interpolate", inputs, params)), load_checkpoint(smaller())
+    large = load_checkpoint(larger())
+    for layer, place in enumerate(found.ordered.layers):
+        name = "model.layers.{}.mlp.up_proj.weight"
+        theirs = small.ordered.layers.index(place) if place in small.ordered.layers else None
+        expected = large.tensors[name.format(layer)][:48] if theirs is None else small.tensors[name.format(theirs)]
+        assert torch.equal(found.tensors[name.format(layer)], expected)
+    assert torch.equal(found.tensors["model.norm.weight"], small.tensors["model.norm.weight"])
+
+
+def test_patch_of_other_widths_is_an_error():
+    with pytest.raises(BuildError, match="ffn is 64 where that one's is 48"):
+        carry_out("interpolate", *between("patch"))
+
+
+def test_layer_alpha_keeps_the_lowest_and_is_never_above_one_alpha():
+    found = carry_out("interpolate", *between("layer_alpha"))
+    facts = facts_of(found)
+    descent = [candidate for candidate in facts["candidates"] if "layers" in candidate]
+    assert len(descent) == STEPS
+    assert min(candidate["loss"] for candidate in descent) < descent[0]["loss"]
+    assert facts["best"]["loss"] <= facts_of(carry_out("interpolate", *between("global_alpha")))["best"]["loss"]
+    assert loss_of(found) == pytest.approx(facts["best"]["loss"], abs=1e-3)
+
+
+def test_slopes_are_those_of_the_loss():
+    """Against differences of the loss itself, in float32."""
+    pair = neighbours(load_checkpoint(larger()), load_checkpoint(smaller()), Shape(**between()[1]["shape"]))
+    model = model_of(pair.base, torch.float32)
+    scoring = Scoring(pair, model, calibration(packed(), "train", 512, model))
+    start, step = [0.5, 0.25, 0.5, 0.75], 0.02
+
+    def at(values):
+        return Mix(values[0], 0.0, 0.0, 0.0, 0.0, layers=tuple(values[1:]))
+
+    slopes = scoring.slopes(at(start))
+    for place, told in enumerate((slopes.embedding, *slopes.layers)):
+        up, down = ([*start[:place], start[place] + sign * step, *start[place + 1 :]] for sign in (1, -1))
+        measured = (scoring.loss(at(up)) - scoring.loss(at(down))) / (2 * step)
+        assert told == pytest.approx(measured, rel=0.05, abs=2e-4)
+    assert slopes.loss == pytest.approx(scoring.loss(at(start)), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["random", "uniform"])
+def test_controls_are_parts_of_the_larger_anchor(method):
+    inputs, params = between(method)
+    found = load_checkpoint(carry_out("interpolate", inputs, params))
+    rows = {tuple(row.tolist()) for row in load_checkpoint(larger()).tensors["model.embed_tokens.weight"].T}
+    assert {tuple(row.tolist()) for row in found.tensors["model.embed_tokens.weight"].T} <= rows
+    assert found.structure.shape == Shape(**params["shape"])
+
+
+def test_the_seed_decides_what_is_drawn():
+    folders = [carry_out("interpolate", *between("random", how={"seed": seed})) for seed in (0, 0, 1)]
+    first, again, other = (load_checkpoint(folder).tensors["model.layers.0.mlp.up_proj.weight"] for folder in folders)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_subset_method_is_the_larger_anchors_subset():
@@ -81,7 +190,7 @@ def test_expand_method_computes_the_smaller_anchor():
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", sorted(SEARCHES))
+@pytest.mark.parametrize("method", sorted({*SEARCHES, *GIVEN, *CONTROLS} - {"nested", "patch"}))
 def test_same_inputs_give_the_same_bytes(method):
     first, second = twice("interpolate", *between(method))
     assert first == second
@@ -109,6 +218,9 @@ def test_anchor_whose_weights_are_no_numbers_is_an_error(tmp_path):
     weights = load_file(larger() / "model.safetensors")
     weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], float("nan"))
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BuildError, match="no numbers"):
+        carry_out("interpolate", inputs | {"larger": tmp_path}, params)
+    inputs, params = between()
     with pytest.raises(BuildError, match="nan"):
         carry_out("interpolate", inputs | {"larger": tmp_path}, params)
 
@@ -160,16 +272,29 @@ def test_a_nested_prefix_that_is_best_is_what_is_written(tmp_path):
     inputs, params = with_segment(segment, "global_alpha")
     found = carry_out("interpolate", inputs | {"larger": above}, params)
     assert facts_of(found)["best"]["nested"] is True
-    how = Mix(**{field.name: facts_of(found)["best"][field.name] for field in fields(Mix)})
+    how = mix_of(facts_of(found)["best"])
     pair = neighbours(spoilt, load_checkpoint(segment), Shape(**params["shape"]), student)
     expected, written = mix(pair, how), load_checkpoint(found).tensors
     assert all(torch.equal(written[name], tensor) for name, tensor in expected.items())
 
 
+def test_nested_takes_the_prefix_alone_or_mixed_with_the_larger_anchor(segment):
+    facts = facts_of(carry_out("interpolate", *with_segment(segment, "nested")))
+    assert [candidate["mlp"] for candidate in facts["candidates"] if not candidate["nested"]] == [0.0]
+    assert facts["best"] in facts["candidates"]
+    assert facts["best"]["loss"] >= facts_of(carry_out("interpolate", *with_segment(segment)))["best"]["loss"]
+
+
+def test_nested_without_a_nested_student_is_an_error():
+    with pytest.raises(BuildError, match="needs a nested student") as found:
+        carry_out("interpolate", *between("nested"))
+    assert "segment" in str(found.value.hint)
+
+
 @pytest.mark.parametrize("method", ["subset", "expand"])
 def test_methods_of_one_candidate_mean_what_they_did(segment, method):
     found = carry_out("interpolate", *with_segment(segment, method))
-    assert [candidate["nested"] for candidate in facts_of(found)["candidates"]] == [False]
+    assert facts_of(found)["best"]["nested"] is False
     assert not (found / "nested").exists()
 
 

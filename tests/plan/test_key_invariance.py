@@ -38,7 +38,7 @@ def shuffled(value: Any, order: st.DataObject) -> Any:
     return [shuffled(item, order) for item in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_the_order_of_keys_in_any_file_changes_no_key(tmp_path, data):
     before = keys_of(graph(tmp_path))

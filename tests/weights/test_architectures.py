@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, Role, norm_sites, tensors
-from colbuild.weights.interpolate import EXPAND, SUBSET, Mix, mix, neighbours
+from colbuild.weights.interpolate import mix, neighbours
+from colbuild.weights.mixture import EXPAND, SUBSET, Mix
 from colbuild.weights.order import order
 from colbuild.weights.subset import kept_layers, subset
 from tests.weights.helpers import (

@@ -9,12 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError
-from colbuild.weights.interpolate import EXPAND, SUBSET, Mix, mix, neighbours
+from colbuild.weights.interpolate import mix, neighbours
+from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
 from colbuild.weights.subset import subset
-from tests.weights.helpers import GQA, logits, random_ordered, retrained, shaped
+from tests.weights.helpers import GQA, config_of, logits, random_ordered, retrained, shaped, smaller_shape
 
 LARGER = random_ordered()
+FILLS = ("donor", "zero", "copy")
 HALF = Mix(0.5, 0.5, 0.5, 0.0, 0.0)
 
 
@@ -32,7 +35,67 @@ def test_expand_computes_the_smaller_anchor(lengths):
     larger, smaller = anchors(**lengths)
     for shape in (shaped(LARGER), shaped(smaller)):
         pair = neighbours(larger, smaller, shape)
-        torch.testing.assert_close(logits(pair.base, mix(pair, EXPAND)), logits(smaller), atol=1e-4, rtol=1e-4)
+        for fill in FILLS:
+            expanded = logits(pair.base, mix(pair, even(1.0, fill)))
+            torch.testing.assert_close(expanded, logits(smaller), atol=1e-4, rtol=1e-4)
+
+
+def test_zeros_keep_the_function_of_a_narrower_residual_stream_too():
+    larger, smaller = anchors(layers=3, hidden=36, ffn=16)
+    pair = neighbours(larger, smaller, shaped(LARGER, hidden=42))
+    expanded = logits(pair.base, mix(pair, even(1.0, "zero")))
+    torch.testing.assert_close(expanded, logits(smaller), atol=1e-3, rtol=1e-3)
+
+
+def test_zero_fill_is_the_straight_line_to_zeros():
+    """Chain-of-Learngene's own: (1 - alpha) larger + alpha smaller, where the smaller one is 0 wherever it has nothing."""
+    larger, smaller = anchors(layers=2, ffn=16)
+    pair = neighbours(larger, smaller, shaped(LARGER, layers=3, ffn=24))
+    ends = mix(pair, even(1.0, "zero"))
+    for name, mixed in mix(pair, even(0.25, "zero")).items():
+        torch.testing.assert_close(mixed, 0.75 * pair.base.tensors[name] + 0.25 * ends[name])
+    alone = pair.partner.index(None)
+    lacking = [name for name in ends if f"layers.{alone}." in name]
+    assert lacking
+    assert all(not ends[name].any() for name in lacking)
+    shared = next(position for position, partner in enumerate(pair.partner) if partner is not None)
+    assert not ends[f"model.layers.{shared}.mlp.up_proj.weight"][16:].any()
+
+
+def test_copies_share_what_the_original_wrote():
+    larger, smaller = anchors(ffn=16)
+    pair = neighbours(larger, smaller, shaped(LARGER, ffn=40))
+    made, block = mix(pair, even(1.0, "copy")), "model.layers.1.mlp"
+    up, down = (smaller.tensors[f"{block}.{name}.weight"] for name in ("up_proj", "down_proj"))
+    places = torch.arange(40) % 16
+    assert torch.equal(made[f"{block}.up_proj.weight"], up[places])
+    copies = torch.bincount(places)[places]
+    torch.testing.assert_close(made[f"{block}.down_proj.weight"], down[:, places] / copies)
+
+
+@pytest.mark.parametrize("layer_alphas", [(0.0, 0.25, 0.5, 1.0), (1.0, 0.5, 0.0, 0.75)])
+def test_an_alpha_for_each_layer_is_what_one_for_all_is_in_that_layer(layer_alphas):
+    larger, smaller = anchors(layers=2, ffn=16)
+    pair = neighbours(larger, smaller, shaped(LARGER))
+    mixed = mix(pair, Mix(0.5, 0.0, 0.0, 0.0, 0.0, layers=layer_alphas))
+    for layer, alpha in enumerate(layer_alphas):
+        expected = mix(pair, even(alpha))
+        names = [name for name in mixed if f"layers.{layer}." in name]
+        assert all(torch.equal(mixed[name], expected[name]) for name in names)
+    outside = [name for name in mixed if "layers." not in name]
+    assert outside
+    assert all(torch.equal(mixed[name], mix(pair, even(0.5))[name]) for name in outside)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_expansion_keeps_the_function_of_every_architecture(name, fill):
+    larger = random_ordered(config_of(name))
+    heads = larger.structure.shape.kv_heads if larger.structure.architecture.ties_widths else 1
+    smaller = retrained(subset(larger, smaller_shape(larger, layers=2, ffn=16, kv_heads=heads)), seed=4)
+    pair = neighbours(larger, smaller, larger.structure.shape)
+    expanded = logits(pair.base, mix(pair, even(1.0, fill)))
+    torch.testing.assert_close(expanded, logits(smaller), atol=1e-3, rtol=1e-3)
 
 
 def test_expand_computes_the_smaller_anchor_at_an_untied_head():

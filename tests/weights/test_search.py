@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from colbuild.plan.work import CANDIDATES
 from colbuild.progress import Progress, silent
-from colbuild.weights.interpolate import EXPAND, SUBSET
-from colbuild.weights.search import SEARCHES, Axes, Scored, best_of, global_alpha, group_alpha
+from colbuild.weights.layer_alpha import STEPS, Slopes, layer_alpha
+from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
+from colbuild.weights.search import GRID, Axes, Scored, best_of, donor_alpha, expanded_alpha, group_alpha, nested_alpha
 
 AXES = st.builds(Axes, fill=st.booleans(), depth=st.booleans(), nested=st.booleans())
 FULL = Axes(fill=True, depth=True)
@@ -40,14 +42,14 @@ def rough(seed):
 def test_group_alpha_is_never_worse_than_what_else_there_is(seed, axes):
     score = rough(seed)
     best = best_of(group_alpha(score, axes, silent)).loss
-    assert best <= best_of(global_alpha(score, axes, silent)).loss
+    assert best <= best_of(donor_alpha(score, axes, silent)).loss
     assert best <= min(score(axes.without_absent(SUBSET)), score(axes.without_absent(EXPAND)))
 
 
 @given(st.integers(0, 10**6), AXES)
 @settings(max_examples=60, deadline=None)
 def test_a_nested_student_only_adds_candidates(seed, axes):
-    for search in (global_alpha, group_alpha):
+    for search in (donor_alpha, group_alpha):
         without = search(rough(seed), replace(axes, nested=False), silent)
         having = search(rough(seed), replace(axes, nested=True), silent)
         assert {entry.mix for entry in without} <= {entry.mix for entry in having}
@@ -76,7 +78,7 @@ def test_group_alpha_comes_near_the_lowest_point(target):
 @given(st.integers(0, 10**6), AXES)
 @settings(max_examples=30, deadline=None)
 def test_search_is_deterministic_and_asks_for_no_mixture_twice(seed, axes):
-    for search in (global_alpha, group_alpha):
+    for search in (donor_alpha, group_alpha):
         first, second = search(rough(seed), axes, silent), search(rough(seed), axes, silent)
         assert first == second
         assert len({entry.mix for entry in first}) == len(first)
@@ -90,9 +92,40 @@ def test_coordinates_without_parts_are_not_searched():
     assert len(tried) == len(found)
 
 
-def test_one_candidate_searches_score_their_corner():
-    for name, corner in (("subset", SUBSET), ("expand", EXPAND)):
-        assert SEARCHES[name](bowl((0,) * 5), FULL, silent) == [Scored(corner, bowl((0,) * 5)(corner))]
+def test_another_expansion_is_tried_on_a_line():
+    found = expanded_alpha("zero")(rough(1), FULL, silent)
+    assert [entry.mix for entry in found] == [even(alpha, "zero") for alpha in GRID]
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_nested_alpha_looks_at_mixtures_with_the_prefix_and_the_subset_alone(seed):
+    found = nested_alpha(rough(seed), replace(FULL, nested=True), silent)
+    assert [entry.mix for entry in found if not entry.mix.nested] == [SUBSET]
+    assert Mix(1.0, 1.0, 1.0, 0.0, 0.0, nested=True) in {entry.mix for entry in found}
+    assert len({entry.mix for entry in found}) == len(found) <= CANDIDATES["nested"]
+
+
+@given(st.lists(st.floats(0.05, 0.95), min_size=4, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_layer_alpha_goes_down_to_the_lowest_point(target):
+    """A bowl in the embedding's alpha and those of three layers, of which only the larger anchor has the last."""
+
+    def loss(how):
+        values = (how.embedding, *how.layers) if how.layers else (how.embedding, how.mlp, how.mlp, how.depth)
+        return 3.0 + sum((a - b) ** 2 for a, b in zip(values, target, strict=True))
+
+    def slopes(how):
+        along = [2.0 * (a - b) for a, b in zip((how.embedding, *how.layers), target, strict=True)]
+        return Slopes(loss(how), along[0], tuple(along[1:]))
+
+    found = layer_alpha(slopes, [False, False, True])(loss, Axes(fill=False, depth=True), silent)
+    line, descent = found[:-STEPS], found[-STEPS:]
+    assert all(not entry.mix.layers for entry in line)
+    assert all(0.0 <= alpha <= 1.0 for entry in descent for alpha in entry.mix.layers)
+    begun, best = descent[0].loss, best_of(found).loss
+    assert best - 3.0 <= 0.35 * (begun - 3.0) + 1e-3
+    assert best <= best_of(line).loss
 
 
 def test_the_earliest_of_equals_is_kept():
@@ -106,10 +139,10 @@ def test_a_loss_that_is_no_number_is_never_the_best():
     assert best_of([Scored(SUBSET, math.inf), Scored(EXPAND, 9.0)]).mix == EXPAND
 
 
-@pytest.mark.parametrize("name", sorted(SEARCHES))
-def test_progress_counts_up_and_never_passes_its_total(name):
+@pytest.mark.parametrize("search", [donor_alpha, group_alpha, nested_alpha, expanded_alpha("copy")])
+def test_progress_counts_up_and_never_passes_its_total(search):
     told: list[Progress] = []
-    scored = SEARCHES[name](bowl((0.3,) * 5), replace(FULL, nested=True), told.append)
+    scored = search(bowl((0.3,) * 5), replace(FULL, nested=True), told.append)
     counts = [entry.done for entry in told]
     assert counts == list(range(1, len(scored) + 1))
     assert all(entry.done <= entry.total for entry in told)

@@ -14,13 +14,22 @@ from colbuild.errors import BuildError
 from colbuild.progress import silent
 from colbuild.weights import stream
 from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
-from colbuild.weights.interpolate import EXPAND, SUBSET, Mix, mix, neighbours
+from colbuild.weights.interpolate import mix, neighbours
+from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
 from colbuild.weights.stream import stream_mix, stream_subset
 from colbuild.weights.subset import subset
 from tests.weights.helpers import config_of, random_ordered, retrained, smaller_shape
 
 NAMES = list(ARCHITECTURES)
-MIXES = [SUBSET, EXPAND, Mix(0.25, 0.5, 0.75, 0.5, 0.25), Mix(0.5, 0.0, 0.25, 1.0, 0.0)]
+MIXES = [
+    SUBSET,
+    EXPAND,
+    Mix(0.25, 0.5, 0.75, 0.5, 0.25),
+    Mix(0.5, 0.0, 0.25, 1.0, 0.0),
+    even(0.25, "zero"),
+    even(0.5, "copy"),
+    Mix(0.25, 0.0, 0.0, 0.0, 0.0, layers=(0.0, 0.5, 1.0)),
+]
 
 
 @pytest.fixture
