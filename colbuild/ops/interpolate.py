@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops.models import build_model, calibration, forward_type
+from colbuild.ops.models import calibration, forward_type, model_of
+from colbuild.ops.refitting import refitted
 from colbuild.ops.scoring import Scoring
 from colbuild.ops.step import StepRun
 from colbuild.weights.checkpoint import (
@@ -19,44 +21,63 @@ from colbuild.weights.checkpoint import (
     save_checkpoint,
     write_json,
 )
-from colbuild.weights.interpolate import mix, neighbours
+from colbuild.weights.interpolate import Neighbours, mix, neighbours
+from colbuild.weights.mixture import Mix
 from colbuild.weights.search import Axes, Scored, best_of
 from colbuild.weights.strategies import CONTROLS, SEARCHES, Asked, Ends, asked_of, given
 from colbuild.weights.stream import stream_mix
+
+FACTS: Final = "interpolation.json"
 
 
 def run(step: StepRun) -> None:
     """Makes a DesNet between two nested anchors by one of the strategies.
 
-    Inputs: `larger`, `smaller`; `corpus` where mixtures are scored. Params: `shape`, `method`, and what belongs to it: `fill`,
-    `alpha`, `seed`; for scoring `split` and `tokens`, how many calibration tokens score a candidate. If the smaller anchor was
-    cut from a nested student, which then lies beside it, mixtures with that one's prefix are candidates too.
+    Inputs: `larger`, `smaller`; `corpus` where text decides. Params: `shape`, `method`, and what belongs to it: `fill`,
+    `alpha`, `seed`; `refit`; where text decides `split` and `tokens`, how many calibration tokens score a candidate. If the smaller
+    anchor was cut from a nested student, which then lies beside it, mixtures with that one's prefix are candidates too.
 
     The output holds the model and `interpolation.json`: `best`, the mixture that was taken, and every candidate with its loss,
-    `nested` where its origin is that prefix instead of the smaller anchor. A mixture that is given is streamed, in memory for
-    some rows of a tensor, and has no loss.
+    `nested` where its origin is that prefix instead of the smaller anchor; `refit`, if that was asked for. A mixture that is
+    given is streamed, in memory for some rows of a tensor, and has no loss.
+
+    Raises:
+        BuildError: The anchors cannot be mixed, the strategy cannot make this DesNet of them, a weight is no number, or there
+            is too little text.
     """
     asked, shape = asked_of(step.params), Shape(**step.params["shape"])
-    if asked.method in CONTROLS:
-        above = step.inputs["larger"]
-        save_checkpoint(CONTROLS[asked.method](asked, load_checkpoint(above), shape), step.output, above)
-        _tell(step, None, (), 0)
-        return
     larger, smaller = (load_facts(step.inputs[role]).structure for role in ("larger", "smaller"))
-    how = given(asked, Ends(larger, smaller, larger.at(shape)))
-    if how is None:
-        _search(step, asked, shape)
+    how = None if asked.method in CONTROLS else given(asked, Ends(larger, smaller, larger.at(shape)))
+    refits = step.params.get("refit") == "auto"
+    if how is not None and not refits:
+        stream_mix(step.inputs["larger"], step.inputs["smaller"], shape, how, step.output, step.report)
+        write_json(step.output / FACTS, _facts(how.to_json()))
         return
-    stream_mix(step.inputs["larger"], step.inputs["smaller"], shape, how, step.output, step.report)
-    _tell(step, how.to_json(), (), 0)
+    if asked.method in CONTROLS:
+        found, facts = CONTROLS[asked.method](asked, load_checkpoint(step.inputs["larger"]), shape), _facts(None)
+    elif how is not None:
+        pair = _pair(step, shape)
+        found, facts = _mixed(pair, how), _facts(how.to_json())
+    else:
+        found, facts = _search(step, asked, _pair(step, shape))
+    if refits:
+        found, facts["refit"] = refitted(step, found)
+    save_checkpoint(found, step.output, step.inputs["larger"])
+    write_json(step.output / FACTS, facts)
 
 
-def _search(step: StepRun, asked: Asked, shape: Shape) -> None:
-    """Scores candidates on calibration tokens and keeps the best."""
+def _pair(step: StepRun, shape: Shape) -> Neighbours:
     smaller = step.inputs["smaller"]
-    pair = neighbours(load_checkpoint(step.inputs["larger"]), load_checkpoint(smaller), shape, load_nested(smaller))
-    base = pair.base
-    model = build_model(base.config, base.tensors, dtype=forward_type())
+    return neighbours(load_checkpoint(step.inputs["larger"]), load_checkpoint(smaller), shape, load_nested(smaller))
+
+
+def _mixed(pair: Neighbours, how: Mix) -> Checkpoint:
+    return replace(pair.base, tensors=mix(pair, how))
+
+
+def _search(step: StepRun, asked: Asked, pair: Neighbours) -> tuple[Checkpoint, dict[str, Any]]:
+    """The best of the candidates on calibration tokens, and all of their scores."""
+    model = model_of(pair.base, forward_type())
     windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], model)
     scoring = Scoring(pair, model, windows)
     search = SEARCHES[asked.method](asked, pair, scoring.slopes)
@@ -65,15 +86,13 @@ def _search(step: StepRun, asked: Asked, shape: Shape) -> None:
     best = best_of(scored)
     if not math.isfinite(best.loss):
         raise BuildError(f"every mixture of the two anchors has a loss of {best.loss}: the weights of one are damaged")
-    found = Checkpoint(base.config, base.structure, mix(pair, best.mix), base.lineage)
-    save_checkpoint(found, step.output, step.inputs["larger"])
-    _tell(step, _scored(best), scored, windows[:, 1:].numel())
+    return _mixed(pair, best.mix), _facts(_scored(best), scored, windows[:, 1:].numel())
 
 
 def _scored(entry: Scored) -> dict[str, Any]:
     return {**entry.mix.to_json(), "loss": entry.loss}
 
 
-def _tell(step: StepRun, best: dict[str, Any] | None, scored: Sequence[Scored], tokens: int) -> None:
-    candidates = [_scored(entry) for entry in scored]
-    write_json(step.output / "interpolation.json", {"best": best, "candidates": candidates, "tokens": tokens})
+def _facts(best: dict[str, Any] | None, scored: Sequence[Scored] = (), tokens: int = 0) -> dict[str, Any]:
+    """What is told beside the model."""
+    return {"best": best, "candidates": [_scored(entry) for entry in scored], "tokens": tokens}

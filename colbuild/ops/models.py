@@ -15,7 +15,7 @@ from colbuild.errors import BuildError
 from colbuild.train.attention import use_blocked_attention
 from colbuild.train.devices import computing_type
 from colbuild.train.forward import owner_of
-from colbuild.train.packing import calibration_windows, open_corpus
+from colbuild.train.packing import calibration_windows, open_corpus, window_count
 from colbuild.weights.checkpoint import Checkpoint
 
 CALIBRATION_WINDOW = 512
@@ -66,11 +66,16 @@ def calibration(corpus: Path, split: str, tokens: int, model: PreTrainedModel) -
     """Windows [windows, length + 1] for about `tokens` predictions.
 
     Raises:
-        BuildError: The corpus is too small, or was made with another tokenizer.
+        BuildError: The corpus has fewer tokens than are asked for, or was made with another tokenizer.
     """
     packed = open_corpus(corpus, split)
     check_vocabulary(packed.vocabulary, model)
     length = min(CALIBRATION_WINDOW, model.config.max_position_embeddings, max(1, packed.tokens - 1))
+    if window_count(packed, length) < tokens // length:
+        raise BuildError(
+            f"the {split} split of the corpus has {packed.tokens:,} tokens, too few to calibrate on {tokens:,}",
+            hint="give more text (a higher 'limit'), or ask for fewer 'tokens' in 'order' and 'interpolate'",
+        )
     return calibration_windows(packed, tokens, length)
 
 

@@ -237,7 +237,7 @@ def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Map
         how = desnet.interpolate
         params = {"shape": asdict(placed.member.structure.shape), **how.params()}
         inputs = {"larger": larger, "smaller": models[placed.smaller.name]}
-        if how.scores:
+        if how.reads_text:
             params["split"], inputs["corpus"] = split, corpus
         places = {key: (*path, "interpolate", key) for key in how.params()}
         made = draft.add(

@@ -25,6 +25,9 @@ CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "
 NESTED_CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 22, "global_alpha": 4, "layer_alpha": 4, "nested": 0}
 """How many more there are where a nested student lies beside the smaller anchor."""
 
+REFIT_TEXT: Final = 4
+"""How many times the calibration tokens a refit reads: three parts to fit on, one to decide whether it is kept."""
+
 LESSON: Final = 64
 """Bytes in which what a teacher says of a token is kept, at most."""
 
@@ -162,8 +165,7 @@ def _work(
         if "tokens" not in params:
             # A mixture that is given is written some rows at a time.
             return Work(None, disk, disk, _PROCESS)
-        candidates = CANDIDATES[params["method"]] + (NESTED_CANDIDATES[params["method"]] if nested else 0)
-        flops = candidates * params["tokens"] * forward_flops(made, WINDOW)
+        flops = _interpolation_flops(params, made, inputs["larger"], nested)
         ends = sum(parameters(inputs[role]) for role in ("larger", "smaller", *(("larger",) if nested else ())))
         # The mixture is computed in fp32 beside both ends; a nested student is as large as the larger one.
         return Work(flops, None, disk, _forward_memory([made]) + _STORED * ends + 4 * count)
@@ -177,6 +179,19 @@ def _work(
         disk += _STORED * parameters(trained)
     tokens = max(recipe.sequence, min(MICRO_TOKENS, recipe.batch * recipe.sequence))
     return Work(flops, None, disk, training_memory(trained, teacher, recipe, tokens))
+
+
+def _interpolation_flops(params: Mapping[str, Any], made: Structure, larger: Structure, nested: bool) -> int:
+    """Every candidate reads the text once; a refit reads more of it, with the larger anchor's FFNs beside its own."""
+    forward, method = forward_flops(made, WINDOW), params["method"]
+    candidates = 0
+    if params.get("alpha", "auto") == "auto":
+        candidates = CANDIDATES.get(method, 0) + (NESTED_CANDIDATES.get(method, 0) if nested else 0)
+    tokens: int = params["tokens"]
+    flops = candidates * tokens * forward
+    if params.get("refit") == "auto":
+        flops += REFIT_TEXT * tokens * (forward + forward_flops(larger, WINDOW))
+    return flops
 
 
 def _trained(

@@ -88,14 +88,22 @@ class Interpolate(Typed):
         int | None, Field(ge=0, lt=2**32, description="For random: decides what is drawn; by default 0.")
     ] = None
 
+    refit: Annotated[
+        Literal["auto", "never"],
+        Field(
+            description="Whether each FFN's output is fitted again to what the larger anchor's FFN writes, by ridge regression "
+            "on text; 'auto' keeps that where it lowers the loss on other text."
+        ),
+    ] = "never"
+
     @property
-    def scores(self) -> bool:
-        """Whether mixtures are scored on text; else the result follows from the anchors and the shape alone."""
-        return self.method in _SEARCHED or self.alpha == "auto"
+    def reads_text(self) -> bool:
+        """Whether calibration text decides the result; else it follows from the anchors and the shape alone."""
+        return self.method in _SEARCHED or self.alpha == "auto" or self.refit == "auto"
 
     def params(self) -> dict[str, Any]:
         """What decides the result, as JSON values; what follows from the method alone is not there."""
         values = self.model_dump(mode="json")
-        usual = {key: default for key, (default, _) in self._own.items()}
+        usual = {"refit": "never", **{key: default for key, (default, _) in self._own.items()}}
         found = {key: value for key, value in values.items() if key != "tokens" and value != usual.get(key)}
-        return {**found, "tokens": self.tokens} if self.scores else found
+        return {**found, "tokens": self.tokens} if self.reads_text else found

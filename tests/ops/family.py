@@ -119,4 +119,4 @@ def between(
     asked = Interpolate.model_validate({"method": method, "tokens": tokens, **(how or {})}, strict=False)
     params: dict[str, Any] = {"shape": shape_of(larger(), **({"layers": 3, "ffn": 64} | lengths)), **asked.params()}
     inputs = {"larger": larger(), "smaller": smaller()}
-    return (inputs | {"corpus": packed()}, {**params, "split": "train"}) if asked.scores else (inputs, params)
+    return (inputs | {"corpus": packed()}, {**params, "split": "train"}) if asked.reads_text else (inputs, params)

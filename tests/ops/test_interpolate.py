@@ -10,9 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
+from colbuild.ops import interpolate
 from colbuild.ops.models import calibration, forward_type, model_of
 from colbuild.ops.scoring import Scoring
+from colbuild.ops.step import StepRun
 from colbuild.train.measure import mean_loss
+from colbuild.weights import refit
 from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint, save_nested
 from colbuild.weights.interpolate import mix, neighbours
 from colbuild.weights.layer_alpha import STEPS
@@ -223,6 +226,48 @@ def test_anchor_whose_weights_are_no_numbers_is_an_error(tmp_path):
     inputs, params = between()
     with pytest.raises(BuildError, match="nan"):
         carry_out("interpolate", inputs | {"larger": tmp_path}, params)
+
+
+# -- refitted ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["group_alpha", "subset", "uniform"])
+def test_a_refit_is_kept_where_other_text_says_so(method):
+    inputs, params = between(method, how={"refit": "auto"})
+    assert (params["refit"], params["tokens"]) == ("auto", 512)
+    found = carry_out("interpolate", inputs, params)
+    facts, plain = facts_of(found)["refit"], load_checkpoint(carry_out("interpolate", *between(method)))
+    assert facts["kept"] == (facts["loss"] < facts["without"])
+    changed = {
+        name for name, tensor in load_checkpoint(found).tensors.items() if not torch.equal(tensor, plain.tensors[name])
+    }
+    expected = {f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(3)}
+    assert changed == (expected if facts["kept"] else set())
+
+
+def test_a_refit_that_does_not_help_is_left_out(monkeypatch):
+    monkeypatch.setattr(refit, "RIDGE", -0.5)  # makes nonsense
+    found = carry_out("interpolate", *between("subset", how={"refit": "auto"}))
+    assert facts_of(found)["refit"]["kept"] is False
+    plain = load_checkpoint(carry_out("interpolate", *between("subset"))).tensors
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in load_checkpoint(found).tensors.items())
+
+
+def test_where_there_is_nothing_to_refit_the_reason_is_told():
+    found = carry_out("interpolate", *between("subset", how={"refit": "auto"}, ffn=72))
+    assert "as wide as the larger anchor's" in facts_of(found)["refit"]["reason"]
+    found = carry_out("interpolate", *between("subset", tokens=32, how={"refit": "auto"}))
+    assert "one window" in facts_of(found)["refit"]["reason"]
+
+
+def test_too_little_text_is_named_and_nothing_is_written(tmp_path):
+    inputs, params = between(tokens=10**6)
+    output = tmp_path / "output"
+    output.mkdir()
+    with pytest.raises(BuildError, match="too few to calibrate on 1,000,000") as found:
+        interpolate.run(StepRun(inputs, params, output))
+    assert "tokens" in str(found.value.hint)
+    assert list(output.iterdir()) == []
 
 
 # -- with a nested student beside the smaller anchor --------------------------------------------------------------------
