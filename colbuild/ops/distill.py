@@ -14,7 +14,8 @@ from colbuild.weights.subset import subset
 def run(step: StepRun) -> None:
     """Distils the chain's next anchor from the one before it (Chain-of-Learngene, arXiv 2605.07783, section 3.2).
 
-    Inputs: `teacher`, `corpus`; `lessons` where the recipe says `teacher: cached`. Params: `shape`, `recipe`, `split`, and
+    Inputs: `teacher`, `corpus`; `lessons` where the recipe says `teacher: cached`; `start` for an anchor that starts from a
+    checkpoint instead of the teacher's subset, aligned with the teacher. Params: `shape`, `recipe`, `split`, and
     `interval` for an elastic anchor: the shape of the next one. The output holds the model and `training.json`.
 
     Elastic, the student is one of
@@ -38,6 +39,6 @@ def run(step: StepRun) -> None:
         train_checkpoint(Task(teacher, teacher, recipe, step, smallest=shape), keep_segment)
         return
     with torch.no_grad():
-        start = subset(teacher, shape)
+        start = load_checkpoint(step.inputs["start"]) if "start" in step.inputs else subset(teacher, shape)
     smallest = None if recipe.elastic is None else Shape(**step.params["interval"])
     train_checkpoint(Task(start, teacher, recipe, step, smallest), keep)

@@ -34,6 +34,7 @@ from colbuild.store import ActionRecord
 
 FLOPS_SHARES: Final[Mapping[str, float]] = {
     "order": 0.8,  # 156 and 200 GFLOP/s, 2 runs
+    "align": 0.4,  # two models forward, and matching; no run
     "teach": 0.8,  # runs a model forward as order does; no run
     "distill": 1.05,  # 231 to 239, 4 runs
     "recover": 1.05,  # trains as distill does; no run
@@ -193,7 +194,7 @@ def _structures(graph: BuildGraph, ansnet: Structure) -> dict[str, Structure]:
     made: dict[str, Structure] = {}
     for step in graph.steps:
         inputs = {role: made[needed] for role, needed in step.inputs.items() if needed in made}
-        model = ansnet if step.op == "source" else made_structure(step.op, step.params, inputs, ansnet)
+        model = ansnet if step.id == "source ansnet" else made_structure(step.op, step.params, inputs, ansnet)
         if model is not None:
             made[step.id] = model
     return made

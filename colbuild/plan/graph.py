@@ -3,6 +3,7 @@
 ::
 
     source ─> corpus ─> order ─> distill a100 ─> distill a76 ─> …            the route along the chain, once
+                                      │             init: puts a source and an align before a distill
                                       └──────┬──────┘                        teacher: cached puts a teach before a training
                                     interpolate phone ─> recover phone       each DesNet
                                              ├─> evaluate phone
@@ -21,7 +22,7 @@ from colbuild.plan.package_size import limit_of
 from colbuild.plan.step import Step
 from colbuild.plan.training import distill_params, lessons_params, recipe_params, settings
 from colbuild.spec.formats import detect_format
-from colbuild.spec.models import Data, DesNet, EvalData, Family, Profile
+from colbuild.spec.models import Data, DesNet, EvalData, Family, Profile, Start
 from colbuild.spec.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -162,6 +163,9 @@ def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str
         path = _anchor_path(chain, index)
         recipe, teacher, split = chain.recipes[index], chain.teachers[member.name], family.data.train.split
         inputs = {"teacher": made[_as_start(teacher)], "corpus": corpus}
+        start = None if chain.automatic else family.anchors[index].init
+        if start is not None:
+            inputs["start"] = _aligned(draft, start, member, path, inputs, split)
         inputs |= _lessons(draft, recipe, (*path, "recipe"), teacher.name, member.name, inputs, split)
         params = distill_params(chain, index, split)
         places: dict[str, FamilyPath] = {"": path, "shape": path, "recipe": (*path, "recipe"), "split": _SPLIT}
@@ -171,6 +175,26 @@ def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str
             Step(f"distill {member.name}", "distill", params, inputs=inputs, settings=settings(recipe)), places
         )
     return made
+
+
+def _aligned(
+    draft: _Draft, start: Start, member: Member, path: FamilyPath, inputs: Mapping[str, str], split: str
+) -> str:
+    """The checkpoint that an anchor starts from, in the coordinates of its teacher."""
+    place: FamilyPath = (*path, "init")
+    source = draft.add(
+        Step(f"source {member.name}", "source", {}, sources={"raw": start.checkpoint}), {"": (*place, "checkpoint")}
+    )
+    params = {
+        "shape": asdict(member.structure.shape),
+        "align": start.align,
+        "tokens": start.tokens,
+        "split": split,
+    }
+    return draft.add(
+        Step(f"align {member.name}", "align", params, inputs={"model": source, **inputs}),
+        {"": place, "shape": path, "align": (*place, "align"), "tokens": (*place, "tokens"), "split": _SPLIT},
+    )
 
 
 def _lessons(

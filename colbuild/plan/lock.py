@@ -135,7 +135,8 @@ def compare(state: LockState, loaded: LoadedFamily, source_digest: Callable[[str
 def source_uris(family: Family) -> tuple[str, ...]:
     """Every source of a family, once each."""
     data = family.data
-    return tuple(dict.fromkeys((family.ansnet.source, data.train.source, data.eval.source)))
+    starts = (anchor.init.checkpoint for anchor in family.anchors if anchor.init is not None)
+    return tuple(dict.fromkeys((family.ansnet.source, data.train.source, data.eval.source, *starts)))
 
 
 def lock_of(family: Family, config: Mapping[str, Any], chain: Chain, sources: Mapping[str, LockedSource]) -> Lock:

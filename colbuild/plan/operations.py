@@ -14,6 +14,7 @@ EPOCHS: Final[dict[str, int]] = {
     "source": 1,
     "corpus": 1,
     "order": 1,
+    "align": 1,
     "teach": 1,
     "distill": 2,
     "interpolate": 2,

@@ -202,4 +202,6 @@ def planned_name(step_id: str) -> str:
     if op == "teach":
         teacher, *reader = name.split(" ", 1)
         return " ".join([f"{'the AnsNet' if teacher == ANSNET else teacher}'s lessons", *reader])
+    if name != ANSNET and op in ("source", "align"):
+        return f"{name}'s checkpoint" if op == "source" else f"{name}'s start"
     return {"corpus": "the corpus", "source": "the AnsNet", "order": "the ordered AnsNet"}.get(op, name)

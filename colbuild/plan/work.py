@@ -79,7 +79,7 @@ def made_structure(
         inputs: Role -> structure of the model that plays it.
         like: A model of the family's architecture.
     """
-    if op in ("distill", "interpolate"):
+    if op in ("align", "distill", "interpolate"):
         return like.at(Shape(**params["shape"]))
     return inputs.get({"order": "model", "recover": "start"}.get(op, ""))
 
@@ -161,6 +161,10 @@ def _work(
         return Work(None, disk, disk, _PROCESS + (4 + _STORED) * count)
     if op == "order":
         return Work(params["tokens"] * forward_flops(made, WINDOW), None, disk, _forward_memory([made]) + disk)
+    if op == "align":
+        models = [inputs["teacher"], made]
+        flops = params["tokens"] * sum(forward_flops(model, WINDOW) for model in models)
+        return Work(flops, None, disk, _forward_memory(models) + disk)
     if op == "interpolate":
         if "tokens" not in params:
             # A mixture that is given is written some rows at a time.

@@ -12,6 +12,7 @@ MODULES: Final[Mapping[str, str]] = {
     "source": "colbuild.ops.source.convert",
     "corpus": "colbuild.ops.corpus.build",
     "order": "colbuild.ops.order",
+    "align": "colbuild.ops.align",
     "teach": "colbuild.ops.teach",
     "distill": "colbuild.ops.distill",
     "interpolate": "colbuild.ops.interpolate",

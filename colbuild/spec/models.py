@@ -219,10 +219,46 @@ class AnsNet(Ancestor):
     exports: tuple[Profile, ...] = ()
 
 
+class Start(Model):
+    """A model that an anchor starts from instead of its teacher's subset, as the anchors of Chain-of-Learngene may."""
+
+    checkpoint: Annotated[Source, Field(description="Of the AnsNet's architecture and vocabulary; as 'ansnet.source'.")]
+    align: Annotated[
+        Literal["permute", "procrustes", "none"],
+        Field(
+            description="How its parts are matched to the teacher's first, which changes nothing that it computes: 'permute' "
+            "reorders residual channels, heads and FFN channels, 'procrustes' turns the residual stream instead of reordering "
+            "it, 'none' takes the parts as they lie."
+        ),
+    ] = "permute"
+    tokens: Annotated[Count, Field(description="Calibration tokens on which parts are compared.")] = 4096
+
+
 class Anchor(Sized):
     """One link of the learngene chain, with the recipe it is distilled by."""
 
     recipe: Recipe
+    init: Start | None = None
+
+    @model_validator(mode="after")
+    def _starts_somewhere(self) -> Anchor:
+        """Refuses what cannot be meant together with a checkpoint to start from."""
+        if self.init is None:
+            return self
+        clashes = []
+        if self.shape is None:
+            message = f"'{self.name}' starts from a checkpoint, whose shape it has: 'params' cannot be asked for"
+            clashes.append(
+                clash(("params",), message, "write the checkpoint's shape, as in shape: {layers: 24, ffn: 1280}")
+            )
+        if self.recipe.elastic is not None and self.recipe.elastic.form == "segment":
+            message = (
+                f"'{self.name}' starts from a checkpoint, and a segment starts from the teacher itself: with elastic: "
+                "{form: segment} it would not be used"
+            )
+            clashes.append(clash(("init",), message, "write elastic: null beside it, or elastic: {form: anchor}"))
+        refuse(*clashes)
+        return self
 
 
 class Automatic(Model):

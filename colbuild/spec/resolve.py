@@ -71,7 +71,7 @@ def _anchors(project: Project, node: Node | None, defaults: Fields) -> Node | No
         return None
     anchors = chain.get("anchors")
     resolved = [
-        anchor.only("name", "params", "shape").with_entry(
+        anchor.only("name", "params", "shape", "init").with_entry(
             "recipe", *_training(project, anchor.place, defaults, chain, anchor)
         )
         for anchor in _each(anchors)

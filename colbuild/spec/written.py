@@ -22,6 +22,7 @@ from colbuild.spec.models import (
     Order,
     Sized,
     SizedByDevice,
+    Start,
     either_size,
 )
 from colbuild.spec.recipe import Recipe
@@ -114,6 +115,10 @@ class WrittenAnchor(Training, Sized):
     """One link of the learngene chain; recipe values may stand here, for this anchor alone."""
 
     model_config = ConfigDict(json_schema_extra=_anchor_schema)
+
+    init: Annotated[
+        Start | None, Field(description="A checkpoint that it starts from, instead of its teacher's nested subset.")
+    ] = None
 
 
 AUTO: Final = "auto"

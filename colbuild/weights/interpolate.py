@@ -12,7 +12,7 @@ DesNet's very shape, trained with it: it can be mixed with the larger anchor's s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -66,9 +66,25 @@ def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape, nested: Ch
     Raises:
         BuildError: The shape is not between the anchors, or these were not ordered as one.
     """
-    base = subset(larger, shape)
+    base = ranked_as(subset(towards(larger, smaller), shape), larger)
     partner = partners(base, smaller)
     return Neighbours(base, smaller, partner, None if nested is None else _prefix(nested, base))
+
+
+def towards(larger: Checkpoint, smaller: Checkpoint) -> Checkpoint:
+    """The larger anchor, ranked so that every subset of it as deep as the smaller one has all of that one's layers.
+
+    They are the highest ranked ones already, unless the smaller anchor started from a checkpoint of its own.
+    """
+    ranking = larger.ordered.ranking
+    shared = [layer for layer in ranking if layer in smaller.ordered.layers]
+    others = [layer for layer in ranking if layer not in smaller.ordered.layers]
+    return replace(larger, lineage=replace(larger.ordered, ranking=(*shared, *others)))
+
+
+def ranked_as(base: Checkpoint, larger: Checkpoint) -> Checkpoint:
+    """A subset, with the ranking that its family has."""
+    return replace(base, lineage=replace(base.ordered, ranking=larger.ordered.ranking))
 
 
 def partners(base: Checkpoint, smaller: Checkpoint) -> tuple[int | None, ...]:
@@ -78,22 +94,27 @@ def partners(base: Checkpoint, smaller: Checkpoint) -> tuple[int | None, ...]:
         BuildError: The smaller anchor does not lie inside the subset, or was not ordered with the larger one.
     """
     ours, theirs = base.structure, smaller.structure
-    if ours.architecture != theirs.architecture or ours.flags != theirs.flags:
-        raise BuildError(
-            f"the anchors are of different architectures: {_kind(ours)} and {_kind(theirs)}",
-            hint="only a bridge leads from one architecture to another",
-        )
-    if ours.shape.vocab != theirs.shape.vocab:
-        raise BuildError(
-            f"the anchors have vocabularies of {ours.shape.vocab:,} and {theirs.shape.vocab:,} tokens",
-            hint="only a bridge leads from one vocabulary to another",
-        )
+    check_kind(ours, theirs)
     if not contains(ours.shape, theirs.shape):
         raise BuildError(f"{theirs.shape} is not inside {ours.shape}")
     if base.ordered.ranking != smaller.ordered.ranking:
         raise BuildError("the two anchors rank layers in another order: they do not come from one ordered AnsNet")
     position = {layer: index for index, layer in enumerate(smaller.ordered.layers)}
     return tuple(position.get(layer) for layer in base.ordered.layers)
+
+
+def check_kind(ours: Structure, theirs: Structure) -> None:
+    """Raises BuildError for models that no mixture and no anchor can be made of together."""
+    if ours.architecture != theirs.architecture or ours.flags != theirs.flags:
+        raise BuildError(
+            f"the two models are of different architectures: {_kind(ours)} and {_kind(theirs)}",
+            hint="only a bridge leads from one architecture to another",
+        )
+    if ours.shape.vocab != theirs.shape.vocab:
+        raise BuildError(
+            f"the two models have vocabularies of {ours.shape.vocab:,} and {theirs.shape.vocab:,} tokens",
+            hint="only a bridge leads from one vocabulary to another",
+        )
 
 
 def _kind(structure: Structure) -> str:

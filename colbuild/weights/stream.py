@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from colbuild.progress import Progress, Report
 from colbuild.weights.blend import Blend, Index, as_index, prefix_of, runs
 from colbuild.weights.blending import blend
 from colbuild.weights.checkpoint import Checkpoint, check_lengths, copy_companions, load_facts, save_facts
-from colbuild.weights.interpolate import partners
+from colbuild.weights.interpolate import partners, ranked_as, towards
 from colbuild.weights.mixture import Mix
 from colbuild.weights.subset import Part, parts, scaled, subset_facts
 from colbuild.weights.tensor_files import Stored, TensorReader, stored_tensors
@@ -96,7 +96,8 @@ def stream_mix(
         BuildError: The anchors do not fit, the shape is not between them, a file is damaged, or a weight is no number.
     """
     model, other = open_model(larger), open_model(smaller)
-    facts = subset_facts(model.facts, shape)
+    original, model = model.facts, replace(model, facts=towards(model.facts, other.facts))
+    facts = ranked_as(subset_facts(model.facts, shape), original)
     positions = partners(facts, other.facts)
     of_name = {tensor.name: tensor for tensor in tensors(facts.structure)}
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from colbuild.ops import corpus, distill, evaluate, interpolate, order, recover, teach
+from colbuild.ops import align, corpus, distill, evaluate, interpolate, order, recover, teach
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report, silent
 from colbuild.spec.interpolate import Interpolate
@@ -23,6 +23,7 @@ Step = tuple[dict[str, Path], dict[str, Any]]
 """A step's inputs and params."""
 
 RUNS: Mapping[str, Callable[[StepRun], None]] = {
+    "align": align.run,
     "order": order.run,
     "teach": teach.run,
     "distill": distill.run,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from colbuild.errors import SpecError
+from colbuild.plan.lock import source_uris
 from colbuild.plan.work import work_of
 from tests.plan.families import DISTILL, chain, graph, load, refusal
 
@@ -91,3 +92,65 @@ def test_nested_needs_a_segment_below_it(tmp_path):
         assert "write elastic: {form: segment} in the recipe of anchor 'small'" in problem
     step, _ = made(tmp_path, "{method: nested}", distill=SEGMENT)
     assert step.params["method"] == "nested"
+
+
+# -- anchors that start from a checkpoint ------------------------------------------------------------------------------
+
+STARTED = "    - {name: large, params: 103M, elastic: null}\n    - {name: small, shape: {layers: 20, ffn: 1024}, %s}\n"
+DESNET = "  - {name: x, shape: {layers: 21, ffn: 1088}}\n"
+
+
+def test_an_anchor_that_starts_from_a_checkpoint_is_aligned_with_its_teacher(tmp_path):
+    init = "init: {checkpoint: ./small-model, align: procrustes, tokens: 2k}"
+    found = graph(tmp_path, anchors=STARTED % init, desnets=DESNET, distill=PLAIN)
+    steps = {step.id: step for step in found.steps}
+    assert steps["source small"].sources == {"raw": "./small-model"}
+    align = steps["align small"]
+    assert align.inputs == {"model": "source small", "teacher": "distill large", "corpus": "corpus train"}
+    assert {key: align.params[key] for key in ("align", "tokens", "split")} == {
+        "align": "procrustes",
+        "tokens": 2000,
+        "split": "train",
+    }
+    assert (align.params["shape"]["layers"], align.params["shape"]["ffn"]) == (20, 1024)
+    assert steps["distill small"].inputs["start"] == "align small"
+    assert "start" not in steps["distill large"].inputs
+    without = {step.id: step for step in graph(tmp_path, anchors=ANCHORS, desnets=DESNET, distill=PLAIN).steps}
+    assert without["distill small"].params == steps["distill small"].params
+    assert found.models["small"] == "distill small"
+
+
+def test_the_checkpoint_is_a_source_of_the_family(tmp_path):
+    init = "init: {checkpoint: ./small-model}"
+    loaded = load(tmp_path, anchors=STARTED % init, desnets=DESNET, distill=PLAIN)
+    assert "./small-model" in source_uris(loaded.family)
+    assert loaded.family.anchors[1].init.align == "permute"
+
+
+@pytest.mark.parametrize(
+    ("anchor", "distill", "problem"),
+    [
+        (
+            "name: small, params: 80M, init: {checkpoint: ./m}",
+            PLAIN,
+            "'small' starts from a checkpoint, whose shape it has: 'params' cannot be asked for",
+        ),
+        (
+            "name: small, shape: {layers: 20}, init: {checkpoint: ./m}",
+            SEGMENT,
+            "'small' starts from a checkpoint, and a segment starts from the teacher itself",
+        ),
+        ("name: small, shape: {layers: 20}, init: {align: permute}", PLAIN, "'checkpoint' is missing"),
+        (
+            "name: small, shape: {layers: 20}, init: {checkpoint: ./m, align: rotate}",
+            PLAIN,
+            "'align' cannot be 'rotate': it can be permute, procrustes, none",
+        ),
+        ("name: small, shape: {layers: 20}, init: {checkpoint: m}", PLAIN, "'checkpoint'"),
+    ],
+)
+def test_starts_that_cannot_be_are_told_at_their_place(tmp_path, anchor, distill, problem):
+    with pytest.raises(SpecError) as found:
+        load(tmp_path, anchors=f"    - {{{anchor}}}\n", desnets=DESNET, distill=distill)
+    assert f"{SPEC}:10:" in found.value.message
+    assert problem in found.value.message

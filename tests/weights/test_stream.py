@@ -120,6 +120,27 @@ def test_missing_and_extra_tensors_are_named(folders):
         stream_subset(folder / "larger", larger.structure.shape, folder / "made", silent)
 
 
+def test_a_streamed_desnet_keeps_the_layers_of_an_anchor_that_chose_its_own(folders):
+    larger, smaller, folder = folders("llama")
+    lowest = tuple(sorted(larger.ordered.ranking[-2:]))
+    chosen = replace(smaller, lineage=replace(smaller.ordered, layers=lowest))
+    (folder / "chosen").mkdir()
+    save_checkpoint(chosen, folder / "chosen", folder)
+    shape = smaller_shape(larger, layers=3, ffn=24)
+    pair = neighbours(larger, chosen, shape)
+    save_checkpoint(replace(pair.base, tensors=mix(pair, MIXES[2])), folder / "expected", folder)
+    stream_mix(folder / "larger", folder / "chosen", shape, MIXES[2], folder / "made", silent)
+    _same(folder / "made", folder / "expected")
+
+
+def test_anchors_of_two_orders_cannot_be_streamed(folders):
+    larger, _, folder = folders("llama")
+    (folder / "stranger").mkdir()
+    save_checkpoint(random_ordered(config_of("llama"), seed=7), folder / "stranger", folder)
+    with pytest.raises(BuildError, match="rank layers in another order"):
+        stream_mix(folder / "larger", folder / "stranger", larger.structure.shape, SUBSET, folder / "made", silent)
+
+
 def test_anchors_of_two_architectures_need_a_bridge(folders, tmp_path):
     larger, _, folder = folders("llama")
     other = random_ordered(config_of("mistral"))

@@ -1,0 +1,60 @@
+"""align: a public checkpoint in the coordinates of the model that is going to teach it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from colbuild.arch import Shape
+from colbuild.errors import BuildError
+from colbuild.ops.models import calibration, forward_type, model_of
+from colbuild.ops.step import StepRun
+from colbuild.weights.align import align, check_alignable
+from colbuild.weights.checkpoint import load_checkpoint, load_facts, save_checkpoint
+from colbuild.weights.importance import measure_importance
+
+_TOKENIZER = "tokenizer.json"
+
+
+def run(step: StepRun) -> None:
+    """Matches a checkpoint's parts to its teacher's; what it computes stays as it is.
+
+    Inputs: `model`, the checkpoint; `teacher`, ordered; `corpus`. Params: `shape`, `align`, `split`, and `tokens`, the
+    calibration tokens on which parts are compared. The output is a model that an anchor starts from.
+
+    Raises:
+        BuildError: The checkpoint has another shape, architecture or vocabulary than it should have, it cannot be aligned in
+            this way, a weight is no number, or there is too little text.
+    """
+    folder, above, how = step.inputs["model"], step.inputs["teacher"], step.params["align"]
+    shape, found = Shape(**step.params["shape"]), load_facts(folder).structure
+    check_alignable(found, load_facts(above).structure, how)
+    if found.shape != shape:
+        own = found.shape
+        raise BuildError(
+            f"the checkpoint's shape is {own}, and the anchor was asked for as {shape}",
+            hint=f"write shape: {{layers: {own.layers}, hidden: {own.hidden}, ffn: {own.ffn}, heads: {own.heads}, "
+            f"kv_heads: {own.kv_heads}}}",
+        )
+    _check_same_words(folder, above)
+    candidate, predecessor = load_checkpoint(folder), load_checkpoint(above)
+    model, teacher = (model_of(one, forward_type()) for one in (candidate, predecessor))
+    windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], teacher)[:, :-1]
+    aligned = align(candidate, model, predecessor, teacher, windows, how)
+    importance = measure_importance(model_of(aligned, forward_type()), aligned.structure, windows, step.report)
+    lineage = replace(aligned.ordered, residual=importance.residual)
+    save_checkpoint(replace(aligned, lineage=lineage), step.output, above)
+
+
+def _check_same_words(folder: Path, above: Path) -> None:
+    """Two vocabularies of one size may still be two."""
+    files = [one / _TOKENIZER for one in (folder, above)]
+    if not all(path.exists() for path in files):
+        return
+    ours, theirs = (json.loads(path.read_text(encoding="utf-8")).get("model", {}).get("vocab") for path in files)
+    if ours != theirs:
+        raise BuildError(
+            "the checkpoint's tokenizer gives other tokens than its teacher's, though as many",
+            hint="only a bridge leads from one vocabulary to another",
+        )

@@ -1,0 +1,83 @@
+"""Turning a model's residual stream without changing what it computes (SliceGPT, arXiv 2401.15024, section 3).
+
+An RMS norm without weights commutes with every rotation. So each norm's weights are folded into the projections that read it,
+the stream is turned, and another model's norm weights are put in and divided out of the projections again: two models can be
+mixed only where they share these too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from colbuild.arch import Architecture, Role, Structure, Tensor, tensors
+from colbuild.errors import BuildError
+
+_READERS = (Role.ATTENTION_IN, Role.FFN_IN, Role.HEAD)
+_WRITERS = (Role.ATTENTION_OUT, Role.FFN_OUT)
+_SMALLEST = 1e-2
+"""Of the mean of a norm's weights: a smaller one is not divided by."""
+
+
+def check_turnable(structure: Structure) -> None:
+    """Raises BuildError for a model whose residual stream cannot be turned, with what can be done instead."""
+    reason = _why_not(structure.architecture, dict(structure.flags))
+    if reason is not None:
+        raise BuildError(
+            f"align: procrustes turns the residual stream, and {reason}",
+            hint="write align: permute, which reorders it and works for every model",
+        )
+
+
+def _why_not(architecture: Architecture, flags: Mapping[str, bool]) -> str | None:
+    roles = {pattern.role for pattern in architecture.tensors}
+    if Role.NORM_BIAS in roles:
+        return f"the LayerNorm of {architecture.name} takes the mean of its channels, which only some turns keep"
+    if Role.BRANCH_NORM in roles:
+        return f"{architecture.name} has norms behind its branches, whose weights cannot be folded into what follows"
+    if flags.get("tie_word_embeddings"):
+        return "a head that is the embedding cannot take up the weights of the last norm"
+    return None
+
+
+def turn(
+    weights: Mapping[str, torch.Tensor], structure: Structure, rotation: torch.Tensor, norms: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The same function with its residual stream turned.
+
+    Args:
+        weights: The model's, in float64.
+        structure: Its structure; see `check_turnable`.
+        rotation: Orthogonal [hidden, hidden]: a row of the stream becomes that row times this.
+        norms: Name of each norm -> the weights that it is to have [hidden].
+
+    Raises:
+        BuildError: The model's stream cannot be turned.
+    """
+    check_turnable(structure)
+    turned, before, after = {}, torch.empty(0), torch.empty(0)
+    for tensor in tensors(structure):
+        weight = weights[tensor.name]
+        if tensor.role is Role.NORM:
+            before, after = weight, _divisible(norms[tensor.name])
+            turned[tensor.name] = after
+        elif tensor.role in _READERS and "hidden" in tensor.axes:
+            turned[tensor.name] = ((weight * before) @ rotation) / after
+        elif tensor.role is Role.EMBEDDING or (tensor.role in _WRITERS and tensor.axes == ("hidden",)):
+            turned[tensor.name] = weight @ rotation
+        elif tensor.role in _WRITERS and "hidden" in tensor.axes:
+            turned[tensor.name] = rotation.T @ weight
+        else:
+            turned[tensor.name] = weight
+    return turned
+
+
+def _divisible(weights: torch.Tensor) -> torch.Tensor:
+    least = _SMALLEST * weights.abs().mean()
+    return torch.where(weights.abs() < least, least, weights)
+
+
+def writes_of(tensor: Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """An output projection as [hidden, what it reads], whichever way it is stored."""
+    return weight if tensor.axes.index("hidden") == 0 else weight.T
