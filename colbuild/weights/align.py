@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
-from colbuild.arch import Role, Structure, norm_sites, tensors
+from colbuild.arch import Role, Structure, Tensor, axis_factors, norm_sites, tensors
 from colbuild.arch.solve import contains
 from colbuild.errors import BuildError
 from colbuild.weights.activations import Activations, collect, output_projections
+from colbuild.weights.blend import prefix_of
 from colbuild.weights.checkpoint import Checkpoint, Lineage
 from colbuild.weights.interpolate import check_kind
-from colbuild.weights.matching import assign, match_channels, match_heads, match_layers
-from colbuild.weights.rotate import check_turnable, turn, writes_of
+from colbuild.weights.matching import assign, layers_alike, match_channels, match_heads, match_layers
+from colbuild.weights.rotate import check_turnable, folded, turn, writes_of
 from colbuild.weights.select import select
 from colbuild.weights.subset import at_layer
+
+_ROUNDS: Final = 2
 
 Alignment = Literal["none", "permute", "procrustes"]
 
@@ -72,14 +76,21 @@ def align(
     for found, whose in ((ours, "the checkpoint"), (theirs, "its teacher")):
         if not all(added.isfinite().all() for added in found.added):
             raise BuildError(f"what {whose} computes is no number (NaN or infinite): its weights are damaged")
-    places = match_layers(ours.added, theirs.added)
+    alike = layers_alike(ours.added, theirs.added)
+    pairs = _Pairs(candidate.structure, predecessor, ours, theirs, match_layers(alike))
     weights = {name: tensor.double() for name, tensor in candidate.tensors.items()}
     if how != "none":
-        pairs = _Pairs(candidate.structure, predecessor, ours, theirs, places)
-        weights = _inner(_residual(weights, pairs, how), pairs)
+        # Once the streams are alike, layers are known better by their weights; then what lies in them; then the streams again
+        # by all weights, which are what is mixed; and that once more, for the few parts that were taken for others.
+        near = _residual(weights, _streams_alike(pairs, how), pairs, how)
+        pairs = replace(pairs, places=match_layers(alike + _layers_alike(near, pairs)))
+        near = _residual(weights, _streams_alike(pairs, how), pairs, how)
+        for _ in range(_ROUNDS):
+            near = _residual(near, _weights_alike(_inner(near, pairs), pairs), pairs, how)
+        weights = _inner(near, pairs)
     ordered = predecessor.ordered
     lineage = Lineage(
-        layers=tuple(ordered.layers[place] for place in places),
+        layers=tuple(ordered.layers[place] for place in pairs.places),
         ranking=ordered.ranking,
         residual=torch.ones(len(norm_sites(candidate.structure)), candidate.structure.shape.hidden),
     )
@@ -102,21 +113,70 @@ class _Pairs:
         return name if layer is None else at_layer(name, layer, self.places[layer])
 
 
-def _residual(weights: Mapping[str, torch.Tensor], pairs: _Pairs, how: Alignment) -> dict[str, torch.Tensor]:
+def _layers_alike(weights: Mapping[str, torch.Tensor], pairs: _Pairs) -> torch.Tensor:
+    """How alike our layers are to theirs by what they read of the stream [ours, theirs], however their insides are ordered."""
+    ours = _reading(weights, pairs.structure, pairs.structure.shape.hidden)
+    theirs = _reading(pairs.predecessor.tensors, pairs.predecessor.structure, pairs.structure.shape.hidden)
+    return ours @ theirs.T
+
+
+def _reading(weights: Mapping[str, torch.Tensor], structure: Structure, hidden: int) -> torch.Tensor:
+    """Each layer's inner products between residual channels, over all rows that read them [layers, hidden^2], of length 1."""
+    found = torch.zeros(structure.shape.layers, hidden, hidden, dtype=torch.float64)
+    axes = {tensor.name: tensor for tensor in tensors(structure) if tensor.role in (Role.ATTENTION_IN, Role.FFN_IN)}
+    for layer in range(structure.shape.layers):
+        for name, weight in folded(weights, structure, layer).items():
+            if name in axes:
+                rows = weight.movedim(axes[name].axes.index("hidden"), 1)[:, :hidden].float()
+                found[layer] += (rows.T @ rows).double()
+    return nn.functional.normalize(found.flatten(1), dim=1)
+
+
+def _streams_alike(pairs: _Pairs, how: Alignment) -> torch.Tensor:
+    """How alike each of our residual channels is to each of theirs, by what they hold [hidden, hidden].
+
+    Summed over the inputs of all norms.
+    """
+    hidden, shared = pairs.structure.shape.hidden, 0.0
+    for tensor in tensors(pairs.structure):
+        if tensor.role is Role.NORM:
+            theirs = pairs.theirs.read[pairs.counterpart(tensor.name, tensor.layer)]
+            own, other = (_each_of_one_size(stream) for stream in (pairs.ours.read[tensor.name], theirs))
+            other = other[:, :hidden]
+            if how == "permute":
+                own, other = (each / each.norm(dim=0).clamp_min(1e-30) for each in (own, other))
+            shared = shared + (own.T @ other).double() / (own.norm() * other.norm()).clamp_min(1e-30)
+    return torch.as_tensor(shared)
+
+
+def _weights_alike(weights: Mapping[str, torch.Tensor], pairs: _Pairs) -> torch.Tensor:
+    """The same by the weights that read and write them, those of parts that are in the same place already."""
+    structure, above = pairs.structure, pairs.predecessor
+    shared = torch.zeros(structure.shape.hidden, structure.shape.hidden, dtype=torch.float64)
+    for layer in (None, *range(structure.shape.layers)):
+        place = None if layer is None else pairs.places[layer]
+        ours, theirs = folded(weights, structure, layer), folded(above.tensors, above.structure, place)
+        for tensor in (one for one in tensors(structure) if one.name in ours):
+            along = tensor.axes.index("hidden")
+            own = ours[tensor.name].movedim(along, 1)
+            other = theirs[pairs.counterpart(tensor.name, layer)].movedim(along, 1)
+            other = other[_first(tensor, 1 - along, pairs), : own.shape[1]]
+            shared += (own.T @ other) / (own.norm() * other.norm()).clamp_min(1e-30)
+    return shared
+
+
+def _first(tensor: Tensor, dimension: int, pairs: _Pairs) -> torch.Tensor:
+    """Which entries of the predecessor's tensor the candidate has too, along a dimension."""
+    axis = tensor.axes[dimension]
+    whole, part = (axis_factors(axis, one.lengths) for one in (pairs.predecessor.structure, pairs.structure))
+    return prefix_of(whole, part)
+
+
+def _residual(
+    weights: Mapping[str, torch.Tensor], shared: torch.Tensor, pairs: _Pairs, how: Alignment
+) -> dict[str, torch.Tensor]:
     """The same function with the residual stream in the predecessor's coordinates, its first ones if it is narrower."""
-    hidden, structure = pairs.structure.shape.hidden, pairs.structure
-    norms = {
-        tensor.name: pairs.counterpart(tensor.name, tensor.layer)
-        for tensor in tensors(structure)
-        if tensor.role is Role.NORM
-    }
-    shared = torch.zeros(hidden, hidden, dtype=torch.float64)
-    for ours, theirs in norms.items():
-        own = _each_of_one_size(pairs.ours.read[ours])
-        other = _each_of_one_size(pairs.theirs.read[theirs])[:, :hidden]
-        if how == "permute":
-            own, other = (each / each.norm(dim=0).clamp_min(1e-30) for each in (own, other))
-        shared += (own.T @ other).double()
+    structure = pairs.structure
     if how == "permute":
         selection = {"hidden": assign(shared)}
         return {
@@ -124,7 +184,11 @@ def _residual(weights: Mapping[str, torch.Tensor], pairs: _Pairs, how: Alignment
             for tensor in tensors(structure)
         }
     left, _, right = torch.linalg.svd(shared)
-    gains = {ours: pairs.predecessor.tensors[theirs][:hidden].double() for ours, theirs in norms.items()}
+    gains = {
+        tensor.name: pairs.predecessor.tensors[pairs.counterpart(tensor.name, tensor.layer)][: shared.shape[0]].double()
+        for tensor in tensors(structure)
+        if tensor.role is Role.NORM
+    }
     return turn(weights, structure, left @ right, gains)
 
 

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
+from torch import nn
 
 from colbuild.errors import BuildError
 
+LAYER_TOKENS: Final = 1024
+"""Tokens that layers are compared on."""
 
-def match_layers(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> tuple[int, ...]:
-    """For each of our layers one of theirs, in the same order, so that what blocks add is as alike as can be.
 
-    Alike is linear CKA (Kornblith et al., arXiv 1905.00414, section 3): it is the same however channels are permuted or the
-    residual stream is turned. The best rising assignment is found by dynamic programming.
+def layers_alike(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """How alike what our blocks add is to what theirs add [ours, theirs], whatever basis each is in.
+
+    Linear CKA (Kornblith et al., arXiv 1905.00414, section 3): the same however channels are permuted or the stream is turned.
 
     Args:
         ours: What each of our blocks adds [tokens, hidden].
-        theirs: The same of the other model, which has at least as many.
+        theirs: The same of the other model.
     """
-    own, other = [_centred(each) for each in ours], [_centred(each) for each in theirs]
-    alike = torch.tensor([[_cka(one, two) for two in other] for one in own], dtype=torch.float64)
+    own, other = [_evenly(each) for each in ours], [_evenly(each) for each in theirs]
+    alike = torch.tensor([[float((one.T @ two).square().sum()) for two in other] for one in own], dtype=torch.float64)
+    sizes = [torch.tensor([float((each.T @ each).norm()) for each in some]) for some in (own, other)]
+    return alike / (sizes[0][:, None] * sizes[1][None, :]).clamp_min(1e-30)
+
+
+def match_layers(alike: torch.Tensor) -> tuple[int, ...]:
+    """For each of our layers one of theirs, in the same order, so that they are as alike as can be: by dynamic programming.
+
+    Args:
+        alike: How alike each of ours is to each of theirs [ours, theirs]; theirs are at least as many.
+    """
     count, among = alike.shape
     # best[i, j]: the most that the first i of ours reach among the first j of theirs.
     best = torch.full((count + 1, among + 1), -torch.inf, dtype=torch.float64)
@@ -37,14 +51,10 @@ def match_layers(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -
     return tuple(reversed(found))
 
 
-def _centred(activations: torch.Tensor) -> torch.Tensor:
-    return activations - activations.mean(dim=0)
-
-
-def _cka(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    shared = (ours.T @ theirs).square().sum()
-    alone = (ours.T @ ours).norm() * (theirs.T @ theirs).norm()
-    return float(shared / alone.clamp_min(1e-30))
+def _evenly(activations: torch.Tensor) -> torch.Tensor:
+    """Every token as long as the others, about their mean: a few tokens would decide alone else."""
+    some = nn.functional.normalize(activations[:LAYER_TOKENS], dim=1)
+    return some - some.mean(dim=0)
 
 
 def assign(alike: torch.Tensor) -> torch.Tensor:

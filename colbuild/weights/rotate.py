@@ -73,6 +73,25 @@ def turn(
     return turned
 
 
+def folded(weights: Mapping[str, torch.Tensor], structure: Structure, layer: int | None) -> dict[str, torch.Tensor]:
+    """The matrices of one layer, or of what is in none, with the weights of the norm before them in those that read it.
+
+    Only so can two models' matrices be compared while their streams do not lie alike yet.
+    """
+    found: dict[str, torch.Tensor] = {}
+    before: torch.Tensor | None = None
+    for tensor in tensors(structure):
+        if tensor.role is Role.NORM:
+            before = weights[tensor.name].double() + structure.architecture.norm_offset
+        if tensor.layer != layer or len(tensor.axes) != 2 or "hidden" not in tensor.axes:
+            continue
+        weight = weights[tensor.name].double()
+        if tensor.role in _READERS and before is not None:
+            weight = weight * (before if tensor.axes[1] == "hidden" else before[:, None])
+        found[tensor.name] = weight
+    return found
+
+
 def _divisible(weights: torch.Tensor) -> torch.Tensor:
     least = _SMALLEST * weights.abs().mean()
     return torch.where(weights.abs() < least, least, weights)

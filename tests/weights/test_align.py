@@ -13,7 +13,7 @@ from colbuild.errors import BuildError
 from colbuild.ops.models import model_of
 from colbuild.weights.align import align, check_alignable
 from colbuild.weights.interpolate import mix, neighbours
-from colbuild.weights.matching import assign, match_layers
+from colbuild.weights.matching import assign, layers_alike, match_layers
 from colbuild.weights.mixture import even
 from colbuild.weights.subset import subset
 from tests.helpers.scramble import permuted, turned
@@ -106,8 +106,8 @@ def test_layers_are_matched_in_their_order_whatever_their_basis():
     theirs = [torch.randn(200, 12, generator=generator) for _ in range(6)]
     rotation, _ = torch.linalg.qr(torch.randn(12, 12, generator=generator))
     ours = [(theirs[place] + 0.1 * torch.randn(200, 12, generator=generator)) @ rotation for place in (0, 2, 5)]
-    assert match_layers(ours, theirs) == (0, 2, 5)
-    assert match_layers(theirs, theirs) == tuple(range(6))
+    assert match_layers(layers_alike(ours, theirs)) == (0, 2, 5)
+    assert match_layers(layers_alike(theirs, theirs)) == tuple(range(6))
 
 
 def test_an_assignment_is_the_best_of_all():
