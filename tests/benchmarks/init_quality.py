@@ -7,6 +7,8 @@ tokens each, one that differs in layers and FFN and one that differs in the widt
 each is made by every strategy; then nine sizes along the first pair. The same for small models of GPT-2's and Qwen3's kind that
 are trained here. Losses are of held-out text, in nats per token. Nothing is trained after it was cut or mixed.
 
+Last, an anchor with a head of its own is turned and put in another order at random, aligned again, and mixed with itself.
+
 What is finished stays in the work folder. `--quick` trains less, scores on fewer tokens, and leaves SmolLM2's anchors out.
 """
 
@@ -20,6 +22,7 @@ from typing import Final
 from colbuild.arch import parameters
 from colbuild.arch.solve import solve_between
 from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_kept_benchmark
+from tests.benchmarks.init_align import ALIGNED, scrambled
 from tests.benchmarks.init_models import SMALL, Effort, Models, Pair, structure_of
 from tests.benchmarks.init_tables import (
     EXPANDED,
@@ -64,10 +67,12 @@ def measure(quick: bool, folder: Path) -> Result:
         made += tables.mixed(name, UNLIKE, models.unlike(name), list(STRATEGIES))
         made += tables.mixed(name, WIDTHS, models.widths(name), list(STRATEGIES))
     sweep = [] if quick else list(_sweep(tables, models, effort.sizes))
+    apart = [] if quick else list(scrambled(tables, models))
     found = {(one.of, one.what, one.by): one for one in made}
     bars = [bar for name in names for bar in _cut_bars(found, name)]
     bars += [bar for name in pairs for bar in _pair_bars(found, name)]
-    return Result(tuple(one.row() for one in [*made, *sweep]), (*bars, *_sweep_bars(sweep)))
+    rows = tuple(one.row() for one in [*made, *sweep, *apart])
+    return Result(rows, (*bars, *_sweep_bars(sweep), *_align_bars(apart)))
 
 
 def _whole_and_cut(tables: Tables, models: Models, name: str) -> list[Made]:
@@ -134,6 +139,15 @@ def _sweep_bars(sweep: Sequence[Made]) -> Iterator[Bar]:
         middle.loss - (before.loss + after.loss) / 2 for (before, middle), (_, after) in pairwise(list(pairwise(sweep)))
     ]
     yield at_most(f"{len(sweep)} sizes between two anchors: deepest dent in the curve, nats", max(dents), 0.03)
+
+
+def _align_bars(apart: Sequence[Made]) -> Iterator[Bar]:
+    by = {one.by: one.loss for one in apart}
+    if by:
+        # The anchor computes the same in both coordinates, so that both ends have one loss.
+        yield at_most(
+            "align: procrustes, barrier halfway to a turned and reordered copy, nats", by[ALIGNED] - by["–"], 0.01
+        )
 
 
 if __name__ == "__main__":

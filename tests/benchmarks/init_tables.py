@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from colbuild.weights.checkpoint import Checkpoint
 
 IMPORTANCE: Final = "by importance"
+REFITTED: Final = "by importance, refitted"
 RANDOM: Final = "random"
 SPACED: Final = "evenly spaced"
 
@@ -98,7 +99,26 @@ class Tables:
         def loss(key: str, cut: Callable[[], Checkpoint]) -> float:
             return self.score(name, f"{key} {_told(shape)}", lambda to: save_checkpoint(cut(), to, ansnet))
 
-        return [Made(name, what, by, tuple(loss(*way) for way in each)) for by, each in ways.items()]
+        found = [Made(name, what, by, tuple(loss(*way) for way in each)) for by, each in ways.items()]
+        if shape.ffn < whole.structure.shape.ffn:
+            found.append(Made(name, what, REFITTED, (self._refitted(name, ansnet, shape),)))
+        return found
+
+    def _refitted(self, name: str, ansnet: Path, shape: Shape) -> float:
+        """The loss of a subset whose FFNs were fitted again, kept where other text said so."""
+        from colbuild.ops.refitting import refitted
+        from colbuild.ops.step import StepRun
+        from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
+        from colbuild.weights.subset import subset
+
+        params = {"tokens": self._models.effort.calibration, "split": "train"}
+        inputs = {"larger": ansnet, "corpus": self._models.corpus(name)}
+
+        def make(to: Path) -> None:
+            found, _ = refitted(StepRun(inputs, params, to), subset(load_checkpoint(ansnet), shape))
+            save_checkpoint(found, to, ansnet)
+
+        return self.score(name, f"refit {_told(shape)}", make)
 
     def whole(self, name: str, what: str, model: Path) -> Made:
         """A model as it is."""
