@@ -192,9 +192,14 @@ def peak_memory(graph: BuildGraph, ansnet: Structure) -> dict[str, int]:
 def _structures(graph: BuildGraph, ansnet: Structure) -> dict[str, Structure]:
     """Step id -> the model that the step makes."""
     made: dict[str, Structure] = {}
+    # A checkpoint that an anchor starts from has the shape that it is aligned as.
+    starts = {step.inputs["model"]: step.params for step in graph.steps if step.op == "align"}
     for step in graph.steps:
         inputs = {role: made[needed] for role, needed in step.inputs.items() if needed in made}
-        model = ansnet if step.id == "source ansnet" else made_structure(step.op, step.params, inputs, ansnet)
+        if step.op == "source":
+            model = made_structure("align", starts[step.id], {}, ansnet) if step.id in starts else ansnet
+        else:
+            model = made_structure(step.op, step.params, inputs, ansnet)
         if model is not None:
             made[step.id] = model
     return made

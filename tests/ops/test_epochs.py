@@ -34,7 +34,7 @@ def test_every_operation_has_an_epoch_and_a_module():
             ("ops/training.py", "train/losses.py", "weights/subset.py", "train/packing.py"),
             ("weights/search.py",),
         ),
-        ("interpolate", ("weights/search.py", "train/measure.py"), ("ops/training.py", "weights/importance.py")),
+        ("interpolate", ("weights/search.py", "train/measure.py"), ("ops/training.py", "weights/align.py")),
         ("evaluate", ("train/measure.py", "ops/models.py"), ("weights/subset.py", "train/loop.py", "train/losses.py")),
         ("order", ("weights/importance.py", "weights/select.py"), ("train/losses.py",)),
         ("corpus", ("ops/corpus/mediawiki.py", "train/packing.py", "ops/__init__.py"), ("weights/checkpoint.py",)),

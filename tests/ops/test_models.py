@@ -109,7 +109,14 @@ def test_calibration_windows_fit_into_a_short_model_and_a_small_corpus():
     assert calibration(packed(), "train", 256, short).shape == (4, 64 + 1)
     model = model_of(load_checkpoint(ordered()), torch.bfloat16)
     heldout = open_corpus(packed(), "heldout").tokens
-    assert calibration(packed(), "heldout", 10**9, model).numel() <= heldout + heldout // CALIBRATION_WINDOW
+    assert calibration(packed(), "heldout", heldout, model).numel() <= heldout + heldout // CALIBRATION_WINDOW
+
+
+def test_fewer_tokens_than_are_asked_for_are_an_error():
+    model = model_of(load_checkpoint(ordered()), torch.float32)
+    with pytest.raises(BuildError, match=r"too few to calibrate on 1,000,000,000") as found:
+        calibration(packed(), "heldout", 10**9, model)
+    assert "fewer 'tokens'" in str(found.value.hint)
 
 
 def test_tokens_outside_the_embedding_are_an_error():
