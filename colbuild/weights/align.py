@@ -22,7 +22,7 @@ from colbuild.weights.activations import Activations, collect, output_projection
 from colbuild.weights.blend import prefix_of
 from colbuild.weights.checkpoint import Checkpoint, Lineage
 from colbuild.weights.interpolate import check_kind
-from colbuild.weights.matching import assign, layers_alike, match_channels, match_heads, match_layers
+from colbuild.weights.matching import assign, channels_alike, layers_alike, match_heads, match_layers
 from colbuild.weights.rotate import check_turnable, folded, turn, writes_of
 from colbuild.weights.select import select
 from colbuild.weights.subset import at_layer
@@ -197,6 +197,24 @@ def _each_of_one_size(stream: torch.Tensor) -> torch.Tensor:
     return stream / stream.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-30)
 
 
+def _channels_weights_alike(weights: Mapping[str, torch.Tensor], pairs: _Pairs, layer: int) -> torch.Tensor:
+    """How alike the weights of our FFN channels in a layer are to those of theirs, the mean over its matrices [ffn, ffn]."""
+    shape, above = pairs.structure.shape, pairs.predecessor
+    ours = folded(weights, pairs.structure, layer)
+    theirs = folded(above.tensors, above.structure, pairs.places[layer])
+    alike = torch.zeros(shape.ffn, shape.ffn, dtype=torch.float64)
+    matrices = [one for one in tensors(pairs.structure) if one.name in ours and "ffn" in one.axes]
+    for tensor in matrices:
+        own, other = (
+            nn.functional.normalize(
+                each.movedim(tensor.axes.index("ffn"), 0)[: shape.ffn, : shape.hidden].float(), dim=1
+            )
+            for each in (ours[tensor.name], theirs[pairs.counterpart(tensor.name, layer)])
+        )
+        alike += (own @ other.T).double() / len(matrices)
+    return alike
+
+
 def _inner(weights: Mapping[str, torch.Tensor], pairs: _Pairs) -> dict[str, torch.Tensor]:
     """The same function with the heads and FFN channels of each layer in the predecessor's order."""
     structure, shape = pairs.structure, pairs.structure.shape
@@ -210,9 +228,12 @@ def _inner(weights: Mapping[str, torch.Tensor], pairs: _Pairs) -> dict[str, torc
                 pairs.theirs.read[theirs],
                 writes_of(tensor, pairs.predecessor.tensors[theirs]).float()[: shape.hidden],
             )
-            found = orders[tensor.layer or 0]
+            layer = tensor.layer or 0
+            found = orders[layer]
             if role is Role.FFN_OUT:
-                found["ffn"] = match_channels(*matched)
+                found["ffn"] = assign(
+                    channels_alike(*matched).double() + _channels_weights_alike(weights, pairs, layer)
+                )
             else:
                 ours, our_writes, other, their_writes = (
                     each.reshape(each.shape[0], -1, shape.head_dim) for each in matched

@@ -81,10 +81,10 @@ def assign(alike: torch.Tensor) -> torch.Tensor:
     return order
 
 
-def match_channels(
+def channels_alike(
     ours: torch.Tensor, our_writes: torch.Tensor, theirs: torch.Tensor, their_writes: torch.Tensor
 ) -> torch.Tensor:
-    """The order in which to take our FFN channels, so that each writes what the other model's at its place writes.
+    """How alike what our FFN channels write is to what each of theirs writes [n, n].
 
     What a channel writes on a token is its activation times its column of the output projection.
 
@@ -100,7 +100,8 @@ def match_channels(
     own, other = (
         each.norm(dim=0) * writes.norm(dim=0) for each, writes in ((ours, our_writes), (theirs, their_writes))
     )
-    return assign(alike / (own[:, None] * other[None, :]).clamp_min(1e-30))
+    found: torch.Tensor = alike / (own[:, None] * other[None, :]).clamp_min(1e-30)
+    return found
 
 
 def match_heads(
