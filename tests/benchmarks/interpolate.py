@@ -79,7 +79,7 @@ class Bench:
         self._clear()
         for file in self.anchors.files:
             _drop(file) if cold else _read(file)
-        found = _run(command)
+        found = run_process(command)
         self._clear()
         return found
 
@@ -129,7 +129,12 @@ def _drop(file: Path) -> None:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _run(command: Sequence[str]) -> Turn:
+def run_process(command: Sequence[str]) -> Turn:
+    """Runs a process to its end, in this repository.
+
+    Raises:
+        RuntimeError: It failed.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
