@@ -27,7 +27,7 @@ from colbuild.weights.subset import Part, parts, scaled, subset_facts
 from colbuild.weights.tensor_files import Stored, TensorReader, stored_tensors
 from colbuild.weights.tensor_writer import SHARD, Planned, TensorWriter
 
-CHUNK: Final = 4 * 2**20
+CHUNK: Final = 2**20
 """Bytes of the result that are made at once: more leaves the processor's cache, less makes more calls."""
 
 THREADS: Final = 2

@@ -18,7 +18,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +128,18 @@ def _drop(file: Path) -> None:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+_LAUNCHER: Final = """
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+told = process.stdout.read().decode()
+_, status, usage = os.wait4(process.pid, 0)
+process.returncode = os.waitstatus_to_exitcode(status)
+print(json.dumps([process.returncode, time.perf_counter() - began, usage.ru_maxrss * 1024, told]))
+"""
+"""Starts a process from a small one: the most that a process is said to have held begins with what its parent held."""
+
+
 def run_process(command: Sequence[str]) -> Turn:
     """Runs a process to its end, in this repository.
 
@@ -136,18 +147,15 @@ def run_process(command: Sequence[str]) -> Turn:
         RuntimeError: It failed.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
-    began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    told = process.stdout.read() if process.stdout else b""
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)[:300]} failed with {process.returncode}")
+    launch = [sys.executable, "-S", "-c", _LAUNCHER, *command]
+    done = subprocess.run(launch, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+    code, seconds, memory, told = json.loads(done.stdout)
+    if code:
+        raise RuntimeError(f"{' '.join(command)[:300]} failed with {code}")
     work = seconds
     with contextlib.suppress(ValueError):
         work = float(told)
-    return Turn(seconds, work, usage.ru_maxrss * 1024)
+    return Turn(seconds, work, memory)
 
 
 def measure(quick: bool, folder: Path) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -54,7 +55,7 @@ def _same(one, other):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("chunk", [64, 4 * 2**20])
+@pytest.mark.parametrize("chunk", [64, stream.CHUNK])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_streamed_subset_is_the_one_made_in_memory(name, chunk, folders, monkeypatch):
     monkeypatch.setattr(stream, "CHUNK", chunk)
@@ -164,3 +165,44 @@ def test_a_header_that_lies_about_sizes_is_refused(folders):
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
     with pytest.raises(BuildError, match="damaged header"):
         stream_subset(folder / "larger", larger.structure.shape, folder / "made", silent)
+
+
+def _rewritten(folder, changes):
+    """Replaces some weights of a model folder."""
+    path = folder / "model.safetensors"
+    save_file({**load_checkpoint(folder).tensors, **changes}, path.with_name("new"), metadata={"format": "pt"})
+    path.with_name("new").rename(path)
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"])
+def test_an_infinite_weight_of_the_smaller_anchor_is_named(where, value, folders):
+    larger, smaller, folder = folders("llama")
+    shape = smaller_shape(larger, layers=3, ffn=24)
+    weight = smaller.tensors[where].clone()
+    weight[-1, -1] = value
+    _rewritten(folder / "smaller", {where: weight})
+    # The DesNet's layer that the smaller anchor's layer 1 is mixed into has a number of its own.
+    named = where.replace(".1.", f".{neighbours(larger, smaller, shape).partner.index(1)}.")
+    with pytest.raises(BuildError, match=f"^{re.escape(named)} holds weights that are no numbers"):
+        stream_mix(folder / "larger", folder / "smaller", shape, MIXES[2], folder / "made", silent)
+
+
+def test_a_tensor_of_two_types_is_named(folders):
+    larger, smaller, folder = folders("llama")
+    _rewritten(folder / "smaller", {"model.norm.weight": smaller.tensors["model.norm.weight"].bfloat16()})
+    shape = smaller_shape(larger, layers=3, ffn=24)
+    with pytest.raises(BuildError, match=r"^model\.norm\.weight is torch.float32 in one anchor and torch.bfloat16 in"):
+        stream_mix(folder / "larger", folder / "smaller", shape, MIXES[2], folder / "made", silent)
+
+
+@pytest.mark.parametrize("which", ["larger", "smaller"])
+def test_weights_of_other_shapes_than_the_configuration_says_are_named(which, folders):
+    larger, _, folder = folders("llama")
+    path = folder / which / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "intermediate_size": config["intermediate_size"] - 1}))
+    shape = smaller_shape(larger, layers=3, ffn=24)
+    with pytest.raises(BuildError, match=r"of another shape: model\.layers\.0\.mlp\.down_proj\.weight"):
+        stream_mix(folder / "larger", folder / "smaller", shape, MIXES[2], folder / "made", silent)
+    assert list((folder / "made").iterdir()) == []
