@@ -5,6 +5,7 @@ Every tensor is seen as a matrix here, [rows, columns]; a bias or a norm has one
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -102,7 +103,7 @@ class Blend:
         if self.scale != 1.0:
             mine.copy_(scaled(mine, self.scale, self.offset))
         meet = self._mixed_rows(start, stop)
-        rows = as_index(self.rows[meet.start : meet.stop] - start)
+        rows = self._rows_at(meet, start)
         if self.rest != 1.0:
             whole = mine.clone()
             mine *= self.rest
@@ -122,8 +123,25 @@ class Blend:
             first, last = torch.searchsorted(self.beyond_rows, torch.tensor([start, stop])).tolist()
             mine[as_index(self.beyond_rows[first:last] - start)] *= self.keep
 
+    def _rows_at(self, meet: range, start: int) -> Index:
+        """Where rows that are mixed lie among those from `start` on."""
+        if self._together is not None:
+            begun = self._together.start - start
+            return slice(begun + meet.start, begun + meet.stop) if meet else slice(0, 0)
+        return as_index(self.rows[meet.start : meet.stop] - start)
+
+    @functools.cached_property
+    def _together(self) -> slice | None:
+        """`rows`, where they lie together: then no tensor is asked for every few rows."""
+        found = as_index(self.rows)
+        return found if isinstance(found, slice) else None
+
     def _mixed_rows(self, start: int, stop: int) -> range:
         """Which of `rows`, by their places in it, are rows from `start` to `stop`."""
+        if self._together is not None:
+            first, last = self._together.start, self._together.stop
+            begun = min(max(start, first), last)
+            return range(begun - first, min(max(stop, begun), last) - first)
         first, last = torch.searchsorted(self.rows, torch.tensor([start, stop])).tolist()
         return range(first, last)
 

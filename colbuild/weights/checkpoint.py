@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from colbuild.arch import Structure, norm_sites, read_structure, tensors
 from colbuild.errors import BuildError
+from colbuild.weights.numbers import check_numbers
 from colbuild.weights.tensor_files import WEIGHTS, weight_files
 
 CONFIG = "config.json"
@@ -75,10 +76,11 @@ class Checkpoint:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Reads a model folder; the weights stay memory-mapped until they are touched.
+    """Reads a model folder.
 
     Raises:
-        BuildError: A file is missing or damaged, or the tensors are not the ones that the configuration implies.
+        BuildError: A file is missing or damaged, a weight is no number, or the tensors are not the ones that the configuration
+            implies.
     """
     facts = load_facts(folder)
     stored = {name: tensor for path in weight_files(folder) for name, tensor in _read_tensors(path).items()}
@@ -119,9 +121,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise BuildError(f"{path} cannot be read: {error}") from None
+    check_numbers(found, path)
+    return found
 
 
 def _read_lineage(folder: Path, structure: Structure) -> Lineage:

@@ -21,7 +21,7 @@ from colbuild.arch.solve import contains
 from colbuild.errors import BuildError
 from colbuild.weights.blending import blend
 from colbuild.weights.checkpoint import Checkpoint
-from colbuild.weights.mixture import Mix
+from colbuild.weights.mixture import Mix, even
 from colbuild.weights.subset import subset
 
 
@@ -64,10 +64,14 @@ def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape, nested: Ch
             in another order, is left out.
 
     Raises:
-        BuildError: The shape is not between the anchors, or these were not ordered as one.
+        BuildError: The shape is not between the anchors, these were not ordered as one, or are of different number types.
     """
     base = ranked_as(subset(towards(larger, smaller), shape), larger)
     partner = partners(base, smaller)
+    for tensor in tensors(base.structure):
+        name, mixed = blend(base.structure, smaller.structure, partner, tensor, even(0.5))
+        if mixed.needs_partner and smaller.tensors[name].dtype != base.tensors[tensor.name].dtype:
+            raise other_type(tensor.name, base.tensors[tensor.name].dtype, smaller.tensors[name].dtype)
     return Neighbours(base, smaller, partner, None if nested is None else _prefix(nested, base))
 
 
@@ -115,6 +119,15 @@ def check_kind(ours: Structure, theirs: Structure) -> None:
             f"the two models have vocabularies of {ours.shape.vocab:,} and {theirs.shape.vocab:,} tokens",
             hint="only a bridge leads from one vocabulary to another",
         )
+
+
+def other_type(name: str, ours: torch.dtype, theirs: torch.dtype) -> BuildError:
+    """The error for a tensor whose entries are of one type in the larger anchor and of another in the smaller one."""
+    first, second = (str(dtype).removeprefix("torch.") for dtype in (ours, theirs))
+    return BuildError(
+        f"{name} is {first} in the larger anchor and {second} in the smaller one",
+        hint="Save one of them with the other's type, or build both of one AnsNet.",
+    )
 
 
 def _kind(structure: Structure) -> str:

@@ -21,8 +21,9 @@ from colbuild.progress import Progress, Report
 from colbuild.weights.blend import Blend, Index, as_index, prefix_of, runs
 from colbuild.weights.blending import blend
 from colbuild.weights.checkpoint import Checkpoint, check_lengths, copy_companions, load_facts, save_facts
-from colbuild.weights.interpolate import partners, ranked_as, towards
+from colbuild.weights.interpolate import other_type, partners, ranked_as, towards
 from colbuild.weights.mixture import Mix
+from colbuild.weights.numbers import finite, no_numbers
 from colbuild.weights.subset import Part, parts, scaled, subset_facts
 from colbuild.weights.tensor_files import Stored, TensorReader, stored_tensors
 from colbuild.weights.tensor_writer import SHARD, Planned, TensorWriter
@@ -120,6 +121,21 @@ class Mixed:
 # -- all tensors ------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One tensor that is to be written.
+
+    Attributes:
+        part: Which part of the larger anchor's tensor it is.
+        planned: What it is in the file.
+        source: Where the larger anchor's tensor lies.
+    """
+
+    part: Part
+    planned: Planned
+    source: Stored
+
+
 def _write(
     model: Model,
     facts: Checkpoint,
@@ -130,31 +146,41 @@ def _write(
 ) -> None:
     chosen = parts(model.facts.structure, model.facts.ordered, facts.structure.shape)
     named = facts.structure.architecture.stored_name
-    planned = [Planned(named(part.name), model.stored[part.source].dtype, part.lengths) for part in chosen]
-    total, done = sum(tensor.bytes for tensor in planned), 0
+    sources = [model.stored[part.source] for part in chosen]
+    planned = [
+        Planned(named(part.name), source.dtype, part.lengths) for part, source in zip(chosen, sources, strict=True)
+    ]
+    for part, source in zip(chosen, sources, strict=True):
+        _check_types(part, source, mixed(part))
     # The largest first, so that the threads end together.
-    work = sorted(zip(chosen, planned, strict=True), key=lambda pair: -pair[1].bytes)
+    tasks = sorted(map(Task, chosen, planned, sources), key=lambda task: -task.planned.bytes)
+    total, done = sum(tensor.bytes for tensor in planned), 0
     with TensorWriter(output, planned, shard) as writer, TensorReader() as reader:
 
-        def make(pair: tuple[Part, Planned]) -> int:
-            part, tensor = pair
-            _make(part, model.stored[part.source], mixed(part), reader, writer, tensor.name)
-            return tensor.bytes
+        def make(task: Task) -> int:
+            _make(task, mixed(task.part), reader, writer)
+            return task.planned.bytes
 
-        for size in _side_by_side(make, work):
+        for size in _side_by_side(make, tasks):
             done += size
             report(Progress(done, total, "bytes", "writing"))
     save_facts(facts, output)
     copy_companions(model.folder, output)
 
 
-def _side_by_side(make: Callable[[tuple[Part, Planned]], int], work: Sequence[tuple[Part, Planned]]) -> Iterator[int]:
+def _check_types(part: Part, source: Stored, mixed: Mixed | None) -> None:
+    partner = None if mixed is None else mixed.partner
+    if partner is not None and partner.dtype != source.dtype:
+        raise other_type(part.name, source.dtype, partner.dtype)
+
+
+def _side_by_side(make: Callable[[Task], int], tasks: Sequence[Task]) -> Iterator[int]:
     """What `make` returns for each, from threads that compute on one core each."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(THREADS) as pool:
-            yield from pool.map(make, work)
+            yield from pool.map(make, tasks)
     finally:
         torch.set_num_threads(before)
 
@@ -162,29 +188,41 @@ def _side_by_side(make: Callable[[tuple[Part, Planned]], int], work: Sequence[tu
 # -- one tensor -------------------------------------------------------------------------------------------------------
 
 
-def _make(
-    part: Part, source: Stored, mixed: Mixed | None, reader: TensorReader, writer: TensorWriter, name: str
-) -> None:
+def _make(task: Task, mixed: Mixed | None, reader: TensorReader, writer: TensorWriter) -> None:
     """Writes one tensor, some rows at a time."""
-    partner = None if mixed is None else mixed.partner
-    if partner is not None and partner.dtype != source.dtype:
-        raise BuildError(f"{part.name} is {source.dtype} in one anchor and {partner.dtype} in the other")
+    part, source = task.part, task.source
     rows = prefix_of(part.whole[0], part.kept[0])
     columns = as_index(prefix_of(part.whole[1], part.kept[1])) if len(part.whole) == 2 else slice(0, 1)
     width = prod(part.lengths[1:])
     for start, stop, first in _pieces(rows, max(1, CHUNK // (source.width * source.dtype.itemsize))):
-        read = reader.rows(source, first, first + stop - start, "base")
-        mine = _columns(read, columns, width)
+        mine = _columns(reader.rows(source, first, first + stop - start, "base"), columns, width)
         if part.scale != 1.0:
             mine = scaled(mine, part.scale, part.offset)
         if mixed is not None:
-            theirs = None
-            if partner is not None:
-                meet = mixed.how.partner_rows(start, stop)
-                theirs = reader.rows(partner, meet.start, meet.stop, "partner")
-            mixed.how.apply(mine, theirs, start)
-        _check_numbers(mine, name)
-        writer.write(name, start * width * source.dtype.itemsize, as_bytes(mine))
+            mixed.how.apply(mine, _partner_rows(mixed, start, stop, reader), start)
+        if not finite(mine):
+            raise _to_blame(task, mixed, reader)
+        writer.write(task.planned.name, start * width * source.dtype.itemsize, as_bytes(mine))
+
+
+def _partner_rows(mixed: Mixed, start: int, stop: int, reader: TensorReader) -> torch.Tensor | None:
+    if mixed.partner is None:
+        return None
+    meet = mixed.how.partner_rows(start, stop)
+    return reader.rows(mixed.partner, meet.start, meet.stop, "partner")
+
+
+def _to_blame(task: Task, mixed: Mixed | None, reader: TensorReader) -> BuildError:
+    """Which file a result that is no number comes from."""
+    for stored in (task.source, None if mixed is None else mixed.partner):
+        if stored is None:
+            continue
+        most = max(1, CHUNK // (stored.width * stored.dtype.itemsize))
+        for first in range(0, stored.lengths[0], most):
+            if not finite(reader.rows(stored, first, min(first + most, stored.lengths[0]), "base")):
+                return no_numbers(stored.name, stored.path)
+    kind = str(task.source.dtype).removeprefix("torch.")
+    return BuildError(f"{task.planned.name} does not fit into {kind}: cutting or mixing makes an entry of it infinite")
 
 
 def _pieces(rows: torch.Tensor, most: int) -> Iterator[tuple[int, int, int]]:
@@ -200,12 +238,6 @@ def _pieces(rows: torch.Tensor, most: int) -> Iterator[tuple[int, int, int]]:
 def _columns(read: torch.Tensor, columns: Index, width: int) -> torch.Tensor:
     """Some columns of what was read, in memory that lies together."""
     return read if read.shape[1] == width else read[:, columns].contiguous()
-
-
-def _check_numbers(made: torch.Tensor, name: str) -> None:
-    # A sum is one pass over memory, and is no number if an entry is none; only then is it looked at closely.
-    if not torch.isfinite(made.sum(dtype=torch.float32)) and not torch.isfinite(made).all():
-        raise BuildError(f"{name} holds weights that are no numbers (NaN or infinite); the anchors are damaged")
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:

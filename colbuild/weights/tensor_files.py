@@ -35,12 +35,14 @@ class Stored:
     """One tensor of a file.
 
     Attributes:
+        name: What the file calls it.
         path: The file.
         offset: Where in it the tensor begins, in bytes.
         dtype: Type of its entries.
         lengths: Its shape.
     """
 
+    name: str
     path: Path
     offset: int
     dtype: torch.dtype
@@ -134,7 +136,7 @@ def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> Stored:
             f"{name} in {path} is of type {kind}; {', '.join(DTYPES)} can be used",
             hint="Use the model's original weights rather than quantised ones.",
         )
-    stored = Stored(path, start + int(begin), DTYPES[kind], lengths)
+    stored = Stored(name, path, start + int(begin), DTYPES[kind], lengths)
     if end - begin != stored.bytes or begin < 0 or min(lengths, default=0) < 0:
         raise BuildError(f"{path} has a damaged header: {name} does not take {end - begin:,} bytes", hint=_AGAIN)
     if stored.offset + stored.bytes > size:

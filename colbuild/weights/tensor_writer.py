@@ -38,7 +38,7 @@ class Planned:
 
 
 class TensorWriter:
-    """The weight files of one model folder, open for writing; a context manager.
+    """The weight files of one model folder, open for writing; a context manager that leaves none after an error.
 
     What is in them does not depend on the order in which pieces are written, and several threads may write at once.
     """
@@ -48,12 +48,14 @@ class TensorWriter:
         self._shards = _cut(tensors, shard)
         self._places: dict[str, tuple[int, int]] = {}
         self._open = ExitStack()
+        self._begun: list[Path] = []
 
     def __enter__(self) -> Self:
         count = len(self._shards)
         names = [WEIGHTS if count == 1 else f"model-{one + 1:05}-of-{count:05}.safetensors" for one in range(count)]
         for name, tensors in zip(names, self._shards, strict=True):
             path = self._folder / name
+            self._begun.append(path)
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
             self._open.callback(os.close, file)
             header = _header(tensors)
@@ -64,6 +66,7 @@ class TensorWriter:
                 offset += tensor.bytes
             os.truncate(file, offset)
         if count > 1:
+            self._begun.append(self._folder / INDEX)
             _write_index(self._folder / INDEX, dict(zip(names, self._shards, strict=True)))
         return self
 
@@ -71,6 +74,9 @@ class TensorWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.close()
+        if error is not None:
+            for path in self._begun:
+                path.unlink(missing_ok=True)
 
     def write(self, name: str, offset: int, data: memoryview) -> None:
         """Writes a piece of a tensor, `offset` bytes after its beginning."""
