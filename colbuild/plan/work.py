@@ -25,6 +25,9 @@ CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "
 NESTED_CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 22, "global_alpha": 4, "layer_alpha": 4, "nested": 0}
 """How many more there are where a nested student lies beside the smaller anchor."""
 
+FILLED_CANDIDATES: Final = 5
+"""How many global_alpha scores where what the smaller anchor lacks is not the larger one's."""
+
 REFIT_TEXT: Final = 4
 """How many times the calibration tokens a refit reads: three parts to fit on, one to decide whether it is kept."""
 
@@ -191,6 +194,8 @@ def _interpolation_flops(params: Mapping[str, Any], made: Structure, larger: Str
     candidates = 0
     if params.get("alpha", "auto") == "auto":
         candidates = CANDIDATES.get(method, 0) + (NESTED_CANDIDATES.get(method, 0) if nested else 0)
+    if candidates and params.get("fill", "donor") != "donor":
+        candidates = FILLED_CANDIDATES
     tokens: int = params["tokens"]
     flops = candidates * tokens * forward
     if params.get("refit") == "auto":

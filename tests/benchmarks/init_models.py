@@ -13,25 +13,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.arch import Shape, Structure, read_structure
+from colbuild.arch import Shape, Structure, parameters, read_structure
 from colbuild.arch.solve import solve_between, solve_down
 from colbuild.run.environment import prepare_process
 from tests.benchmarks.distill_inputs import inputs_in
 
 SMALL: Final[Mapping[str, Mapping[str, Any]]] = {
-    "gpt2": {"n_layer": 8, "n_embd": 192, "n_head": 6, "n_inner": 768, "n_positions": 512},
+    "gpt2": {"n_layer": 6, "n_embd": 128, "n_head": 4, "n_inner": 512, "n_positions": 512},
     "qwen3": {
-        "num_hidden_layers": 8,
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 3,
+        "num_hidden_layers": 6,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
         "head_dim": 32,
         "max_position_embeddings": 512,
         "tie_word_embeddings": True,
     },
 }
-"""config.json of the models that are trained here; 3 to 4 million parameters."""
+"""config.json of the models that are trained here; 1.3 million parameters."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Effort:
 
     heldout: int = 4_096
     calibration: int = 1_024
-    anchor: int = 16_384
-    small: int = 262_144
+    anchor: int = 81_920
+    small: int = 2_097_152
     seeds: int = 3
     sizes: int = 9
 
@@ -85,7 +85,8 @@ class Models:
     def unlike(self, name: str) -> Pair:
         """Anchors that differ in layers and FFN, as `params` would have them, with a DesNet in the middle."""
         start = structure_of(self.ansnet(name))
-        sizes = (102_600_000, 76_100_000) if name == "llama" else (2_400_000, 1_500_000)
+        whole = parameters(start)
+        sizes = (102_600_000, 76_100_000) if name == "llama" else (whole * 3 // 4, whole // 2)
         high = solve_down(start, start.shape, sizes[0])
         low = solve_down(start, high, sizes[1])
         return Pair(*self._chain(name, high, low), solve_between(start, high, low, sum(sizes) // 2))
@@ -108,21 +109,10 @@ class Models:
         return self._made(made, lambda to: self._train(teacher, self.corpus(name), shape, values, to))
 
     def _trained(self, name: str) -> Path:
-        """A small model after its pretraining: cross-entropy alone, as a distillation from itself as it was made."""
-        values = {
-            "tokens": self.effort.small,
-            "sequence": 256,
-            "batch": 16,
-            "loss": {"kd_weight": 0.0, "ce_weight": 1.0, "hidden_weight": 0.0},
-            "optimizer": {"lr": 2e-3},
-        }
-
-        def train(to: Path) -> None:
-            start = self._made(f"{name}-new", lambda new: _new_model(name, new))
-            ordered = self._made(f"{name}-new-ordered", lambda new: self._order(start, self.corpus(name), new))
-            self._train(ordered, self.corpus(name), structure_of(ordered).shape, values, to)
-
-        return self._made(f"{name}-{self.effort.small}", train)
+        """A small model after its pretraining."""
+        start = self._made(f"{name}-new", lambda new: _new_model(name, new))
+        tokens = self.effort.small
+        return self._made(f"{name}-{tokens}", lambda to: _pretrain(start, self.corpus(name), tokens, to))
 
     def _train(self, teacher: Path, corpus: Path, shape: Shape, values: Mapping[str, Any], to: Path) -> None:
         from colbuild.ops import distill
@@ -147,7 +137,7 @@ class Models:
 
         tokenizer = self._made("tokenizer-512", make_tiny_tokenizer)
         raw = next((self._folder / "inputs" / "downloads").rglob("enwik8.gz"))
-        params = {"format": "mediawiki", "text": "text", "limit": 4_000_000, "heldout": 0.02}
+        params = {"format": "mediawiki", "text": "text", "limit": 12_000_000, "heldout": 0.02}
         corpus.run(StepRun({"raw": raw, "tokenizer": tokenizer}, params, to))
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
@@ -176,3 +166,29 @@ def _new_model(name: str, to: Path) -> None:
     config = AutoConfig.for_model(name, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, **SMALL[name])
     make_tiny_tokenizer(to)
     AutoModelForCausalLM.from_config(config).save_pretrained(to)
+
+
+def _pretrain(start: Path, corpus: Path, tokens: int, to: Path) -> None:
+    """Trains a new model on text alone, every token once."""
+    import torch
+    from torch.nn import functional
+    from transformers import AutoModelForCausalLM
+
+    from colbuild.ops.models import calibration
+
+    torch.manual_seed(0)
+    shutil.copytree(start, to, dirs_exist_ok=True)
+    model = AutoModelForCausalLM.from_pretrained(to).train()
+    windows = calibration(corpus, "train", tokens, model)
+    batches = windows[torch.randperm(len(windows))].split(8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=len(batches), pct_start=0.1)
+    for batch in batches:
+        logits = model(batch[:, :-1]).logits
+        loss = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    model.save_pretrained(to)

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.init_quality [--quick] [--json FILE] [--work FOLDER]
 
-SmolLM2-135M, ordered on 8,000 tokens of Wikipedia, is cut along each axis. Two pairs of anchors are distilled from it on 16,384
+SmolLM2-135M, ordered on 8,000 tokens of Wikipedia, is cut along each axis. Two pairs of anchors are distilled from it on 81,920
 tokens each, one that differs in layers and FFN and one that differs in the width of its FFN only, and a DesNet in the middle of
 each is made by every strategy; then nine sizes along the first pair. The same for small models of GPT-2's and Qwen3's kind that
 are trained here. Losses are of held-out text, in nats per token. Nothing is trained after it was cut or mixed.
@@ -44,8 +44,8 @@ CUTS: Final[Mapping[str, Mapping[str, Mapping[str, int]]]] = {
         "layers 30 -> 24": {"layers": 24},
         "hidden 576 -> 504": {"hidden": 504},
     },
-    "gpt2": {"FFN 768 -> 384": {"ffn": 384}, "layers 8 -> 6": {"layers": 6}},
-    "qwen3": {"FFN 512 -> 256": {"ffn": 256}, "layers 8 -> 6": {"layers": 6}, "hidden 192 -> 168": {"hidden": 168}},
+    "gpt2": {"FFN 512 -> 256": {"ffn": 256}, "layers 6 -> 5": {"layers": 5}},
+    "qwen3": {"FFN 384 -> 192": {"ffn": 192}, "layers 6 -> 5": {"layers": 5}, "hidden 128 -> 112": {"hidden": 112}},
 }
 UNLIKE: Final = "layers and FFN between two anchors"
 WIDTHS: Final = "FFN between two anchors"

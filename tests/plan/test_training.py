@@ -9,7 +9,7 @@ import pytest
 from colbuild.arch import forward_flops, parameters
 from colbuild.plan.route import distillation_flops
 from colbuild.plan.states import planned_name
-from colbuild.plan.work import CANDIDATES, LESSON, NESTED_CANDIDATES
+from colbuild.plan.work import CANDIDATES, FILLED_CANDIDATES, LESSON, NESTED_CANDIDATES
 from tests.plan.built import world
 from tests.plan.families import ANCHORS, ANSNET, DISTILL, RECOVER, chain, graph
 from tests.plan.test_estimate import estimated
@@ -202,6 +202,14 @@ def test_a_segment_keeps_and_trains_the_larger_model_too(tmp_path):
     assert segment.memory > plain.memory
     anchor = estimated(world(tmp_path), distill=elastic("anchor"), desnets=BETWEEN).steps["distill a100"]
     assert anchor.disk == estimated(world(tmp_path), desnets=BETWEEN).steps["distill a100"].disk
+
+
+def test_another_fill_is_searched_on_a_line(tmp_path):
+    filled = BETWEEN.replace("params: 88M", "params: 88M, interpolate: {method: global_alpha, fill: zero}")
+    found = {
+        desnets: estimated(world(tmp_path), desnets=desnets).steps["interpolate phone"] for desnets in (BETWEEN, filled)
+    }
+    assert found[filled].flops * CANDIDATES["group_alpha"] == found[BETWEEN].flops * FILLED_CANDIDATES
 
 
 def test_interpolation_scores_the_nested_student_too(tmp_path):

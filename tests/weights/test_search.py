@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbuild.plan.work import CANDIDATES
+from colbuild.plan.work import CANDIDATES, FILLED_CANDIDATES
 from colbuild.progress import Progress, silent
 from colbuild.weights.layer_alpha import STEPS, Slopes, layer_alpha
 from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
@@ -95,6 +95,7 @@ def test_coordinates_without_parts_are_not_searched():
 def test_another_expansion_is_tried_on_a_line():
     found = expanded_alpha("zero")(rough(1), FULL, silent)
     assert [entry.mix for entry in found] == [even(alpha, "zero") for alpha in GRID]
+    assert len(found) == FILLED_CANDIDATES
 
 
 @given(st.integers(0, 10**6))
