@@ -41,7 +41,8 @@ class Effort:
     Attributes:
         heldout: Held-out tokens that a model is scored on.
         calibration: Tokens that mixtures are scored on.
-        anchor: Tokens that each anchor of SmolLM2 is distilled on.
+        anchor: Tokens that each anchor of SmolLM2 is distilled on, those that differ in layers and FFN.
+        wide: Tokens of those that differ in the width of their FFN only.
         small: Tokens that a small model is trained on; its anchors are distilled on an eighth of them.
         seeds: How many, where something is drawn by lot.
         sizes: How many in the sweep, both anchors included.
@@ -50,6 +51,7 @@ class Effort:
     heldout: int = 4_096
     calibration: int = 1_024
     anchor: int = 81_920
+    wide: int = 40_960
     small: int = 2_097_152
     seeds: int = 3
     sizes: int = 9
@@ -89,20 +91,21 @@ class Models:
         sizes = (102_600_000, 76_100_000) if name == "llama" else (whole * 3 // 4, whole // 2)
         high = solve_down(start, start.shape, sizes[0])
         low = solve_down(start, high, sizes[1])
-        return Pair(*self._chain(name, high, low), solve_between(start, high, low, sum(sizes) // 2))
+        tokens = self.effort.anchor if name == "llama" else self.effort.small // 8
+        return Pair(*self._chain(name, high, low, tokens), solve_between(start, high, low, sum(sizes) // 2))
 
     def widths(self, name: str) -> Pair:
         """Anchors that differ in the width of their FFN only, with a DesNet in the middle."""
         shape = structure_of(self.ansnet(name)).shape
         high, middle, low = (replace(shape, ffn=shape.ffn * part // 12) for part in (10, 8, 6))
-        return Pair(*self._chain(name, high, low), middle)
+        tokens = self.effort.wide if name == "llama" else self.effort.small // 8
+        return Pair(*self._chain(name, high, low, tokens), middle)
 
-    def _chain(self, name: str, high: Shape, low: Shape) -> tuple[Path, Path]:
-        larger = self._distilled(name, self.ansnet(name), high)
-        return larger, self._distilled(name, larger, low)
+    def _chain(self, name: str, high: Shape, low: Shape, tokens: int) -> tuple[Path, Path]:
+        larger = self._distilled(name, self.ansnet(name), high, tokens)
+        return larger, self._distilled(name, larger, low, tokens)
 
-    def _distilled(self, name: str, teacher: Path, shape: Shape) -> Path:
-        tokens = self.effort.anchor if name == "llama" else self.effort.small // 8
+    def _distilled(self, name: str, teacher: Path, shape: Shape, tokens: int) -> Path:
         values = {"tokens": tokens, "sequence": 256, "batch": 4 if name == "llama" else 16}
         start = structure_of(teacher).shape
         made = f"{name}-{tokens}-{start.layers}x{start.ffn}-{shape.layers}x{shape.ffn}"

@@ -28,7 +28,9 @@ EXPANDED: Final = "smaller anchor, expanded by zeros"
 PUBLISHED: Final = "zero fill, alpha by distance (as published)"
 ZERO: Final = "zero fill, best alpha"
 COPY: Final = "copies, best alpha"
-DONOR: Final = "donor fill, alpha 0.5"
+QUARTER: Final = "donor fill, alpha 0.25"
+HALF: Final = "donor fill, alpha 0.5"
+THREE_QUARTERS: Final = "donor fill, alpha 0.75"
 GLOBAL: Final = "donor fill, best alpha"
 LAYERS: Final = "an alpha for each layer"
 GROUPS: Final = "an alpha for each group (the default)"
@@ -39,7 +41,9 @@ STRATEGIES: Final[Mapping[str, Mapping[str, Any]]] = {
     PUBLISHED: {"method": "global_alpha", "fill": "zero", "alpha": "distance"},
     ZERO: {"method": "global_alpha", "fill": "zero"},
     COPY: {"method": "global_alpha", "fill": "copy"},
-    DONOR: {"method": "global_alpha", "alpha": 0.5},
+    QUARTER: {"method": "global_alpha", "alpha": 0.25},
+    HALF: {"method": "global_alpha", "alpha": 0.5},
+    THREE_QUARTERS: {"method": "global_alpha", "alpha": 0.75},
     GLOBAL: {"method": "global_alpha"},
     LAYERS: {"method": "layer_alpha"},
     GROUPS: {"method": "group_alpha"},
