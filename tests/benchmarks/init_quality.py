@@ -4,8 +4,8 @@
 
 SmolLM2-135M, ordered on 8,000 tokens of Wikipedia, is cut along each axis. Two pairs of anchors are distilled from it, one that
 differs in layers and FFN, on 81,920 tokens each, and one that differs in the width of its FFN only, on 40,960; a DesNet in the
-middle of each is made by every strategy; then nine sizes along the first pair. The same for small models of GPT-2's and Qwen3's kind that
-are trained here. Losses are of held-out text, in nats per token. Nothing is trained after it was cut or mixed.
+middle of each is made by every strategy; then nine sizes along the first pair. The same for small models of GPT-2's and Qwen3's
+kind that are trained here. Losses are of held-out text, in nats per token. Nothing is trained after it was cut or mixed.
 
 Last, an anchor with a head of its own is turned and put in another order at random, aligned again, and mixed with itself.
 
