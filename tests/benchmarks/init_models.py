@@ -43,7 +43,7 @@ class Effort:
         calibration: Tokens that mixtures are scored on.
         anchor: Tokens that each anchor of SmolLM2 is distilled on, those that differ in layers and FFN.
         wide: Tokens of those that differ in the width of their FFN only.
-        small: Tokens that a small model is trained on; its anchors are distilled on an eighth of them.
+        small: Tokens that a small model is trained on; its anchors are distilled on a 32nd of them.
         seeds: How many, where something is drawn by lot.
         sizes: How many in the sweep, both anchors included.
     """
@@ -91,14 +91,14 @@ class Models:
         sizes = (102_600_000, 76_100_000) if name == "llama" else (whole * 3 // 4, whole // 2)
         high = solve_down(start, start.shape, sizes[0])
         low = solve_down(start, high, sizes[1])
-        tokens = self.effort.anchor if name == "llama" else self.effort.small // 8
+        tokens = self.effort.anchor if name == "llama" else self.effort.small // 32
         return Pair(*self._chain(name, high, low, tokens), solve_between(start, high, low, sum(sizes) // 2))
 
     def widths(self, name: str) -> Pair:
         """Anchors that differ in the width of their FFN only, with a DesNet in the middle."""
         shape = structure_of(self.ansnet(name)).shape
         high, middle, low = (replace(shape, ffn=shape.ffn * part // 12) for part in (10, 8, 6))
-        tokens = self.effort.wide if name == "llama" else self.effort.small // 8
+        tokens = self.effort.wide if name == "llama" else self.effort.small // 32
         return Pair(*self._chain(name, high, low, tokens), middle)
 
     def _chain(self, name: str, high: Shape, low: Shape, tokens: int) -> tuple[Path, Path]:
