@@ -34,6 +34,7 @@ THREE_QUARTERS: Final = "donor fill, alpha 0.75"
 GLOBAL: Final = "donor fill, best alpha"
 LAYERS: Final = "an alpha for each layer"
 GROUPS: Final = "an alpha for each group (the default)"
+GROUPS_REFITTED: Final = "an alpha for each group, refitted"
 
 STRATEGIES: Final[Mapping[str, Mapping[str, Any]]] = {
     SUBSET: {"method": "subset"},
@@ -47,6 +48,7 @@ STRATEGIES: Final[Mapping[str, Mapping[str, Any]]] = {
     GLOBAL: {"method": "global_alpha"},
     LAYERS: {"method": "layer_alpha"},
     GROUPS: {"method": "group_alpha"},
+    GROUPS_REFITTED: {"method": "group_alpha", "refit": "auto"},
 }
 """What a DesNet's `interpolate` says."""
 

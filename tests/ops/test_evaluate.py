@@ -116,7 +116,7 @@ def test_corpus_of_another_tokenizer_is_an_error(tmp_path):
         metrics(model)
 
 
-@pytest.mark.parametrize("value", [float("nan"), 1e30])
+@pytest.mark.parametrize("value", [3e38, 1e30])
 def test_a_model_that_computes_no_numbers_is_an_error(tmp_path, value):
     model = make_tiny_model(tmp_path / "lost", layers=1, hidden=24, ffn=8, heads=3)
     lost = AutoModelForCausalLM.from_pretrained(model)
@@ -131,7 +131,7 @@ def test_an_ansnet_that_computes_no_numbers_is_an_error(tmp_path):
     reference = make_tiny_model(tmp_path / "lost", layers=1, hidden=24, ffn=8, heads=3)
     lost = AutoModelForCausalLM.from_pretrained(reference)
     with torch.no_grad():
-        lost.model.norm.weight.fill_(float("nan"))
+        lost.model.norm.weight.fill_(3e38)
     lost.save_pretrained(reference)
     with pytest.raises(BuildError, match="the divergence from the AnsNet is nan"):
         metrics(smaller(), reference)
