@@ -40,7 +40,7 @@ class Effort:
 
     Attributes:
         heldout: Held-out tokens that a model is scored on.
-        calibration: Tokens that mixtures are scored on.
+        calibration: Tokens that mixtures of SmolLM2's anchors are scored on; those of small models on four times as many.
         anchor: Tokens that each anchor of SmolLM2 is distilled on, those that differ in layers and FFN.
         wide: Tokens of those that differ in the width of their FFN only.
         small: Tokens that a small model is trained on; its anchors are distilled on a 32nd of them.
@@ -79,6 +79,10 @@ class Models:
         if name == "llama":
             return self._inputs.teacher
         return self._made(f"{name}-ordered", lambda to: self._order(self._trained(name), self.corpus(name), to))
+
+    def calibration(self, name: str) -> int:
+        """Tokens that mixtures are scored on."""
+        return self.effort.calibration * (1 if name == "llama" else 4)
 
     def corpus(self, name: str) -> Path:
         """The text that goes with a model."""

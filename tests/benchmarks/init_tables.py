@@ -117,7 +117,7 @@ class Tables:
         from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
         from colbuild.weights.subset import subset
 
-        params = {"tokens": self._models.effort.calibration, "split": "train"}
+        params = {"tokens": self._models.calibration(name), "split": "train"}
         inputs = {"larger": ansnet, "corpus": self._models.corpus(name)}
 
         def make(to: Path) -> None:
@@ -143,7 +143,7 @@ class Tables:
         from colbuild.ops.step import StepRun
         from colbuild.spec.interpolate import Interpolate
 
-        asked = Interpolate.model_validate({"tokens": self._models.effort.calibration, **how}, strict=False)
+        asked = Interpolate.model_validate({"tokens": self._models.calibration(name), **how}, strict=False)
         params = {"shape": asdict(pair.between), **asked.params(), "split": "train"}
         inputs = {"larger": pair.larger, "smaller": pair.smaller, "corpus": self._models.corpus(name)}
 
@@ -166,7 +166,7 @@ class Tables:
         from colbuild.weights.checkpoint import load_checkpoint
 
         effort = self._models.effort
-        kept = self._scores / f"{name} {key} {effort.calibration} {effort.heldout}.json"
+        kept = self._scores / f"{name} {key} {self._models.calibration(name)} {effort.heldout}.json"
         if not kept.exists():
             with tempfile.TemporaryDirectory(dir=self._scores) as folder:
                 make(Path(folder))
