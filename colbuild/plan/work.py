@@ -190,17 +190,22 @@ def _work(
 
 def _interpolation_flops(params: Mapping[str, Any], made: Structure, larger: Structure, nested: bool) -> int:
     """Every candidate reads the text once; a refit reads more of it, with the larger anchor's FFNs beside its own."""
-    forward, method = forward_flops(made, WINDOW), params["method"]
-    candidates = 0
-    if params.get("alpha", "auto") == "auto":
-        candidates = CANDIDATES.get(method, 0) + (NESTED_CANDIDATES.get(method, 0) if nested else 0)
-    if candidates and params.get("fill", "donor") != "donor":
-        candidates = FILLED_CANDIDATES
+    forward = forward_flops(made, WINDOW)
     tokens: int = params["tokens"]
-    flops = candidates * tokens * forward
+    flops = _candidates(params, nested) * tokens * forward
     if params.get("refit") == "auto":
         flops += REFIT_TEXT * tokens * (forward + forward_flops(larger, WINDOW))
     return flops
+
+
+def _candidates(params: Mapping[str, Any], nested: bool) -> int:
+    """How many mixtures are scored, at most."""
+    method = params["method"]
+    if params.get("alpha", "auto") != "auto" or method not in CANDIDATES:
+        return 0
+    if params.get("fill", "donor") != "donor":
+        return FILLED_CANDIDATES
+    return CANDIDATES[method] + (NESTED_CANDIDATES[method] if nested else 0)
 
 
 def _trained(

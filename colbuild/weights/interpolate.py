@@ -12,6 +12,7 @@ DesNet's very shape, trained with it: it can be mixed with the larger anchor's s
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,10 +69,8 @@ def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape, nested: Ch
     """
     base = ranked_as(subset(towards(larger, smaller), shape), larger)
     partner = partners(base, smaller)
-    for tensor in tensors(base.structure):
-        name, mixed = blend(base.structure, smaller.structure, partner, tensor, even(0.5))
-        if mixed.needs_partner and smaller.tensors[name].dtype != base.tensors[tensor.name].dtype:
-            raise other_type(tensor.name, base.tensors[tensor.name].dtype, smaller.tensors[name].dtype)
+    types = ({name: tensor.dtype for name, tensor in one.tensors.items()} for one in (base, smaller))
+    check_types(base.structure, smaller.structure, partner, even(0.5), *types)
     return Neighbours(base, smaller, partner, None if nested is None else _prefix(nested, base))
 
 
@@ -121,13 +120,35 @@ def check_kind(ours: Structure, theirs: Structure) -> None:
         )
 
 
-def other_type(name: str, ours: torch.dtype, theirs: torch.dtype) -> BuildError:
-    """The error for a tensor whose entries are of one type in the larger anchor and of another in the smaller one."""
-    first, second = (str(dtype).removeprefix("torch.") for dtype in (ours, theirs))
-    return BuildError(
-        f"{name} is {first} in the larger anchor and {second} in the smaller one",
-        hint="Save one of them with the other's type, or build both of one AnsNet.",
-    )
+def check_types(
+    structure: Structure,
+    smaller: Structure,
+    partners: Sequence[int | None],
+    how: Mix,
+    ours: Mapping[str, torch.dtype],
+    theirs: Mapping[str, torch.dtype],
+) -> None:
+    """Compares the number types of what a mixture brings together.
+
+    Args:
+        structure: The DesNet.
+        smaller: The smaller anchor.
+        partners: For each layer of the DesNet, its position in the smaller anchor; None where only the larger has it.
+        how: The mixture.
+        ours: The type of each of the DesNet's tensors in the larger anchor.
+        theirs: The type of each of the smaller anchor's.
+
+    Raises:
+        BuildError: A tensor is of one type here and of another there.
+    """
+    for tensor in tensors(structure):
+        partner, mixed = blend(structure, smaller, partners, tensor, how)
+        if mixed.needs_partner and ours[tensor.name] != theirs[partner]:
+            first, second = (str(dtype).removeprefix("torch.") for dtype in (ours[tensor.name], theirs[partner]))
+            raise BuildError(
+                f"{tensor.name} is {first} in the larger anchor and {second} in the smaller one",
+                hint="Save one of them with the other's type, or build both of one AnsNet.",
+            )
 
 
 def _kind(structure: Structure) -> str:

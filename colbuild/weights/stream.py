@@ -21,7 +21,7 @@ from colbuild.progress import Progress, Report
 from colbuild.weights.blend import Blend, Index, as_index, prefix_of, runs
 from colbuild.weights.blending import blend
 from colbuild.weights.checkpoint import Checkpoint, check_lengths, copy_companions, load_facts, save_facts
-from colbuild.weights.interpolate import other_type, partners, ranked_as, towards
+from colbuild.weights.interpolate import check_types, partners, ranked_as, towards
 from colbuild.weights.mixture import Mix
 from colbuild.weights.numbers import finite, no_numbers
 from colbuild.weights.subset import Part, parts, scaled, subset_facts
@@ -76,7 +76,8 @@ def stream_subset(larger: Path, shape: Shape, output: Path, report: Report, shar
         BuildError: The shape does not lie inside the model's, a file is damaged, or a weight is no number.
     """
     model = open_model(larger)
-    _write(model, subset_facts(model.facts, shape), lambda part: None, output, report, shard)
+    facts = subset_facts(model.facts, shape)
+    _write(model, facts, _chosen(model, facts), lambda part: None, output, report, shard)
 
 
 def stream_mix(
@@ -99,7 +100,10 @@ def stream_mix(
     model, other = open_model(larger), open_model(smaller)
     original, model = model.facts, replace(model, facts=towards(model.facts, other.facts))
     facts = ranked_as(subset_facts(model.facts, shape), original)
-    positions = partners(facts, other.facts)
+    positions, chosen = partners(facts, other.facts), _chosen(model, facts)
+    ours = {part.name: model.stored[part.source].dtype for part in chosen}
+    theirs = {name: stored.dtype for name, stored in other.stored.items()}
+    check_types(facts.structure, other.facts.structure, positions, how, ours, theirs)
     of_name = {tensor.name: tensor for tensor in tensors(facts.structure)}
 
     def mixed(part: Part) -> Mixed | None:
@@ -107,7 +111,12 @@ def stream_mix(
         partner = other.stored[name] if mixing.needs_partner else None
         return Mixed(mixing, partner) if mixing.changes else None
 
-    _write(model, facts, mixed, output, report, shard)
+    _write(model, facts, chosen, mixed, output, report, shard)
+
+
+def _chosen(model: Model, facts: Checkpoint) -> tuple[Part, ...]:
+    """Which part of which tensor of a larger anchor each tensor of a subset is."""
+    return parts(model.facts.structure, model.facts.ordered, facts.structure.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,19 +148,17 @@ class Task:
 def _write(
     model: Model,
     facts: Checkpoint,
+    chosen: Sequence[Part],
     mixed: Callable[[Part], Mixed | None],
     output: Path,
     report: Report,
     shard: int,
 ) -> None:
-    chosen = parts(model.facts.structure, model.facts.ordered, facts.structure.shape)
     named = facts.structure.architecture.stored_name
     sources = [model.stored[part.source] for part in chosen]
     planned = [
         Planned(named(part.name), source.dtype, part.lengths) for part, source in zip(chosen, sources, strict=True)
     ]
-    for part, source in zip(chosen, sources, strict=True):
-        _check_types(part, source, mixed(part))
     # The largest first, so that the threads end together.
     tasks = sorted(map(Task, chosen, planned, sources), key=lambda task: -task.planned.bytes)
     total, done = sum(tensor.bytes for tensor in planned), 0
@@ -166,12 +173,6 @@ def _write(
             report(Progress(done, total, "bytes", "writing"))
     save_facts(facts, output)
     copy_companions(model.folder, output)
-
-
-def _check_types(part: Part, source: Stored, mixed: Mixed | None) -> None:
-    partner = None if mixed is None else mixed.partner
-    if partner is not None and partner.dtype != source.dtype:
-        raise other_type(part.name, source.dtype, partner.dtype)
 
 
 def _side_by_side(make: Callable[[Task], int], tasks: Sequence[Task]) -> Iterator[int]:

@@ -95,17 +95,16 @@ class Models:
         sizes = (102_600_000, 76_100_000) if name == "llama" else (whole * 3 // 4, whole // 2)
         high = solve_down(start, start.shape, sizes[0])
         low = solve_down(start, high, sizes[1])
-        tokens = self.effort.anchor if name == "llama" else self.effort.small // 32
-        return Pair(*self._chain(name, high, low, tokens), solve_between(start, high, low, sum(sizes) // 2))
+        return Pair(*self._chain(name, high, low, self.effort.anchor), solve_between(start, high, low, sum(sizes) // 2))
 
     def widths(self, name: str) -> Pair:
         """Anchors that differ in the width of their FFN only, with a DesNet in the middle."""
         shape = structure_of(self.ansnet(name)).shape
         high, middle, low = (replace(shape, ffn=shape.ffn * part // 12) for part in (10, 8, 6))
-        tokens = self.effort.wide if name == "llama" else self.effort.small // 32
-        return Pair(*self._chain(name, high, low, tokens), middle)
+        return Pair(*self._chain(name, high, low, self.effort.wide), middle)
 
-    def _chain(self, name: str, high: Shape, low: Shape, tokens: int) -> tuple[Path, Path]:
+    def _chain(self, name: str, high: Shape, low: Shape, of_llama: int) -> tuple[Path, Path]:
+        tokens = of_llama if name == "llama" else self.effort.small // 32
         larger = self._distilled(name, self.ansnet(name), high, tokens)
         return larger, self._distilled(name, larger, low, tokens)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
 
 from colbuild.ops import align, corpus, distill, evaluate, interpolate, order, recover, teach
 from colbuild.ops.step import StepRun
@@ -82,6 +86,16 @@ def packed() -> Path:
 def ordered() -> Path:
     """The AnsNet, ordered."""
     return carry_out("order", {"model": ansnet(), "corpus": packed()}, {"tokens": 1024, "split": "train"})
+
+
+def changed(folder: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+    """A copy of a model with one of its tensors replaced."""
+    copy = Path(tempfile.mkdtemp(dir=room())) / folder.name
+    shutil.copytree(folder, copy)
+    weights = load_file(copy / "model.safetensors")
+    weights[name] = change(weights[name])
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
 
 
 def shape_of(folder: Path, **lengths: int) -> dict[str, int]:

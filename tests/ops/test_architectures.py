@@ -22,7 +22,7 @@ from colbuild.ops.step import StepRun
 from colbuild.progress import silent
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.helpers.tiny import VOCABULARY, make_tiny_tokenizer
-from tests.ops.family import carry_out, packed, recipe_of, room
+from tests.ops.family import carry_out, changed, packed, recipe_of, room
 
 OTHERS = [name for name in ARCHITECTURES if name != "llama"]
 
@@ -171,10 +171,8 @@ def test_a_width_that_its_heads_do_not_make_is_refused():
 
 def test_nan_in_an_anchor_is_named_and_nothing_is_written():
     _, larger, smaller, shape = _chain("qwen3")
-    broken = shutil.copytree(larger, room() / "broken")
-    weights = load_file(broken / "model.safetensors")
-    weights["model.norm.weight"][0] = float("nan")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    first = torch.tensor([float("nan")])
+    broken = changed(larger, "model.norm.weight", lambda weight: torch.cat([first, weight[1:]]))
     params = {"shape": asdict(shape), "method": "subset", "tokens": 128, "split": "train"}
-    with pytest.raises(BuildError, match=r"model\.norm\.weight in \S*broken\S* holds weights that are no numbers"):
+    with pytest.raises(BuildError, match=rf"model\.norm\.weight in {broken}\S* holds weights that are no numbers"):
         carry_out("interpolate", {"larger": broken, "smaller": smaller, "corpus": packed()}, params)

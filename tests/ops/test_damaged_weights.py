@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from colbuild.errors import BuildError
 from colbuild.ops.step import StepRun
-from tests.ops.family import RUNS, ansnet, between, larger, ordered, packed, room, smaller
+from tests.ops.family import RUNS, ansnet, between, changed, larger, ordered, packed, recipe_of, room, smaller
 
 LAST = "model.layers.1.mlp.down_proj.weight"
 WAYS = [
@@ -27,16 +27,6 @@ WAYS = [
 ]
 
 
-def changed(folder, change, name=LAST):
-    """A copy of a model with one of its tensors replaced."""
-    copy = Path(tempfile.mkdtemp(dir=room())) / folder.name
-    shutil.copytree(folder, copy)
-    weights = load_file(copy / "model.safetensors")
-    weights[name] = change(weights[name])
-    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    return copy
-
-
 def spoilt(folder, value=float("nan")):
     """A copy of a model with one entry that is no number."""
 
@@ -44,7 +34,7 @@ def spoilt(folder, value=float("nan")):
         weight[0, 0] = value
         return weight
 
-    return changed(folder, change)
+    return changed(folder, LAST, change)
 
 
 def refused(op, inputs, params, match):
@@ -78,7 +68,7 @@ def test_a_smaller_anchor_with_a_weight_that_is_no_number(method, how):
 @pytest.mark.parametrize("method", ["group_alpha", "global_alpha", "layer_alpha", "expand"])
 def test_anchors_of_two_types(method):
     inputs, params = between(method)
-    copy = changed(smaller(), lambda weight: weight.to(torch.bfloat16))
+    copy = changed(smaller(), LAST, lambda weight: weight.to(torch.bfloat16))
     error = refused(
         "interpolate", inputs | {"smaller": copy}, params, "is float32 in the larger anchor and bfloat16 in the smaller"
     )
@@ -101,7 +91,5 @@ def test_statistics_of_the_residual_stream_are_looked_at_too():
 
 
 def test_a_teacher_is_looked_at_before_it_teaches():
-    from tests.ops.family import recipe_of
-
     inputs = {"start": larger(), "teacher": spoilt(ordered()), "corpus": packed()}
     refused("recover", inputs, {"recipe": recipe_of(), "split": "train"}, f"^{LAST} in .* no numbers")

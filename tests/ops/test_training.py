@@ -20,6 +20,7 @@ from colbuild.weights.subset import subset
 from tests.ops.family import (
     RUNS,
     carry_out,
+    changed,
     distilled,
     larger,
     ordered,
@@ -198,24 +199,25 @@ def test_corpus_without_held_out_text_trains_and_measures_nothing(tmp_path):
 # -- what cannot be trained -------------------------------------------------------------------------------------------
 
 
-def damaged(folder, target, name="model.norm.weight", value=1e38):
-    """A copy of a model in which a weight is out of bounds: what is computed with it is infinite."""
-    copy = shutil.copytree(folder, target)
-    weights = load_file(copy / "model.safetensors")
-    weights[name][:2] = value
-    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    return copy
+def damaged(folder):
+    """A copy of a model in which a norm's first weights are out of bounds: what is computed with it is infinite."""
+
+    def change(weight):
+        weight[:2] = 1e38
+        return weight
+
+    return changed(folder, "model.norm.weight", change)
 
 
-def test_teacher_that_computes_infinity_is_named(tmp_path):
-    inputs = {"start": larger(), "teacher": damaged(ordered(), tmp_path / "teacher"), "corpus": packed()}
+def test_teacher_that_computes_infinity_is_named():
+    inputs = {"start": larger(), "teacher": damaged(ordered()), "corpus": packed()}
     with pytest.raises(BuildError, match="the teacher computes NaN or infinity: its weights are damaged") as caught:
         carry_out("recover", inputs, {"recipe": recipe_of(), "split": "train"})
     assert "colbuild cache verify" in caught.value.hint
 
 
-def test_student_that_computes_infinity_is_not_blamed_on_the_teacher(tmp_path):
-    inputs = {"start": damaged(larger(), tmp_path / "start"), "teacher": ordered(), "corpus": packed()}
+def test_student_that_computes_infinity_is_not_blamed_on_the_teacher():
+    inputs = {"start": damaged(larger()), "teacher": ordered(), "corpus": packed()}
     with pytest.raises(BuildError, match="the loss is inf at step 1 of 4"):
         carry_out("recover", inputs, {"recipe": recipe_of(), "split": "train"})
 
