@@ -196,11 +196,9 @@ class Bench:
         interpolate.run(StepRun(inputs, params, made))
 
     def _loss(self, folder: Path) -> float:
-        import torch
-
-        from colbuild.ops.models import calibration, model_of
+        from colbuild.ops.models import calibration, forward_type, model_of
         from colbuild.train.measure import mean_loss
         from colbuild.weights.checkpoint import load_checkpoint
 
-        model = model_of(load_checkpoint(folder), torch.bfloat16)
+        model = model_of(load_checkpoint(folder), forward_type())
         return mean_loss(model, calibration(self._inputs.corpus, "heldout", self.setting.scored, model))
