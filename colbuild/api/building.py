@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.api.family import FamilyPlan, Workspace, silent
-from colbuild.api.planning import ansnet_config, held_lock, plan_sources, solved_chain, steps_of
+from colbuild.api.planning import ansnet_config, bridge_vocabulary, held_lock, plan_sources, solved_chain, steps_of
 from colbuild.api.views import family_status, rows_of
 from colbuild.errors import BuildError
 from colbuild.plan.chain import Chain
@@ -75,7 +75,10 @@ def lock_family(loaded: LoadedFamily, workspace: Workspace, listener: Listener =
     """
     state, sources = held_lock(loaded, workspace.store, LockMode.REFRESH)
     config = ansnet_config(loaded, workspace.store, sources, state, listener)
-    lock = _locked_now(loaded, workspace.store, sources, config, solved_chain(loaded, config, state), listener)
+    vocabulary = bridge_vocabulary(loaded, workspace.store, sources, state, listener)
+    lock = _locked_now(
+        loaded, workspace.store, sources, config, solved_chain(loaded, config, state, vocabulary), listener
+    )
     return Relocked(state, lock, write_lock(state.path, lock))
 
 
@@ -193,7 +196,7 @@ def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener, options: 
             listener,
             finished,
             logs=logs,
-            memory=peak_memory(plan.graph, plan.chain.ansnet.structure) if plan.pending else {},
+            memory=peak_memory(plan.graph, plan.chain) if plan.pending else {},
             options=options,
         )
     except BaseException:

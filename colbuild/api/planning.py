@@ -8,6 +8,7 @@ from typing import Any
 
 from colbuild.api.family import FamilyPlan, Selection, Workspace, silent
 from colbuild.arch import read_structure
+from colbuild.plan.bridge import tokenizer_source
 from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.lock import LockMode, LockState, compare, open_lock, pinned_chain, source_uris
@@ -49,7 +50,8 @@ def make_plan(
     """
     state, sources = held_lock(loaded, workspace.store, lock)
     config = ansnet_config(loaded, workspace.store, sources, state, listener)
-    chain = solved_chain(loaded, config, state)
+    vocabulary = bridge_vocabulary(loaded, workspace.store, sources, state, listener)
+    chain = solved_chain(loaded, config, state, vocabulary)
     graph = build_graph(loaded.family, chain, export_versions())
     steps = steps_of(loaded, graph, workspace.store, sources)
     if not targets:
@@ -81,8 +83,16 @@ def plan_sources(plan: FamilyPlan, workspace: Workspace) -> Sources:
     return sources_of(plan.loaded, workspace.store, plan.lock)
 
 
-def solved_chain(loaded: LoadedFamily, config: Mapping[str, Any], state: LockState) -> Chain:
+def solved_chain(
+    loaded: LoadedFamily, config: Mapping[str, Any], state: LockState, vocabulary: int | None = None
+) -> Chain:
     """The family's chain: the lock's as far as that holds.
+
+    Args:
+        loaded: The family.
+        config: The AnsNet's config.json.
+        state: Its lock.
+        vocabulary: Ids of the tokenizer that the bridge names, if it names one.
 
     Raises:
         SpecError: A size, a shape or a sequence cannot be.
@@ -91,7 +101,9 @@ def solved_chain(loaded: LoadedFamily, config: Mapping[str, Any], state: LockSta
     problems = position_problems(loaded, config)
     if problems:
         raise spec_error(problems)
-    return pinned_chain(loaded, structure, state) if state.pins else resolve_chain(loaded, structure)
+    if state.pins:
+        return pinned_chain(loaded, structure, state, vocabulary)
+    return resolve_chain(loaded, structure, vocabulary=vocabulary)
 
 
 def steps_of(loaded: LoadedFamily, graph: BuildGraph, store: Store, sources: Sources) -> tuple[StepPlan, ...]:
@@ -136,6 +148,31 @@ def ansnet_config(
     if is_fetched(uri):
         store.remember("config", fetched.digest, config)
     return config
+
+
+def bridge_vocabulary(
+    loaded: LoadedFamily, store: Store, sources: Sources, state: LockState, listener: Listener
+) -> int | None:
+    """How many ids the tokenizer has that the bridge names, as its shape follows from it; None if it names none."""
+    uri = tokenizer_source(loaded.family.bridge)
+    if uri is None:
+        return None
+    digest = sources.digest(uri)
+    if state.lock is not None and state.lock.vocabulary is not None and state.lock.pins_source(uri, digest):
+        return state.lock.vocabulary
+    known: Any = store.remembered("vocabulary", digest) if digest else None
+    if isinstance(known, int):
+        return known
+    from colbuild.ops.source.vocabulary import read_vocabulary
+
+    if is_fetched(uri):
+        listener(Notice(f"fetching the family's tokenizer, whose size every shape follows from: {uri}"))
+        store.prepare()
+    fetched = sources.fetch(uri, listener)
+    found = read_vocabulary(fetched.path)
+    if is_fetched(uri):
+        store.remember("vocabulary", fetched.digest, found)
+    return found
 
 
 def export_versions() -> dict[str, str]:

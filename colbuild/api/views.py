@@ -43,13 +43,14 @@ def plan_since(plan: FamilyPlan, revision: str) -> Since:
         SpecError: The spec was not there then, or had mistakes.
     """
     loaded, structure = plan.loaded, plan.chain.ansnet.structure
+    vocabulary = None if plan.chain.bridge is None else plan.chain.bridge.vocabulary
     found = find_revision(loaded.root, revision)
     before = load_at(loaded, found)
     try:
-        old = build_graph(before.family, resolve_chain(before, structure), export_versions())
+        old = build_graph(before.family, resolve_chain(before, structure, vocabulary=vocabulary), export_versions())
     except SpecError as error:
         raise SpecError(f"the spec of {found} cannot be planned: {error.message}", hint=error.hint) from None
-    now = build_graph(loaded.family, resolve_chain(loaded, structure), export_versions())
+    now = build_graph(loaded.family, resolve_chain(loaded, structure, vocabulary=vocabulary), export_versions())
     local = {uri: source for uri in source_uris(loaded.family) if isinstance(source := parse_source(uri), LocalSource)}
     changed = changed_since(loaded.root, found, [source.path for source in local.values()])
     return compare_graphs(

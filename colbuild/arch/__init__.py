@@ -20,6 +20,7 @@ from colbuild.arch.architecture import (
     structure_of,
     tensors,
 )
+from colbuild.arch.bridged import LEARNED_POSITIONS, bridged, structure_from_json, structure_to_json
 from colbuild.arch.gpt import GPT2, GPT_NEOX
 from colbuild.arch.llama import GEMMA3, LLAMA, MISTRAL, QWEN2, QWEN3
 from colbuild.arch.shape import Shape
@@ -31,6 +32,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 __all__ = [
     "ARCHITECTURES",
+    "LEARNED_POSITIONS",
     "NORMS",
     "Architecture",
     "Role",
@@ -39,11 +41,14 @@ __all__ = [
     "Tensor",
     "axis_factors",
     "axis_length",
+    "bridged",
     "config_for",
     "forward_flops",
     "norm_sites",
     "parameters",
     "read_structure",
+    "structure_from_json",
+    "structure_to_json",
     "tensors",
 ]
 

@@ -140,7 +140,7 @@ def print_shapes(plan: FamilyPlan, rows: Sequence[Row], console: Console) -> Non
     for name in ("params", "of AnsNet", "layers", "hidden", "ffn", "heads", "kv heads"):
         table.add_column(name, no_wrap=True, justify="right")
     whole = plan.chain.ansnet.parameters
-    architecture = plan.chain.ansnet.structure.architecture.name
+    architecture = plan.chain.top.structure.architecture.name
     console.print(Text.assemble((plan.loaded.family.name, "bold"), f" · {architecture}\n"))
     for row in rows:
         shape = row.shape
@@ -161,7 +161,7 @@ def shapes_to_json(plan: FamilyPlan, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "format": SHAPES_FORMAT,
         "family": plan.loaded.family.name,
-        "architecture": plan.chain.ansnet.structure.architecture.name,
+        "architecture": plan.chain.top.structure.architecture.name,
         "models": [
             {
                 "name": row.name,

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from colbuild.arch import Shape
 from colbuild.cli.lock import lock_line
 from colbuild.cli.states_view import STYLES, WORDS
+from colbuild.plan.bridge import Bridged
 from colbuild.plan.chain import Chain, Distillation
 from colbuild.plan.estimate import Estimates, Reads
-from colbuild.plan.members import Placed
+from colbuild.plan.members import HEADS, Member, Placed
 from colbuild.plan.states import StepPlan
 from colbuild.plan.training import elastic_of, lower_end
 from colbuild.spec.models import DesNet
@@ -79,7 +81,8 @@ def _models(plan: FamilyPlan) -> list[str]:
         for step in chain.route
     }
     auto = ", placed automatically" if chain.automatic else ""
-    lines = [
+    lines = [] if chain.bridge is None else [_bridge(chain.top, chain.bridge)]
+    lines += [
         (anchor.name, anchor.parameters, anchor.structure.shape, how[anchor.name] + auto) for anchor in chain.anchors
     ]
     lines += [
@@ -97,6 +100,11 @@ def _models(plan: FamilyPlan) -> list[str]:
         f"{shape.heads} heads ({shape.kv_heads} kv)  {made}"
         for name, count, shape, made in lines
     ]
+
+
+def _bridge(head: Member, bridge: Bridged) -> tuple[str, int, Shape, str]:
+    start = "started from the AnsNet" if bridge.asked.start == "transplant" else "started from nothing"
+    return head.name, head.parameters, head.structure.shape, f"{start}, as {bridge.reason}"
 
 
 def _package(desnet: DesNet, placed: Placed) -> str:
@@ -136,7 +144,7 @@ def _place(placed: Placed) -> str:
 
 
 def _called(name: str) -> str:
-    return "the AnsNet" if name == "ansnet" else name
+    return HEADS.get(name, name)
 
 
 def _name(step: StepPlan) -> str:

@@ -21,9 +21,10 @@ _LOST = 700.0
 def run(step: StepRun) -> None:
     """Measures a model on whole documents of held-out text.
 
-    Inputs: `model`, `reference` (the AnsNet), `corpus`. Params: `tokens`, `split`. The output is `metrics.json`: `loss` in
-    nats per token, `perplexity`, `bits_per_byte` of UTF-8 text, `top1_agreement` with the reference (0 to 1), `kl`, which is
-    KL(reference || model) in nats per token, and what they were measured on.
+    Inputs: `model`, `reference` (the AnsNet, or the bridge where its vocabulary is another), `corpus`. Params: `tokens`,
+    `split`. The output is `metrics.json`: `loss` in nats per token, `perplexity`, `bits_per_byte` of UTF-8 text,
+    `top1_agreement` with the reference (0 to 1), `kl`, which is KL(reference || model) in nats per token, and what they were
+    measured on.
 
     Raises:
         BuildError: The corpus was made with another tokenizer, or what a model computes is no number.

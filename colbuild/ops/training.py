@@ -1,4 +1,4 @@
-"""What distill and recover share: a student checkpoint trained towards a teacher checkpoint."""
+"""What distill, recover and bridge share: a student checkpoint trained towards a teacher checkpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from colbuild.train.packing import (
 from colbuild.train.state import State
 from colbuild.train.student import Pass, Student, whole
 from colbuild.train.teacher_cache import open_lessons
-from colbuild.train.teaching import Teacher, cached, online
+from colbuild.train.teaching import Across, Teacher, cached, online, online_across, text_alone
 from colbuild.train.tracking import tracking
 from colbuild.weights.checkpoint import Checkpoint, write_json
 
@@ -57,6 +57,8 @@ class Task:
         recipe: How.
         step: Gives the corpus and its split, takes the result.
         smallest: For an elastic training, the lower end of what is trained; None for the student alone.
+        across: How the teacher is read if its vocabulary is another than the student's.
+        by_text: Whether the teacher says nothing but what it has written in the text.
     """
 
     start: Checkpoint
@@ -64,6 +66,13 @@ class Task:
     recipe: Recipe
     step: StepRun
     smallest: Shape | None = None
+    across: Across | None = None
+    by_text: bool = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether the teacher computes nothing in the training."""
+        return self.by_text or self.recipe.teacher == "cached"
 
 
 def steered_recipe(step: StepRun) -> Recipe:
@@ -115,7 +124,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
             state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running)
         if not accelerator.is_main_process:
             return
-        forward = 0 if taught.model is None else forward_flops(task.teacher.structure, recipe.sequence)
+        forward = 0 if task.silent else forward_flops(task.teacher.structure, recipe.sequence)
         ledger = observer.finish(
             state, teacher_forward=forward, device=accelerator.device, devices=accelerator.num_processes
         )
@@ -186,7 +195,11 @@ class _Taught:
 def _teacher(task: Task, dtype: torch.dtype, accelerator: Accelerator) -> _Taught:
     if task.recipe.teacher == "cached":
         return _Taught(cached(open_lessons(task.step.inputs["lessons"]).samples), None, 0.0)
+    if task.by_text:
+        return _Taught(text_alone, None, 0.0)
     model = running_model(task.teacher, dtype, accelerator.device)
+    if task.across is not None:
+        return _Taught(online_across(model, task.across), model, 0.0)
     weight, places = _compared(task)
     blocks = blocks_of(model, task.teacher.structure)
     return _Taught(online(model, tuple(blocks[place] for place in places)), model, weight)
@@ -210,6 +223,10 @@ def _measure(
 
     def measure(tokens: int) -> HeldOut:
         windows = calibration_windows(heldout, tokens, task.recipe.sequence)
+        if task.across is not None or task.by_text:
+            # What a model of other tokens says of this text cannot be compared with it token by token.
+            with eagerly():
+                return held_out(wanted(), None, windows)
         # A teacher whose lessons are read from a cache is in memory only as long as it is needed.
         teacher = taught.model if taught.model is not None else running_model(task.teacher, dtype, accelerator.device)
         with eagerly():
@@ -286,7 +303,7 @@ def _keeper(task: Task, accelerator: Accelerator) -> Keeper:
 def _check_models(task: Task, model: PreTrainedModel, corpus: PackedCorpus) -> None:
     check_text(corpus.vocabulary, task.recipe.sequence, model, "model")
     ours, theirs = (checkpoint.structure.shape.vocab for checkpoint in (task.start, task.teacher))
-    if ours != theirs:
+    if ours != theirs and task.across is None and not task.by_text:
         raise BuildError(
             f"the student knows {ours:,} tokens and its teacher {theirs:,}: their distributions cannot be compared",
             hint="a model of another vocabulary is distilled over a bridge",

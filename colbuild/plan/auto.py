@@ -91,7 +91,7 @@ def place_anchors(
             hint += "; every anchor must contain a shape by hand or lie inside it, and such shapes may leave no room"
         problems.append(Problem(at, message, hint))
         return Placement((), {})
-    taken = ["ansnet", *(desnet.name for desnet in loaded.family.desnets)]
+    taken = ["ansnet", "bridge", *(desnet.name for desnet in loaded.family.desnets)]
     proposal = named([parameters(ansnet.at(shape)) for shape in path], taken, path)
     anchors = tuple(Anchor(name=item.name, shape=item.shape, recipe=recipe) for item in proposal)
     return Placement(anchors, {} if asked is None else {anchors[-1].name: asked})

@@ -14,11 +14,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from colbuild.arch import Structure, forward_flops
+from colbuild.arch import Structure, forward_flops, parameters
 from colbuild.errors import SpecError
+from colbuild.plan.bridge import BRIDGE, Bridged, solve_bridge
 from colbuild.plan.gaps import Proposal, allowing, between, pasted
 from colbuild.plan.members import (
     ANSNET,
+    HEADS,
     Member,
     Members,
     Placed,
@@ -66,9 +68,10 @@ class Chain:
 
     Attributes:
         ansnet: The pretrained ancestor.
+        bridge: The bridge, if the family needs one; then it, and not the AnsNet, is what every other member is a subset of.
         anchors: Every anchor, largest first, in the order of the spec.
         desnets: Every DesNet in the order of the spec.
-        route: The anchors that are built, largest first, each with its teacher: the AnsNet for the first, for each other the
+        route: The anchors that are built, largest first, each with its teacher: `top` for the first, for each other the
             one before it. It holds the neighbours of every DesNet.
         unbuilt: The other anchors, largest first.
         warnings: What is legal but worth saying.
@@ -77,6 +80,7 @@ class Chain:
     """
 
     ansnet: Member
+    bridge: Bridged | None
     anchors: tuple[Member, ...]
     desnets: tuple[Placed, ...]
     route: tuple[Distillation, ...]
@@ -86,13 +90,22 @@ class Chain:
     automatic: bool
 
     @property
+    def top(self) -> Member:
+        """The head of the chain: the bridge, or the AnsNet itself."""
+        return self.ansnet if self.bridge is None else _member(BRIDGE, self.bridge.structure)
+
+    @property
     def teachers(self) -> Mapping[str, Member]:
         """Name of each anchor that is built -> what it learns from."""
         return {step.student.name: step.teacher for step in self.route}
 
 
 def resolve_chain(
-    loaded: LoadedFamily, ansnet: Structure, pinned: Collection[str] | None = None, tokenizer: int | None = None
+    loaded: LoadedFamily,
+    ansnet: Structure,
+    pinned: Collection[str] | None = None,
+    tokenizer: int | None = None,
+    vocabulary: int | None = None,
 ) -> Chain:
     """Solves every shape of a family, places its DesNets and decides which distillations reach them.
 
@@ -103,28 +116,37 @@ def resolve_chain(
         ansnet: The pretrained ancestor.
         pinned: The anchors to build, where a lock has decided that already; by default the route is found.
         tokenizer: Bytes of the tokenizer's file, which count in packages; by default they are bounded by the vocabulary.
+        vocabulary: Ids of the tokenizer that the bridge names, if it names one.
 
     Raises:
         SpecError: With every size and shape that cannot be, or every gap that no teacher may cross, each at its place.
     """
-    members = solve_members(loaded, ansnet, tokenizer)
+    bridge = solve_bridge(loaded, ansnet, vocabulary)
+    ancestor = _member(ANSNET, ansnet)
+    head = ancestor if bridge is None else _member(BRIDGE, bridge.structure)
+    members = solve_members(loaded, head, tokenizer)
     problems = _gap_problems(loaded, members, tokenizer) if pinned is None else []
     recipes = {node.name: anchor.recipe for node, anchor in zip(members.nodes[1:], members.anchors, strict=True)}
     problems += method_problems(loaded, members.desnets, recipes)
     if problems:
         raise spec_error(problems)
     route = _route(loaded.family, members, pinned)
-    top, *anchors = members.nodes
+    anchors = members.nodes[1:]
     return Chain(
-        top,
-        tuple(anchors),
+        ancestor,
+        bridge,
+        anchors,
         members.desnets,
         route,
         _unbuilt(anchors, route),
-        _warnings(route),
+        _warnings(route, loaded.family, bridge),
         tuple(anchor.recipe for anchor in members.anchors),
         loaded.family.automatic is not None,
     )
+
+
+def _member(name: str, structure: Structure) -> Member:
+    return Member(name, structure, parameters(structure))
 
 
 def _route(family: Family, members: Members, pinned: Collection[str] | None) -> tuple[Distillation, ...]:
@@ -137,7 +159,7 @@ def _route(family: Family, members: Members, pinned: Collection[str] | None) -> 
         return distillation_flops(recipe.tokens, above, below)
 
     if pinned is not None:
-        positions = tuple(index for index, node in enumerate(nodes) if node.name in (ANSNET, *pinned))
+        positions = tuple(index for index, node in enumerate(nodes) if node.name in (*HEADS, *pinned))
     elif family.chain.route == "stepwise":
         positions = stepwise_route(required)
     else:
@@ -157,12 +179,18 @@ def _why_unbuilt(anchor: Member, route: Sequence[Distillation]) -> str:
     over = next((step for step in route if step.student.parameters < anchor.parameters), None)
     if over is None:
         return "no DesNet needs it"
-    teacher = "the AnsNet" if over.teacher.name == ANSNET else over.teacher.name
+    teacher = HEADS.get(over.teacher.name, over.teacher.name)
     return f"no DesNet needs it, and {over.student.name} is cheaper from {teacher} directly"
 
 
-def _warnings(route: Sequence[Distillation]) -> tuple[str, ...]:
-    """Gaps that are wide although the family's `max_gap` allows them."""
+def _warnings(route: Sequence[Distillation], family: Family, bridge: Bridged | None) -> tuple[str, ...]:
+    """Gaps that are wide although the family's `max_gap` allows them, and a bridge that leads nowhere."""
+    idle = family.bridge is not None and bridge is None
+    unused = "the bridge is not built: the family has the AnsNet's own architecture and vocabulary"
+    return (*((unused,) if idle else ()), *_wide(route))
+
+
+def _wide(route: Sequence[Distillation]) -> tuple[str, ...]:
     return tuple(
         f"{called(step.student)} is {step.teacher.parameters / step.student.parameters:.1f} times smaller than its "
         f"teacher, {called(step.teacher)}; beyond {MAX_GAP:g} a student learns less: an anchor between them would help"
@@ -187,7 +215,7 @@ def _gap_problems(loaded: LoadedFamily, members: Members, tokenizer: int | None)
             f"be {limit:g} times its student"
         )
         hint = f"allow it with max_gap: {allowing(high.parameters, low.parameters)} in 'chain'"
-        mending = _mend(mended, nodes[0].structure, low.name, tokenizer)
+        mending = _mend(mended, nodes[0], low.name, tokenizer)
         if mending is not None:
             proposal, mended = mending
             what = "an anchor" if len(proposal) == 1 else "anchors"
@@ -198,18 +226,16 @@ def _gap_problems(loaded: LoadedFamily, members: Members, tokenizer: int | None)
     return problems
 
 
-def _mend(
-    loaded: LoadedFamily, ansnet: Structure, below: str, tokenizer: int | None
-) -> tuple[Proposal, LoadedFamily] | None:
+def _mend(loaded: LoadedFamily, top: Member, below: str, tokenizer: int | None) -> tuple[Proposal, LoadedFamily] | None:
     """Anchors that close the gap above an anchor, and the family with them; None if none are found."""
-    members, limit = solve_members(loaded, ansnet, tokenizer), loaded.family.chain.max_gap
+    members, limit = solve_members(loaded, top, tokenizer), loaded.family.chain.max_gap
     nodes = members.nodes
     at = next(position for position, node in enumerate(nodes) if node.name == below)
     inside = [desnet.member.structure for desnet in members.desnets if desnet.smaller == nodes[at]]
     for proposal in between(nodes[at - 1].structure, nodes[at].structure, limit, inside, taken_names(loaded.family)):
         trial = with_anchors(loaded, at - 1, proposal)
         try:
-            tried = solve_members(trial, ansnet, tokenizer).nodes
+            tried = solve_members(trial, top, tokenizer).nodes
         except SpecError:
             continue
         if not wide_gaps([node.parameters for node in tried[at - 1 : at + len(proposal) + 1]], limit):

@@ -21,6 +21,7 @@ from statistics import median
 from typing import Final
 
 from colbuild.arch import Structure, forward_flops
+from colbuild.plan.bridge import BRIDGE
 from colbuild.plan.chain import Chain
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.machine import MachineSpeed
@@ -34,6 +35,8 @@ from colbuild.store import ActionRecord
 
 FLOPS_SHARES: Final[Mapping[str, float]] = {
     "order": 0.8,  # 156 and 200 GFLOP/s, 2 runs
+    "generate": 0.1,  # one token after the other, many texts at once; no run
+    "bridge": 1.05,  # trains as distill does; no run
     "align": 0.4,  # two models forward, and matching; no run
     "teach": 0.8,  # runs a model forward as order does; no run
     "distill": 1.05,  # 231 to 239, 4 runs
@@ -51,6 +54,7 @@ recipe's fp32 is taken for as fast: it is a fifth slower there.
 
 BYTE_SHARES: Final[Mapping[str, float]] = {
     "source": 2.8,  # 30 and 55 MB/s of weights in 16 bits, read from GGUF; 2 runs
+    "tokenizer": 0.3,  # counts words and merges them; no run
     "corpus": 0.08,  # 1.1 and 1.7 MB/s of text, 2 runs, one beside another step
     "interpolate": 10.0,  # a mixture that is given: mostly starting up, 1 run
     "export": 4.3,  # 56 to 77 MB/s of weights in fp32, 8 runs
@@ -159,10 +163,10 @@ def estimate(
     """
     ansnet = chain.ansnet.structure
     every_step = whole or graph
-    made = _structures(every_step, ansnet)
+    made = _structures(every_step, ansnet, chain.top.structure)
     works = _works(every_step, made)
     pending = [plan for plan in steps if plan.state is not State.CACHED]
-    runs = _runs(records(), _known_models(steps, made), ansnet) if pending else []
+    runs = _runs(records(), _known_models(steps, made), chain.top.structure) if pending else []
     measured = cache(speed)
     found = {plan.step.id: _estimate(plan, works[plan.step.id], runs, measured) for plan in pending}
     every = list(found.values())
@@ -181,25 +185,26 @@ def estimate(
     )
 
 
-def peak_memory(graph: BuildGraph, ansnet: Structure) -> dict[str, int]:
+def peak_memory(graph: BuildGraph, chain: Chain) -> dict[str, int]:
     """Step id -> bytes that it needs at its peak; what a build keeps steps apart by."""
-    return {step: work.memory for step, work in _works(graph, _structures(graph, ansnet)).items()}
+    made = _structures(graph, chain.ansnet.structure, chain.top.structure)
+    return {step: work.memory for step, work in _works(graph, made).items()}
 
 
 # -- work -------------------------------------------------------------------------------------------------------------
 
 
-def _structures(graph: BuildGraph, ansnet: Structure) -> dict[str, Structure]:
-    """Step id -> the model that the step makes."""
+def _structures(graph: BuildGraph, ansnet: Structure, top: Structure) -> dict[str, Structure]:
+    """Step id -> the model that the step makes; all but the AnsNet are like the chain's head."""
     made: dict[str, Structure] = {}
     # A checkpoint that an anchor starts from has the shape that it is aligned as.
     starts = {step.inputs["model"]: step.params for step in graph.steps if step.op == "align"}
     for step in graph.steps:
         inputs = {role: made[needed] for role, needed in step.inputs.items() if needed in made}
         if step.op == "source":
-            model = made_structure("align", starts[step.id], {}, ansnet) if step.id in starts else ansnet
+            model = made_structure("align", starts[step.id], {}, top) if step.id in starts else ansnet
         else:
-            model = made_structure(step.op, step.params, inputs, ansnet)
+            model = made_structure(step.op, step.params, inputs, top)
         if model is not None:
             made[step.id] = model
     return made
@@ -233,7 +238,7 @@ def _known_models(steps: Sequence[StepPlan], made: Mapping[str, Structure]) -> d
     return {plan.output: made[plan.step.id] for plan in steps if plan.output is not None and plan.step.id in made}
 
 
-def _runs(records: Iterable[ActionRecord], models: Mapping[str, Structure], ansnet: Structure) -> list[_Run]:
+def _runs(records: Iterable[ActionRecord], models: Mapping[str, Structure], like: Structure) -> list[_Run]:
     """Every recorded run with the work it did; None for work on a model of another family, whose shape no record tells."""
     known = dict(models)
     # What made a model ran before what reads it.
@@ -243,7 +248,7 @@ def _runs(records: Iterable[ActionRecord], models: Mapping[str, Structure], ansn
     for record in ordered:
         inputs = {role: known[digest] for role, digest in record.inputs.items() if digest in known}
         try:
-            made = known.get(record.output) or made_structure(record.op, record.params, inputs, ansnet)
+            made = known.get(record.output) or made_structure(record.op, record.params, inputs, like)
             alone = record.inputs.get("model") == record.inputs.get("reference")
             nested = record.inputs.get("smaller") in segments
             work = work_of(record.op, record.params, inputs, made, alone=alone, nested=nested)
@@ -343,13 +348,15 @@ def _together(estimates: Sequence[Estimate]) -> str:
 
 def _reads(chain: Chain, graph: BuildGraph, works: Mapping[str, Work]) -> Reads | None:
     """What the whole family takes of the AnsNet, whatever of it is in the store."""
-    ordered = {step.id for step in graph.steps if step.op == "order"}
+    heads = {"source ansnet", "order ansnet"}
     by_ansnet = [
         _taught_tokens(step)
         for step in graph.steps
-        if step.inputs.get("teacher") in ordered and "lessons" not in step.inputs
+        if (step.inputs.get("teacher") in heads and "lessons" not in step.inputs and not _has_written(step))
+        or step.op == "generate"
     ]
-    recipes = {anchor.name: recipe for anchor, recipe in zip(chain.anchors, chain.recipes, strict=True)}
+    recipes = {} if chain.bridge is None else {BRIDGE: chain.bridge.asked.recipe}
+    recipes |= {anchor.name: recipe for anchor, recipe in zip(chain.anchors, chain.recipes, strict=True)}
     direct = []
     flops = 0
     kept = set()
@@ -369,13 +376,20 @@ def _reads(chain: Chain, graph: BuildGraph, works: Mapping[str, Work]) -> Reads 
         flops += distillation_flops(direct[-1], above, below)
     if not direct:
         return None
-    making = ("order", "teach", "distill", "interpolate", "recover")
+    making = ("generate", "order", "teach", "bridge", "distill", "interpolate", "recover")
     spent = sum(works[step.id].flops or 0 for step in graph.steps if step.op in making)
     return Reads(sum(by_ansnet), len(by_ansnet), spent, tuple(direct), flops)
 
 
+def _has_written(step: Step) -> bool:
+    """Whether a step's teacher says nothing of a text but what it has written in it."""
+    return step.op == "bridge" and bool(step.params["recipe"]["loss"].get("across") == "seqkd")
+
+
 def _taught_tokens(step: Step) -> int:
     """Tokens for which a step computes its teacher."""
+    if step.op == "generate":
+        return int(step.params["tokens"])
     if step.op == "teach":
         return int(step.params["windows"]) * int(step.params["sequence"])
     return trained_tokens(recipe_of(step.params))

@@ -1,5 +1,7 @@
 """From a family with solved shapes to the steps that build it, in an order that can be run.
 
+What comes before the chain, texts, vocabulary and bridge, is drawn by `colbuild.plan.crossing`.
+
 ::
 
     source ─> corpus ─> order ─> distill a100 ─> distill a76 ─> …            the route along the chain, once
@@ -13,24 +15,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
+from colbuild.plan.bridge import BRIDGE
 from colbuild.plan.chain import Chain
-from colbuild.plan.members import ANSNET, Member
+from colbuild.plan.crossing import draw_bridge, draw_order, draw_texts
+from colbuild.plan.draft import SPLIT, Draft, FamilyPath
+from colbuild.plan.members import ANSNET, HEADS, Member
 from colbuild.plan.package_size import limit_of
 from colbuild.plan.step import Step
 from colbuild.plan.training import distill_params, lessons_params, recipe_params, settings
-from colbuild.spec.formats import detect_format
-from colbuild.spec.models import Data, DesNet, EvalData, Family, Profile, Start
+from colbuild.spec.models import DesNet, EvalData, Family, Profile, Start
 from colbuild.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     import networkx
-
-FamilyPath = tuple[str | int, ...]
-
-_SPLIT: FamilyPath = ("data", "train", "split")
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,6 @@ class BuildGraph:
     packages: Mapping[tuple[str, str], str]
 
 
-@dataclass
-class _Draft:
-    """The graph while it is being drawn.
-
-    A step is drawn with the ids of the steps it needs, which `add` returns: so they are drawn before it, and the order in
-    which steps are drawn is one in which they can be run.
-    """
-
-    steps: dict[str, Step] = field(default_factory=dict)
-    origins: dict[str, dict[str, FamilyPath]] = field(default_factory=dict)
-    lessons: dict[str, list[Step]] = field(default_factory=dict)
-    """Id of the step that makes a teacher -> the steps that write down what it says."""
-
-    def add(self, step: Step, origins: dict[str, FamilyPath]) -> str:
-        self.steps.setdefault(step.id, step)
-        self.origins.setdefault(step.id, origins)
-        return step.id
-
-
 def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> BuildGraph:
     """Draws the steps of a family.
 
@@ -80,19 +61,21 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
         chain: Its members' shapes and places.
         versions: Exact versions of torch, onnx and onnxruntime; they are part of an export's key.
     """
-    draft = _Draft()
+    draft = Draft()
     source = draft.add(
         Step("source ansnet", "source", {}, sources={"raw": family.ansnet.source}), {"": ("ansnet", "source")}
     )
-    train = _corpus(draft, "train", family.data.train, source)
-    same_text = _corpus_params(family.data.train) == _corpus_params(family.data.eval)
-    held = train if same_text else _corpus(draft, "eval", family.data.eval, source)
+    texts = draw_texts(draft, family, chain, source)
+    train = texts.train
     models = {ANSNET: source}
+    if chain.bridge is not None:
+        models |= draw_bridge(draft, family, chain.bridge, source, texts)
     if chain.desnets:
-        models |= _chain(draft, family, chain, source, train)
+        models |= _chain(draft, family, chain, models[chain.top.name], train)
     for index, placed in enumerate(chain.desnets):
         models[placed.member.name] = _desnet(draft, family, chain, index, models, train)
     wanted: dict[str, tuple[FamilyPath, tuple[Profile, ...]]] = {ANSNET: (("ansnet",), family.ansnet.exports)}
+    wanted |= {BRIDGE: ((BRIDGE,), ())} if chain.bridge is not None else {}
     wanted |= {
         anchor.name: (_anchor_path(chain, i), ()) for i, anchor in enumerate(chain.anchors) if anchor.name in models
     }
@@ -104,7 +87,10 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
         # A DesNet that equals an anchor is the same model: it is measured once.
         made_by = models[name]
         if made_by not in measured:
-            measured[made_by] = _evaluate(draft, name, path, made_by, source, held, family.data.eval)
+            held = texts.ansnet_held if name == ANSNET else texts.held
+            reference = models[chain.top.name] if chain.bridge is not None and chain.bridge.across else source
+            against = source if name == ANSNET else reference
+            measured[made_by] = _evaluate(draft, name, path, made_by, against, held, family.data.eval)
         metrics[name] = measured[made_by]
         for place, profile in enumerate(profiles):
             packages[name, profile.name] = _export(draft, name, profile, made_by, (*path, "exports", place), versions)
@@ -128,35 +114,8 @@ def digraph(steps: Sequence[Step]) -> networkx.DiGraph[str]:
     return graph
 
 
-def _corpus_params(data: Data) -> dict[str, Any]:
-    return {
-        "format": detect_format(data.source) if data.format == "auto" else data.format,
-        "text": data.text,
-        "limit": data.limit,
-        "heldout": data.heldout,
-        "source": data.source,
-    }
-
-
-def _corpus(draft: _Draft, name: str, data: Data, source: str) -> str:
-    params = _corpus_params(data)
-    uri = params.pop("source")
-    step = Step(f"corpus {name}", "corpus", params, inputs={"tokenizer": source}, sources={"raw": uri})
-    place: FamilyPath = ("data", name)
-    return draft.add(step, {"": place, **{key: (*place, key) for key in params}})
-
-
-def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str) -> dict[str, str]:
-    ordered = draft.add(
-        Step(
-            "order ansnet",
-            "order",
-            {"tokens": family.order.tokens, "split": family.data.train.split},
-            inputs={"model": source, "corpus": corpus},
-        ),
-        {"": ("ansnet",), "tokens": ("order", "tokens"), "split": _SPLIT},
-    )
-    made = {_ORDERED: ordered}
+def _chain(draft: Draft, family: Family, chain: Chain, top: str, corpus: str) -> dict[str, str]:
+    made = {_ORDERED: draw_order(draft, family, chain.top.name, top, corpus)}
     for index, member in enumerate(chain.anchors):
         if member.name not in chain.teachers:
             continue
@@ -168,7 +127,7 @@ def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str
             inputs["start"] = _aligned(draft, start, member, path, inputs, split)
         inputs |= _lessons(draft, recipe, (*path, "recipe"), teacher.name, member.name, inputs, split)
         params = distill_params(chain, index, split)
-        places: dict[str, FamilyPath] = {"": path, "shape": path, "recipe": (*path, "recipe"), "split": _SPLIT}
+        places: dict[str, FamilyPath] = {"": path, "shape": path, "recipe": (*path, "recipe"), "split": SPLIT}
         if "interval" in params:
             places["interval"] = (*path, "recipe", "elastic")
         made[member.name] = draft.add(
@@ -178,7 +137,7 @@ def _chain(draft: _Draft, family: Family, chain: Chain, source: str, corpus: str
 
 
 def _aligned(
-    draft: _Draft, start: Start, member: Member, path: FamilyPath, inputs: Mapping[str, str], split: str
+    draft: Draft, start: Start, member: Member, path: FamilyPath, inputs: Mapping[str, str], split: str
 ) -> str:
     """The checkpoint that an anchor starts from, in the coordinates of its teacher."""
     place: FamilyPath = (*path, "init")
@@ -193,12 +152,12 @@ def _aligned(
     }
     return draft.add(
         Step(f"align {member.name}", "align", params, inputs={"model": source, **inputs}),
-        {"": place, "shape": path, "align": (*place, "align"), "tokens": (*place, "tokens"), "split": _SPLIT},
+        {"": place, "shape": path, "align": (*place, "align"), "tokens": (*place, "tokens"), "split": SPLIT},
     )
 
 
 def _lessons(
-    draft: _Draft,
+    draft: Draft,
     recipe: Recipe,
     path: FamilyPath,
     teacher: str,
@@ -222,7 +181,7 @@ def _lessons(
     steered = {"checkpoint_every": recipe.checkpoint_every}
     name = f"teach {teacher} for {student}" if others else f"teach {teacher}"
     places = {key: (*path, key) for key in params}
-    places |= {"": (*path, "teacher"), "split": _SPLIT, "windows": (*path, "tokens")}
+    places |= {"": (*path, "teacher"), "split": SPLIT, "windows": (*path, "tokens")}
     places |= {"temperature": (*path, "loss", "temperature"), "type": (*path, "teacher_cache", "type")}
     others.append(Step(name, "teach", params, inputs=needed, settings=steered))
     return {"lessons": draft.add(others[-1], places)}
@@ -243,15 +202,15 @@ def _promised(desnet: DesNet) -> tuple[Profile, ...]:
     )
 
 
-_ORDERED = "ansnet (ordered)"
+_ORDERED = "head (ordered)"
 
 
 def _as_start(member: Member) -> str:
-    """The name, among models, of what others are made from: the AnsNet in its sorted form, an anchor as it is."""
-    return _ORDERED if member.name == ANSNET else member.name
+    """The name, among models, of what others are made from: the chain's head in its sorted form, an anchor as it is."""
+    return _ORDERED if member.name in HEADS else member.name
 
 
-def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Mapping[str, str], corpus: str) -> str:
+def _desnet(draft: Draft, family: Family, chain: Chain, index: int, models: Mapping[str, str], corpus: str) -> str:
     desnet, placed = family.desnets[index], chain.desnets[index]
     path: FamilyPath = ("desnets", index)
     larger = models[_as_start(placed.larger)]
@@ -266,7 +225,7 @@ def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Map
         places = {key: (*path, "interpolate", key) for key in how.params()}
         made = draft.add(
             Step(f"interpolate {desnet.name}", "interpolate", params, inputs=inputs),
-            {"": path, "shape": path, **places, "split": _SPLIT},
+            {"": path, "shape": path, **places, "split": SPLIT},
         )
     if desnet.recover is None:
         return made
@@ -282,11 +241,11 @@ def _desnet(draft: _Draft, family: Family, chain: Chain, index: int, models: Map
             inputs=inputs,
             settings=settings(desnet.recover),
         ),
-        {"": path, "recipe": (*path, "recover"), "split": _SPLIT},
+        {"": path, "recipe": (*path, "recover"), "split": SPLIT},
     )
 
 
-def _evaluate(draft: _Draft, name: str, path: FamilyPath, model: str, ansnet: str, corpus: str, data: EvalData) -> str:
+def _evaluate(draft: Draft, name: str, path: FamilyPath, model: str, ansnet: str, corpus: str, data: EvalData) -> str:
     return draft.add(
         Step(
             f"evaluate {name}",
@@ -299,7 +258,7 @@ def _evaluate(draft: _Draft, name: str, path: FamilyPath, model: str, ansnet: st
 
 
 def _export(
-    draft: _Draft, name: str, profile: Profile, model: str, path: FamilyPath, versions: Mapping[str, str]
+    draft: Draft, name: str, profile: Profile, model: str, path: FamilyPath, versions: Mapping[str, str]
 ) -> str:
     params = {"profile": profile.model_dump(mode="json", exclude={"name", "multiples"}), "versions": dict(versions)}
     return draft.add(

@@ -11,14 +11,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from colbuild.arch import Structure
+from colbuild.arch import Shape, Structure
 from colbuild.errors import SpecError
 from colbuild.plan.auto import pinned_anchors
+from colbuild.plan.bridge import BRIDGE, tokenizer_source
 from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.lock_file import Link, Lock, LockedSource, lock_error, lock_path, missing_lock, read_lock
 from colbuild.plan.operations import EPOCHS
@@ -126,8 +127,9 @@ def compare(state: LockState, loaded: LoadedFamily, source_digest: Callable[[str
     # Shapes follow from the spec and the AnsNet; other texts or operations leave them as they are.
     holds = not spec and loaded.family.ansnet.source not in sources
     # Anchors that colbuild places itself are no items of the spec that a shape could be pinned to.
+    named = {item.name for item in (*loaded.family.anchors, *loaded.family.desnets)}
     holds = (
-        holds and {item.name for item in (*loaded.family.anchors, *loaded.family.desnets)} == state.lock.shapes.keys()
+        holds and named == state.lock.shapes.keys() - {BRIDGE} and tokenizer_source(loaded.family.bridge) not in sources
     )
     return replace(state, differences=differences, pins=holds or state.mode is LockMode.FROZEN)
 
@@ -136,7 +138,8 @@ def source_uris(family: Family) -> tuple[str, ...]:
     """Every source of a family, once each."""
     data = family.data
     starts = (anchor.init.checkpoint for anchor in family.anchors if anchor.init is not None)
-    return tuple(dict.fromkeys((family.ansnet.source, data.train.source, data.eval.source, *starts)))
+    every = (family.ansnet.source, data.train.source, data.eval.source, tokenizer_source(family.bridge), *starts)
+    return tuple(dict.fromkeys(uri for uri in every if uri is not None))
 
 
 def lock_of(family: Family, config: Mapping[str, Any], chain: Chain, sources: Mapping[str, LockedSource]) -> Lock:
@@ -148,7 +151,8 @@ def lock_of(family: Family, config: Mapping[str, Any], chain: Chain, sources: Ma
         chain: Its members, shapes solved.
         sources: Each source's content.
     """
-    members = (*chain.anchors, *(placed.member for placed in chain.desnets))
+    bridge = () if chain.bridge is None else (chain.top,)
+    members = (*bridge, *chain.anchors, *(placed.member for placed in chain.desnets))
     return Lock(
         ansnet=config,
         epochs=dict(EPOCHS),
@@ -156,10 +160,11 @@ def lock_of(family: Family, config: Mapping[str, Any], chain: Chain, sources: Ma
         shapes={member.name: member.structure.shape for member in members},
         sources=dict(sources),
         spec=deciding(family),
+        vocabulary=None if chain.bridge is None else chain.bridge.vocabulary,
     )
 
 
-def pinned_chain(loaded: LoadedFamily, ansnet: Structure, state: LockState) -> Chain:
+def pinned_chain(loaded: LoadedFamily, ansnet: Structure, state: LockState, vocabulary: int | None = None) -> Chain:
     """The chain with the shapes and the route of a lock; only where a DesNet lies in it is worked out again.
 
     Raises:
@@ -175,14 +180,21 @@ def pinned_chain(loaded: LoadedFamily, ansnet: Structure, state: LockState) -> C
     ]
     if problems:
         raise spec_error(problems)
-    update = {
+    update: dict[str, Any] = {
         "anchors": tuple(_pinned(anchor, lock) for anchor in loaded.family.anchors)
-        or pinned_anchors(loaded.family, lock.shapes, ansnet),
+        or pinned_anchors(
+            loaded.family, {name: shape for name, shape in lock.shapes.items() if name != BRIDGE}, ansnet
+        ),
         "desnets": tuple(_pinned(desnet, lock) for desnet in loaded.family.desnets),
     }
+    if loaded.family.bridge is not None and BRIDGE in lock.shapes:
+        update["bridge"] = loaded.family.bridge.model_copy(
+            update={"params": None, "shape": _request(lock.shapes[BRIDGE])}
+        )
     family = loaded.family.model_copy(update=update)
-    chain = resolve_chain(replace(loaded, family=family), ansnet, {link.student: link.teacher for link in lock.route})
-    built = {member.name for member in (chain.ansnet, *(step.student for step in chain.route))}
+    route = {link.student: link.teacher for link in lock.route}
+    chain = resolve_chain(replace(loaded, family=family), ansnet, route, vocabulary=vocabulary)
+    built = {member.name for member in (chain.top, *(step.student for step in chain.route))}
     around = [node.name for desnet in chain.desnets for node in (desnet.larger, desnet.smaller) if node is not None]
     lost = next((name for name in around if name not in built), None)
     if lost is not None:
@@ -202,10 +214,13 @@ _MEND = "'colbuild lock' finds the route again"
 
 def _pinned(item: Sized, lock: Lock) -> Sized:
     """An anchor or DesNet that asks for the very shape in the lock."""
-    shape = asdict(lock.shapes[item.name])
-    request = ShapeRequest(**{axis: shape[axis] for axis in ShapeRequest.model_fields})
+    request = _request(lock.shapes[item.name])
     sizes: dict[str, Any] = {key: None for key in ("params", "max_package") if key in type(item).model_fields}
     return item.model_copy(update={**sizes, "shape": request})
+
+
+def _request(shape: Shape) -> ShapeRequest:
+    return ShapeRequest(**{axis: getattr(shape, axis) for axis in ShapeRequest.model_fields})
 
 
 # -- what differs -----------------------------------------------------------------------------------------------------

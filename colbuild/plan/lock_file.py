@@ -74,6 +74,7 @@ class Lock:
         shapes: Anchor or DesNet -> its solved shape.
         sources: Source URI -> its content.
         spec: The resolved family, as JSON values; what only steers a run is left out.
+        vocabulary: Ids of the tokenizer that the bridge names; None if it names none.
     """
 
     ansnet: Mapping[str, Any] = field(hash=False)
@@ -82,6 +83,12 @@ class Lock:
     shapes: Mapping[str, Shape] = field(hash=False)
     sources: Mapping[str, LockedSource] = field(hash=False)
     spec: Mapping[str, Any] = field(hash=False)
+    vocabulary: int | None = None
+
+    def pins_source(self, uri: str, digest: str | None) -> bool:
+        """Whether a source had this content when the lock was written."""
+        known = self.sources.get(uri)
+        return known is not None and known.digest == digest
 
     def describes(self, uri: str, digest: str | None) -> bool:
         """Whether `ansnet` is the configuration of an AnsNet from this source with this content."""
@@ -101,6 +108,8 @@ def lock_text(lock: Lock) -> str:
     """A lock's file. The same lock has the same text."""
     values = asdict(lock)
     values["route"] = list(values["route"])
+    if lock.vocabulary is None:
+        del values["vocabulary"]
     values["spec"] = {"digest": _digest(lock.spec), "values": lock.spec}
     values["format"] = LOCK_FORMAT
     values["digest"] = _digest(values)

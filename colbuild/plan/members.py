@@ -18,6 +18,7 @@ from colbuild.arch.solve import (
     solve_down,
 )
 from colbuild.plan.auto import completed, place_anchors, too_small
+from colbuild.plan.bridge import BRIDGE
 from colbuild.plan.gaps import Proposal, down_to, pasted
 from colbuild.plan.package_size import ffn_multiple, fitting, over_limit, package_bytes
 from colbuild.plan.route import wide_gaps
@@ -27,6 +28,9 @@ from colbuild.units import format_bytes, format_count
 
 ANSNET = "ansnet"
 """The AnsNet's name among the members, and its folder's in `out/`."""
+
+HEADS = {ANSNET: "the AnsNet", BRIDGE: "the bridge"}
+"""What the chain can begin with -> what messages call it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Members:
     """The models of a family.
 
     Attributes:
-        nodes: The AnsNet and every anchor, from large to small; each contains the next.
+        nodes: The AnsNet, or the bridge in its place, and every anchor, from large to small; each contains the next.
         desnets: Every DesNet in the order of the spec.
         anchors: What the spec says of each anchor, or what was decided of those that colbuild placed itself.
     """
@@ -77,18 +81,18 @@ class Members:
         return frozenset(position[node.name] for node in around)
 
 
-def solve_members(loaded: LoadedFamily, ansnet: Structure, tokenizer: int | None = None) -> Members:
+def solve_members(loaded: LoadedFamily, top: Member, tokenizer: int | None = None) -> Members:
     """Solves every shape of a family and places its DesNets; the anchors too where that is left to colbuild.
 
     Args:
         loaded: The family.
-        ansnet: The ancestor.
+        top: What every other member is a subset of: the AnsNet, or the bridge.
         tokenizer: Bytes of the tokenizer's file where they are known; they count in packages.
 
     Raises:
         SpecError: With every size and shape that cannot be, each at its place.
     """
-    top = Member(ANSNET, ansnet, parameters(ansnet))
+    ansnet = top.structure
     problems: list[Problem] = []
     asked = {anchor.name: anchor.params for anchor in loaded.family.anchors if anchor.params is not None}
     if loaded.family.automatic is not None and not loaded.family.anchors:
@@ -140,12 +144,12 @@ def with_anchors(loaded: LoadedFamily, index: int, proposal: Proposal) -> Loaded
 
 def taken_names(family: Family) -> Collection[str]:
     """Names that a further anchor cannot have."""
-    return [ANSNET, *(item.name for item in (*family.anchors, *family.desnets))]
+    return [*HEADS, *(item.name for item in (*family.anchors, *family.desnets))]
 
 
 def called(member: Member) -> str:
-    """What messages call the AnsNet or an anchor."""
-    return "the AnsNet" if member.name == ANSNET else f"anchor '{member.name}'"
+    """What messages call the AnsNet, the bridge or an anchor."""
+    return HEADS.get(member.name, f"anchor '{member.name}'")
 
 
 def _anchors(loaded: LoadedFamily, top: Member, problems: list[Problem]) -> tuple[Member, ...]:
@@ -162,7 +166,7 @@ def _anchors(loaded: LoadedFamily, top: Member, problems: list[Problem]) -> tupl
                     (*path, "params"),
                     f"anchor '{anchor.name}' ({format_count(anchor.params)}) {rule} "
                     f"{called(above)} ({format_count(above.parameters)})",
-                    "an anchor is smaller than the AnsNet"
+                    f"an anchor is smaller than {called(top)}"
                     if above is top
                     else "list the anchors from the largest to the smallest",
                     problems,
@@ -232,8 +236,12 @@ def _place_by_size(
             return Placed(_member(desnet.name, nodes[0], node.structure.shape), node, None)
     size = format_count(target)
     if target > nodes[0].parameters:
-        message = f"DesNet '{desnet.name}' ({size}) is larger than the AnsNet ({format_count(nodes[0].parameters)})"
-        _report(loaded, (*path, "params"), message, "a family only holds models smaller than its AnsNet", problems)
+        message = (
+            f"DesNet '{desnet.name}' ({size}) is larger than {called(nodes[0])} ({format_count(nodes[0].parameters)})"
+        )
+        _report(
+            loaded, (*path, "params"), message, f"a family only holds models smaller than {called(nodes[0])}", problems
+        )
         return None
     if nodes[-1].parameters * (1 - TOLERANCE) <= target <= nodes[-1].parameters:
         if nodes[-1].structure.shape.ffn % multiple:

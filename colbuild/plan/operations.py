@@ -12,8 +12,11 @@ from typing import Final
 
 EPOCHS: Final[dict[str, int]] = {
     "source": 1,
+    "generate": 1,
+    "tokenizer": 1,
     "corpus": 1,
     "order": 1,
+    "bridge": 1,
     "align": 1,
     "teach": 1,
     "distill": 2,

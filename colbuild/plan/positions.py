@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from colbuild.arch import ARCHITECTURES, LEARNED_POSITIONS
 from colbuild.spec import LoadedFamily, Problem
-from colbuild.spec.models import Family
+from colbuild.spec.models import Bridge, Family
 from colbuild.spec.places import Path
 from colbuild.spec.recipe import Recipe
 
@@ -18,13 +19,16 @@ def position_problems(loaded: LoadedFamily, config: Mapping[str, Any]) -> list[P
         loaded: The family.
         config: The AnsNet's config.json. One that does not tell its positions refuses nothing.
     """
-    positions = config.get("max_position_embeddings")
+    positions, owner = config.get("max_position_embeddings", config.get("n_positions")), "AnsNet"
+    bridge = loaded.family.bridge
+    if bridge is not None and _own_positions(bridge) is not None:
+        positions, owner = _own_positions(bridge), "bridge"
     if not isinstance(positions, int):
         return []
     return [
         Problem(
             loaded.places.nearest((*path, "sequence")),
-            f"'sequence' is {recipe.sequence} tokens: the AnsNet has {positions} positions, and so has every model made of it",
+            f"'sequence' is {recipe.sequence} tokens: the {owner} has {positions} positions, and so has every model made of it",
             f"at most sequence: {positions}",
         )
         for path, recipe in _recipes(loaded.family)
@@ -32,7 +36,15 @@ def position_problems(loaded: LoadedFamily, config: Mapping[str, Any]) -> list[P
     ]
 
 
+def _own_positions(bridge: Bridge) -> int | None:
+    """How many positions a bridge has, if that is not the AnsNet's number."""
+    learned = bridge.architecture is not None and bool(ARCHITECTURES[bridge.architecture].fixed)
+    return bridge.positions or (LEARNED_POSITIONS if learned else None)
+
+
 def _recipes(family: Family) -> Iterator[tuple[Path, Recipe]]:
+    if family.bridge is not None:
+        yield ("bridge", "recipe"), family.bridge.recipe
     for index, anchor in enumerate(family.anchors):
         yield ("anchors", index, "recipe"), anchor.recipe
     if family.automatic is not None:

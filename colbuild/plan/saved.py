@@ -186,7 +186,13 @@ def saved_plan(
         epochs={step.op: EPOCHS[step.op] for step in graph.steps},
         versions={name: text for step in graph.steps for name, text in step.params.get("versions", {}).items()},
         models=tuple(
-            _model(member) for member in (chain.ansnet, *chain.anchors, *(placed.member for placed in chain.desnets))
+            _model(member)
+            for member in (
+                chain.ansnet,
+                *(() if chain.bridge is None else (chain.top,)),
+                *chain.anchors,
+                *(placed.member for placed in chain.desnets),
+            )
         ),
         route=tuple(
             SavedDistillation(student=step.student.name, teacher=step.teacher.name, flops=step.flops)

@@ -204,4 +204,13 @@ def planned_name(step_id: str) -> str:
         return " ".join([f"{'the AnsNet' if teacher == ANSNET else teacher}'s lessons", *reader])
     if name != ANSNET and op in ("source", "align"):
         return f"{name}'s checkpoint" if op == "source" else f"{name}'s start"
-    return {"corpus": "the corpus", "source": "the AnsNet", "order": "the ordered AnsNet"}.get(op, name)
+    if op == "order":
+        return f"the ordered {'AnsNet' if name == ANSNET else name}"
+    made = {
+        "corpus": "the corpus",
+        "source": "the AnsNet",
+        "tokenizer": "the tokenizer",
+        "bridge": "the bridge",
+        "generate": "the generated text",
+    }
+    return made.get(op, name)

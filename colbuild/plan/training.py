@@ -28,8 +28,17 @@ def recipe_params(recipe: Recipe, elastic: Elastic | None = None) -> dict[str, A
         recipe: How it trains.
         elastic: How it trains sub-shapes too, if it does.
     """
-    values = {key: value for key, value in deciding(recipe).items() if key not in ("teacher_cache", "elastic")}
+    values = bridge_recipe_params(recipe, across=False)
     return values if elastic is None else {**values, "elastic": deciding(elastic)}
+
+
+def bridge_recipe_params(recipe: Recipe, *, across: bool) -> dict[str, Any]:
+    """The same for the bridge, which trains no sub-shapes; how vocabularies are compared counts between two of them only."""
+    values = {key: value for key, value in deciding(recipe).items() if key not in ("teacher_cache", "elastic")}
+    values["loss"] = {key: value for key, value in values["loss"].items() if key != "across"}
+    if across:
+        values["loss"]["across"] = recipe.loss.across or "alm"
+    return values
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:

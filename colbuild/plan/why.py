@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from colbuild.plan.graph import BuildGraph, FamilyPath, digraph
+from colbuild.plan.draft import FamilyPath
+from colbuild.plan.graph import BuildGraph, digraph
 from colbuild.plan.states import StepPlan, differences
 from colbuild.spec import Places
 from colbuild.store import ActionRecord, Store

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from colbuild.arch import Shape, Structure, forward_flops, parameters
+from colbuild.arch import ARCHITECTURES, Shape, Structure, forward_flops, parameters, structure_from_json
 from colbuild.plan.package_size import package_bytes
 from colbuild.plan.route import distillation_flops
 from colbuild.spec.models import Profile
@@ -30,6 +30,13 @@ FILLED_CANDIDATES: Final = 5
 
 REFIT_TEXT: Final = 4
 """How many times the calibration tokens a refit reads: three parts to fit on, one to decide whether it is kept."""
+
+GENERATED_AT_ONCE: Final = 32
+"""Texts that are written at once; more are faster, and need memory for their keys and values."""
+
+_TOKENIZER: Final = 144
+_WORD: Final = 5
+"""Bytes of a token in tokenizer.json, and in a text."""
 
 LESSON: Final = 64
 """Bytes in which what a teacher says of a token is kept, at most."""
@@ -82,6 +89,8 @@ def made_structure(
         inputs: Role -> structure of the model that plays it.
         like: A model of the family's architecture.
     """
+    if op == "bridge":
+        return structure_from_json(params["structure"], ARCHITECTURES)
     if op in ("align", "distill", "interpolate"):
         return like.at(Shape(**params["shape"]))
     return inputs.get({"order": "model", "recover": "start"}.get(op, ""))
@@ -145,6 +154,13 @@ def _work(
         limit = params["limit"]
         # Some four bytes of text make a token of four bytes at most.
         return Work(None, limit, limit, _PROCESS)
+    if op == "tokenizer":
+        limit = params.get("limit") if "train" in params else 1
+        return Work(None, limit, _TOKENIZER * params["rows"], _PROCESS)
+    if op == "generate":
+        model, tokens = inputs["model"], params["tokens"]
+        memory = _forward_memory([model]) + _cache(model, params["length"])
+        return Work(tokens * forward_flops(model, params["length"]), None, _WORD * tokens, memory)
     if op == "evaluate":
         models = [inputs["model"]] if alone else [inputs["model"], inputs["reference"]]
         flops = params["tokens"] * sum(forward_flops(model, WINDOW) for model in models)
@@ -177,6 +193,9 @@ def _work(
         # The mixture is computed in fp32 beside both ends; a nested student is as large as the larger one.
         return Work(flops, None, disk, _forward_memory([made]) + _STORED * ends + 4 * count)
     recipe, teacher = recipe_of(params), inputs["teacher"]
+    if params["recipe"]["loss"].get("across") == "seqkd":
+        # What the teacher has to say, it has written.
+        recipe = recipe.model_copy(update={"teacher": "cached"})
     trained, smallest = _trained(params, recipe, made, teacher)
     above = 0 if recipe.teacher == "cached" else forward_flops(teacher, recipe.sequence)
     high, low = (forward_flops(model, recipe.sequence) for model in (trained, smallest))
@@ -257,6 +276,12 @@ def _block_floats(model: Structure) -> int:
     shape = model.shape
     attention = shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads)
     return _MATRIX_NORMS * shape.hidden + attention + 4 * shape.ffn
+
+
+def _cache(model: Structure, length: int) -> int:
+    """Keys and values of the texts that are written at once."""
+    shape = model.shape
+    return 4 * GENERATED_AT_ONCE * length * 2 * shape.layers * shape.kv_heads * shape.head_dim
 
 
 def _logits(model: Structure) -> int:

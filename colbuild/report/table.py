@@ -11,7 +11,7 @@ from typing import Any
 from colbuild.arch import Shape
 from colbuild.plan.chain import Chain
 from colbuild.plan.graph import BuildGraph
-from colbuild.plan.members import Member, Placed
+from colbuild.plan.members import ANSNET, Member, Placed
 from colbuild.train.ledger import Ledger, ledger_from_json
 
 
@@ -73,6 +73,7 @@ def family_rows(
         out: The family's folder for packages.
     """
     members = [(chain.ansnet, "AnsNet", "")]
+    members += [] if chain.bridge is None else [(chain.top, "bridge", ANSNET)]
     members += [(step.student, "anchor", step.teacher.name) for step in chain.route]
     members += [(placed.member, "DesNet", _origin(placed)) for placed in chain.desnets]
     return tuple(_row(*member, graph, results, ledgers, out) for member in members)

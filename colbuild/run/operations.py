@@ -10,8 +10,11 @@ from colbuild.ops.step import StepRun
 
 MODULES: Final[Mapping[str, str]] = {
     "source": "colbuild.ops.source.convert",
+    "generate": "colbuild.ops.generate",
+    "tokenizer": "colbuild.ops.tokenizer",
     "corpus": "colbuild.ops.corpus.build",
     "order": "colbuild.ops.order",
+    "bridge": "colbuild.ops.bridge",
     "align": "colbuild.ops.align",
     "teach": "colbuild.ops.teach",
     "distill": "colbuild.ops.distill",

@@ -12,11 +12,11 @@ from typing import Final
 _CGROUP_MEMORY: Final = Path("/sys/fs/cgroup/memory.max")
 _GPU: Final = re.compile(r"nvidia[0-9]+")
 
-_WHOLE: Final = frozenset({"order", "teach", "distill", "recover", "bridge"})
+_WHOLE: Final = frozenset({"generate", "order", "teach", "distill", "recover", "bridge"})
 """Operations that compute with every core; the others leave half of them to a step beside them."""
 
-TRAINING: Final = frozenset({"teach", "distill", "recover", "bridge"})
-"""Operations that take a GPU, where there is one: those that train, and the teacher that tells them what it knows."""
+TRAINING: Final = frozenset({"generate", "teach", "distill", "recover", "bridge"})
+"""Operations that take a GPU, where there is one: those that train, and the teacher that tells what it knows."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,11 @@ def sources_of(loaded: LoadedFamily, store: Store, lock: LockState | None = None
         (("data", "train"), family.data.train),
         (("data", "eval"), family.data.eval),
     ):
-        if item.sha256 is not None and pins.setdefault(item.source, item.sha256) != item.sha256:
+        if (
+            item.sha256 is not None
+            and item.source is not None
+            and pins.setdefault(item.source, item.sha256) != item.sha256
+        ):
             message = f"'sha256': {item.source} has another sha256 elsewhere in this file"
             raise spec_error([Problem(loaded.places.nearest((*path, "sha256")), message, "give it one, everywhere")])
     if lock is None or lock.lock is None:

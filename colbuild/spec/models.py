@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from colbuild.spec.bridge import SAME, BridgeForm
 from colbuild.spec.fields import Count, Digest, Length, Model, Name, Size, Source, Split
 from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.recipe import Recipe, clash, refuse
@@ -105,11 +106,46 @@ class Text(Model):
     ] = 0.02
 
 
-class Data(Text):
-    """Where text comes from and which part of it is meant."""
+class Generate(Model):
+    """Text that the AnsNet writes itself, for a family that has none."""
 
-    source: Annotated[Source, Field(description="./file, ./folder, pkg://, pypi:// or hf://.")]
+    tokens: Annotated[Count, Field(description="How many tokens it writes, as many as the text shall have.")]
+    temperature: Annotated[float, Field(gt=0.0, description="Below 1 likelier text, above 1 more varied.")] = 1.0
+    prompts: Annotated[
+        tuple[str, ...],
+        Field(description="Beginnings of texts, taken in turn; without any, each text begins by itself."),
+    ] = ()
+    length: Annotated[int, Field(gt=1, lt=2**31, description="Tokens of the longest text.")] = 256
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Decides what is drawn.")] = 0
+
+
+class Data(Text):
+    """Where text comes from and which part of it is meant: a source, or the AnsNet itself."""
+
+    source: Annotated[Source | None, Field(description="./file, ./folder, pkg://, pypi:// or hf://.")] = None
+    generate: Annotated[
+        Generate | None,
+        Field(validate_default=True, description="Text that the AnsNet writes itself, instead of a 'source'."),
+    ] = None
     split: Split = "train"
+
+    @field_validator("generate")
+    @classmethod
+    def _from_one_place(cls, value: Generate | None, info: ValidationInfo) -> Generate | None:
+        if "source" not in info.data:
+            return value  # what is wrong with it is told anyway
+        source = info.data["source"]
+        if source is None and value is None:
+            hint = "name a text, as in source: ./texts.jsonl, or let the AnsNet write one: generate: {tokens: 200k}"
+            raise PydanticCustomError("data", "'source' is missing", {"hint": hint})
+        if source is not None and value is not None:
+            hint = "keep one of the two"
+            raise PydanticCustomError("data", "the text has both a 'source' and 'generate'", {"hint": hint})
+        if value is not None and info.data.get("sha256") is not None:
+            raise PydanticCustomError(
+                "data", "'sha256' is of a source, and this text is generated", {"hint": "take it away"}
+            )
+        return value
 
 
 class Measured(Text):
@@ -261,6 +297,30 @@ class Anchor(Sized):
         return self
 
 
+class Bridge(BridgeForm):
+    """Anchor zero, distilled from the AnsNet once where the family has another architecture or vocabulary."""
+
+    params: Count | None = None
+    shape: ShapeRequest | None = None
+    recipe: Recipe
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Bridge:
+        if self.params is not None and self.shape is not None:
+            refuse(clash(("shape",), "the bridge has both 'params' and 'shape'", "keep one of the two"))
+        return self
+
+    @model_validator(mode="after")
+    def _is_taught(self) -> Bridge:
+        if self.tokenizer != SAME and self.recipe.teacher == "cached":
+            message = (
+                "'teacher' cannot be cached for a bridge to another vocabulary: what is kept of a teacher's distribution is in "
+                "its own tokens"
+            )
+            refuse(clash(("recipe", "teacher"), message, "write teacher: online in 'bridge'"))
+        return self
+
+
 class Automatic(Model):
     """What is decided of the anchors where colbuild places them itself (`anchors: auto`): the recipe of each."""
 
@@ -305,6 +365,7 @@ class Family(Model):
     data: DataSection
     order: Order
     chain: ChainRules
+    bridge: Bridge | None = None
     anchors: tuple[Anchor, ...]
     automatic: Automatic | None = None
     desnets: tuple[DesNet, ...]

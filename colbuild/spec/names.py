@@ -8,7 +8,7 @@ from typing import Final
 from colbuild.spec.nodes import Fields, Items, Node, Scalar
 from colbuild.spec.problems import Problem
 
-RESERVED: Final = {"ansnet": "the AnsNet's"}
+RESERVED: Final = {"ansnet": "the AnsNet's", "bridge": "the bridge's"}
 """Names of members that are taken already, and whose they are: each member has a folder in `out/<family>/`."""
 
 _NOT_A_PROFILE: Final = "checkpoint"

@@ -65,6 +65,16 @@ class Loss(Typed):
         ),
     ] = None
 
+    across: Annotated[
+        Literal["alm", "uld", "mined", "seqkd"] | None,
+        Field(
+            description="For a bridge to another vocabulary: what is learned from the AnsNet. 'alm' (by default) compares what "
+            "both expect where both have read the same text, and how likely they find each chunk of it; 'mined' takes its "
+            "tokens for those of the smallest edit distance; 'uld' compares sorted probabilities; 'seqkd' trains on text that "
+            "it has written."
+        ),
+    ] = None
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> Loss:
         if self.kd_weight + self.ce_weight <= 0.0:

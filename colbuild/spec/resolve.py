@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import reduce
 
+from colbuild.spec.bridge import BridgeForm
 from colbuild.spec.files import Project
 from colbuild.spec.models import ChainRules
 from colbuild.spec.nodes import Entry, Fields, Items, Node, Scalar, is_null, merge
@@ -18,7 +19,7 @@ from colbuild.spec.places import Place
 from colbuild.spec.recipe import Recipe
 
 _TRAINING = tuple(Recipe.model_fields)
-_TEXT = ("source", "sha256", "format", "text", "limit", "heldout")
+_TEXT = ("source", "generate", "sha256", "format", "text", "limit", "heldout")
 
 
 def resolve(project: Project, written: Fields) -> Fields:
@@ -30,6 +31,7 @@ def resolve(project: Project, written: Fields) -> Fields:
         ("ansnet", _ansnet(project, written.get("ansnet"))),
         ("data", _data(written.get("data"))),
         ("chain", _chain(written.get("chain"))),
+        ("bridge", _bridge(project, written.get("chain"), defaults)),
         ("anchors", _anchors(project, written.get("chain"), defaults)),
         ("automatic", _automatic(project, written.get("chain"), defaults)),
         ("desnets", _desnets(project, written.get("desnets"), defaults)),
@@ -53,8 +55,8 @@ def _data(node: Node | None) -> Node | None:
         return node
     place = train.place
     own = _fields(fields.get("eval")) or Fields({}, place)
-    if is_null(own.get("source")):
-        own = merge(train.only(*_TEXT), own.without("source"))
+    if is_null(own.get("source")) and is_null(own.get("generate")):
+        own = merge(train.only(*_TEXT), own.without("source").without("generate"))
     entry = fields.entries.get("eval")
     return fields.with_entry("eval", own, entry.key if entry else fields.entries["train"].key)
 
@@ -79,6 +81,16 @@ def _anchors(project: Project, node: Node | None, defaults: Fields) -> Node | No
     # A chain's recipe is read even if no anchor uses it: its mistakes are mistakes.
     project.recipe(chain.get("recipe"))
     return Items(tuple(resolved), anchors.place if anchors else chain.place)
+
+
+def _bridge(project: Project, node: Node | None, defaults: Fields) -> Node | None:
+    """The bridge, with the recipe that it is trained by: its own, or else the chain's."""
+    chain = _fields(node)
+    bridge = _fields(chain.get("bridge")) if chain else None
+    if chain is None or bridge is None:
+        return None
+    fields = bridge.only(*BridgeForm.model_fields, "params", "shape")
+    return fields.with_entry("recipe", *_training(project, bridge.place, defaults, chain, bridge))
 
 
 def _automatic(project: Project, node: Node | None, defaults: Fields) -> Node | None:

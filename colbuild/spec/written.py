@@ -11,15 +11,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from colbuild.spec.fields import Model, Name, Source
+from colbuild.spec.bridge import BridgeForm
+from colbuild.spec.fields import Count, Model, Name, Source
 from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.models import (
     Ancestor,
     ChainRules,
     Data,
     DeviceProfile,
+    Generate,
     Measured,
     Order,
+    ShapeRequest,
     Sized,
     SizedByDevice,
     Start,
@@ -95,6 +98,9 @@ class WrittenEval(Measured):
     source: Annotated[
         Source | None, Field(description="Another text than train's; without it, all that is left out here is train's.")
     ] = None
+    generate: Annotated[
+        Generate | None, Field(description="Another text than train's, written by the AnsNet, instead of a 'source'.")
+    ] = None
 
 
 class WrittenData(Model):
@@ -118,6 +124,20 @@ class WrittenAnchor(Training, Sized):
 
     init: Annotated[
         Start | None, Field(description="A checkpoint that it starts from, instead of its teacher's nested subset.")
+    ] = None
+
+
+class WrittenBridge(Training, BridgeForm):
+    """Anchor zero, of another architecture or vocabulary than the AnsNet; recipe values may stand here, for it alone."""
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+    params: Annotated[
+        Count | None, Field(description="How many parameters it stores; by default it is as large as the AnsNet.")
+    ] = None
+    shape: Annotated[
+        ShapeRequest | None,
+        Field(description="Its shape by hand, instead of 'params'; axes left out are the AnsNet's."),
     ] = None
 
 
@@ -148,6 +168,11 @@ def _anchors_schema(schema: dict[str, Any]) -> None:
 
 class WrittenChain(Training, ChainRules):
     """The learngene chain, from the largest anchor to the smallest; recipe values here hold for all of them."""
+
+    bridge: Annotated[
+        WrittenBridge | None,
+        Field(description="Anchor zero, for a family of another architecture or vocabulary than the AnsNet."),
+    ] = None
 
     anchors: Annotated[
         tuple[WrittenAnchor, ...],

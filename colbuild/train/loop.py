@@ -26,7 +26,7 @@ from colbuild.spec.recipe import Loss, Recipe
 from colbuild.train.batch import IGNORED, Batch
 from colbuild.train.hidden import hidden_cosine, watching
 from colbuild.train.keeper import Keeper
-from colbuild.train.losses import LossWeights, chunked_distillation_loss
+from colbuild.train.losses import LossWeights
 from colbuild.train.micro import Micro, smaller
 from colbuild.train.schedule import learning_rate
 from colbuild.train.state import Reading, State
@@ -167,7 +167,7 @@ def _accumulate(
         lesson = teacher(part)
         with watching(student.blocks if hidden_weight else ()) as states:
             hidden, head = way.forward(part)
-        loss, kl, ce = chunked_distillation_loss(hidden, head, lesson.view, part.targets.flatten(), weights)
+        loss, kl, ce = lesson.loss(hidden, head, part.targets.flatten(), weights)
         apart = torch.zeros((), device=loss.device)
         # A pass through a part of the student has not run its blocks: nothing is compared there.
         if states:

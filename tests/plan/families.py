@@ -49,11 +49,14 @@ def project(
     recover: str = RECOVER,
     profile: str = "precision: int8\n",
     extra: str = "",
+    bridge: str = "",
 ) -> Path:
     """Writes a project; returns its family's path."""
     family = (
         f"apiVersion: colbuild/v1\nname: fam\nansnet: {ansnet}\n"
-        f"data:\n{data}chain:\n  recipe: recipes/distill.yaml\n  tokens: 80k\n  anchors:\n{anchors}desnets:\n{desnets}{extra}"
+        f"data:\n{data}chain:\n  recipe: recipes/distill.yaml\n  tokens: 80k\n"
+        + (f"  bridge: {bridge}\n" if bridge else "")
+        + f"  anchors:\n{anchors}desnets:\n{desnets}{extra}"
     )
     files = {
         "specs/family.yaml": family,

@@ -55,7 +55,7 @@ def test_a_desnet_larger_than_the_ansnet_is_refused_by_size_and_by_shape(tmp_pat
         tmp_path,
         desnets="  - {name: huge, params: 200M}\n  - {name: wide, shape: {hidden: 1152, heads: 18, kv_heads: 6}}\n",
     )[:2]
-    assert by_size.endswith("= a family only holds models smaller than its AnsNet")
+    assert by_size.endswith("= a family only holds models smaller than the AnsNet")
     assert by_shape.startswith(f"{SPEC}:14:")
     assert "is more than the AnsNet's" in by_shape
 

@@ -124,8 +124,15 @@ def test_every_operation_has_a_share_of_the_machines_speed(fresh):
     found = estimated(
         fresh, desnets=recovered, anchors=anchors, data="  train: {source: ./corpus.txt, limit: 3MB}\n"
     ).steps
-    assert {step.partition(" ")[0] for step in found} == {*FLOPS_SHARES, *BYTE_SHARES}
-    assert all(one.seconds for one in found.values())
+    bridged = estimated(
+        fresh,
+        data="  train: {generate: {tokens: 200k}, limit: 800kB}\n",
+        bridge="{tokenizer: {train: 16k}, recipe: recipes/distill.yaml}",
+        desnets="  - {name: phone, params: 88M}\n",
+    ).steps
+    every = [*found.values(), *bridged.values()]
+    assert {one.step.partition(" ")[0] for one in every} == {*FLOPS_SHARES, *BYTE_SHARES}
+    assert all(one.seconds for one in every)
 
 
 def test_a_machine_twice_as_fast_takes_half_the_time(fresh):

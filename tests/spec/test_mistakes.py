@@ -48,7 +48,7 @@ KEYS_OF_A_DESNET = "keys that it may have: name, params, shape, max_package, int
             "§colbuild/v9",
             "'apiVersion' cannot be 'colbuild/v9': it can only be colbuild/v1 = this colbuild reads",
         ),
-        ("{source: ./corpus.jsonl, ", "§{", "'source' is missing in 'train'"),
+        ("{source: ./corpus.jsonl, ", "§{", "'source' is missing"),
         ("./corpus.jsonl", "§corpus.jsonl", "'source': 'corpus.jsonl' is not a source = a path starts"),
         ("50k", "§50K", "'tokens': '50K' is not a count: unknown unit 'K' = did you mean 50k?"),
         ("1MB", "§1mb", "'limit': '1mb' is not a size: unknown unit 'mb' = did you mean 1MB?"),

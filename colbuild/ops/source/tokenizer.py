@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from colbuild.errors import BuildError
-from colbuild.weights.checkpoint import COMPANIONS, write_json
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-TOKENIZER = "tokenizer.json"
+from colbuild.errors import BuildError
+from colbuild.ops.source.vocabulary import TOKENIZER, highest_id
+from colbuild.weights.checkpoint import COMPANIONS, CONFIG, write_json
+
 SETTINGS = "tokenizer_config.json"
 _ANY_FAST = "PreTrainedTokenizerFast"
+_END = "<|endoftext|>"
 _CONVERTIBLE = ("tokenizer.model", "vocab.json")
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 _DIGITS = {"type": "Digits", "individual_digits": True}
@@ -43,7 +46,10 @@ def copy_tokenizer(folder: Path, output: Path) -> None:
     if not (folder / TOKENIZER).is_file():
         if not any((folder / name).is_file() for name in _CONVERTIBLE):
             raise BuildError(f"{folder} has no tokenizer: neither {TOKENIZER} nor {' nor '.join(_CONVERTIBLE)}")
-        _convert(folder, None, output)
+        if (folder / "merges.txt").is_file() and not any((folder / name).is_file() for name in (SETTINGS, CONFIG)):
+            _convert_merges(folder, output)
+        else:
+            _convert(folder, None, output)
     elif not (folder / SETTINGS).is_file():
         write_json(output / SETTINGS, {"tokenizer_class": _ANY_FAST})
 
@@ -86,7 +92,7 @@ def check_tokenizer(output: Path, vocabulary: int) -> None:
         BuildError: It is not readable, or has ids that the model has no embedding for.
     """
     content = _read(output / TOKENIZER)
-    highest = _highest_id(content)
+    highest = highest_id(content)
     if highest >= vocabulary:
         raise BuildError(
             f"the tokenizer has the id {highest}, but the model's embedding has {vocabulary} rows",
@@ -94,14 +100,20 @@ def check_tokenizer(output: Path, vocabulary: int) -> None:
         )
 
 
-def _highest_id(content: Mapping[str, Any]) -> int:
+def _convert_merges(folder: Path, output: Path) -> None:
+    """Makes a tokenizer of GPT-2's two files, which do not say of what kind they are: there is no other that has them alone."""
     try:
-        vocabulary = content["model"]["vocab"]
-        # A unigram model lists its pieces in order; the others map them to ids.
-        highest = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
-        return int(max([highest, *(token["id"] for token in content.get("added_tokens") or ())]))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BuildError(f"{TOKENIZER} is not a tokenizer: {error!r} is missing or of another form") from None
+        tokenizer = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    except Exception as error:  # The library raises nothing narrower.
+        raise BuildError(f"the tokenizer of {folder} cannot be read: {error}") from error
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    settings = {"tokenizer_class": _ANY_FAST}
+    if tokenizer.token_to_id(_END) is not None:
+        tokenizer.add_special_tokens([_END])
+        settings |= {"bos_token": _END, "eos_token": _END}
+    tokenizer.save(str(output / TOKENIZER))
+    write_json(output / SETTINGS, settings)
 
 
 def _convert(folder: Path, gguf_file: str | None, output: Path) -> None:

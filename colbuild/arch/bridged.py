@@ -1,0 +1,66 @@
+"""The structure of a model that follows another one in an architecture or vocabulary of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+from colbuild.arch.architecture import Architecture, Structure
+from colbuild.arch.shape import Shape
+
+LEARNED_POSITIONS: Final = 1024
+"""How many positions an architecture that has parameters for each of them gets where nobody says otherwise."""
+
+_TIED: Final = "tie_word_embeddings"
+
+
+def bridged(ansnet: Structure, architecture: Architecture, vocab: int, positions: int | None) -> Structure:
+    """A model of the AnsNet's lengths, as far as the architecture has them, and of another vocabulary.
+
+    Args:
+        ansnet: The model that it follows.
+        architecture: Its own table.
+        vocab: Rows of its embedding.
+        positions: How many it has, if each has parameters of its own; by default `LEARNED_POSITIONS`.
+    """
+    shape = replace(ansnet.shape, vocab=vocab)
+    if "kv_heads" not in architecture.config_keys:
+        shape = replace(shape, kv_heads=shape.heads)
+    if architecture.ties_widths and shape.hidden != shape.heads * shape.head_dim:
+        # As many heads of the same width as fit; what is copied from a head stays whole.
+        heads = max(1, shape.hidden // shape.head_dim)
+        shape = replace(shape, heads=heads, kv_heads=heads, hidden=heads * shape.head_dim)
+    same = architecture is ansnet.architecture
+    flags = ansnet.flags if same else _flags(architecture, ansnet)
+    fixed = dict.fromkeys(architecture.fixed, positions or LEARNED_POSITIONS)
+    if same and positions is None:
+        fixed = dict(ansnet.fixed)
+    return Structure(architecture, shape, flags, frozenset(fixed.items()))
+
+
+def _flags(architecture: Architecture, ansnet: Structure) -> frozenset[tuple[str, bool]]:
+    theirs = dict(ansnet.flags)
+    return frozenset(
+        (flag, theirs.get(flag, usual) if flag == _TIED else usual) for flag, usual in architecture.flags.items()
+    )
+
+
+def structure_to_json(structure: Structure) -> dict[str, Any]:
+    """A structure as JSON values."""
+    return {
+        "architecture": structure.architecture.name,
+        "shape": asdict(structure.shape),
+        "flags": dict(sorted(structure.flags)),
+        "fixed": dict(sorted(structure.fixed)),
+    }
+
+
+def structure_from_json(values: Mapping[str, Any], architectures: Mapping[str, Architecture]) -> Structure:
+    """The structure that `structure_to_json` wrote, of one of some architectures."""
+    return Structure(
+        architectures[values["architecture"]],
+        Shape(**values["shape"]),
+        frozenset(values["flags"].items()),
+        frozenset(values["fixed"].items()),
+    )

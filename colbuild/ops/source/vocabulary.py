@@ -1,0 +1,51 @@
+"""How many ids a tokenizer has, from its files alone, as planning needs to know before anything is built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from colbuild.errors import BuildError
+
+TOKENIZER: Final = "tokenizer.json"
+_OLDER: Final = "vocab.json"
+
+
+def read_vocabulary(raw: Path) -> int:
+    """One more than the largest id of a tokenizer.
+
+    Args:
+        raw: A tokenizer.json, or a folder that holds one, or a vocab.json and merges.txt.
+
+    Raises:
+        BuildError: It is no tokenizer.
+    """
+    path = raw
+    if raw.is_dir():
+        path = next((raw / name for name in (TOKENIZER, _OLDER) if (raw / name).is_file()), raw / TOKENIZER)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BuildError(
+            f"{path} is not a tokenizer: {error}", hint=f"name a {TOKENIZER}, or a folder with one, in 'tokenizer'"
+        ) from None
+    if not isinstance(content, dict):
+        raise BuildError(f"{path} is not a tokenizer: it holds no JSON object")
+    return 1 + (max(content.values()) if path.name == _OLDER else highest_id(content))
+
+
+def highest_id(content: Mapping[str, Any]) -> int:
+    """The largest id in a tokenizer.json.
+
+    Raises:
+        BuildError: It is of another form.
+    """
+    try:
+        vocabulary = content["model"]["vocab"]
+        # A unigram model lists its pieces in order; the others map them to ids.
+        highest = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
+        return int(max([highest, *(token["id"] for token in content.get("added_tokens") or ())]))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BuildError(f"{TOKENIZER} is not a tokenizer: {error!r} is missing or of another form") from None

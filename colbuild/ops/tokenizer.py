@@ -1,0 +1,206 @@
+"""tokenizer: the family's own vocabulary, trained on its text or fetched, with what the AnsNet's chat needs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from colbuild.errors import BuildError
+from colbuild.ops.corpus.documents import documents
+from colbuild.ops.corpus.files import raw_files
+from colbuild.ops.corpus.readers import FORMATS
+from colbuild.ops.corpus.reading import Reading
+from colbuild.ops.source.tokenizer import SETTINGS, copy_tokenizer
+from colbuild.ops.source.vocabulary import TOKENIZER
+from colbuild.ops.step import StepRun
+from colbuild.progress import Progress
+from colbuild.train.spelling import spelling_of
+from colbuild.weights.checkpoint import CONFIG, write_json
+
+CHAT: Final = "chat_template.jinja"
+GENERATION: Final = "generation_config.json"
+SEPARATOR: Final = "<|endoftext|>"
+NAMES: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
+"""Keys of tokenizer_config.json that name special tokens; config.json has their ids under the same names with `_id`."""
+
+
+def run(step: StepRun) -> None:
+    """Makes the family's tokenizer.
+
+    Inputs: `model` (the AnsNet); `raw`, the text to train on or the tokenizer's files. Params: `rows`, how many ids there may
+    be; `train`, with the text's parameters as the corpus step has them, for one that is trained.
+
+    Special tokens that the AnsNet's chat template or its beginning and end of text are made of are added where they are
+    missing, its template and generation settings carried over, unless the tokenizer comes with a template of its own.
+
+    Raises:
+        BuildError: It cannot be read, cannot spell every text, or has no room for the special tokens.
+    """
+    if step.params.get("train"):
+        _trained(step)
+    else:
+        _copied(step)
+    _with_chat(step)
+    path = step.output / TOKENIZER
+    tokenizer = Tokenizer.from_file(str(path))
+    spelling_of(tokenizer, "the tokenizer")
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    if highest >= step.params["rows"]:
+        raise BuildError(
+            f"the tokenizer has {highest + 1:,} ids with the special tokens of the AnsNet's chat, and room for "
+            f"{step.params['rows']:,}",
+            hint="choose a tokenizer with a chat template of its own",
+        )
+
+
+def _trained(step: StepRun) -> None:
+    model = _read_tokenizer(step.inputs["model"])
+    tokenizer = Tokenizer(models.BPE())
+    # Cut where the AnsNet cuts, as far as it works on bytes too: the more boundaries the two share, the more can be compared.
+    theirs = model.pre_tokenizer
+    tokenizer.pre_tokenizer = theirs if _on_bytes(model) else pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=step.params["rows"],
+        special_tokens=_wanted(step.inputs["model"]),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(step), trainer)
+    size = tokenizer.get_vocab_size()
+    if size < step.params["rows"]:
+        raise BuildError(
+            f"the text is too little for a vocabulary of {step.params['rows']:,} tokens: it has words for {size:,}",
+            hint=f"write tokenizer: {{train: {size}}}, or give more text (a higher 'limit')",
+        )
+    tokenizer.save(str(step.output / TOKENIZER))
+    write_json(
+        step.output / SETTINGS, {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    )
+
+
+def _texts(step: StepRun) -> Iterator[str]:
+    """The documents that models are trained on; what is held out stays out of the vocabulary too."""
+    form = FORMATS[step.params["format"]]
+    limit: int | None = step.params["limit"]
+    files = raw_files(step.inputs["raw"], form.suffixes)
+    done = 0
+    with (
+        tempfile.TemporaryDirectory(dir=step.output, prefix=".scratch-") as scratch,
+        closing(form.read(Reading(files, step.params["text"], Path(scratch)))) as texts,
+    ):
+        for document in documents(texts, limit):
+            done += document.size
+            step.report(Progress(done, limit or 0, "bytes", "reading"))
+            if document.rank >= step.params["heldout"]:
+                yield document.text
+
+
+def _copied(step: StepRun) -> None:
+    raw = step.inputs["raw"]
+    if raw.is_dir():
+        copy_tokenizer(raw, step.output)
+        return
+    if raw.suffix != ".json":
+        raise BuildError(
+            f"{raw.name} is not a tokenizer", hint=f"name a {TOKENIZER}, or a folder with one, in 'tokenizer'"
+        )
+    shutil.copyfile(raw, step.output / TOKENIZER)
+    write_json(step.output / SETTINGS, {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def _with_chat(step: StepRun) -> None:
+    """Adds what the AnsNet's chat needs, unless the tokenizer has a template of its own."""
+    model, output = step.inputs["model"], step.output
+    settings = read_settings(output)
+    if (output / CHAT).is_file() or settings.get("chat_template"):
+        return
+    path = output / TOKENIZER
+    tokenizer = Tokenizer.from_file(str(path))
+    known = tokenizer.get_vocab(with_added_tokens=True)
+    missing = [token for token in _wanted(model) if token not in known]
+    if missing:
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
+        tokenizer.save(str(path))
+    theirs = read_settings(model)
+    kept = {key: theirs[key] for key in (*NAMES, "chat_template") if theirs.get(key)}
+    names = _names_by_id(model)
+    write_json(output / SETTINGS, {**settings, **{key: name for key, name in names.items() if key not in kept}, **kept})
+    if (model / CHAT).is_file():
+        shutil.copyfile(model / CHAT, output / CHAT)
+    if (model / GENERATION).is_file():
+        write_json(
+            output / GENERATION, _in_other_ids(json.loads((model / GENERATION).read_text("utf-8")), model, tokenizer)
+        )
+
+
+def _in_other_ids(settings: dict[str, Any], model: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Settings of generation whose token ids are those of another tokenizer; what has none there is left out."""
+    old = _read_tokenizer(model)
+
+    def other(index: Any) -> Any:
+        if isinstance(index, list):
+            return [found for one in index if (found := other(one)) is not None] or None
+        content = old.id_to_token(index) if isinstance(index, int) else None
+        return None if content is None else tokenizer.token_to_id(content)
+
+    changed = {key: other(value) if key.endswith(("token_id", "tokens")) else value for key, value in settings.items()}
+    return {key: value for key, value in changed.items() if value is not None}
+
+
+def special_ids(folder: Path) -> dict[str, int]:
+    """`bos_token_id` and the like of a tokenizer, as config.json has them."""
+    tokenizer, settings = _read_tokenizer(folder), read_settings(folder)
+    found = {f"{key}_id": tokenizer.token_to_id(_content(settings.get(key))) for key in NAMES if settings.get(key)}
+    return {key: index for key, index in found.items() if index is not None}
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """A folder's tokenizer_config.json; empty if it has none."""
+    path = folder / SETTINGS
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return value
+
+
+def _wanted(model: Path) -> list[str]:
+    """The AnsNet's special tokens that its chat is made of, in the order of their ids."""
+    tokenizer, settings = _read_tokenizer(model), read_settings(model)
+    template = (model / CHAT).read_text(encoding="utf-8") if (model / CHAT).is_file() else settings.get("chat_template")
+    text = template if isinstance(template, str) else json.dumps(template or "")
+    named = {_content(settings.get(key)) for key in NAMES} | set(_names_by_id(model).values()) | {SEPARATOR}
+    added = json.loads(tokenizer.to_str()).get("added_tokens") or ()
+    special = [token["content"] for token in added if token["special"]]
+    wanted = [token for token in special if token in named or re.search(re.escape(token), text)]
+    # Something must stand between documents.
+    return wanted or [SEPARATOR]
+
+
+def _names_by_id(model: Path) -> dict[str, str]:
+    """`eos_token` and the like of a model that tells only their ids, in its config.json."""
+    path = model / CONFIG
+    config: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    tokenizer = _read_tokenizer(model)
+    ids = {key: config.get(f"{key}_id") for key in NAMES}
+    found = {key: tokenizer.id_to_token(index) for key, index in ids.items() if isinstance(index, int)}
+    return {key: name for key, name in found.items() if name is not None}
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(folder / TOKENIZER))
+
+
+def _content(token: Any) -> str:
+    found = token.get("content") if isinstance(token, dict) else token
+    return found if isinstance(found, str) else ""
+
+
+def _on_bytes(tokenizer: Tokenizer) -> bool:
+    return tokenizer.pre_tokenizer is not None and "ByteLevel" in tokenizer.to_str()

@@ -1,0 +1,173 @@
+"""What is drawn before a family's chain: its texts in the tokens of whoever reads them, its vocabulary, and its bridge.
+
+::
+
+    source ansnet ─┬─> corpus ansnet-train ─> order ansnet ─┐
+                   ├─> tokenizer ─> corpus train ───────────┴─> bridge ─> order bridge ─> distill a100 …
+                   └─> generate train: text that the AnsNet writes, in place of a source
+
+Without a bridge there is one vocabulary, and `corpus train` is in the AnsNet's tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from colbuild.arch import structure_to_json
+from colbuild.plan.bridge import BRIDGE, Bridged, tokenizer_source
+from colbuild.plan.chain import Chain
+from colbuild.plan.draft import SPLIT, Draft, FamilyPath
+from colbuild.plan.step import Step
+from colbuild.plan.training import bridge_recipe_params, lessons_params, settings
+from colbuild.plan.work import trained_tokens
+from colbuild.spec.bridge import TrainedTokenizer
+from colbuild.spec.formats import detect_format
+from colbuild.spec.models import Data, Family, Generate
+
+_MORE: Final = 1.25
+"""How much more the AnsNet writes for `seqkd` than the student trains on: they count in other tokens."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Ids of the steps that make a family's texts.
+
+    Attributes:
+        train: To train on, in the family's tokens.
+        held: To measure on, in the family's tokens.
+        ansnet_train: To train on, in the AnsNet's tokens; the same step where these are the family's.
+        ansnet_held: To measure the AnsNet on.
+        tokenizer: What makes the family's tokenizer.
+    """
+
+    train: str
+    held: str
+    ansnet_train: str
+    ansnet_held: str
+    tokenizer: str
+
+
+def draw_texts(draft: Draft, family: Family, chain: Chain, source: str) -> Texts:
+    """Draws the corpora of a family, and before them its tokenizer, if that is not the AnsNet's."""
+    if chain.bridge is None or not chain.bridge.across:
+        train, held = _pair(draft, family, source, source, "")
+        return Texts(train, held, train, held, source)
+    tokenizer = _tokenizer(draft, family, chain.bridge, source)
+    ours, theirs = (_pair(draft, family, source, cut, name) for cut, name in ((tokenizer, ""), (source, "ansnet-")))
+    return Texts(*ours, *theirs, tokenizer)
+
+
+def draw_order(draft: Draft, family: Family, name: str, model: str, corpus: str) -> str:
+    """Draws the step that sorts a model's axes by importance."""
+    params = {"tokens": family.order.tokens, "split": family.data.train.split}
+    step = Step(f"order {name}", "order", params, inputs={"model": model, "corpus": corpus})
+    return draft.add(step, {"": (name,), "tokens": ("order", "tokens"), "split": SPLIT})
+
+
+def draw_bridge(draft: Draft, family: Family, bridge: Bridged, source: str, texts: Texts) -> dict[str, str]:
+    """Draws the bridge, and what it starts from."""
+    asked, path = bridge.asked, (BRIDGE,)
+    recipe, split = asked.recipe, family.data.train.split
+    params: dict[str, Any] = {
+        "structure": structure_to_json(bridge.structure),
+        "start": asked.start,
+        "recipe": bridge_recipe_params(recipe, across=bridge.across),
+        "split": split,
+    }
+    if asked.positions is not None:
+        params["positions"] = asked.positions
+    inputs = {"teacher": source, "tokenizer": texts.tokenizer, "corpus": texts.train}
+    if asked.start == "transplant":
+        inputs["teacher"] = draw_order(draft, family, "ansnet", source, texts.ansnet_train)
+        inputs["calibration"] = texts.ansnet_train
+        params["tokens"] = family.order.tokens
+    places: dict[str, FamilyPath] = {"": path, "structure": path, "recipe": (*path, "recipe"), "split": SPLIT}
+    places |= {"start": (*path, "start"), "tokens": ("order", "tokens"), "positions": (*path, "positions")}
+    if bridge.across and recipe.loss.across == "seqkd":
+        wanted = Generate(tokens=round(_MORE * trained_tokens(recipe)), length=recipe.sequence, seed=recipe.seed)
+        text = _generated(draft, BRIDGE, wanted, source, (*path, "recipe", "loss", "across"))
+        inputs["corpus"] = _read(draft, "bridge", _GENERATED, text, texts.tokenizer, path)
+        params["split"] = "train"
+    elif not bridge.across and recipe.teacher == "cached":
+        lessons = Step(
+            "teach ansnet for bridge",
+            "teach",
+            lessons_params(recipe, split),
+            inputs={"teacher": inputs["teacher"], "corpus": texts.train},
+            settings={"checkpoint_every": recipe.checkpoint_every},
+        )
+        draft.lessons.setdefault(inputs["teacher"], []).append(lessons)
+        inputs["lessons"] = draft.add(lessons, {"": (*path, "recipe", "teacher"), "split": SPLIT})
+    made = draft.add(Step(BRIDGE, "bridge", params, inputs=inputs, settings=settings(recipe)), places)
+    return {BRIDGE: made}
+
+
+def _tokenizer(draft: Draft, family: Family, bridge: Bridged, source: str) -> str:
+    place: FamilyPath = (BRIDGE, "tokenizer")
+    uri = tokenizer_source(bridge.asked)
+    params: dict[str, Any] = {"rows": bridge.structure.shape.vocab}
+    if uri is not None:
+        step = Step("tokenizer", "tokenizer", params, inputs={"model": source}, sources={"raw": uri})
+        return draft.add(step, {"": place})
+    assert isinstance(bridge.asked.tokenizer, TrainedTokenizer)
+    data = family.data.train
+    params |= {"train": True, **_text(data)}
+    needed, sources = _raw(draft, "train", data, source)
+    step = Step("tokenizer", "tokenizer", params, inputs={"model": source, **needed}, sources=sources)
+    return draft.add(step, {"": place, **{key: ("data", "train", key) for key in _text(data)}})
+
+
+def _pair(draft: Draft, family: Family, source: str, tokenizer: str, name: str) -> tuple[str, str]:
+    """The corpora to train and to measure on, in the tokens of one tokenizer; one step where they are the same text."""
+    data = family.data
+    train = _corpus(draft, "train", data.train, source, tokenizer, name)
+    if _what(data.train) == _what(data.eval):
+        return train, train
+    return train, _corpus(draft, "eval", data.eval, source, tokenizer, name)
+
+
+def _what(data: Data) -> tuple[Any, ...]:
+    return (_text(data), data.source, data.generate)
+
+
+def _text(data: Data) -> dict[str, Any]:
+    """How text is read, as a step's parameters."""
+    form = data.format
+    if data.generate is not None:
+        form = "jsonl"
+    elif form == "auto":
+        form = detect_format(data.source or "")
+    field = data.text if data.generate is None else "text"
+    return {"format": form, "text": field, "limit": data.limit, "heldout": data.heldout}
+
+
+def _corpus(draft: Draft, part: str, data: Data, source: str, tokenizer: str, name: str) -> str:
+    params = _text(data)
+    needed, sources = _raw(draft, part, data, source)
+    step = Step(f"corpus {name}{part}", "corpus", params, inputs={"tokenizer": tokenizer, **needed}, sources=sources)
+    place: FamilyPath = ("data", part)
+    return draft.add(step, {"": place, **{key: (*place, key) for key in params}})
+
+
+def _raw(draft: Draft, part: str, data: Data, source: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Where a text comes from: (inputs, sources) of who reads it."""
+    if data.generate is None:
+        return {}, {"raw": data.source or ""}
+    return {"raw": _generated(draft, part, data.generate, source, ("data", part, "generate"))}, {}
+
+
+_GENERATED: Final[Mapping[str, Any]] = {"format": "jsonl", "text": "text", "limit": None, "heldout": 0.0}
+
+
+def _read(draft: Draft, name: str, params: Mapping[str, Any], raw: str, tokenizer: str, place: FamilyPath) -> str:
+    inputs = {"tokenizer": tokenizer, "raw": raw}
+    return draft.add(Step(f"corpus {name}", "corpus", dict(params), inputs=inputs), {"": place})
+
+
+def _generated(draft: Draft, name: str, wanted: Generate, source: str, place: FamilyPath) -> str:
+    """Text that the AnsNet writes."""
+    params = wanted.model_dump(mode="json")
+    step = Step(f"generate {name}", "generate", params, inputs={"model": source})
+    return draft.add(step, {"": place, **{key: (*place, key) for key in params}})

@@ -1,0 +1,105 @@
+"""The same text in two models' tokens, and where the two stand together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colbuild.errors import BuildError
+from colbuild.train.batch import IGNORED, Batch
+from colbuild.train.crossing import Reader, cross
+from colbuild.train.spelling import spelling_of
+from tests.helpers.tiny import SEPARATOR, tiny_documents
+from tests.train.small_tokenizers import byte_level, falling_back
+
+
+def reader(tokenizer):
+    spelling = spelling_of(tokenizer)
+    return Reader(spelling, spelling.special[SEPARATOR])
+
+
+FINE, COARSE, FALLBACK = reader(byte_level(300)), reader(byte_level(600)), reader(falling_back(500))
+
+
+def packed(documents, one, sequence, *, apart=False, skip=0):
+    """A batch of packed documents, as `read_windows` makes it."""
+    ids = [one.separator]
+    for document in documents:
+        ids += [*one.spelling.cut(document)[0].tolist(), one.separator]
+    ids = ids[skip:]
+    rows = torch.tensor([ids[at : at + sequence + 1] for at in range(0, len(ids) - sequence - 1, sequence)])
+    tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    begins = tokens == one.separator
+    if apart:
+        return Batch(tokens, targets, tuple(range(len(rows))), begins.cumsum(dim=1, dtype=torch.int32))
+    return Batch(tokens, targets.masked_fill(begins, IGNORED), tuple(range(len(rows))))
+
+
+def read_before(side, ids, place):
+    """What has been read up to and including a place: text, separators as a line each."""
+    return b"".join(b"\n" if index == side.separator else side.spelling.spelled[index] or b"" for index in ids[: place + 1])
+
+
+@pytest.mark.parametrize("pair", [(FINE, COARSE), (COARSE, FINE), (COARSE, FALLBACK), (FALLBACK, FINE)])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), sequence=st.integers(4, 40), skip=st.integers(0, 9))
+def test_where_the_two_stand_together_they_have_read_the_same(pair, seed, sequence, skip):
+    student, teacher = pair
+    batch = packed(tiny_documents(3, seed), student, sequence, skip=skip)
+    found = cross(batch, student, teacher, 10_000)
+    width, length = batch.tokens.shape[1], found.tokens.shape[1]
+    assert len(found.student) > 0
+    for ours, theirs in zip(found.student.tolist(), found.teacher.tolist(), strict=True):
+        row = ours // width
+        assert row == theirs // length
+        one = read_before(student, batch.tokens[row].tolist(), ours % width)
+        other = read_before(teacher, found.tokens[row].tolist(), theirs % length)
+        # A row may begin within a character, which the teacher cannot read; a space before a text is no text.
+        assert one.replace(b" ", b"").endswith(other.replace(b" ", b""))
+
+
+def test_with_itself_every_place_is_shared_and_every_chunk_is_a_token():
+    batch = packed(tiny_documents(4), COARSE, 24)
+    found = cross(batch, COARSE, COARSE, 10_000)
+    asked = batch.targets != IGNORED
+    assert torch.equal(found.tokens, batch.tokens)
+    assert torch.equal(found.targets[asked], batch.targets[asked])
+    assert torch.equal(found.student, torch.arange(batch.tokens.numel()))
+    assert torch.equal(found.student, found.teacher)
+    assert torch.equal(found.chunks, torch.ones_like(found.chunks))
+
+
+def test_chunks_lead_from_place_to_place():
+    batch = packed(tiny_documents(4), FINE, 30)
+    found = cross(batch, FINE, COARSE, 10_000)
+    width = batch.tokens.shape[1]
+    for at in range(len(found.student) - 1):
+        if found.student[at] // width == found.student[at + 1] // width:
+            assert found.student[at] + found.chunks[at, 0] == found.student[at + 1]
+            assert found.teacher[at] + found.chunks[at, 1] == found.teacher[at + 1]
+    assert (found.chunks >= 0).all()
+    # The finer side takes more tokens to the same place.
+    assert found.chunks[:, 0].sum() > found.chunks[:, 1].sum()
+
+
+def test_documents_that_do_not_see_each_other_do_not_on_the_other_side_either():
+    batch = packed(tiny_documents(6), FINE, 40, apart=True)
+    found = cross(batch, FINE, COARSE, 10_000)
+    begins = (found.tokens == COARSE.separator).cumsum(dim=1)
+    assert torch.equal(found.documents, begins.int())
+
+
+def test_a_row_that_is_too_long_for_the_teacher_is_refused():
+    batch = packed(tiny_documents(3), COARSE, 40)
+    with pytest.raises(BuildError, match="tokens long for the AnsNet, which has 16 positions"):
+        cross(batch, COARSE, FINE, 16)
+
+
+def test_it_moves_to_a_device_as_a_whole():
+    found = cross(packed(tiny_documents(3), FINE, 20, apart=True), FINE, COARSE, 10_000)
+    moved = found.to(torch.device("meta"))
+    assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
+    assert np.array_equal(found.chunks.shape, moved.chunks.shape)
