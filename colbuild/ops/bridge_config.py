@@ -12,6 +12,7 @@ from colbuild.weights.checkpoint import Checkpoint
 _EPSILON: Final = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
 _ACTIVATION: Final = ("hidden_act", "hidden_activation", "activation_function")
 _IDS: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
+_USUAL: Final = 2048
 _POSITIONS: Final = ("max_position_embeddings", "n_positions")
 
 
@@ -35,14 +36,15 @@ def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | No
     own |= {key: theirs[key] for key in _IDS if key in theirs}
     own |= {"model_type": name, "architectures": [architecture.model_class]}
     own |= {key: theirs[key] for key in ("dtype", "torch_dtype") if key in theirs}
-    epsilon = next((theirs[key] for key in _EPSILON if key in theirs), 1e-5)
+    usual = 1e-6 if teacher.structure.architecture.name in GATED else 1e-5
+    epsilon = next((theirs[key] for key in _EPSILON if key in theirs), usual)
     own[{"gpt2": "layer_norm_epsilon", "gpt_neox": "layer_norm_eps"}.get(name, "rms_norm_eps")] = epsilon
     activation = next((theirs[key] for key in _ACTIVATION if key in theirs), None)
     if activation is not None and (name in GATED) == (teacher.structure.architecture.name in GATED):
         own[{"gpt2": "activation_function", "gemma3_text": "hidden_activation"}.get(name, "hidden_act")] = activation
     if name == "gpt2":
         return own
-    own["max_position_embeddings"] = positions or next(theirs[key] for key in _POSITIONS if key in theirs)
+    own["max_position_embeddings"] = positions or next((theirs[key] for key in _POSITIONS if key in theirs), _USUAL)
     rotary = _rotary(theirs)
     if name == "gpt_neox":
         return {**own, "rope_parameters": {**rotary, "partial_rotary_factor": 1.0}, "use_parallel_residual": False}

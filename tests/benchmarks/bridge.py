@@ -117,7 +117,8 @@ def _run(options: argparse.Namespace, quick: bool, work: Path) -> Result:
         return measure(bench, TARGETS[:1], 1, (RANDOM, TRANSPLANT, ALM, BASELINES[0], SCRATCH))
     if options.seed is not None or options.target is not None:
         targets = TARGETS if options.target is None else (TARGETS[options.target],)
-        score(bench, targets, range(options.seeds) if options.seed is None else [options.seed], WAYS)
+        ways = WAYS if options.seed is None else WAYS[: -len(OTHERS)]
+        score(bench, targets, range(options.seeds) if options.seed is None else [options.seed], ways)
         return Result((), ())
     return measure(bench, TARGETS, options.seeds, WAYS)
 

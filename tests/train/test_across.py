@@ -1,4 +1,4 @@
-"""Losses across two vocabularies: with one vocabulary they are the plain ones, and their gradients are those of their definitions."""
+"""Losses across two vocabularies: with one they are the plain ones, and gradients are those of their definitions."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def sizes(student, teacher):
 
 
 def projected(student, teacher, make=events):
-    return make(
-        student.spelling, teacher.spelling, sizes(student, teacher), (student.separator, teacher.separator)
-    )
+    return make(student.spelling, teacher.spelling, sizes(student, teacher), (student.separator, teacher.separator))
 
 
 def case(student, teacher, loss="alm", *, seed=0, apart=False):

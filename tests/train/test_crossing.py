@@ -40,7 +40,9 @@ def packed(documents, one, sequence, *, apart=False, skip=0):
 
 def read_before(side, ids, place):
     """What has been read up to and including a place: text, separators as a line each."""
-    return b"".join(b"\n" if index == side.separator else side.spelling.spelled[index] or b"" for index in ids[: place + 1])
+    return b"".join(
+        b"\n" if index == side.separator else side.spelling.spelled[index] or b"" for index in ids[: place + 1]
+    )
 
 
 @pytest.mark.parametrize("pair", [(FINE, COARSE), (COARSE, FINE), (COARSE, FALLBACK), (FALLBACK, FINE)])
