@@ -29,6 +29,14 @@ def told_ledger(noted: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def reference(rows: Sequence[Row]) -> str:
+    """What models are compared with token by token: the AnsNet, or a bridge of another vocabulary."""
+    ansnet, bridge = (next((row for row in rows if row.kind == kind), None) for kind in ("AnsNet", "bridge"))
+    if ansnet is None or bridge is None or ansnet.shape.vocab == bridge.shape.vocab:
+        return "the AnsNet"
+    return "the bridge"
+
+
 def print_trainings(rows: Sequence[Row], console: Console) -> None:
     """Prints how far each trained model is from its teacher and from the AnsNet, and what training it took; if any is told."""
     from rich.table import Table
@@ -40,7 +48,16 @@ def print_trainings(rows: Sequence[Row], console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("trained", no_wrap=True)
     table.add_column("made from", no_wrap=True)
-    for name in ("KL to teacher", "to AnsNet", "tokens", "FLOPs", "time", "tokens/s", "MFU", "memory"):
+    for name in (
+        "KL to teacher",
+        f"to {reference(rows).removeprefix('the ')}",
+        "tokens",
+        "FLOPs",
+        "time",
+        "tokens/s",
+        "MFU",
+        "memory",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for row, ledger in trained:
         table.add_row(

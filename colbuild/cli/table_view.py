@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from colbuild.cli.ledger_view import print_trainings
+from colbuild.cli.ledger_view import print_trainings, reference
 from colbuild.report.table import Row
 from colbuild.units import format_bytes, format_count, format_duration
 
@@ -82,9 +82,10 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     console.print(table)
     console.print()
     if any(row.bits_per_byte is not None for row in rows):
+        head = reference(rows)
         console.print(
             "shape: layers x ffn; bits/byte: on held-out text, lower is better; "
-            "agrees: likeliest next token equals the AnsNet's; KL: nats per token to the AnsNet",
+            f"agrees: likeliest next token equals {head}'s; KL: nats per token to {head}",
             soft_wrap=True,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -80,13 +79,13 @@ class Bench:
     @functools.cached_property
     def ansnet_bits(self) -> float:
         """The AnsNet's own, in its own tokens."""
-        return self._measured(self._ansnet, self._ansnet_corpus)
+        return self._measured(self.ansnet, self._ansnet_corpus)
 
     def structure(self, target: Target) -> Structure:
         """What a target's bridge is: as large as the AnsNet, but for its vocabulary."""
         from colbuild.ops.source.vocabulary import read_vocabulary
 
-        ansnet = read_structure(json.loads((self._ansnet / "config.json").read_text(encoding="utf-8")))
+        ansnet = read_structure(json.loads((self.ansnet / "config.json").read_text(encoding="utf-8")))
         rows = TRAINED if target.trained else -(-(read_vocabulary(self._gpt2) + SPARE) // ROWS) * ROWS
         return bridged(ansnet, ARCHITECTURES[target.architecture], rows, None)
 
@@ -132,20 +131,21 @@ class Bench:
     # -- what they are made of ----------------------------------------------------------------------------------------
 
     @property
-    def _ansnet(self) -> Path:
+    def ansnet(self) -> Path:
+        """SmolLM2-135M as a build's source step leaves it."""
         from colbuild.ops.source import convert
 
         return self._kept("ansnet", lambda to: _run(convert, {"raw": self._fetched(ANSNET)}, {}, to))
 
     @property
     def _ansnet_corpus(self) -> Path:
-        return self._kept("corpus-ansnet", lambda to: self._pack(self._ansnet, self._fetched(CORPUS), TEXT, to))
+        return self._kept("corpus-ansnet", lambda to: self._pack(self.ansnet, self._fetched(CORPUS), TEXT, to))
 
     @property
     def _ordered(self) -> Path:
         from colbuild.ops import order
 
-        inputs = {"model": self._ansnet, "corpus": self._ansnet_corpus}
+        inputs = {"model": self.ansnet, "corpus": self._ansnet_corpus}
         return self._kept("ordered", lambda to: _run(order, inputs, {"split": "train", "tokens": 8_192}, to))
 
     @property
@@ -161,7 +161,7 @@ class Bench:
 
         params: dict[str, Any] = {"rows": self.structure(target).shape.vocab}
         params |= {"train": True, **TEXT} if target.trained else {}
-        inputs = {"model": self._ansnet, "raw": self._fetched(CORPUS) if target.trained else self._gpt2}
+        inputs = {"model": self.ansnet, "raw": self._fetched(CORPUS) if target.trained else self._gpt2}
         return self._kept(f"tokenizer-{target.architecture}", lambda to: _run(tokenizer, inputs, params, to))
 
     def corpus(self, target: Target) -> Path:
@@ -183,7 +183,7 @@ class Bench:
             "seed": seed,
         }
         text = self._kept(
-            f"written-{self.tokens}-{seed}", lambda to: _run(generate, {"model": self._ansnet}, params, to)
+            f"written-{self.tokens}-{seed}", lambda to: _run(generate, {"model": self.ansnet}, params, to)
         )
         form = {"format": "jsonl", "text": "text", "limit": None, "heldout": 0.0}
         return self._kept(
@@ -231,8 +231,3 @@ def _run(
 
     module = __import__(f"{op.__name__}.build", fromlist=["run"]) if not hasattr(op, "run") else op
     module.run(StepRun(inputs, params, made, settings=settings or {}))
-
-
-def uniform_bits(structure: Structure) -> float:
-    """Bits of a token that is any with the same chance: what a model that knows nothing is near to."""
-    return math.log2(structure.shape.vocab)
