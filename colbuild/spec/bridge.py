@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
 
-from colbuild.spec.fields import Count, Length, Model
+from colbuild.spec.fields import UNION, Count, Length, Model
 from colbuild.spec.sources import check_source
 
 SAME: Final = "same"
@@ -38,16 +38,16 @@ def _check_tokenizer(text: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    return "train" if isinstance(value, dict | TrainedTokenizer) else "tokenizer"
+    return UNION + ("train" if isinstance(value, dict | TrainedTokenizer) else "text")
 
 
 Tokenizer = Annotated[
-    Annotated[TrainedTokenizer, Tag("train")]
+    Annotated[TrainedTokenizer, Tag(UNION + "train")]
     | Annotated[
         str,
         AfterValidator(_check_tokenizer),
         WithJsonSchema({"type": "string", "pattern": r"^(same$|\./|/|pkg://|pypi://|hf://)"}),
-        Tag("tokenizer"),
+        Tag(UNION + "text"),
     ],
     Discriminator(_kind),
 ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from typing import Final, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from colbuild.spec.fields import NAME_PATTERN
+from colbuild.spec.fields import NAME_PATTERN, UNION
 from colbuild.spec.models import API_VERSION
 from colbuild.spec.nodes import Fields, Items, Node, Scalar, plain
 from colbuild.spec.places import Place
@@ -32,9 +32,13 @@ def check(model: type[M], node: Node, *, partial: bool = False) -> tuple[M | Non
     try:
         return model.model_validate(plain(node), context={PARTIAL: partial}), []
     except ValidationError as error:
-        every = error.errors(include_url=False)
+        every = [_without_tags(details) for details in error.errors(include_url=False)]
         found = [_problem(model, node, details) for details in every if details["type"] != "missing"]
         return None, [*(problem for problem in found if problem), *_missing(node, every)]
+
+
+def _without_tags(details: ErrorDetails) -> ErrorDetails:
+    return {**details, "loc": tuple(part for part in details["loc"] if not str(part).startswith(UNION))}
 
 
 def suggest(word: str, known: Sequence[str]) -> str | None:
@@ -221,6 +225,6 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     """The model that an annotation such as `tuple[Anchor, ...] | None` is about."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (Union, types.UnionType, tuple):
+    if get_origin(annotation) in (Union, types.UnionType, tuple, Annotated):
         return next((found for found in map(_model_in, get_args(annotation)) if found is not None), None)
     return None

@@ -29,6 +29,10 @@ from colbuild.units import (
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
+UNION: Final = "?"
+"""What the tags of a union begin with; pydantic names them in the places of mistakes, where they are no key."""
+
+
 def _with_unit(pattern: str, noun: str, examples: list[int | str]) -> WithJsonSchema:
     text = {"type": "string", "pattern": pattern}
     return WithJsonSchema(

@@ -1,0 +1,112 @@
+"""A whole family over a bridge: how good its models are, and how much smaller its packages than with the full vocabulary.
+
+`python -m tests.benchmarks.bridge_family [--quick] [--json FILE] [--work FOLDER]`. Needs the package index (or what pip is
+configured with). Builds `specs/pocket.yaml` by `colbuild build`: SmolLM2-135M into a llama of 16,000 tokens, two anchors, two
+DesNets, int8 packages. Beside each package stands one of the same body with the AnsNet's 49,152 tokens, cut out of the ordered
+AnsNet and exported for the same profile. `--quick` trains on 2,048 tokens for each model.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from colbuild.arch import Shape
+from tests.benchmarks.harness import Result, run_kept_benchmark
+
+COMMAND: Final = "python -m tests.benchmarks.bridge_family"
+ROOT: Final = Path(__file__).parents[2]
+PROFILE: Final = "phone-int8"
+
+
+def _run(quick: bool, work: Path) -> Result:
+    project = work / "project"
+    for name in ("specs", "recipes", "exports"):
+        shutil.copytree(ROOT / name, project / name, dirs_exist_ok=True)
+    spec = project / "specs/pocket.yaml"
+    if quick:
+        spec.write_text(spec.read_text(encoding="utf-8").replace("tokens: 32k", "tokens: 2048"), encoding="utf-8")
+    _colbuild(project, "build", "specs/pocket.yaml")
+    status = json.loads(_colbuild(project, "status", "specs/pocket.yaml", "--json"))
+    rows = [_row(model, project, work) for model in status["models"]]
+    return Result(tuple(rows), ())
+
+
+def _row(model: Mapping[str, Any], project: Path, work: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "model": model["name"],
+        "parameters": f"{model['parameters']:,}",
+        "bits/byte": round(model["bits_per_byte"], 4),
+    }
+    package = project / "out/pocket" / model["name"] / PROFILE
+    if not package.is_dir():
+        return row
+    size = _size(package)
+    full = _size(_with_full_vocabulary(model, project, work))
+    return {
+        **row,
+        "package, MB": round(size / 1e6, 1),
+        "the same, 49,152 tokens": round(full / 1e6, 1),
+        "share": f"{size / full:.0%}",
+    }
+
+
+def _with_full_vocabulary(model: Mapping[str, Any], project: Path, work: Path) -> Path:
+    """The package of a DesNet's body with the AnsNet's own vocabulary."""
+    from colbuild.api.planning import export_versions
+    from colbuild.ops import export
+    from colbuild.ops.step import StepRun
+    from colbuild.spec import load_family
+    from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
+    from colbuild.weights.subset import subset
+
+    body, made = work / f"{model['name']}-body", work / f"{model['name']}-package"
+    for folder in (body, made):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    ordered = _result(project, "order ansnet")
+    whole = load_checkpoint(ordered)
+    shape = replace(Shape(**model["shape"]), vocab=whole.structure.shape.vocab)
+    save_checkpoint(subset(whole, shape), body, ordered)
+    family = load_family(project / "specs/pocket.yaml").family
+    profile = next(one for desnet in family.desnets for one in desnet.exports if one.name == PROFILE)
+    params = {"profile": profile.model_dump(mode="json", exclude={"name", "multiples"}), "versions": export_versions()}
+    export.run(StepRun({"model": body}, params, made))
+    return made
+
+
+def _result(project: Path, step: str) -> Path:
+    """The folder of a step's result."""
+    from colbuild import api
+
+    loaded = api.load_family(project / "specs/pocket.yaml")
+    found = json.loads(_colbuild(project, "why", step, "specs/pocket.yaml", "--json"))
+    return api.open_workspace(loaded, project / ".colbuild").store.files(found["output"])
+
+
+def _colbuild(project: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "colbuild", *arguments],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLBUILD_STORE": str(project / ".colbuild")},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return done.stdout
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    run_kept_benchmark("bridge_family", COMMAND, functools.partial(_run), ("torch", "transformers", "onnxruntime"))
