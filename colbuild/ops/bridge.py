@@ -29,8 +29,12 @@ from colbuild.weights.foreign_norms import fit_norms
 from colbuild.weights.subset import kept_layers
 from colbuild.weights.transplant import compose, random_start, transplant_body, transplant_rows
 
-_SHARES: Final = (1.0, 0.85, 0.7, 0.6, 0.5)
 WITHOUT_TEACHER: Final = "seqkd"
+
+_DECIDING: Final = 5
+"""One of so many calibration windows decides how sure of itself a fitted model is; the others fit it."""
+
+_SHARES: Final = (1.0, 0.85, 0.7, 0.6, 0.5)
 
 
 def run(step: StepRun) -> None:
@@ -123,7 +127,10 @@ def _transplanted(
     if alike and not foreign:
         return weights
     model = build_model({**config, "vocab_size": body.shape.vocab}, weights, dtype=torch.float32)
-    windows = calibration(step.inputs["calibration"], step.params["split"], step.params["tokens"], model)[:, :-1]
+    text = calibration(step.inputs["calibration"], step.params["split"], step.params["tokens"], model)
+    # What is fitted is not what decides; of a single window there is nothing to keep apart.
+    deciding = len(text) // _DECIDING
+    windows = text[: len(text) - deciding, :-1]
     if foreign:
         fit_norms(model, body, foreign, windows)
     if not alike:
@@ -131,7 +138,8 @@ def _transplanted(
         layers = kept_layers(teacher.ordered, min(body.shape.layers, teacher.structure.shape.layers))
         wanted = streams(collect(whole, teacher.structure, windows), teacher.structure, layers, body.shape.hidden)
         follow(model, body, wanted, windows, step.report)
-        calm(model, body, calibration(step.inputs["calibration"], "heldout", step.params["tokens"] // 4, model))
+        if deciding:
+            calm(model, body, text[-deciding:])
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
