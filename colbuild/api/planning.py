@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 from colbuild.api.family import FamilyPlan, Selection, Workspace, silent
 from colbuild.arch import read_structure
@@ -19,6 +20,8 @@ from colbuild.run.events import Listener, Notice
 from colbuild.run.sources import Sources, is_fetched, sources_of
 from colbuild.spec import LoadedFamily, spec_error
 from colbuild.store import Store
+
+T = TypeVar("T")
 
 _EXPORT_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "mobius-onnx")
 
@@ -133,21 +136,16 @@ def ansnet_config(
     digest = sources.digest(uri)
     if state.lock is not None and state.lock.describes(uri, digest):
         return state.lock.ansnet
-    known: Any = store.remembered("config", digest) if digest else None
-    if isinstance(known, dict):
-        return known
-    from colbuild.ops.source import read_config
 
-    if is_fetched(uri):
-        listener(Notice(f"fetching the AnsNet, whose shape everything else follows from: {uri}"))
-        store.prepare()
-    fetched = sources.fetch(uri, listener)
-    config = read_config(fetched.path)
-    # What is not supported is refused before it is remembered.
-    read_structure(config)
-    if is_fetched(uri):
-        store.remember("config", fetched.digest, config)
-    return config
+    def read(path: Path) -> dict[str, Any]:
+        from colbuild.ops.source import read_config
+
+        config = read_config(path)
+        # What is not supported is refused before it is remembered.
+        read_structure(config)
+        return config
+
+    return _remembered("config", dict, uri, read, "the AnsNet, whose shape everything else", store, sources, listener)
 
 
 def bridge_vocabulary(
@@ -157,21 +155,39 @@ def bridge_vocabulary(
     uri = tokenizer_source(loaded.family.bridge)
     if uri is None:
         return None
-    digest = sources.digest(uri)
-    if state.lock is not None and state.lock.vocabulary is not None and state.lock.pins_source(uri, digest):
+    if state.lock is not None and state.lock.counts(uri, sources.digest(uri)):
         return state.lock.vocabulary
-    known: Any = store.remembered("vocabulary", digest) if digest else None
-    if isinstance(known, int):
-        return known
-    from colbuild.ops.source.vocabulary import read_vocabulary
 
+    def read(path: Path) -> int:
+        from colbuild.ops.source.vocabulary import read_vocabulary
+
+        return read_vocabulary(path)
+
+    return _remembered("vocabulary", int, uri, read, "the tokenizer, whose size every shape", store, sources, listener)
+
+
+def _remembered(
+    kind: str,
+    form: type[T],
+    uri: str,
+    read: Callable[[Path], T],
+    what: str,
+    store: Store,
+    sources: Sources,
+    listener: Listener,
+) -> T:
+    """What a source's files say: from memory where their content is known and came over the network, else from them."""
+    digest = sources.digest(uri)
+    known: Any = store.remembered(kind, digest) if digest else None
+    if isinstance(known, form):
+        return known
     if is_fetched(uri):
-        listener(Notice(f"fetching the family's tokenizer, whose size every shape follows from: {uri}"))
+        listener(Notice(f"fetching {what} follows from: {uri}"))
         store.prepare()
     fetched = sources.fetch(uri, listener)
-    found = read_vocabulary(fetched.path)
+    found = read(fetched.path)
     if is_fetched(uri):
-        store.remember("vocabulary", fetched.digest, found)
+        store.remember(kind, fetched.digest, found)
     return found
 
 

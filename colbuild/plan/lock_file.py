@@ -85,15 +85,17 @@ class Lock:
     spec: Mapping[str, Any] = field(hash=False)
     vocabulary: int | None = None
 
-    def pins_source(self, uri: str, digest: str | None) -> bool:
-        """Whether a source had this content when the lock was written."""
-        known = self.sources.get(uri)
-        return known is not None and known.digest == digest
-
     def describes(self, uri: str, digest: str | None) -> bool:
         """Whether `ansnet` is the configuration of an AnsNet from this source with this content."""
+        return self._pins(uri, digest) and self.spec.get("ansnet", {}).get("source") == uri
+
+    def counts(self, uri: str, digest: str | None) -> bool:
+        """Whether `vocabulary` is that of a bridge's tokenizer from this source with this content."""
+        return self._pins(uri, digest) and (self.spec.get("bridge") or {}).get("tokenizer") == uri
+
+    def _pins(self, uri: str, digest: str | None) -> bool:
         known = self.sources.get(uri)
-        return known is not None and known.digest == digest and self.spec.get("ansnet", {}).get("source") == uri
+        return known is not None and known.digest == digest
 
 
 _LOCK = TypeAdapter(Lock)

@@ -27,7 +27,7 @@ from torch.nn import functional
 from colbuild.train.batch import IGNORED
 from colbuild.train.crossing import Crossing
 from colbuild.train.forward import CHUNK_TOKENS
-from colbuild.train.losses import LossWeights
+from colbuild.train.losses import LossWeights, MadeInForward
 from colbuild.train.vocabularies import Projection
 
 CHUNK_TEMPERATURE: Final = 10.0
@@ -121,7 +121,7 @@ def across_loss(
     return loss, apart, entropy
 
 
-class _AcrossLoss(torch.autograd.Function):
+class _AcrossLoss(MadeInForward):
     """The gradient is made in the forward pass while a chunk's logits are at hand, as in `colbuild.train.losses`."""
 
     @staticmethod
@@ -160,12 +160,6 @@ class _AcrossLoss(torch.autograd.Function):
         loss = (weights.kd * apart + weights.ce * entropy).to(hidden.device, accurate)
         context.mark_non_differentiable(apart, entropy)
         return loss, apart, entropy
-
-    @staticmethod
-    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad_hidden, grad_head = context.saved_tensors
-        scale = outer[0].item()
-        return grad_hidden * scale, grad_head * scale, None, None, None
 
 
 def _places(view: AcrossView | None, tokens: int, device: torch.device) -> torch.Tensor:

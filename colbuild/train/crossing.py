@@ -91,7 +91,7 @@ def cross(batch: Batch, student: Reader, teacher: Reader, positions: int) -> Cro
     tokens = torch.full((len(rows), length), teacher.separator)
     targets = torch.full((len(rows), length), IGNORED)
     for index, row in enumerate(rows):
-        count = len(row.ids) - 1
+        count = max(0, len(row.ids) - 1)
         tokens[index, :count] = torch.from_numpy(row.ids[:count])
         targets[index, :count] = torch.from_numpy(row.ids[1:])
     documents = None

@@ -150,7 +150,19 @@ def chunked_distillation_loss(
     return loss, divergence, entropy
 
 
-class _ChunkedLoss(torch.autograd.Function):
+class MadeInForward(torch.autograd.Function):
+    """A loss of (hidden, head, ...) whose forward pass saves the gradients by `hidden` and `head`."""
+
+    @staticmethod
+    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Those gradients, times the loss's own."""
+        grad_hidden, grad_head = context.saved_tensors
+        # A plain number: as a bf16 tensor, a third of a batch would weigh 0.2% too much.
+        scale = outer[0].item()
+        return grad_hidden * scale, grad_head * scale, None, None, None
+
+
+class _ChunkedLoss(MadeInForward):
     """The gradient by the logits has a closed form, so it is made in the forward pass while the chunk is at hand.
 
     d/dz = kd T dD/du + ce (softmax(z) - onehot), with u = z/T and dD/du as `Divergence.closed` has it.
@@ -187,13 +199,6 @@ class _ChunkedLoss(torch.autograd.Function):
         loss = (weights.kd * divergence + weights.ce * entropy).to(hidden.device, accurate)
         context.mark_non_differentiable(divergence, entropy)
         return loss, divergence, entropy
-
-    @staticmethod
-    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad_hidden, grad_head = context.saved_tensors
-        # A plain number: as a bf16 tensor, a third of a batch would weigh 0.2% too much.
-        scale = outer[0].item()
-        return grad_hidden * scale, grad_head * scale, None, None, None
 
 
 def _known(teacher: Teaching, rows: torch.Tensor, accurate: torch.dtype) -> Known:

@@ -5,8 +5,9 @@
 with a vocabulary of 16,000 tokens trained on the text, and a gpt2 with GPT-2's vocabulary, by the operations that a build runs.
 Each is trained on the same number of its own tokens and measured in bits per byte of held-out text, since vocabularies differ.
 
-What is finished stays in FOLDER/scores, so that a run that was stopped goes on. `--seed N` and `--target` do a part and make no
-table; a run without them puts all together. `--quick` trains the first target with one seed on a quarter of the tokens.
+What is finished stays in FOLDER/scores, so that a run that was stopped goes on. `--seed N` does one seed and makes no table, so
+that several can run side by side; a run without it puts all together. `--target` keeps to the first or second. `--quick`
+trains the first target with one seed on a quarter of the tokens.
 """
 
 from __future__ import annotations
@@ -115,13 +116,15 @@ def _run(options: argparse.Namespace, quick: bool, work: Path) -> Result:
     bench = Bench(work, 2_048 if quick else options.tokens, 2_048 if quick else 8_192)
     if quick:
         return measure(bench, TARGETS[:1], 1, (RANDOM, TRANSPLANT, ALM, BASELINES[0], SCRATCH))
-    if options.seed is not None or options.target is not None:
-        targets = TARGETS if options.target is None else (TARGETS[options.target],)
-        ways = WAYS if options.seed is None else WAYS[: -len(OTHERS)]
-        score(bench, targets, range(options.seeds) if options.seed is None else [options.seed], ways)
+    targets = TARGETS if options.target is None else (TARGETS[options.target],)
+    if options.seed is not None:
+        score(bench, targets, [options.seed], WAYS[: -len(OTHERS)])
         return Result((), ())
-    return measure(bench, TARGETS, options.seeds, WAYS)
+    return measure(bench, targets, options.seeds, WAYS)
 
 
 if __name__ == "__main__":
-    run_kept_benchmark("bridge", COMMAND, functools.partial(_run, _options()), ("torch", "transformers", "tokenizers"))
+    chosen = _options()
+    part = "" if chosen.target is None else f" --target {chosen.target}"
+    title = "bridge" if chosen.target is None else f"bridge into {TARGETS[chosen.target].name}"
+    run_kept_benchmark(title, COMMAND + part, functools.partial(_run, chosen), ("torch", "transformers", "tokenizers"))

@@ -149,7 +149,7 @@ def test_a_spec_that_was_not_there_names_those_that_were(branch, project):
     ran = branch("plan", "specs/new.yaml", "--since", "main")
     assert ran.code == EXIT_SPEC_ERROR
     assert "specs/new.yaml is not in main (" in ran.err
-    assert "there were: specs/family.yaml, specs/tiny.yaml" in ran.err
+    assert "there were: specs/family.yaml, specs/pocket.yaml, specs/tiny.yaml" in ran.err
 
 
 def test_a_spec_that_was_wrong_then_is_told_as_such(branch, project):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from colbuild.arch import ARCHITECTURES, parameters, structure_from_json, struct
 from colbuild.plan.chain import resolve_chain
 from colbuild.plan.graph import build_graph
 from colbuild.plan.lock import lock_of, pinned_chain
+from colbuild.plan.lock_file import LockedSource
 from colbuild.plan.positions import position_problems
 from tests.helpers.configs import SMOLLM2
 from tests.plan.families import ANSNET, VERSIONS, chain, graph, load, refusal
@@ -185,6 +187,10 @@ def test_the_lock_pins_its_shape_and_vocabulary(tmp_path):
     found = resolve_chain(loaded, ANSNET, vocabulary=50_257)
     lock = lock_of(loaded.family, SMOLLM2, found, {})
     assert lock.vocabulary == 50_257
+    pinned = replace(lock, sources={"./words": LockedSource("0" * 64), "./ansnet": LockedSource("1" * 64)})
+    assert pinned.counts("./words", "0" * 64)
+    assert not pinned.counts("./words", "2" * 64)
+    assert not pinned.counts("./ansnet", "1" * 64)  # another tokenizer by now, which is a source of the family too
     assert lock.shapes["bridge"] == found.top.structure.shape
 
     class State:
