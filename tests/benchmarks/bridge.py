@@ -66,7 +66,7 @@ def measure(bench: Bench, targets: tuple[Target, ...], seeds: int, ways: tuple[W
         return [scores[key] for key in keys if key in scores]
 
     rows: list[dict[str, Any]] = [
-        {"family": "the AnsNet itself", "bridge": "–", "bits/byte": round(bench.ansnet_bits, 4)}
+        {"family": "the AnsNet itself", "bridge": "–", "bits/byte": round(bench.ansnet_bits, 4), "of each seed": "–"}
     ]
     bars: list[Bar] = []
     for target in targets:
