@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -52,66 +51,62 @@ def run(step: StepRun) -> None:
     """
     teacher = load_checkpoint(step.inputs["teacher"])
     structure = structure_from_json(step.params["structure"], ARCHITECTURES)
-    folders = Folders(step.inputs["teacher"], step.inputs["tokenizer"])
     recipe = steered_recipe(step)
-    across = _across(folders, teacher, structure, recipe.loss.across) if _two_vocabularies(step) else None
+    readers = _readers(step) if "across" in step.params["recipe"]["loss"] else None
     with torch.no_grad():
-        start = _start(step, teacher, structure, folders, across)
-    made = replace(start, lineage=None)
+        start = _start(step, teacher, structure, readers)
 
     def keep(model: Checkpoint) -> None:
-        save_checkpoint(model, step.output, folders.tokenizer)
+        save_checkpoint(model, step.output, step.inputs["tokenizer"])
 
     # An ordered teacher's layers are other layers than those of what it is distilled into.
     whole = replace(teacher, lineage=None)
-    if across is None:
-        train_checkpoint(Task(made, whole, recipe, step), keep)
+    if readers is None:
+        train_checkpoint(Task(start, whole, recipe, step), keep)
     elif recipe.loss.across == WITHOUT_TEACHER:
-        train_checkpoint(Task(made, whole, recipe, step, by_text=True), keep)
+        train_checkpoint(Task(start, whole, recipe, step, by_text=True), keep)
     else:
-        train_checkpoint(Task(made, whole, recipe, step, across=across), keep)
+        across = _across(readers, structure.shape.vocab, teacher.structure.shape.vocab, recipe.loss.across)
+        train_checkpoint(Task(start, whole, recipe, step, across=across), keep)
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where the AnsNet's tokenizer lies, and where the family's."""
-
-    teacher: Path
-    tokenizer: Path
+Readers = tuple[Reader, Reader]
+"""How the bridge reads, and how the AnsNet does."""
 
 
-def _two_vocabularies(step: StepRun) -> bool:
-    return "across" in step.params["recipe"]["loss"]
-
-
-def _across(folders: Folders, teacher: Checkpoint, structure: Structure, loss: str | None) -> Across:
+def _readers(step: StepRun) -> Readers:
     ours, theirs = (
         Reader(read_spelling(folder), load_vocabulary(folder).separator)
-        for folder in (folders.tokenizer, folders.teacher)
+        for folder in (step.inputs["tokenizer"], step.inputs["teacher"])
     )
-    sizes = (structure.shape.vocab, teacher.structure.shape.vocab)
+    return ours, theirs
+
+
+def _across(readers: Readers, rows: int, teacher_rows: int, loss: str | None) -> Across:
+    ours, theirs = readers
     project = nearest_tokens if loss == "mined" else events
-    projection = project(ours.spelling, theirs.spelling, sizes, (ours.separator, theirs.separator))
-    return Across(ours, theirs, projection, loss or "alm")
+    separators = (ours.separator, theirs.separator)
+    return Across(
+        ours, theirs, project(ours.spelling, theirs.spelling, (rows, teacher_rows), separators), loss or "alm"
+    )
 
 
 # -- where it starts --------------------------------------------------------------------------------------------------
 
 
-def _start(
-    step: StepRun, teacher: Checkpoint, structure: Structure, folders: Folders, across: Across | None
-) -> Checkpoint:
+def _start(step: StepRun, teacher: Checkpoint, structure: Structure, readers: Readers | None) -> Checkpoint:
     seed: int = step.params["recipe"]["seed"]
     config = bridge_config(teacher, structure, step.params.get("positions"))
-    if across is not None:
-        config |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | special_ids(folders.tokenizer)
+    if readers is not None:
+        own = special_ids(step.inputs["tokenizer"])
+        config |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | own
     dtype = next(iter(teacher.tensors.values())).dtype
     if step.params["start"] == "random":
         weights = random_start(structure, seed)
     else:
         weights = _transplanted(step, teacher, structure, config, seed)
-        if across is not None:
-            weights = _with_vocabulary(weights, structure, across)
+        if readers is not None:
+            weights = _with_vocabulary(weights, structure, readers)
     return Checkpoint(config, structure, {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()})
 
 
@@ -168,9 +163,11 @@ def _kind(structure: Structure) -> str:
     return "gated" if name in GATED else name
 
 
-def _with_vocabulary(weights: dict[str, torch.Tensor], structure: Structure, across: Across) -> dict[str, torch.Tensor]:
+def _with_vocabulary(
+    weights: dict[str, torch.Tensor], structure: Structure, readers: Readers
+) -> dict[str, torch.Tensor]:
     """The embedding, and the head if it has its own, in the family's tokens."""
-    ours, theirs = across.student, across.teacher
+    ours, theirs = readers
     shared = {
         index: theirs.spelling.special[name]
         for name, index in ours.spelling.special.items()

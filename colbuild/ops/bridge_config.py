@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from colbuild.arch import Structure
+from colbuild.arch import Structure, config_for
 from colbuild.weights.blocks import GATED
 from colbuild.weights.checkpoint import Checkpoint
 
@@ -26,9 +26,7 @@ def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | No
     """
     theirs, architecture = teacher.config, structure.architecture
     if architecture is teacher.structure.architecture:
-        written = {key: getattr(structure.shape, axis) for axis, key in architecture.config_keys.items()}
-        listed = {key: list(theirs[key])[: structure.shape.layers] for key in architecture.per_layer if theirs.get(key)}
-        found = {**theirs, **written, **listed, **{architecture.fixed[axis]: size for axis, size in structure.fixed}}
+        found = {**config_for(theirs, structure), **{architecture.fixed[axis]: size for axis, size in structure.fixed}}
         return found if positions is None else {**found, _key(theirs, _POSITIONS): positions}
     name, layers = architecture.name, structure.shape.layers
     own: dict[str, Any] = {key: getattr(structure.shape, axis) for axis, key in architecture.config_keys.items()}

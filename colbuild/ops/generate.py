@@ -18,7 +18,7 @@ from colbuild.ops.models import forward_type, running_model
 from colbuild.ops.step import StepRun
 from colbuild.plan.work import GENERATED_AT_ONCE
 from colbuild.progress import Progress
-from colbuild.store.files import storage_errors
+from colbuild.store.files import read_json, storage_errors, write_json_durably
 from colbuild.train.devices import open_accelerator
 from colbuild.weights.checkpoint import load_checkpoint
 
@@ -152,10 +152,8 @@ def _ends(model: PreTrainedModel) -> Iterator[int]:
 
 def _kept(partial: Path | None, batch: int) -> list[tuple[str, int]] | None:
     """The texts of a batch that an earlier run wrote; None if there are none."""
-    path = None if partial is None else partial / f"{batch:06}.json"
-    if path is None or not path.is_file():
-        return None
-    return [(text, count) for text, count in json.loads(path.read_text(encoding="utf-8"))]
+    found = None if partial is None else read_json(_path(partial, batch))
+    return None if found is None else [(text, count) for text, count in found]
 
 
 def _keep(partial: Path | None, batch: int, texts: Sequence[tuple[str, int]]) -> None:
@@ -163,6 +161,8 @@ def _keep(partial: Path | None, batch: int, texts: Sequence[tuple[str, int]]) ->
         return
     with storage_errors(partial):
         partial.mkdir(parents=True, exist_ok=True)
-        draft = partial / f"{batch:06}.draft"
-        draft.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
-        draft.replace(partial / f"{batch:06}.json")
+        write_json_durably(partial, _path(partial, batch), texts)
+
+
+def _path(partial: Path, batch: int) -> Path:
+    return partial / f"{batch:06}.json"

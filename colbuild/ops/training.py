@@ -70,9 +70,9 @@ class Task:
     by_text: bool = False
 
     @property
-    def silent(self) -> bool:
-        """Whether the teacher computes nothing in the training."""
-        return self.by_text or self.recipe.teacher == "cached"
+    def two_vocabularies(self) -> bool:
+        """Whether student and teacher cannot be compared token by token."""
+        return self.across is not None or self.by_text
 
 
 def steered_recipe(step: StepRun) -> Recipe:
@@ -124,7 +124,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
             state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running)
         if not accelerator.is_main_process:
             return
-        forward = 0 if task.silent else forward_flops(task.teacher.structure, recipe.sequence)
+        forward = 0 if taught.model is None else forward_flops(task.teacher.structure, recipe.sequence)
         ledger = observer.finish(
             state, teacher_forward=forward, device=accelerator.device, devices=accelerator.num_processes
         )
@@ -223,12 +223,10 @@ def _measure(
 
     def measure(tokens: int) -> HeldOut:
         windows = calibration_windows(heldout, tokens, task.recipe.sequence)
-        if task.across is not None or task.by_text:
-            # What a model of other tokens says of this text cannot be compared with it token by token.
-            with eagerly():
-                return held_out(wanted(), None, windows)
-        # A teacher whose lessons are read from a cache is in memory only as long as it is needed.
-        teacher = taught.model if taught.model is not None else running_model(task.teacher, dtype, accelerator.device)
+        teacher = None if task.two_vocabularies else taught.model
+        if teacher is None and not task.two_vocabularies:
+            # Whose lessons are read from a cache is in memory only as long as it is needed.
+            teacher = running_model(task.teacher, dtype, accelerator.device)
         with eagerly():
             return held_out(wanted(), teacher, windows)
 
@@ -303,7 +301,7 @@ def _keeper(task: Task, accelerator: Accelerator) -> Keeper:
 def _check_models(task: Task, model: PreTrainedModel, corpus: PackedCorpus) -> None:
     check_text(corpus.vocabulary, task.recipe.sequence, model, "model")
     ours, theirs = (checkpoint.structure.shape.vocab for checkpoint in (task.start, task.teacher))
-    if ours != theirs and task.across is None and not task.by_text:
+    if ours != theirs and not task.two_vocabularies:
         raise BuildError(
             f"the student knows {ours:,} tokens and its teacher {theirs:,}: their distributions cannot be compared",
             hint="a model of another vocabulary is distilled over a bridge",

@@ -57,6 +57,11 @@ def tokenizer_source(bridge: Bridge | None) -> str | None:
     )
 
 
+def rows_for(vocabulary: int) -> int:
+    """Rows of the embedding for a vocabulary from elsewhere."""
+    return -(-(vocabulary + SPARE) // ROWS) * ROWS
+
+
 def solve_bridge(loaded: LoadedFamily, ansnet: Structure, vocabulary: int | None) -> Bridged | None:
     """The bridge of a family; None if it needs none, as its architecture and vocabulary are the AnsNet's.
 
@@ -83,7 +88,7 @@ def solve_bridge(loaded: LoadedFamily, ansnet: Structure, vocabulary: int | None
     elif across:
         if vocabulary is None:
             raise ValueError(f"the tokenizer {bridge.tokenizer} was not looked at")
-        rows = -(-(vocabulary + SPARE) // ROWS) * ROWS
+        rows = rows_for(vocabulary)
         reasons.append(f"its vocabulary, of {vocabulary:,} tokens, is that of {bridge.tokenizer}")
     if not reasons:
         return None
@@ -99,13 +104,10 @@ def _sized(loaded: LoadedFamily, bridge: Bridge, whole: Structure) -> Structure:
             group = whole.shape.heads // whole.shape.kv_heads
             shape = replace(shape, kv_heads=max(1, shape.heads // group))
         given = bridge.shape.model_dump(exclude_none=True)
-        problems = [
-            Problem(
-                loaded.places.nearest((BRIDGE, "shape", next((a for a in given if reason.startswith(a)), ""))), text
-            )
-            for reason in refusals(shape, whole)
-            for text in (f"the bridge: {reason}",)
-        ]
+        problems = []
+        for reason in refusals(shape, whole):
+            axis = next((axis for axis in given if reason.startswith(axis)), "")
+            problems.append(Problem(loaded.places.nearest((BRIDGE, "shape", axis)), f"the bridge: {reason}"))
         if problems:
             raise spec_error(problems)
         return whole.at(shape)

@@ -11,16 +11,15 @@ Without a bridge there is one vocabulary, and `corpus train` is in the AnsNet's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from colbuild.arch import structure_to_json
 from colbuild.plan.bridge import BRIDGE, Bridged, tokenizer_source
 from colbuild.plan.chain import Chain
-from colbuild.plan.draft import SPLIT, Draft, FamilyPath
+from colbuild.plan.draft import SPLIT, Draft, FamilyPath, draw_lessons
 from colbuild.plan.step import Step
-from colbuild.plan.training import bridge_recipe_params, lessons_params, settings
+from colbuild.plan.training import bridge_recipe_params, settings
 from colbuild.plan.work import trained_tokens
 from colbuild.spec.bridge import TrainedTokenizer
 from colbuild.spec.formats import detect_format
@@ -87,19 +86,13 @@ def draw_bridge(draft: Draft, family: Family, bridge: Bridged, source: str, text
     places |= {"start": (*path, "start"), "tokens": ("order", "tokens"), "positions": (*path, "positions")}
     if bridge.across and recipe.loss.across == "seqkd":
         wanted = Generate(tokens=round(_MORE * trained_tokens(recipe)), length=recipe.sequence, seed=recipe.seed)
-        text = _generated(draft, BRIDGE, wanted, source, (*path, "recipe", "loss", "across"))
-        inputs["corpus"] = _read(draft, "bridge", _GENERATED, text, texts.tokenizer, path)
-        params["split"] = "train"
-    elif not bridge.across and recipe.teacher == "cached":
-        lessons = Step(
-            "teach ansnet for bridge",
-            "teach",
-            lessons_params(recipe, split),
-            inputs={"teacher": inputs["teacher"], "corpus": texts.train},
-            settings={"checkpoint_every": recipe.checkpoint_every},
+        written = Data(generate=wanted, heldout=0.0)
+        inputs["corpus"] = _corpus(
+            draft, BRIDGE, written, source, texts.tokenizer, "", (*path, "recipe", "loss", "across")
         )
-        draft.lessons.setdefault(inputs["teacher"], []).append(lessons)
-        inputs["lessons"] = draft.add(lessons, {"": (*path, "recipe", "teacher"), "split": SPLIT})
+        params["split"] = "train"
+    else:
+        inputs |= draw_lessons(draft, recipe, (*path, "recipe"), "ansnet", BRIDGE, inputs, split)
     made = draft.add(Step(BRIDGE, "bridge", params, inputs=inputs, settings=settings(recipe)), places)
     return {BRIDGE: made}
 
@@ -114,7 +107,7 @@ def _tokenizer(draft: Draft, family: Family, bridge: Bridged, source: str) -> st
     assert isinstance(bridge.asked.tokenizer, TrainedTokenizer)
     data = family.data.train
     params |= {"train": True, **_text(data)}
-    needed, sources = _raw(draft, "train", data, source)
+    needed, sources = _raw(draft, "train", data, source, ("data", "train"))
     step = Step("tokenizer", "tokenizer", params, inputs={"model": source, **needed}, sources=sources)
     return draft.add(step, {"": place, **{key: ("data", "train", key) for key in _text(data)}})
 
@@ -122,10 +115,10 @@ def _tokenizer(draft: Draft, family: Family, bridge: Bridged, source: str) -> st
 def _pair(draft: Draft, family: Family, source: str, tokenizer: str, name: str) -> tuple[str, str]:
     """The corpora to train and to measure on, in the tokens of one tokenizer; one step where they are the same text."""
     data = family.data
-    train = _corpus(draft, "train", data.train, source, tokenizer, name)
+    train = _corpus(draft, "train", data.train, source, tokenizer, name, ("data", "train"))
     if _what(data.train) == _what(data.eval):
         return train, train
-    return train, _corpus(draft, "eval", data.eval, source, tokenizer, name)
+    return train, _corpus(draft, "eval", data.eval, source, tokenizer, name, ("data", "eval"))
 
 
 def _what(data: Data) -> tuple[Any, ...]:
@@ -143,27 +136,18 @@ def _text(data: Data) -> dict[str, Any]:
     return {"format": form, "text": field, "limit": data.limit, "heldout": data.heldout}
 
 
-def _corpus(draft: Draft, part: str, data: Data, source: str, tokenizer: str, name: str) -> str:
+def _corpus(draft: Draft, part: str, data: Data, source: str, tokenizer: str, name: str, place: FamilyPath) -> str:
     params = _text(data)
-    needed, sources = _raw(draft, part, data, source)
+    needed, sources = _raw(draft, part, data, source, place)
     step = Step(f"corpus {name}{part}", "corpus", params, inputs={"tokenizer": tokenizer, **needed}, sources=sources)
-    place: FamilyPath = ("data", part)
     return draft.add(step, {"": place, **{key: (*place, key) for key in params}})
 
 
-def _raw(draft: Draft, part: str, data: Data, source: str) -> tuple[dict[str, str], dict[str, str]]:
+def _raw(draft: Draft, part: str, data: Data, source: str, place: FamilyPath) -> tuple[dict[str, str], dict[str, str]]:
     """Where a text comes from: (inputs, sources) of who reads it."""
     if data.generate is None:
         return {}, {"raw": data.source or ""}
-    return {"raw": _generated(draft, part, data.generate, source, ("data", part, "generate"))}, {}
-
-
-_GENERATED: Final[Mapping[str, Any]] = {"format": "jsonl", "text": "text", "limit": None, "heldout": 0.0}
-
-
-def _read(draft: Draft, name: str, params: Mapping[str, Any], raw: str, tokenizer: str, place: FamilyPath) -> str:
-    inputs = {"tokenizer": tokenizer, "raw": raw}
-    return draft.add(Step(f"corpus {name}", "corpus", dict(params), inputs=inputs), {"": place})
+    return {"raw": _generated(draft, part, data.generate, source, (*place, "generate"))}, {}
 
 
 def _generated(draft: Draft, name: str, wanted: Generate, source: str, place: FamilyPath) -> str:

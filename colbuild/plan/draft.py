@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from colbuild.plan.step import Step
+from colbuild.plan.training import lessons_params
+from colbuild.spec.recipe import Recipe
 
 FamilyPath = tuple[str | int, ...]
 """Keys and places in the resolved family."""
@@ -31,3 +34,34 @@ class Draft:
         self.steps.setdefault(step.id, step)
         self.origins.setdefault(step.id, origins)
         return step.id
+
+
+def draw_lessons(
+    draft: Draft,
+    recipe: Recipe,
+    path: FamilyPath,
+    teacher: str,
+    student: str,
+    inputs: Mapping[str, str],
+    split: str,
+) -> dict[str, str]:
+    """The role that a teacher's lessons play in a training, if its recipe has them written down.
+
+    Those who ask the same of a teacher share one step. It is called by the teacher, and where there are several, each but
+    the first also by who reads it first.
+    """
+    if recipe.teacher != "cached":
+        return {}
+    params = lessons_params(recipe, split)
+    needed = {"teacher": inputs["teacher"], "corpus": inputs["corpus"]}
+    others = draft.lessons.setdefault(inputs["teacher"], [])
+    same = next((step.id for step in others if step.params == params), None)
+    if same is not None:
+        return {"lessons": same}
+    steered = {"checkpoint_every": recipe.checkpoint_every}
+    name = f"teach {teacher} for {student}" if others else f"teach {teacher}"
+    places = {key: (*path, key) for key in params}
+    places |= {"": (*path, "teacher"), "split": SPLIT, "windows": (*path, "tokens")}
+    places |= {"temperature": (*path, "loss", "temperature"), "type": (*path, "teacher_cache", "type")}
+    others.append(Step(name, "teach", params, inputs=needed, settings=steered))
+    return {"lessons": draft.add(others[-1], places)}

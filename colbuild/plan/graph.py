@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING
 from colbuild.plan.bridge import BRIDGE
 from colbuild.plan.chain import Chain
 from colbuild.plan.crossing import draw_bridge, draw_order, draw_texts
-from colbuild.plan.draft import SPLIT, Draft, FamilyPath
+from colbuild.plan.draft import SPLIT, Draft, FamilyPath, draw_lessons
 from colbuild.plan.members import ANSNET, HEADS, Member
 from colbuild.plan.package_size import limit_of
 from colbuild.plan.step import Step
-from colbuild.plan.training import distill_params, lessons_params, recipe_params, settings
+from colbuild.plan.training import distill_params, recipe_params, settings
 from colbuild.spec.models import DesNet, EvalData, Family, Profile, Start
-from colbuild.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     import networkx
@@ -83,13 +82,12 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
     metrics: dict[str, str] = {}
     packages: dict[tuple[str, str], str] = {}
     measured: dict[str, str] = {}
+    reference = models[chain.top.name] if chain.bridge is not None and chain.bridge.across else source
     for name, (path, profiles) in wanted.items():
         # A DesNet that equals an anchor is the same model: it is measured once.
         made_by = models[name]
         if made_by not in measured:
-            held = texts.ansnet_held if name == ANSNET else texts.held
-            reference = models[chain.top.name] if chain.bridge is not None and chain.bridge.across else source
-            against = source if name == ANSNET else reference
+            against, held = (source, texts.ansnet_held) if name == ANSNET else (reference, texts.held)
             measured[made_by] = _evaluate(draft, name, path, made_by, against, held, family.data.eval)
         metrics[name] = measured[made_by]
         for place, profile in enumerate(profiles):
@@ -125,7 +123,7 @@ def _chain(draft: Draft, family: Family, chain: Chain, top: str, corpus: str) ->
         start = None if chain.automatic else family.anchors[index].init
         if start is not None:
             inputs["start"] = _aligned(draft, start, member, path, inputs, split)
-        inputs |= _lessons(draft, recipe, (*path, "recipe"), teacher.name, member.name, inputs, split)
+        inputs |= draw_lessons(draft, recipe, (*path, "recipe"), teacher.name, member.name, inputs, split)
         params = distill_params(chain, index, split)
         places: dict[str, FamilyPath] = {"": path, "shape": path, "recipe": (*path, "recipe"), "split": SPLIT}
         if "interval" in params:
@@ -154,37 +152,6 @@ def _aligned(
         Step(f"align {member.name}", "align", params, inputs={"model": source, **inputs}),
         {"": place, "shape": path, "align": (*place, "align"), "tokens": (*place, "tokens"), "split": SPLIT},
     )
-
-
-def _lessons(
-    draft: Draft,
-    recipe: Recipe,
-    path: FamilyPath,
-    teacher: str,
-    student: str,
-    inputs: Mapping[str, str],
-    split: str,
-) -> dict[str, str]:
-    """The role that a teacher's lessons play in a training, if its recipe has them written down.
-
-    Those who ask the same of a teacher share one step. It is called by the teacher, and where there are several, each but
-    the first also by who reads it first.
-    """
-    if recipe.teacher != "cached":
-        return {}
-    params = lessons_params(recipe, split)
-    needed = {"teacher": inputs["teacher"], "corpus": inputs["corpus"]}
-    others = draft.lessons.setdefault(inputs["teacher"], [])
-    same = next((step.id for step in others if step.params == params), None)
-    if same is not None:
-        return {"lessons": same}
-    steered = {"checkpoint_every": recipe.checkpoint_every}
-    name = f"teach {teacher} for {student}" if others else f"teach {teacher}"
-    places = {key: (*path, key) for key in params}
-    places |= {"": (*path, "teacher"), "split": SPLIT, "windows": (*path, "tokens")}
-    places |= {"temperature": (*path, "loss", "temperature"), "type": (*path, "teacher_cache", "type")}
-    others.append(Step(name, "teach", params, inputs=needed, settings=steered))
-    return {"lessons": draft.add(others[-1], places)}
 
 
 def _anchor_path(chain: Chain, index: int) -> FamilyPath:
@@ -232,7 +199,7 @@ def _desnet(draft: Draft, family: Family, chain: Chain, index: int, models: Mapp
     # A DesNet that equals an anchor would be its own teacher and learn nothing: it learns from that anchor's teacher.
     above = placed.larger if placed.smaller is not None else chain.teachers.get(placed.larger.name, placed.larger)
     inputs = {"start": made, "teacher": models[_as_start(above)], "corpus": corpus}
-    inputs |= _lessons(draft, desnet.recover, (*path, "recover"), above.name, desnet.name, inputs, split)
+    inputs |= draw_lessons(draft, desnet.recover, (*path, "recover"), above.name, desnet.name, inputs, split)
     return draft.add(
         Step(
             f"recover {desnet.name}",

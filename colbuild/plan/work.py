@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from colbuild.arch import ARCHITECTURES, Shape, Structure, forward_flops, parameters, structure_from_json
-from colbuild.plan.package_size import package_bytes
+from colbuild.plan.package_size import package_bytes, tokenizer_bound
 from colbuild.plan.route import distillation_flops
 from colbuild.spec.models import Profile
 from colbuild.spec.recipe import Recipe
@@ -34,9 +34,8 @@ REFIT_TEXT: Final = 4
 GENERATED_AT_ONCE: Final = 32
 """Texts that are written at once; more are faster, and need memory for their keys and values."""
 
-_TOKENIZER: Final = 144
 _WORD: Final = 5
-"""Bytes of a token in tokenizer.json, and in a text."""
+"""Bytes of a token in a text."""
 
 LESSON: Final = 64
 """Bytes in which what a teacher says of a token is kept, at most."""
@@ -156,7 +155,7 @@ def _work(
         return Work(None, limit, limit, _PROCESS)
     if op == "tokenizer":
         limit = params.get("limit") if "train" in params else 1
-        return Work(None, limit, _TOKENIZER * params["rows"], _PROCESS)
+        return Work(None, limit, tokenizer_bound(params["rows"]), _PROCESS)
     if op == "generate":
         model, tokens = inputs["model"], params["tokens"]
         memory = _forward_memory([model]) + _cache(model, params["length"])

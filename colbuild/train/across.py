@@ -27,7 +27,7 @@ from torch.nn import functional
 from colbuild.train.batch import IGNORED
 from colbuild.train.crossing import Crossing
 from colbuild.train.forward import CHUNK_TOKENS
-from colbuild.train.losses import LossWeights, MadeInForward
+from colbuild.train.losses import LossWeights, MadeInForward, in_chunks
 from colbuild.train.vocabularies import Projection
 
 CHUNK_TEMPERATURE: Final = 10.0
@@ -122,7 +122,7 @@ def across_loss(
 
 
 class _AcrossLoss(MadeInForward):
-    """The gradient is made in the forward pass while a chunk's logits are at hand, as in `colbuild.train.losses`."""
+    """The gradient by a chunk's logits is autograd's."""
 
     @staticmethod
     def forward(
@@ -133,33 +133,20 @@ class _AcrossLoss(MadeInForward):
         targets: torch.Tensor,
         weights: LossWeights,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        asked = torch.nonzero(targets != IGNORED).squeeze(1)
-        count = max(1, asked.shape[0])
         accurate = torch.promote_types(hidden.dtype, torch.float32)
-        grad_hidden = torch.zeros_like(hidden)
-        grad_head = torch.zeros_like(head, dtype=accurate)
         apart, pulls = _chunks(hidden, head, view, targets, accurate)
-        entropy = torch.zeros((), dtype=torch.float64)
         places = _places(view, len(targets), hidden.device)
-        for part in torch.split(asked, CHUNK_TOKENS):
-            seen = hidden[part]
-            logits = (seen @ head.T).to(accurate).requires_grad_()
+
+        def chunk(logits: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            logits.requires_grad_()
             with torch.enable_grad():
-                log_student = functional.log_softmax(logits, dim=-1)
-                ce = functional.nll_loss(log_student, targets[part], reduction="none")
+                ce = functional.cross_entropy(logits, targets[part], reduction="none")
                 near = _next(logits, view, places[part], weights.temperature, accurate)
-                (weights.ce * ce.sum() + weights.kd * (near - (pulls[part] * ce).sum())).backward()  # type: ignore[no-untyped-call]
-            assert logits.grad is not None
-            gradient = logits.grad.div_(count).to(hidden.dtype)
-            grad_hidden[part] = gradient @ head
-            grad_head += gradient.T @ seen
-            apart = apart + near.detach().double().cpu()
-            entropy += ce.detach().double().sum().cpu()
-        context.save_for_backward(grad_hidden, grad_head.to(head.dtype))
-        apart, entropy = apart / count, entropy / count
-        loss = (weights.kd * apart + weights.ce * entropy).to(hidden.device, accurate)
-        context.mark_non_differentiable(apart, entropy)
-        return loss, apart, entropy
+                whole = weights.ce * ce.sum() + weights.kd * (near - (pulls[part] * ce).sum())
+                (gradient,) = torch.autograd.grad(whole, logits)
+            return near.detach(), ce.detach().sum(), gradient
+
+        return in_chunks(context, hidden, head, targets, weights, chunk, apart)
 
 
 def _places(view: AcrossView | None, tokens: int, device: torch.device) -> torch.Tensor:

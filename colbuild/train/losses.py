@@ -7,6 +7,7 @@ distilling a small model, never exist as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,20 +151,66 @@ def chunked_distillation_loss(
     return loss, divergence, entropy
 
 
+Chunk = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+"""(some tokens' logits, their rows) -> (divergence and cross-entropy summed, gradient of the weighted loss by the logits)."""
+
+
 class MadeInForward(torch.autograd.Function):
-    """A loss of (hidden, head, ...) whose forward pass saves the gradients by `hidden` and `head`."""
+    """A loss of (hidden, head, ...) whose gradient by the logits is made in the forward pass, while a chunk is at hand."""
 
     @staticmethod
     def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Those gradients, times the loss's own."""
+        """The gradients that `in_chunks` kept, times the loss's own."""
         grad_hidden, grad_head = context.saved_tensors
         # A plain number: as a bf16 tensor, a third of a batch would weigh 0.2% too much.
         scale = outer[0].item()
         return grad_hidden * scale, grad_head * scale, None, None, None
 
 
+def in_chunks(
+    context: Any,
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    targets: torch.Tensor,
+    weights: LossWeights,
+    chunk: Chunk,
+    more: torch.Tensor | float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The forward pass of a `MadeInForward`: (loss, divergence, cross-entropy), each the mean over the tokens asked for.
+
+    Args:
+        context: Keeps the gradients by `hidden` and `head`.
+        hidden: The student's final hidden states [tokens, hidden].
+        head: Its head [vocabulary, hidden].
+        targets: The tokens that follow, [tokens]; those that are `IGNORED` are left out.
+        weights: How the parts are mixed.
+        chunk: The loss of some tokens.
+        more: A divergence beyond that of single tokens, summed.
+    """
+    asked = torch.nonzero(targets != IGNORED).squeeze(1)
+    count = max(1, asked.shape[0])
+    accurate = torch.promote_types(hidden.dtype, torch.float32)
+    grad_hidden = torch.zeros_like(hidden)
+    grad_head = torch.zeros_like(head, dtype=accurate)
+    sums = []
+    for part in torch.split(asked, CHUNK_TOKENS):
+        seen = hidden[part]
+        apart, ce, gradient = chunk((seen @ head.T).to(accurate), part)
+        sums.append(torch.stack([apart, ce]))
+        gradient = gradient.div_(count).to(hidden.dtype)
+        grad_hidden[part] = gradient @ head
+        grad_head += gradient.T @ seen
+    context.save_for_backward(grad_hidden, grad_head.to(head.dtype))
+    # At the end, as a GPU is waited for here; on the CPU, as MPS has no float64.
+    divergence, entropy = torch.stack(sums).cpu().double().sum(dim=0).div(count).unbind()
+    divergence = divergence + more / count
+    loss = (weights.kd * divergence + weights.ce * entropy).to(hidden.device, accurate)
+    context.mark_non_differentiable(divergence, entropy)
+    return loss, divergence, entropy
+
+
 class _ChunkedLoss(MadeInForward):
-    """The gradient by the logits has a closed form, so it is made in the forward pass while the chunk is at hand.
+    """The gradient by the logits has a closed form.
 
     d/dz = kd T dD/du + ce (softmax(z) - onehot), with u = z/T and dD/du as `Divergence.closed` has it.
     """
@@ -177,28 +224,12 @@ class _ChunkedLoss(MadeInForward):
         targets: torch.Tensor,
         weights: LossWeights,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        asked = torch.nonzero(targets != IGNORED).squeeze(1)
-        count = max(1, asked.shape[0])
-        accurate = torch.promote_types(hidden.dtype, torch.float32)
-        grad_hidden = torch.zeros_like(hidden)
-        grad_head = torch.zeros_like(head, dtype=accurate)
-        sums = []
-        for part in torch.split(asked, CHUNK_TOKENS):
-            seen = hidden[part]
-            logits = (seen @ head.T).to(accurate)
+        def chunk(logits: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             # One shape alone is compiled: the rest of a batch is another for nearly every batch.
-            chunk = _compiled_chunk if part.shape[0] == CHUNK_TOKENS else _chunk
-            apart, ce, gradient = chunk(logits, _known(teacher, part, accurate), targets[part], weights)
-            sums.append(torch.stack([apart, ce]))
-            gradient = gradient.div_(count).to(hidden.dtype)
-            grad_hidden[part] = gradient @ head
-            grad_head += gradient.T @ seen
-        context.save_for_backward(grad_hidden, grad_head.to(head.dtype))
-        # At the end, as a GPU is waited for here; on the CPU, as MPS has no float64.
-        divergence, entropy = torch.stack(sums).cpu().double().sum(dim=0).div(count).unbind()
-        loss = (weights.kd * divergence + weights.ce * entropy).to(hidden.device, accurate)
-        context.mark_non_differentiable(divergence, entropy)
-        return loss, divergence, entropy
+            of_part = _compiled_chunk if part.shape[0] == CHUNK_TOKENS else _chunk
+            return of_part(logits, _known(teacher, part, logits.dtype), targets[part], weights)
+
+        return in_chunks(context, hidden, head, targets, weights, chunk)
 
 
 def _known(teacher: Teaching, rows: torch.Tensor, accurate: torch.dtype) -> Known:

@@ -85,17 +85,15 @@ def online_across(model: PreTrainedModel, across: Across) -> Teacher:
     """A teacher of another vocabulary that computes: it reads the same text in its own tokens."""
     model.eval().requires_grad_(False)
     positions = int(model.config.max_position_embeddings)
-    projection: Projection | None = None
+    head = head_weight(model)
+    projection = across.projection.to_device(head.device)
 
     def teach(batch: Batch) -> Lesson:
-        nonlocal projection
-        device = batch.tokens.device
-        crossing = cross(batch, across.student, across.teacher, positions).to(device)
-        projection = projection or across.projection.to_device(device)
+        crossing = cross(batch, across.student, across.teacher, positions).to(head.device)
         with torch.no_grad():
             hidden = final_hidden(model, crossing.tokens, crossing.documents)
         _check(hidden)
-        return Lesson(AcrossView(hidden, head_weight(model), crossing, projection, across.loss))
+        return Lesson(AcrossView(hidden, head, crossing, projection, across.loss))
 
     return teach
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from colbuild.arch import Role, Structure, Tensor, tensors
@@ -49,13 +50,27 @@ def collect(model: PreTrainedModel, structure: Structure, windows: torch.Tensor)
     stem = projections[0].name.split(".0.")[0]
     blocks = [modules[f"{stem}.{layer}"] for layer in range(structure.shape.layers)]
     hooks += [block.register_forward_hook(_keep_added(found)) for block in blocks]
+    run_hooked(model, windows, hooks)
+    return found
+
+
+def run_hooked(model: PreTrainedModel, windows: torch.Tensor, hooks: Iterable[RemovableHandle]) -> None:
+    """Runs a model over windows [windows, length] for what hooks see there, and takes them away."""
     try:
         with torch.no_grad():
             model(input_ids=windows, use_cache=False, logits_to_keep=1)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+
+
+def remember(seen: list[torch.Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """A hook that keeps what a module read last."""
+
+    def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        seen[:] = [arguments[0]]
+
+    return hook
 
 
 def _keep(found: Activations, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from colbuild.arch import Role, Structure, Tensor
 from colbuild.progress import Progress, Report
-from colbuild.weights.activations import Activations, output_projections, residual_norms
+from colbuild.weights.activations import Activations, output_projections, remember, residual_norms, run_hooked
 
 RIDGE: Final = 1.0
 """Of the mean of X^T X's diagonal."""
@@ -44,7 +44,6 @@ def streams(activations: Activations, structure: Structure, layers: Sequence[int
     return [stream[:, :hidden] for stream in found]
 
 
-@torch.no_grad()
 def follow(
     model: PreTrainedModel,
     structure: Structure,
@@ -75,20 +74,9 @@ def follow(
         seen: list[torch.Tensor] = []
         norm, projection = (modules[name.rsplit(".", 1)[0]] for name in (norms[place], tensor.name))
         told = Progress(place + 1, len(sublayers), "sublayers", "fitting")
-        hooks.append(norm.register_forward_pre_hook(_remember(seen)))
+        hooks.append(norm.register_forward_pre_hook(remember(seen)))
         hooks.append(projection.register_forward_pre_hook(_fit(tensor, stream, seen, partial(report, told))))
-    try:
-        model(input_ids=windows, use_cache=False, logits_to_keep=1)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _remember(seen: list[torch.Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        seen[:] = [arguments[0].flatten(0, -2)]
-
-    return hook
+    run_hooked(model, windows, hooks)
 
 
 def _fit(
@@ -98,7 +86,7 @@ def _fit(
 
     def hook(projection: nn.Module, arguments: tuple[Any, ...]) -> None:
         read = arguments[0].flatten(0, -2)
-        missing = wanted - seen.pop()
+        missing = wanted - seen.pop().flatten(0, -2)
         # Norms ask for directions: a token of a long stream, such as the first of a text often is, must not count for all.
         share = wanted.square().mean(dim=1, keepdim=True).rsqrt()
         weight, bias = projection.get_parameter("weight"), getattr(projection, "bias", None)

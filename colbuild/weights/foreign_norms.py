@@ -10,9 +10,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from colbuild.arch import Role, Structure, tensors
+from colbuild.weights.activations import run_hooked
 
 
-@torch.no_grad()
 def fit_norms(model: PreTrainedModel, structure: Structure, roles: Collection[Role], windows: torch.Tensor) -> None:
     """Gives each norm, in place, the root mean square of what it reads: its output is then as long as its input, on average.
 
@@ -25,11 +25,7 @@ def fit_norms(model: PreTrainedModel, structure: Structure, roles: Collection[Ro
     modules, offset = dict(model.named_modules()), structure.architecture.norm_offset
     names = [tensor.name for tensor in tensors(structure) if tensor.role in roles]
     hooks = [modules[name.rsplit(".", 1)[0]].register_forward_pre_hook(_set_length(offset)) for name in names]
-    try:
-        model(input_ids=windows, use_cache=False, logits_to_keep=1)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_hooked(model, windows, hooks)
 
 
 def _set_length(offset: float) -> Callable[[nn.Module, tuple[Any, ...]], None]:

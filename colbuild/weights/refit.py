@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from colbuild.arch import Role, Structure, Tensor, tensors
 from colbuild.progress import Progress, Report
+from colbuild.weights.activations import remember, run_hooked
 
 RIDGE: Final = 0.1
 """Of the mean of X^T X's diagonal. On few tokens a smaller one fits their noise."""
@@ -52,27 +53,15 @@ def refit(
         block = projection.rsplit(".", 1)[0]
         theirs = other[block.replace(f".{tensor.layer}.", f".{position}.", 1)]
         seen: list[torch.Tensor] = []
-        hooks.append(own[block].register_forward_pre_hook(_remember(seen)))
+        hooks.append(own[block].register_forward_pre_hook(remember(seen)))
 
         def done(tensor: Tensor = tensor) -> None:
             fitted[tensor.name] = _weight(own, tensor).detach().float().clone()
             report(Progress(len(fitted), len(projections), "layers", "refitting"))
 
         hooks.append(own[projection].register_forward_pre_hook(_fit(tensor, theirs, seen, done)))
-    try:
-        with torch.no_grad():
-            model(input_ids=windows, use_cache=False, logits_to_keep=1)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_hooked(model, windows, hooks)
     return fitted
-
-
-def _remember(seen: list[torch.Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        seen[:] = [arguments[0]]
-
-    return hook
 
 
 def _fit(

@@ -50,9 +50,8 @@ class Spelled(Protocol):
     def by_bytes(self) -> Mapping[bytes, int]:
         """What is spelled -> id."""
 
-    @property
-    def special(self) -> Mapping[str, int]:
-        """Content of each special token -> id."""
+    def prefix(self, text: bytes) -> int | None:
+        """The longest token that a text begins with; None if there is none."""
 
 
 def random_start(structure: Structure, seed: int) -> dict[str, torch.Tensor]:
@@ -107,7 +106,7 @@ def compose(new: Spelled, old: Spelled, rows: int, special: Mapping[int, int]) -
         elif token in old.by_bytes:
             found.append(Composed(old.by_bytes[token]))
         else:
-            found.append(Composed(None, _overlap(token, old.by_bytes), _pursued(token, old.by_bytes)))
+            found.append(Composed(None, _overlap(token, old), _pursued(token, old.by_bytes)))
     return found
 
 
@@ -206,14 +205,15 @@ def _sum(rows: torch.Tensor, shares: Sequence[tuple[int, float]]) -> torch.Tenso
     return (rows[[index for index, _ in shares]] * weights[:, None]).sum(dim=0)
 
 
-def _overlap(token: bytes, tokens: Mapping[bytes, int]) -> tuple[tuple[int, float], ...]:
+def _overlap(token: bytes, old: Spelled) -> tuple[tuple[int, float], ...]:
     """The longest tokens that spell it one after the other; bytes that none begins with are left out."""
     found, at = [], 0
     while at < len(token):
-        stop = next((stop for stop in range(len(token), at, -1) if token[at:stop] in tokens), None)
-        if stop is not None:
-            found.append((tokens[token[at:stop]], stop - at))
-        at = at + 1 if stop is None else stop
+        index = old.prefix(token[at:])
+        size = 0 if index is None else len(old.spelled[index] or b"")
+        if index is not None:
+            found.append((index, size))
+        at += max(1, size)
     spelled = sum(size for _, size in found)
     return tuple((index, size / spelled) for index, size in found)
 

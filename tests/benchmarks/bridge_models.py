@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch import ARCHITECTURES, Structure, bridged, read_structure, structure_to_json
-from colbuild.plan.bridge import ROWS, SPARE
+from colbuild.plan.bridge import rows_for
 from tests.benchmarks.distill_inputs import ANSNET, CORPUS
 
 GPT2_FILES: Final = {
@@ -86,21 +86,19 @@ class Bench:
         from colbuild.ops.source.vocabulary import read_vocabulary
 
         ansnet = read_structure(json.loads((self.ansnet / "config.json").read_text(encoding="utf-8")))
-        rows = TRAINED if target.trained else -(-(read_vocabulary(self._gpt2) + SPARE) // ROWS) * ROWS
+        rows = TRAINED if target.trained else rows_for(read_vocabulary(self._gpt2))
         return bridged(ansnet, ARCHITECTURES[target.architecture], rows, None)
 
     def _bridge(self, target: Target, way: Way, seed: int, made: Path) -> None:
         from colbuild.ops import bridge
         from colbuild.spec.recipe import Recipe
 
-        trained = way.loss != "none"
-        loss: dict[str, Any] = {"across": "alm" if way.loss in ("none", "text") else way.loss}
-        if way.loss == "text":
-            loss = {"across": "seqkd"}
-        values = {"sequence": SEQUENCE, "batch": BATCH, "tokens": self.tokens, "seed": seed, "loss": loss}
-        # The lot of an untrained start falls with the seed, so one step at no learning rate is all it needs.
-        values |= {} if trained else {"tokens": 1, "batch": 1, "optimizer": {"lr": 1e-30}}
-        values |= {"optimizer": {"lr": 5e-4}} if trained else {}
+        across = {"none": "alm", "text": "seqkd"}.get(way.loss, way.loss)
+        values: dict[str, Any] = {"sequence": SEQUENCE, "seed": seed, "loss": {"across": across}}
+        values |= {"batch": BATCH, "tokens": self.tokens, "optimizer": {"lr": 5e-4}}
+        if way.loss == "none":
+            # The lot of an untrained start falls with the seed, so one step at no learning rate is all it needs.
+            values |= {"batch": 1, "tokens": 1, "optimizer": {"lr": 1e-30}}
         recipe = Recipe.model_validate(values, strict=False)
         params = {
             "structure": structure_to_json(self.structure(target)),
@@ -229,5 +227,4 @@ def _run(
 ) -> None:
     from colbuild.ops.step import StepRun
 
-    module = __import__(f"{op.__name__}.build", fromlist=["run"]) if not hasattr(op, "run") else op
-    module.run(StepRun(inputs, params, made, settings=settings or {}))
+    op.run(StepRun(inputs, params, made, settings=settings or {}))

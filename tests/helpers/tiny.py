@@ -37,20 +37,25 @@ def tiny_documents(count: int = 240, seed: int = 0) -> list[str]:
     return [" ".join(sentence() for _ in range(rng.randint(4, 30))) for _ in range(count)]
 
 
-def make_tiny_tokenizer(folder: Path) -> None:
-    """Writes tokenizer.json and tokenizer_config.json: byte-level BPE trained on the tiny corpus."""
+def train_byte_level(size: int, *, prefix: bool = False) -> Tokenizer:
+    """A byte-level BPE trained on the tiny corpus, as GPT-2's; with `prefix` it puts a space before each text."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=size,
         special_tokens=[SEPARATOR],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(tiny_documents(), trainer)
+    return tokenizer
+
+
+def make_tiny_tokenizer(folder: Path) -> None:
+    """Writes tokenizer.json and tokenizer_config.json: byte-level BPE trained on the tiny corpus."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    train_byte_level(VOCABULARY).save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": SEPARATOR,

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from tests.helpers.tiny import SEPARATOR, tiny_documents
+from tests.helpers.tiny import SEPARATOR, tiny_documents, train_byte_level
 
-
-@functools.cache
-def byte_level(size: int, *, prefix: bool = False) -> Tokenizer:
-    """A byte-level BPE, as GPT-2's; with `prefix` it puts a space before each text."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[SEPARATOR],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(tiny_documents(), trainer)
-    return tokenizer
+byte_level = functools.cache(train_byte_level)
 
 
 @functools.cache
@@ -41,8 +28,6 @@ def falling_back(size: int) -> Tokenizer:
 
 def with_special(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer whose bytes are tokens like others, and only the separator a special one."""
-    import json
-
     facts = json.loads(tokenizer.to_str())
     facts["added_tokens"] = [token for token in facts["added_tokens"] if token["content"] == SEPARATOR]
     return Tokenizer.from_str(json.dumps(facts))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from colbuild.train import across
+from colbuild.train import across, losses
 from colbuild.train.across import CHUNK_TEMPERATURE, NEXT, AcrossView, across_loss, chunk_divergence
 from colbuild.train.batch import IGNORED
 from colbuild.train.crossing import cross
@@ -82,7 +82,8 @@ def dense(view, targets, weights):
 @pytest.mark.parametrize("loss", NEXT)
 @pytest.mark.parametrize("pair", [(FINE, COARSE), (COARSE, FALLBACK), (COARSE, COARSE)])
 def test_value_and_gradient_are_those_of_the_definition(pair, loss, monkeypatch):
-    monkeypatch.setattr(across, "CHUNK_TOKENS", 7)
+    for module in (across, losses):
+        monkeypatch.setattr(module, "CHUNK_TOKENS", 7)
     hidden, head, view, targets = case(*pair, loss)
     found = with_gradients(lambda *of: across_loss(*of, view, targets, WEIGHTS), hidden, head)
     wanted = with_gradients(dense(view, targets, WEIGHTS), hidden, head)
