@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from colbuild.api.family import FamilyPlan, Workspace
-from colbuild.api.planning import export_versions, plan_sources, unbuilt
+from colbuild.api.family import FamilyPlan, Workspace, silent
+from colbuild.api.planning import bridge_vocabulary, export_versions, plan_sources, unbuilt
 from colbuild.errors import SpecError
 from colbuild.plan.chain import resolve_chain
 from colbuild.plan.estimate import Estimates, estimate
-from colbuild.plan.graph import build_graph
+from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.lock import source_uris
 from colbuild.plan.machine import machine_speed
 from colbuild.plan.many import Together, together
@@ -21,8 +21,10 @@ from colbuild.plan.stale import require_current
 from colbuild.plan.target import find_step
 from colbuild.plan.why import Explanation, explain
 from colbuild.report.table import Row, family_rows
+from colbuild.run.events import Listener
 from colbuild.run.makespan import makespan
 from colbuild.run.resources import machine
+from colbuild.run.sources import sources_of
 from colbuild.spec import LoadedFamily
 from colbuild.spec.revision import changed_since, find_revision, load_at
 from colbuild.spec.sources import LocalSource, parse_source
@@ -33,24 +35,24 @@ if TYPE_CHECKING:
     from colbuild.run.history import History
 
 
-def plan_since(plan: FamilyPlan, revision: str) -> Since:
+def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: Listener = silent) -> Since:
     """What a plan does that the family's spec, recipes and profiles of a git revision did not ask for.
 
-    The lock has no say in it: both are solved by this colbuild, for the AnsNet as it is now.
+    The lock has no say in it: both are solved by this colbuild, for the AnsNet, and the bridge's tokenizer, as they are now.
 
     Raises:
         RevisionError: There is no git repository, or no such revision.
         SpecError: The spec was not there then, or had mistakes.
+        SourceError: The tokenizer that its bridge named then cannot be read.
     """
-    loaded, structure = plan.loaded, plan.chain.ansnet.structure
-    vocabulary = None if plan.chain.bridge is None else plan.chain.bridge.vocabulary
+    loaded = plan.loaded
     found = find_revision(loaded.root, revision)
     before = load_at(loaded, found)
     try:
-        old = build_graph(before.family, resolve_chain(before, structure, vocabulary=vocabulary), export_versions())
+        old = _graph_of(before, plan, workspace, listener)
     except SpecError as error:
         raise SpecError(f"the spec of {found} cannot be planned: {error.message}", hint=error.hint) from None
-    now = build_graph(loaded.family, resolve_chain(loaded, structure, vocabulary=vocabulary), export_versions())
+    now = _graph_of(loaded, plan, workspace, listener)
     local = {uri: source for uri in source_uris(loaded.family) if isinstance(source := parse_source(uri), LocalSource)}
     changed = changed_since(loaded.root, found, [source.path for source in local.values()])
     return compare_graphs(
@@ -62,6 +64,15 @@ def plan_since(plan: FamilyPlan, revision: str) -> Since:
         places=loaded.places,
         changed_sources=[uri for uri, source in local.items() if source.path in changed],
     )
+
+
+def _graph_of(loaded: LoadedFamily, plan: FamilyPlan, workspace: Workspace, listener: Listener) -> BuildGraph:
+    """The steps of a spec of the plan's family, solved anew."""
+    vocabulary = bridge_vocabulary(
+        loaded, workspace.store, sources_of(loaded, workspace.store, plan.lock), plan.lock, listener
+    )
+    chain = resolve_chain(loaded, plan.chain.ansnet.structure, vocabulary=vocabulary)
+    return build_graph(loaded.family, chain, export_versions())
 
 
 def plans_together(plans: Sequence[FamilyPlan], workspaces: Sequence[Workspace]) -> Together:

@@ -34,8 +34,9 @@ def show_since(
 
     loaded = api.load_family(spec)
     with event_listener(open_console(stderr=True), as_json=False) as listener:
-        planned = api.make_plan(loaded, api.open_workspace(loaded, store), listener, targets, mode)
-    since = api.plan_since(planned, revision)
+        workspace = api.open_workspace(loaded, store)
+        planned = api.make_plan(loaded, workspace, listener, targets, mode)
+        since = api.plan_since(planned, workspace, revision, listener)
     if as_json:
         print_json(since_to_json(planned, since))
     else:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from colbuild.arch import Structure, config_for
 from colbuild.weights.blocks import GATED
 from colbuild.weights.checkpoint import Checkpoint
+from colbuild.weights.subset import kept_layers
 
 _EPSILON: Final = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
 _ACTIVATION: Final = ("hidden_act", "hidden_activation", "activation_function")
@@ -26,7 +27,11 @@ def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | No
     """
     theirs, architecture = teacher.config, structure.architecture
     if architecture is teacher.structure.architecture:
-        found = {**config_for(theirs, structure), **{architecture.fixed[axis]: size for axis, size in structure.fixed}}
+        kept = kept_layers(teacher.ordered, structure.shape.layers)
+        found = {
+            **config_for(theirs, structure, kept),
+            **{architecture.fixed[axis]: size for axis, size in structure.fixed},
+        }
         return found if positions is None else {**found, _key(theirs, _POSITIONS): positions}
     name, layers = architecture.name, structure.shape.layers
     own: dict[str, Any] = {key: getattr(structure.shape, axis) for axis, key in architecture.config_keys.items()}

@@ -179,3 +179,15 @@ def test_a_link_out_of_the_project_is_not_followed(branch, project, tmp_path):
 def test_what_cannot_go_with_it_is_refused(branch):
     assert branch("plan", SPEC, "--since", "main", "-o", "plan.json").code == EXIT_FAILED
     assert branch("plan", SPEC, "specs/family.yaml", "--since", "main").code == EXIT_FAILED
+
+
+def test_a_bridges_tokenizer_of_then_is_looked_at_where_today_names_none(branch, project):
+    tokenizer = project / "words"
+    tokenizer.mkdir()
+    (tokenizer / "tokenizer.json").write_bytes((project / ".tiny/ansnet/tokenizer.json").read_bytes())
+    replace_in(project / SPEC, "chain:\n", "chain:\n  bridge: {tokenizer: ./words}\n")
+    git(project, "commit", "-q", "-a", "-m", "a bridge")
+    replace_in(project / SPEC, "chain:\n  bridge: {tokenizer: ./words}\n", "chain:\n")
+    told = since(branch)
+    assert "bridge" in told["gone"]
+    assert {step["id"]: step["state"] for step in told["steps"]}["distill large"] == "changed"
