@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -25,6 +26,7 @@ from colbuild.weights.blocks import GATED
 from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from colbuild.weights.follow import follow, streams
 from colbuild.weights.foreign_norms import fit_norms
+from colbuild.weights.positions import read_rotary, write_positions
 from colbuild.weights.subset import kept_layers
 from colbuild.weights.transplant import compose, random_start, transplant_body, transplant_rows
 
@@ -126,16 +128,41 @@ def _transplanted(
     # What is fitted is not what decides; of a single window there is nothing to keep apart.
     deciding = len(text) // _DECIDING
     windows = text[: len(text) - deciding, :-1]
-    if foreign:
-        fit_norms(model, body, foreign, windows)
+    wanted, free = [], None
     if not alike:
         whole = build_model(teacher.config, teacher.tensors, dtype=torch.float32)
         layers = kept_layers(teacher.ordered, min(body.shape.layers, teacher.structure.shape.layers))
-        wanted = streams(collect(whole, teacher.structure, windows), teacher.structure, layers, body.shape.hidden)
-        follow(model, body, wanted, windows, step.report)
+        seen = collect(whole, teacher.structure, windows)
+        wanted = streams(seen, teacher.structure, layers, body.shape.hidden)
+        reads = [seen.read[norm] for norm in _before(teacher.structure, layers)]
+        free = _with_distances(dict(model.named_parameters()), body, teacher, reads)
+    if foreign:
+        fit_norms(model, body, foreign, windows)
+    if not alike:
+        follow(model, body, wanted, windows, step.report, free)
         if deciding:
             calm(model, body, text[-deciding:])
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _with_distances(
+    weights: dict[str, torch.Tensor], body: Structure, teacher: Checkpoint, reads: Sequence[torch.Tensor]
+) -> int | None:
+    """Gives a model with learned positions the distances that a rotary one tells, as far as they correspond.
+
+    Returns how many channels of the stream are free for all else; None where there is nothing to give.
+    """
+    rotary = read_rotary(teacher.config, teacher.structure.shape.head_dim)
+    learned = any(tensor.role is Role.POSITION for tensor in tensors(body))
+    if rotary is None or not learned or body.shape.head_dim != teacher.structure.shape.head_dim:
+        return None
+    return write_positions(weights, body, rotary, [read[:, : body.shape.hidden] for read in reads])
+
+
+def _before(structure: Structure, layers: Sequence[int]) -> list[str]:
+    """The norms before the attention of some layers."""
+    norms = residual_norms(structure)
+    return [norms[2 * layer] for layer in layers]
 
 
 def calm(model: PreTrainedModel, structure: Structure, windows: torch.Tensor) -> None:

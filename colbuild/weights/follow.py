@@ -50,6 +50,7 @@ def follow(
     wanted: Sequence[torch.Tensor],
     windows: torch.Tensor,
     report: Report,
+    free: int | None = None,
 ) -> None:
     """Fits every output projection of a model, in place, in one pass over all windows together.
 
@@ -59,6 +60,7 @@ def follow(
         wanted: The stream behind each of its sublayers, as `streams` gives it.
         windows: The calibration tokens [windows, length] of these.
         report: Told after each sublayer.
+        free: How many channels of the residual stream may be written to, the first ones; None: all.
     """
     modules = dict(model.named_modules())
     norms = residual_norms(structure)
@@ -75,18 +77,20 @@ def follow(
         norm, projection = (modules[name.rsplit(".", 1)[0]] for name in (norms[place], tensor.name))
         told = Progress(place + 1, len(sublayers), "sublayers", "fitting")
         hooks.append(norm.register_forward_pre_hook(remember(seen)))
-        hooks.append(projection.register_forward_pre_hook(_fit(tensor, stream, seen, partial(report, told))))
+        hooks.append(projection.register_forward_pre_hook(_fit(tensor, stream, seen, free, partial(report, told))))
     run_hooked(model, windows, hooks)
 
 
 def _fit(
-    tensor: Tensor, wanted: torch.Tensor, seen: list[torch.Tensor], done: Callable[[], None]
+    tensor: Tensor, wanted: torch.Tensor, seen: list[torch.Tensor], free: int | None, done: Callable[[], None]
 ) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     """What sets a projection just before it is used."""
 
     def hook(projection: nn.Module, arguments: tuple[Any, ...]) -> None:
         read = arguments[0].flatten(0, -2)
         missing = wanted - seen.pop().flatten(0, -2)
+        if free is not None:
+            missing[:, free:] = 0.0
         # Norms ask for directions: a token of a long stream, such as the first of a text often is, must not count for all.
         share = wanted.square().mean(dim=1, keepdim=True).rsqrt()
         weight, bias = projection.get_parameter("weight"), getattr(projection, "bias", None)

@@ -25,6 +25,7 @@ from tests.benchmarks.harness import Result, run_kept_benchmark
 COMMAND: Final = "python -m tests.benchmarks.bridge_family"
 ROOT: Final = Path(__file__).parents[2]
 PROFILE: Final = "phone-int8"
+_COLUMNS: Final = ("package, MB", "the same, 49,152 tokens", "share")
 
 
 def _run(quick: bool, work: Path) -> Result:
@@ -48,14 +49,12 @@ def _row(model: Mapping[str, Any], project: Path, work: Path) -> dict[str, Any]:
     }
     package = project / "out/pocket" / model["name"] / PROFILE
     if not package.is_dir():
-        return row
+        return {**row, **dict.fromkeys(_COLUMNS, "–")}
     size = _size(package)
     full = _size(_with_full_vocabulary(model, project, work))
     return {
         **row,
-        "package, MB": round(size / 1e6, 1),
-        "the same, 49,152 tokens": round(full / 1e6, 1),
-        "share": f"{size / full:.0%}",
+        **dict(zip(_COLUMNS, (round(size / 1e6, 1), round(full / 1e6, 1), f"{size / full:.0%}"), strict=True)),
     }
 
 
