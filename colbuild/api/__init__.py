@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,9 @@ from colbuild.spec import load_family
 from colbuild.spec.schema import schema_text
 
 if TYPE_CHECKING:
+    from colbuild.export.bench import Speed
     from colbuild.export.runtime import Generation
+    from colbuild.export.verify import Verified
 
 __all__ = [
     "Built",
@@ -42,6 +45,7 @@ __all__ = [
     "Resources",
     "Workspace",
     "answer",
+    "bench_package",
     "build",
     "check_plan",
     "estimate_plan",
@@ -62,6 +66,7 @@ __all__ = [
     "remote_url",
     "save_plan",
     "schema_text",
+    "verify_package",
     "write_plan",
 ]
 
@@ -85,3 +90,27 @@ def answer(
 
     opened = open_package(package, threads)
     return generate(opened, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, chat=chat)
+
+
+def verify_package(package: Path) -> Verified:
+    """Whether a package is whole and computes what it did when it was built; see `colbuild.export.verify`.
+
+    Raises:
+        BuildError: It is no package, or its manifest is damaged.
+    """
+    from colbuild.export.verify import verify_package as verify
+
+    return verify(package)
+
+
+def bench_package(
+    package: Path, threads: Sequence[int | None], prompt_tokens: int = 256, new_tokens: int = 64
+) -> tuple[Speed, ...]:
+    """How fast a package is on this machine and how much memory it takes; see `colbuild.export.bench`.
+
+    Raises:
+        BuildError: It is no package, or it cannot be run.
+    """
+    from colbuild.export.bench import bench_package as bench
+
+    return bench(package, threads, prompt_tokens, new_tokens)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colbuild import __version__
-from colbuild.cli import build_options, explain, lock
+from colbuild.cli import build_options, explain, lock, packages
 from colbuild.cli.cache import cache
 from colbuild.cli.common import (
     DEFAULT_SPEC,
@@ -215,27 +215,8 @@ def schema(
     sys.stdout.write(plan_schema_text() if kind is SchemaKind.PLAN else schema_text(kind.value))
 
 
-@app.command()
-def run(
-    package: Annotated[Path, typer.Argument(help="A package's folder, such as out/smol-edge/phone/phone-int8.")],
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to say to the model.")],
-    max_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate at most.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Decides what is drawn at a temperature above 0.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with; all cores by default.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as text, without the chat template.")] = False,
-) -> None:
-    """Try a package: answer a prompt with onnxruntime, as the tokens come."""
-    from colbuild.api import answer
-
-    generation = answer(
-        package, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, threads=threads, chat=not raw
-    )
-    for piece in generation.pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-    open_console(stderr=True).print(generation.summary(), style="dim", highlight=False)
+for about_packages in (packages.verify, packages.run, packages.bench):
+    app.command()(about_packages)
 
 
 def _version(value: bool) -> None:

@@ -1,26 +1,15 @@
-"""The decoder's ONNX graph with a KV cache, made from a configuration; its weights are filled in afterwards.
-
-The graph is built by the mobius library (operators of ONNX opset 24, names as in optimum). Tracing the PyTorch model
-with `torch.onnx.export` gives the same logits and speed, but takes 40 to 70 s of CPU time and a copy of the weights for
-SmolLM2-135M, where this takes 2 s and none: see `docs/packages.md`.
-"""
+"""Finding and replacing the nodes of a graph that read weights, and filling weights in."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy.typing
 import onnx_ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from transformers import AutoConfig
-
-from colbuild import __version__
-from colbuild.errors import BuildError
-
-ROTARY_TABLES: Final = ("cos_cache", "sin_cache")
 
 Array = numpy.typing.NDArray[Any]
 
@@ -38,65 +27,6 @@ class Use:
     node: onnx_ir.Node
     source: onnx_ir.Value
     weight: str
-
-
-def decoder_graph(config: Mapping[str, Any], context: int) -> onnx_ir.Model:
-    """The graph of the model that a config.json describes, with the checkpoint's tensor names as empty initializers.
-
-    Args:
-        config: What config.json holds.
-        context: Positions beyond it are cut off the rotary tables, so that running past it is an error, not noise.
-
-    Raises:
-        BuildError: The configuration asks for something that the library cannot build.
-    """
-    import mobius
-
-    try:
-        settings = mobius.ArchitectureConfig.from_transformers(AutoConfig.for_model(**config))
-        # mobius 0.1.0 looks for "use_mlp_bias", which llama's configuration calls "mlp_bias".
-        biased = settings.mlp_bias or bool(config.get("mlp_bias", False))
-        settings = replace(settings, mlp_bias=biased, dtype=onnx_ir.DataType.FLOAT)
-        module = mobius.registry.get(config["model_type"])(settings)
-        model: onnx_ir.Model = mobius.build_from_module(module, settings)["model"]
-    except (KeyError, ValueError, NotImplementedError) as error:
-        raise BuildError(f"no ONNX graph can be built for this model's config.json: {error}") from error
-    _strip(model)
-    for name, value in model.graph.initializers.items():
-        if name.endswith(ROTARY_TABLES) and value.const_value is not None:
-            set_value(value, value.const_value.numpy()[:context])
-    return model
-
-
-def check_names(model: onnx_ir.Model, weights: Collection[str]) -> None:
-    """Compares an empty graph with the checkpoint that is to fill it.
-
-    Raises:
-        BuildError: The graph needs tensors that the checkpoint does not have, or leaves some out.
-    """
-    needed = {name for name, value in model.graph.initializers.items() if value.const_value is None}
-    if odd := sorted(needed ^ set(weights)):
-        raise BuildError(
-            f"the ONNX graph and the model differ in these tensors: {', '.join(odd[:4])}{' …' if odd[4:] else ''}",
-            hint="the model's config.json asks for something that the graph cannot hold; please report it",
-        )
-
-
-def _strip(model: onnx_ir.Model) -> None:
-    """Removes what says how the graph was made: it is of no use to a device, and may differ between runs."""
-    model.producer_name, model.producer_version = "colbuild", __version__
-    model.graph.name = "decoder"
-    model.doc_string = None
-    model.metadata_props.clear()
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        graph.metadata_props.clear()
-        for node in graph:
-            node.metadata_props.clear()
-            node.doc_string = None
-            for output in node.outputs:
-                output.metadata_props.clear()
-    for function in model.functions.values():
-        function.metadata_props.clear()
 
 
 def linears(graph: onnx_ir.Graph) -> list[Use]:
@@ -152,8 +82,8 @@ def replace_node(graph: onnx_ir.Graph, old: onnx_ir.Node, new: list[onnx_ir.Node
     onnx_ir.convenience.replace_nodes_and_values(graph, old, [old], new, [taken], [result])
 
 
-def fill_float(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], block: int = 0) -> None:
-    """Fills in the weights in float32, each read when it is written; matrices are stored ready transposed.
+def fill_float(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor]) -> None:
+    """Fills in the weights in the graph's own type, each read when it is written; matrices are stored ready transposed.
 
     A tied embedding and head stay one initializer: the head transposes it when the session starts.
     """
@@ -161,7 +91,7 @@ def fill_float(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], block:
     for linear in linears(model.graph):
         if linear.weight not in looked_up:
             turned = onnx_ir.Value(name=f"{linear.weight}.transposed")
-            _set_lazily(turned, weights[linear.weight].T)
+            _set_lazily(turned, weights[linear.weight].T, model.graph.initializers[linear.weight].dtype)
             model.graph.register_initializer(turned)
             linear.node.replace_input_with(1, turned)
     RemoveUnusedNodesPass()(model)
@@ -169,19 +99,21 @@ def fill_float(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], block:
 
 
 def fill_rest(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor]) -> None:
-    """Fills every initializer that still has no value, in float32 and as it is."""
+    """Fills every initializer that still has no value, as it is."""
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             _set_lazily(value, weights[name])
 
 
-def _set_lazily(value: onnx_ir.Value, tensor: torch.Tensor) -> None:
-    """Gives an initializer a value in float32 that is computed when it is written, and not kept."""
+def _set_lazily(value: onnx_ir.Value, tensor: torch.Tensor, dtype: onnx_ir.DataType | None = None) -> None:
+    """Gives an initializer a value of its type (float32 by default) that is computed when it is written, and not kept."""
+    kind = dtype or value.dtype or onnx_ir.DataType.FLOAT
+    half = kind is onnx_ir.DataType.FLOAT16
 
     def read() -> onnx_ir.TensorProtocol:
-        return onnx_ir.tensor(tensor.float().contiguous().numpy(), name=value.name)
+        whole = (tensor.half() if half else tensor.float()).contiguous()
+        return onnx_ir.tensor(whole.numpy(), name=value.name)
 
-    value.shape, value.type = onnx_ir.Shape(tuple(tensor.shape)), onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
-    value.const_value = onnx_ir.LazyTensor(
-        read, dtype=onnx_ir.DataType.FLOAT, shape=onnx_ir.Shape(tuple(tensor.shape)), name=value.name
-    )
+    shape = onnx_ir.Shape(tuple(tensor.shape))
+    value.shape, value.type = shape, onnx_ir.TensorType(kind)
+    value.const_value = onnx_ir.LazyTensor(read, dtype=kind, shape=shape, name=value.name)

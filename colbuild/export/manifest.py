@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from colbuild.errors import BuildError
-from colbuild.spec.models import Device
+from colbuild.spec.device import Device
 
 MANIFEST: Final = "manifest.json"
 SCHEMA_VERSION: Final = 1
@@ -70,6 +70,7 @@ class Graph(Part):
         layers: Blocks, each with a key and a value cache.
         kv_heads: Key/value heads.
         head_dim: Width of one head.
+        cache: What the cache is made of: float32, or float16.
     """
 
     file: str
@@ -81,6 +82,7 @@ class Graph(Part):
     layers: Natural
     kv_heads: Natural
     head_dim: Natural
+    cache: Literal["float32", "float16"] = "float32"
 
     def names(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
         """The cache's tensor names, layer by layer."""
@@ -109,6 +111,24 @@ class Parity(Part):
     tokens: Natural
 
 
+class Quality(Part):
+    """What the package is worth on held-out text.
+
+    Attributes:
+        tokens: How many were predicted.
+        perplexity: The package's.
+        reference: That of the PyTorch model in float32.
+        increase: By how much the package's is higher, as a share: 0.05 is 5%; below 0 if it is lower.
+        top1_agreement: How often both find the same token likeliest, 0 to 1.
+    """
+
+    tokens: Natural
+    perplexity: float
+    reference: float
+    increase: float
+    top1_agreement: float
+
+
 class Sample(Part):
     """A greedy generation that shows a device whether it computes the same.
 
@@ -125,7 +145,13 @@ class Sample(Part):
 
 
 class Manifest(Part):
-    """All that `manifest.json` holds."""
+    """All that `manifest.json` holds.
+
+    Attributes:
+        quality: On held-out text; None where there was none.
+        eight_bits: The matrices and tables that keep 8 bits where others have 4.
+        broken: What of its limits the package does not keep, where the profile only warns.
+    """
 
     schema_version: Literal[1]
     colbuild: str
@@ -135,6 +161,9 @@ class Manifest(Part):
     files: tuple[PackagedFile, ...]
     versions: dict[str, str]
     parity: Parity
+    quality: Quality | None
+    eight_bits: tuple[str, ...]
+    broken: tuple[str, ...]
     sample: Sample
 
 
@@ -163,7 +192,8 @@ def read_manifest(folder: Path) -> Manifest:
             hint="run it with the colbuild that built it, or build it again",
         )
     try:
-        return Manifest.model_validate(written)
+        # As JSON, in which a profile's tuples are lists.
+        return Manifest.model_validate_json(json.dumps(written))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

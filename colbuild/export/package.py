@@ -6,10 +6,10 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import onnx_ir
 import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
@@ -17,16 +17,32 @@ from transformers import PreTrainedModel
 from colbuild import __version__
 from colbuild.arch import Structure, parameters, read_structure
 from colbuild.errors import BuildError
-from colbuild.export.graph import check_names, decoder_graph, fill_float
-from colbuild.export.manifest import MANIFEST, SCHEMA_VERSION, Graph, Manifest, ModelFacts, PackagedFile, Parity, Sample
+from colbuild.export.bench import bench_package
+from colbuild.export.decoder import EmptyDecoder, decoder_graph
+from colbuild.export.fitting import fit
+from colbuild.export.graph import fill_float
+from colbuild.export.limits import judge, quality_limit, size_limit, speed_limits
+from colbuild.export.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Graph,
+    Manifest,
+    ModelFacts,
+    PackagedFile,
+    Parity,
+    Quality,
+    Sample,
+)
 from colbuild.export.onnx_file import write_onnx
 from colbuild.export.parity import Bound, check_bound, compare, parity_prompts, reference_logits, sample
-from colbuild.export.quantise import fill_int8
+from colbuild.export.quality import measure_quality, model_answers
+from colbuild.export.quantise import fill_quantised
+from colbuild.export.rounding import Blocks, round_blocks
 from colbuild.export.session import open_decoder
+from colbuild.export.statistics import Seen, gather
 from colbuild.progress import Progress, Report
-from colbuild.spec.models import Device
+from colbuild.spec.device import QUANTISED, Device
 from colbuild.store.hashing import hash_file, scan_tree
-from colbuild.units import format_bytes
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, load_checkpoint, write_json
 from colbuild.weights.tensor_files import WEIGHTS
 
@@ -35,33 +51,41 @@ GENERATION: Final = "generation_config.json"
 
 @dataclass(frozen=True)
 class Precision:
-    """How weights are stored: one line of the table below.
+    """What holds of one way to store weights: a line of the table below.
 
     Attributes:
         file: The graph's path in the package; names that Transformers.js looks for.
-        fill: Writes a checkpoint's weights into an empty graph; the last argument is the profile's block.
         bound: What the package must keep of the PyTorch model.
     """
 
     file: str
-    fill: Callable[[onnx_ir.Model, Mapping[str, torch.Tensor], int], None]
     bound: Bound
+
+
+def _relative(most: float) -> Bound:
+    return Bound(lambda parity: parity.relative_error, most, "the relative error of the logits")
 
 
 PRECISIONS: Final[Mapping[str, Precision]] = {
     "fp32": Precision(
-        "onnx/model.onnx",
-        fill_float,
-        Bound(lambda parity: parity.max_difference, 1e-3, "the largest difference of a logit"),
+        "onnx/model.onnx", Bound(lambda parity: parity.max_difference, 1e-3, "the largest difference of a logit")
     ),
+    "fp16": Precision("onnx/model_fp16.onnx", _relative(0.02)),
     # Sound packages are at 0.03 to 0.06 whether the model is trained or random; top-1 agreement and KL are not
     # comparable between the two, because a random model's tokens are all about equally likely.
-    "int8": Precision(
-        "onnx/model_quantized.onnx",
-        fill_int8,
-        Bound(lambda parity: parity.relative_error, 0.2, "the relative error of the logits"),
-    ),
+    "int8": Precision("onnx/model_quantized.onnx", _relative(0.2)),
+    # Four bits are a sixteenth as fine. What that costs is in the manifest; this only catches what is wrong.
+    "int4": Precision("onnx/model_q4.onnx", _relative(0.7)),
+    "int4-mixed": Precision("onnx/model_q4.onnx", _relative(0.7)),
 }
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a package is fitted to and measured on: windows [windows, length + 1] of token ids; None where it is not."""
+
+    calibration: torch.Tensor | None = None
+    heldout: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +112,12 @@ def exported_model(folder: Path, reference: Callable[[], PreTrainedModel]) -> Ex
 
 
 def build_package(
-    exported: Exported, profile: Device, versions: Mapping[str, str], output: Path, report: Report
+    exported: Exported,
+    profile: Device,
+    versions: Mapping[str, str],
+    output: Path,
+    report: Report,
+    texts: Texts = Texts(),
 ) -> Manifest:
     """Fills an empty folder with a package.
 
@@ -97,9 +126,12 @@ def build_package(
             the model does, or a limit of the profile is broken.
     """
     check_context(exported.config, profile.context)
-    graph = _write_graph(exported, profile, output, report)
+    statistics = {}
+    if profile.fitted and texts.calibration is not None:
+        statistics = gather(exported.reference(), texts.calibration, report)
     _write_companions(exported, profile, output)
-    parity, sampled = _compare(exported, profile, graph, output, report)
+    graph, eight = _write_graph(exported, profile, statistics, output, report)
+    parity, quality, sampled = _compare(exported, profile, graph, texts, output, report)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         colbuild=__version__,
@@ -109,16 +141,35 @@ def build_package(
         files=tuple(PackagedFile(**asdict(entry)) for entry in scan_tree(output)),
         versions=dict(versions),
         parity=parity,
+        quality=quality,
+        eight_bits=eight,
+        broken=(),
         sample=sampled,
     )
     write_json(output / MANIFEST, manifest.model_dump(mode="json"))
-    check_limit(sum(file.size for file in manifest.files) + (output / MANIFEST).stat().st_size, profile)
-    return manifest
+    return _judged(manifest, profile, output)
+
+
+def _judged(manifest: Manifest, profile: Device, output: Path) -> Manifest:
+    """The manifest with what of the profile's limits the package breaks, where that is only told."""
+    limits = profile.limits
+    size = sum(file.size for file in manifest.files) + (output / MANIFEST).stat().st_size
+    found = [size_limit(size, limits), quality_limit(manifest.quality, limits)]
+    # Speeds differ from run to run, so that they may stop a build but are not in what it makes.
+    if limits.max_memory is not None or limits.min_decode_tps is not None:
+        [speed] = bench_package(output, [profile.threads])
+        judge(speed_limits(speed, limits), profile)
+    broken = judge([one for one in found if one is not None], profile)
+    if not broken:
+        return manifest
+    told = manifest.model_copy(update={"broken": broken})
+    write_json(output / MANIFEST, told.model_dump(mode="json"))
+    return told
 
 
 def check_context(config: Mapping[str, Any], context: int) -> None:
     """Raises BuildError if a context is longer than the model has positions."""
-    positions = int(config.get("max_position_embeddings", context))
+    positions = int(config.get("max_position_embeddings", config.get("n_positions", context)))
     if context > positions:
         raise BuildError(
             f"the profile's context of {context:,} tokens is longer than the model's {positions:,} positions",
@@ -126,29 +177,38 @@ def check_context(config: Mapping[str, Any], context: int) -> None:
         )
 
 
-def check_limit(size: int, profile: Device) -> None:
-    """Raises BuildError if a package is larger than its profile's `max_package`."""
-    most = profile.limits.max_package
-    if most is not None and size > most:
-        smaller = "a smaller DesNet" if profile.precision == "int8" else "precision: int8, or a smaller DesNet"
-        raise BuildError(
-            f"the package has {format_bytes(size)} ({size:,} bytes), {format_bytes(size - most)} more than its limit "
-            f"max_package: {format_bytes(most)}",
-            hint=f"what would make it smaller: {smaller}",
-        )
-
-
-def _write_graph(exported: Exported, profile: Device, output: Path, report: Report) -> Graph:
-    precision, shape = PRECISIONS[profile.precision], exported.structure.shape
+def _write_graph(
+    exported: Exported, profile: Device, statistics: Mapping[str, Seen], output: Path, report: Report
+) -> tuple[Graph, tuple[str, ...]]:
+    """Writes the graph; returns how to call it, and what keeps 8 bits where others have 4."""
+    shape, half = exported.structure.shape, profile.precision == "fp16"
     report(Progress(0, 0, "layers", "building the graph"))
     # Loaded here and nowhere else, so that the weights are let go before the package is compared with PyTorch.
     weights = load_checkpoint(exported.folder).tensors
-    model = decoder_graph(exported.config, profile.context)
-    check_names(model, weights)
-    report(Progress(0, 0, "layers", "writing weights" if profile.precision == "fp32" else "quantising"))
-    precision.fill(model, weights, profile.block)
+    empty = decoder_graph(exported.config, weights, profile.context, profile.operators, half=half)
+    model = empty.model
+    eight: tuple[str, ...] = ()
+    if profile.precision in QUANTISED:
+        fitted = None
+        if profile.fitted:
+            others = partial(_room, profile, empty, output)
+            room = others if profile.precision == "int4-mixed" else None
+            fitted = fit(model, empty.weights, profile, statistics, room, report)
+            eight = tuple(sorted(fitted.eight))
+
+        def rounded(name: str, weight: torch.Tensor) -> Blocks:
+            if fitted is not None and name in fitted.rounded:
+                return fitted.rounded.pop(name)
+            return round_blocks(weight, 8, profile.block)
+
+        report(Progress(0, 0, "layers", "quantising"))
+        fill_quantised(model, empty.weights, rounded, profile.operators)
+    else:
+        report(Progress(0, 0, "layers", "writing weights"))
+        fill_float(model, empty.weights)
+    file = PRECISIONS[profile.precision].file
     graph = Graph(
-        file=precision.file,
+        file=file,
         opsets=dict(sorted(model.graph.opset_imports.items())),
         inputs=("input_ids", "attention_mask", "position_ids"),
         outputs=("logits",),
@@ -157,14 +217,31 @@ def _write_graph(exported: Exported, profile: Device, output: Path, report: Repo
         layers=shape.layers,
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
+        cache="float16" if half else "float32",
     )
-    path = output / precision.file
+    path = output / file
     path.parent.mkdir(parents=True)
     write_onnx(model, path)
-    return graph
+    return graph, eight
 
 
-def _compare(exported: Exported, profile: Device, graph: Graph, output: Path, report: Report) -> tuple[Parity, Sample]:
+_BESIDE: Final = 24_576
+"""Bytes of the manifest and of the graph without its weights; each layer adds some, see `colbuild.plan.package_size`."""
+_BESIDE_LAYER: Final = 10_240
+
+
+def _room(profile: Device, empty: EmptyDecoder, output: Path) -> int:
+    """Bytes of the largest package that matrices and tables may take; everything else is counted, the graph bounded."""
+    most = profile.limits.max_package or 0
+    known = sum(value.const_value.nbytes for value in empty.model.graph.initializers.values() if value.const_value)
+    vectors = sum(4 * tensor.numel() for tensor in empty.weights.values() if tensor.ndim == 1)
+    layers = sum(node.op_type == "Attention" for node in empty.model.graph)
+    return most - known - vectors - _BESIDE - _BESIDE_LAYER * layers - sum(entry.size for entry in scan_tree(output))
+
+
+def _compare(
+    exported: Exported, profile: Device, graph: Graph, texts: Texts, output: Path, report: Report
+) -> tuple[Parity, Quality | None, Sample]:
     """Compares the package written so far with PyTorch, and lets it speak for the manifest."""
     vocab, tokenizer = exported.structure.shape.vocab, _tokenizer(output)
     prompts = parity_prompts(vocab, profile.context, tokenizer)
@@ -173,16 +250,23 @@ def _compare(exported: Exported, profile: Device, graph: Graph, output: Path, re
         report(Progress(done, len(prompts), "prompts", "comparing"))
 
     told(0)
-    references = reference_logits(exported.reference(), prompts)
+    model = exported.reference()
+    references = reference_logits(model, prompts)
+    answers = None if texts.heldout is None else model_answers(model, texts.heldout, report)
+    del model
     # One thread, so that sums come out in the same order on every run.
     decoder = open_decoder(output / graph.file, graph, threads=1)
     parity = compare(decoder, prompts, references, told)
     check_bound(parity, PRECISIONS[profile.precision].bound)
-    return parity, sample(decoder, vocab, profile.context, tokenizer)
+    quality = None
+    if answers is not None and texts.heldout is not None:
+        quality = measure_quality(decoder, texts.heldout, answers, report)
+    return parity, quality, sample(decoder, vocab, profile.context, tokenizer)
 
 
 def _write_companions(exported: Exported, profile: Device, output: Path) -> None:
     """Everything beside the graph: what tokenizers, transformers and Transformers.js look for."""
+    output.mkdir(parents=True, exist_ok=True)
     for name in COMPANIONS:
         if (exported.folder / name).exists():
             shutil.copyfile(exported.folder / name, output / name)

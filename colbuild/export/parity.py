@@ -109,6 +109,13 @@ def _reference(model: PreTrainedModel, prompt: Prompt) -> Logits:
     return logits
 
 
+def logits_of(model: PreTrainedModel, ids: torch.Tensor) -> Logits:
+    """The PyTorch model's logits for one text [1, length]: [length, vocab]."""
+    with torch.inference_mode(), _one_thread():
+        logits: Logits = model(input_ids=ids, use_cache=False).logits[0].float().numpy()
+    return logits
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Sums come out in the same order on every run only if one thread makes them."""
@@ -165,7 +172,7 @@ def compare(
         ours = package_logits(decoder, prompt)
         _check_finite(reference, "the PyTorch model", prompt)
         _check_finite(ours, "the package", prompt)
-        differences[prompt.name] = _rounded(float(numpy.abs(ours - reference).max()))
+        differences[prompt.name] = rounded(float(numpy.abs(ours - reference).max()))
         targets = _targets(prompt)
         for start in range(0, len(ours), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
@@ -174,10 +181,10 @@ def compare(
     return Parity(
         prompts=differences,
         max_difference=max(differences.values()),
-        relative_error=_rounded((sums.error / sums.power) ** 0.5 if sums.power else 0.0),
-        mean_kl=_rounded(sums.kl / sums.tokens),
-        top1_agreement=_rounded(sums.agreed / sums.tokens),
-        loss_increase=_rounded(sums.nats / max(1, sums.predictions)),
+        relative_error=rounded((sums.error / sums.power) ** 0.5 if sums.power else 0.0),
+        mean_kl=rounded(sums.kl / sums.tokens),
+        top1_agreement=rounded(sums.agreed / sums.tokens),
+        loss_increase=rounded(sums.nats / max(1, sums.predictions)),
         tokens=sums.tokens,
     )
 
@@ -224,9 +231,9 @@ def _log_sum_exp(rows: numpy.typing.NDArray[numpy.float64]) -> numpy.typing.NDAr
     return total
 
 
-def _rounded(number: float) -> float:
+def rounded(number: float, digits: int = 3) -> float:
     """Three significant digits: what is beyond them says nothing."""
-    return float(f"{number:.3g}")
+    return float(f"{number:.{digits}g}")
 
 
 def check_bound(parity: Parity, bound: Bound) -> None:
@@ -258,4 +265,4 @@ def sample(decoder: Decoder, vocab: int, context: int, tokenizer: Tokenizer | No
         return int(logits.argmax())
 
     tokens = tuple(generate_tokens(decoder, ids, choose, min(SAMPLE_TOKENS, context - len(ids))))
-    return Sample(prompt=tuple(ids), tokens=tokens, margin=_rounded(min(margins, default=0.0)))
+    return Sample(prompt=tuple(ids), tokens=tokens, margin=rounded(min(margins, default=0.0)))

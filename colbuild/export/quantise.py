@@ -1,22 +1,21 @@
-"""Weight-only 8-bit: each block of a row shares one scale, and a tied embedding and head share one tensor.
+"""Weight-only quantisation of a graph: each block of a row shares a scale, and a tied embedding and head share one tensor.
 
-`MatMulNBits` stores a weight [N, K] as bytes [N, blocks, block] with scales [N, blocks]; `GatherBlockQuantized` reads rows
-of those very bytes, so the embedding costs nothing beside the head::
+With onnxruntime's operators, `MatMulNBits` stores a weight [N, K] as bytes [N, blocks, bytes] with scales [N, blocks];
+`GatherBlockQuantized` reads rows of those very bytes, so the embedding costs nothing beside the head::
 
     ids ──> GatherBlockQuantized ──> Reshape ──> … ──> MatMulNBits ──> logits
                  │        └── scales, reshaped ──┐          │
-                 └────────────── bytes [vocab, blocks, block], once
+                 └────────────── bytes [vocab, blocks, bytes], once
 
-Symmetric around byte 128 and without zero points: for SmolLM2-135M this costs 0.4% of perplexity, zero points would
-cost 4 MB for another 0.2%.
+With ONNX's alone (`colbuild.export.quantise_standard`) the same numbers are dequantised before they are used.
+
+8 bits are symmetric around byte 128 and without zero points: for SmolLM2-135M this costs 0.4% of perplexity, zero points would
+cost 4 MB for another 0.2%. 4 bits have a zero point for each block.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy
@@ -24,107 +23,100 @@ import onnx_ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from colbuild.export.graph import Use, add_initializer, fill_rest, linears, lookups, replace_node
+from colbuild.export.graph import Array, Use, add_initializer, fill_rest, linears, lookups, replace_node
+from colbuild.export.quantise_standard import StandardForm
+from colbuild.export.rounding import Blocks
 
 CONTRIB: Final = "com.microsoft"
-BITS: Final = 8
 INT8_ACTIVATIONS: Final = 4
 """`accuracy_level` of MatMulNBits that multiplies bytes by bytes; at level 0 decoding is twenty times slower."""
 
-
-@dataclass(frozen=True)
-class Quantised:
-    """One weight [rows, columns] in blocks.
-
-    Attributes:
-        data: uint8 [rows, blocks, block].
-        scales: float32 [rows, blocks].
-        rows: N.
-        columns: K, without the padding of the last block.
-        blocks: Blocks in a row.
-    """
-
-    data: onnx_ir.Value
-    scales: onnx_ir.Value
-    rows: int
-    columns: int
-    blocks: int
+Rounded = Callable[[str, torch.Tensor], Blocks]
+"""Rounds the weight of a name."""
 
 
-def fill_int8(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], block: int) -> None:
-    """Fills in the weights: matrices and embedding in 8-bit blocks, the small rest (norms, biases) in float32."""
-    graph = model.graph
-    stored: dict[str, Quantised] = {}
-    with _root_logger_kept():
-        quantise = _quantiser(block)
+class ContribForm:
+    """Rounded weights as onnxruntime's own operators read them."""
 
-    def quantised(name: str) -> Quantised:
-        if name not in stored:
-            weight = weights[name].float()
-            data, scales, _ = quantise(numpy.ascontiguousarray(weight.T.numpy()))
-            stored[name] = Quantised(
-                add_initializer(graph, f"{name}.bytes", data),
-                add_initializer(graph, f"{name}.scales", scales),
-                rows=weight.shape[0],
-                columns=weight.shape[1],
-                blocks=scales.shape[1],
-            )
-        return stored[name]
+    def __init__(self, graph: onnx_ir.Graph) -> None:
+        self.graph = graph
+        self.stored: dict[str, tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value | None]] = {}
+        graph.opset_imports[CONTRIB] = 1
 
-    for linear in linears(graph):
-        weight = quantised(linear.weight)
+    def _store(self, name: str, weight: Blocks) -> tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value | None]:
+        if name not in self.stored:
+            data = add_initializer(self.graph, f"{name}.bytes", packed(weight.codes, weight.bits))
+            scales = add_initializer(self.graph, f"{name}.scales", weight.scales.numpy())
+            zeros = None
+            if weight.zeros is not None:
+                zeros = add_initializer(self.graph, f"{name}.zeros", packed(weight.zeros, weight.bits))
+            self.stored[name] = (data, scales, zeros)
+        return self.stored[name]
+
+    def multiply(self, use: Use, weight: Blocks) -> list[onnx_ir.Node]:
+        """Nodes in the place of a MatMul."""
+        data, scales, zeros = self._store(use.weight, weight)
         attributes = {
             "K": weight.columns,
-            "N": weight.rows,
-            "bits": BITS,
-            "block_size": block,
+            "N": weight.codes.shape[0],
+            "bits": weight.bits,
+            "block_size": weight.block,
             "accuracy_level": INT8_ACTIVATIONS,
         }
-        inputs = [linear.source, weight.data, weight.scales]
-        replace_node(graph, linear.node, [onnx_ir.node("MatMulNBits", inputs, attributes, domain=CONTRIB)])
-    for lookup in lookups(graph):
-        _replace_lookup(graph, lookup, quantised(lookup.weight), block)
-    graph.opset_imports[CONTRIB] = 1
+        inputs = [use.source, data, scales, *([] if zeros is None else [zeros])]
+        return [onnx_ir.node("MatMulNBits", inputs, attributes, domain=CONTRIB)]
+
+    def look_up(self, use: Use, weight: Blocks) -> list[onnx_ir.Node]:
+        """Nodes in the place of a Gather."""
+        name, (rows, blocks) = use.weight, weight.scales.shape
+        data, stored, zeros = self._store(name, weight)
+        spread = add_initializer(self.graph, f"{name}.scales_shape", numpy.array([rows, blocks, 1]))
+        joined = add_initializer(self.graph, f"{name}.row_shape", numpy.array([0, 0, blocks * weight.block]))
+        scales = onnx_ir.node("Reshape", [stored, spread])
+        nodes, inputs = [scales], [data, use.source, scales.outputs[0]]
+        if zeros is not None:
+            raise ValueError("an embedding is kept in 8 bits")
+        attributes = {"bits": weight.bits, "block_size": weight.block, "gather_axis": 0, "quantize_axis": 2}
+        nodes.append(onnx_ir.node("GatherBlockQuantized", inputs, attributes, domain=CONTRIB))
+        nodes.append(onnx_ir.node("Reshape", [nodes[-1].outputs[0], joined]))
+        if blocks * weight.block != weight.columns:
+            starts, ends, axes = (
+                add_initializer(self.graph, f"{name}.{part}", numpy.array([number]))
+                for part, number in (("first", 0), ("columns", weight.columns), ("axis", 2))
+            )
+            nodes.append(onnx_ir.node("Slice", [nodes[-1].outputs[0], starts, ends, axes]))
+        return nodes
+
+
+FORMS: Final[Mapping[str, Any]] = {"contrib": ContribForm, "standard": StandardForm}
+
+
+def fill_quantised(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], rounded: Rounded, operators: str) -> None:
+    """Fills in the weights: matrices and tables rounded, the small rest (norms, biases) in float32."""
+    graph = model.graph
+    form = FORMS[operators](graph)
+    # Each weight is rounded when its turn comes, and let go of: only what two nodes read is kept.
+    tables = {use.weight for use in lookups(graph)}
+    kept: dict[str, Blocks] = {}
+
+    def blocks_of(name: str) -> Blocks:
+        if name not in tables:
+            return rounded(name, weights[name].float())
+        if name not in kept:
+            kept[name] = rounded(name, weights[name].float())
+        return kept[name]
+
+    for use in linears(graph):
+        replace_node(graph, use.node, form.multiply(use, blocks_of(use.weight)))
+    for use in lookups(graph):
+        replace_node(graph, use.node, form.look_up(use, blocks_of(use.weight)))
     RemoveUnusedNodesPass()(model)
     fill_rest(model, weights)
 
 
-def _replace_lookup(graph: onnx_ir.Graph, lookup: Use, weight: Quantised, block: int) -> None:
-    name, blocks = lookup.weight, weight.blocks
-    spread = add_initializer(graph, f"{name}.scales_shape", numpy.array([weight.rows, blocks, 1]))
-    joined = add_initializer(graph, f"{name}.row_shape", numpy.array([0, 0, blocks * block]))
-    scales = onnx_ir.node("Reshape", [weight.scales, spread])
-    attributes = {"bits": BITS, "block_size": block, "gather_axis": 0, "quantize_axis": 2}
-    rows = onnx_ir.node(
-        "GatherBlockQuantized", [weight.data, lookup.source, scales.outputs[0]], attributes, domain=CONTRIB
-    )
-    nodes = [scales, rows, onnx_ir.node("Reshape", [rows.outputs[0], joined])]
-    if blocks * block != weight.columns:
-        starts, ends, axes = (
-            add_initializer(graph, f"{name}.{part}", numpy.array([number]))
-            for part, number in (("first", 0), ("columns", weight.columns), ("axis", 2))
-        )
-        nodes.append(onnx_ir.node("Slice", [nodes[-1].outputs[0], starts, ends, axes]))
-    replace_node(graph, lookup.node, nodes)
-
-
-def _quantiser(block: int) -> Any:
-    """Onnxruntime's own block quantiser: float32 [K, N] -> bytes [N, blocks, block], scales [N, blocks], zero points."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import (
-        DefaultWeightOnlyQuantConfig,
-        DefaultWeightOnlyQuantizer,
-    )
-
-    config = DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=True, bits=BITS)
-    return DefaultWeightOnlyQuantizer(config).qbits_block_quant
-
-
-@contextmanager
-def _root_logger_kept() -> Iterator[None]:
-    """Importing onnxruntime's quantiser (seen in 1.32) sets up the root logger, and every library starts to chat."""
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    yield
-    root.setLevel(level)
-    for handler in [handler for handler in root.handlers if handler not in handlers]:
-        root.removeHandler(handler)
+def packed(codes: torch.Tensor, bits: int) -> Array:
+    """Codes as bytes along the last axis; of 4 bits two to a byte, the first one low."""
+    if bits == 8:
+        return codes.contiguous().numpy()
+    even = torch.nn.functional.pad(codes, (0, codes.shape[-1] % 2))
+    return (even[..., 0::2] | even[..., 1::2] << 4).contiguous().numpy()

@@ -79,7 +79,7 @@ def open_decoder(path: Path, graph: Graph, threads: int | None = None) -> Decode
 def empty_past(decoder: Decoder, batch: int = 1) -> Past:
     """A cache that holds no tokens yet."""
     graph = decoder.graph
-    nothing = numpy.zeros((batch, graph.kv_heads, 0, graph.head_dim), numpy.float32)
+    nothing = numpy.zeros((batch, graph.kv_heads, 0, graph.head_dim), graph.cache)
     return [onnxruntime.OrtValue.ortvalue_from_numpy(nothing) for _ in decoder.past_names]
 
 
@@ -103,7 +103,7 @@ def advance(decoder: Decoder, ids: Ids, mask: Ids, past: Past) -> tuple[Logits, 
     }
     feeds.update(zip(decoder.past_names, past, strict=True))
     logits, *present = decoder.session.run_with_ort_values(decoder.result_names, feeds)
-    return logits.numpy(), present
+    return logits.numpy().astype(numpy.float32, copy=False), present
 
 
 def feed(decoder: Decoder, ids: Ids, mask: Ids, pieces: Sequence[int]) -> Iterator[tuple[Logits, Past]]:
@@ -114,6 +114,14 @@ def feed(decoder: Decoder, ids: Ids, mask: Ids, pieces: Sequence[int]) -> Iterat
         logits, past = advance(decoder, ids[:, start:end], mask[:, :end], past)
         yield logits, past
         start = end
+
+
+def feed_whole(decoder: Decoder, ids: Sequence[int]) -> Logits:
+    """Logits [length, vocab] for one text, fed in pieces."""
+    row = numpy.array([ids], numpy.int64)
+    parts = [logits[0] for logits, _ in feed(decoder, row, numpy.ones_like(row), in_pieces(len(ids), PROMPT_PIECE))]
+    whole: Logits = numpy.concatenate(parts)
+    return whole
 
 
 def in_pieces(length: int, piece: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import init_empty_weights
@@ -62,7 +62,15 @@ def running_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devi
     return model
 
 
-def calibration(corpus: Path, split: str, tokens: int, model: PreTrainedModel) -> torch.Tensor:
+class Configured(Protocol):
+    """A model, or as much of one as says what it can read."""
+
+    @property
+    def config(self) -> Any:
+        """Its configuration."""
+
+
+def calibration(corpus: Path, split: str, tokens: int, model: Configured) -> torch.Tensor:
     """Windows [windows, length + 1] for about `tokens` predictions.
 
     Raises:
@@ -79,7 +87,7 @@ def calibration(corpus: Path, split: str, tokens: int, model: PreTrainedModel) -
     return calibration_windows(packed, tokens, length)
 
 
-def check_vocabulary(vocabulary: int, model: PreTrainedModel) -> None:
+def check_vocabulary(vocabulary: int, model: Configured) -> None:
     """Raises BuildError if token ids would lie outside the model's embedding."""
     if vocabulary > model.config.vocab_size:
         raise BuildError(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from colbuild.plan.bridge import BRIDGE
 from colbuild.plan.chain import Chain
@@ -26,7 +26,8 @@ from colbuild.plan.members import ANSNET, HEADS, Member
 from colbuild.plan.package_size import limit_of
 from colbuild.plan.step import Step
 from colbuild.plan.training import distill_params, recipe_params, settings
-from colbuild.spec.models import DesNet, EvalData, Family, Profile, Start
+from colbuild.spec.device import Profile
+from colbuild.spec.models import DataSection, DesNet, EvalData, Family, Start
 
 if TYPE_CHECKING:
     import networkx
@@ -91,7 +92,11 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
             measured[made_by] = _evaluate(draft, name, path, made_by, against, held, family.data.eval)
         metrics[name] = measured[made_by]
         for place, profile in enumerate(profiles):
-            packages[name, profile.name] = _export(draft, name, profile, made_by, (*path, "exports", place), versions)
+            train, held = (texts.ansnet_train, texts.ansnet_held) if name == ANSNET else (texts.train, texts.held)
+            inputs = {"model": made_by, "heldout": held} | ({"corpus": train} if profile.fitted else {})
+            where: FamilyPath = (*path, "exports", place)
+            step = f"{name}/{profile.name}"
+            packages[name, profile.name] = _export(draft, step, profile, inputs, where, versions, family.data)
     makers = {name: models[name] for name in wanted}
     return BuildGraph(tuple(draft.steps.values()), draft.origins, makers, metrics, packages)
 
@@ -225,10 +230,17 @@ def _evaluate(draft: Draft, name: str, path: FamilyPath, model: str, ansnet: str
 
 
 def _export(
-    draft: Draft, name: str, profile: Profile, model: str, path: FamilyPath, versions: Mapping[str, str]
+    draft: Draft,
+    name: str,
+    profile: Profile,
+    inputs: Mapping[str, str],
+    path: FamilyPath,
+    versions: Mapping[str, str],
+    data: DataSection,
 ) -> str:
-    params = {"profile": profile.model_dump(mode="json", exclude={"name", "multiples"}), "versions": dict(versions)}
-    return draft.add(
-        Step(f"export {name}/{profile.name}", "export", params, inputs={"model": model}),
-        {"": path, "profile": path},
-    )
+    params: dict[str, Any] = {"profile": profile.model_dump(mode="json", exclude={"name", "multiples"})}
+    params |= {"versions": dict(versions), "heldout_split": data.eval.split}
+    places: dict[str, FamilyPath] = {"": path, "profile": path, "heldout_split": ("data", "eval", "split")}
+    if "corpus" in inputs:
+        params["split"], places["split"] = data.train.split, SPLIT
+    return draft.add(Step(f"export {name}", "export", params, inputs=dict(inputs)), places)

@@ -23,5 +23,5 @@ EPOCHS: Final[dict[str, int]] = {
     "interpolate": 2,
     "recover": 2,
     "evaluate": 2,
-    "export": 1,
+    "export": 2,
 }

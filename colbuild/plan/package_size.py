@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from math import ceil, lcm, prod
 from typing import Final
 
-from colbuild.arch import Shape, Structure
-from colbuild.arch.architecture import axis_length, patterns
-from colbuild.spec.models import DesNet, Profile
+from colbuild.arch import Role, Shape, Structure
+from colbuild.arch.architecture import TensorPattern, axis_length, patterns
+from colbuild.spec.device import Profile
+from colbuild.spec.models import DesNet
 
 TOKENIZER_ENTRY: Final = 144
 """Bytes of tokenizer.json for each entry of the vocabulary: no tokenizer looked at has more (SmolLM2's has 72, the largest,
@@ -43,11 +44,13 @@ def package_bytes(structure: Structure, profile: Profile, tokenizer: int | None 
         tokenizer: Bytes of tokenizer.json where they are known; else they are bounded by the vocabulary.
     """
     shape, lengths = structure.shape, structure.lengths
-    weights = sum(
-        _PRECISIONS[profile.precision](tuple(axis_length(axis, lengths) for axis in pattern.axes), profile.block)
-        * (shape.layers if "{layer}" in pattern.name else 1)
-        for pattern in patterns(structure)
-    )
+    weights = 0
+    for pattern in patterns(structure):
+        sizes = tuple(axis_length(axis, lengths) for axis in pattern.axes)
+        every = shape.layers if "{layer}" in pattern.name else 1
+        whole = min(_layers_of_8_bits(pattern, profile), every)
+        weights += whole * _int8(sizes, profile.block)
+        weights += (every - whole) * _PRECISIONS[profile.precision](sizes, profile.block)
     rotary = 2 * profile.context * shape.head_dim // 2 * 4
     text = tokenizer_bound(shape.vocab) if tokenizer is None else tokenizer
     return weights + rotary + text + _COMPANIONS + _GRAPH + _GRAPH_LAYER * shape.layers
@@ -82,6 +85,10 @@ def _float32(lengths: tuple[int, ...], _: int) -> int:
     return 4 * prod(lengths)
 
 
+def _float16(lengths: tuple[int, ...], _: int) -> int:
+    return 2 * prod(lengths)
+
+
 def _int8(lengths: tuple[int, ...], block: int) -> int:
     """A matrix in blocks of bytes with a scale each, the last of a row padded; vectors stay in float32."""
     if len(lengths) != 2:
@@ -90,4 +97,38 @@ def _int8(lengths: tuple[int, ...], block: int) -> int:
     return rows * ceil(columns / block) * (block + _SCALE)
 
 
-_PRECISIONS: Final[Mapping[str, Callable[[tuple[int, ...], int], int]]] = {"fp32": _float32, "int8": _int8}
+def _int4(lengths: tuple[int, ...], block: int) -> int:
+    """A matrix in blocks of half bytes, with a scale and half a byte for the zero."""
+    if len(lengths) != 2:
+        return _float32(lengths, block)
+    rows, columns = lengths
+    blocks = ceil(columns / block)
+    return rows * (blocks * (block // 2 + _SCALE) + ceil(blocks / 2))
+
+
+_PRECISIONS: Final[Mapping[str, Callable[[tuple[int, ...], int], int]]] = {
+    "fp32": _float32,
+    "fp16": _float16,
+    "int8": _int8,
+    "int4": _int4,
+    "int4-mixed": _int4,
+}
+"""What a matrix takes; int4-mixed at the least, as it fills the room that there is."""
+
+_EVERY: Final = 2**31
+_TABLES: Final = (Role.EMBEDDING, Role.HEAD, Role.POSITION)
+_KINDS: Final[Mapping[str, Role]] = {
+    **dict.fromkeys(("query", "key", "value"), Role.ATTENTION_IN),
+    "output": Role.ATTENTION_OUT,
+    **dict.fromkeys(("gate", "up"), Role.FFN_IN),
+    "down": Role.FFN_OUT,
+}
+
+
+def _layers_of_8_bits(pattern: TensorPattern, profile: Profile) -> int:
+    """In how many layers a matrix keeps 8 bits in a form of 4, at most: what is stacked is not told apart."""
+    if not profile.fitted:
+        return 0
+    if pattern.role in _TABLES or any(_KINDS.get(kind) is pattern.role for kind in profile.keep_8bit):
+        return _EVERY
+    return sum(kind in profile.keep_8bit for kind in ("first", "last"))

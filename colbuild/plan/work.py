@@ -13,7 +13,7 @@ from typing import Any, Final
 from colbuild.arch import ARCHITECTURES, Shape, Structure, forward_flops, parameters, structure_from_json
 from colbuild.plan.package_size import package_bytes, tokenizer_bound
 from colbuild.plan.route import distillation_flops
-from colbuild.spec.models import Profile
+from colbuild.spec.device import Profile
 from colbuild.spec.recipe import Recipe
 
 WINDOW: Final = 512

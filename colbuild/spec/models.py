@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from pydantic_core import PydanticCustomError
 
 from colbuild.spec.bridge import SAME, BridgeForm
+from colbuild.spec.device import Profile
 from colbuild.spec.fields import Count, Digest, Length, Model, Name, Size, Source, Split
 from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.recipe import Recipe, clash, refuse
@@ -190,53 +191,6 @@ class ChainRules(Model):
             "every anchor down to the last of them, each from the one before it."
         ),
     ] = "cheapest"
-
-
-# -- export profiles --------------------------------------------------------------------------------------------------
-
-
-class Limits(Model):
-    """What a device allows; a package that breaks one fails the build."""
-
-    max_package: Annotated[Size | None, Field(description="The largest package the device takes, such as 120MB.")] = (
-        None
-    )
-
-
-class Device(Model):
-    """What a device profile says: the format and precision of a package, and its limits."""
-
-    format: Annotated[Literal["onnx"], Field(description="The package's format.")] = "onnx"
-    precision: Annotated[
-        Literal["fp32", "int8"], Field(description="What weights are stored in; int8 with one scale for each block.")
-    ] = "fp32"
-    block: Annotated[
-        Literal[16, 32, 64, 128], Field(description="Weights that share a scale; smaller is more exact, and larger.")
-    ] = 32
-    context: Annotated[int, Field(gt=0, lt=2**31, description="The longest text the package takes, in tokens.")] = 2048
-    limits: Annotated[Limits, Field(description="What the device allows; a package beyond it fails the build.")] = (
-        Limits()
-    )
-
-
-class Multiples(Model):
-    """What a device's kernels like the lengths of axes to be multiples of."""
-
-    ffn: Annotated[int, Field(gt=0, le=1024, description="The FFN width that is solved for is a multiple of this.")] = 1
-
-
-class DeviceProfile(Device):
-    """A device: what its packages look like, and what it asks of the models that are made for it."""
-
-    multiples: Annotated[
-        Multiples, Field(description="What solved lengths are multiples of; a shape by hand is taken as it is.")
-    ] = Multiples()
-
-
-class Profile(DeviceProfile):
-    """Where a package ships: one device profile, `exports/<name>.yaml`."""
-
-    name: Name
 
 
 # -- the family -------------------------------------------------------------------------------------------------------

@@ -12,13 +12,13 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHan
 from pydantic_core import PydanticCustomError
 
 from colbuild.spec.bridge import BridgeForm
+from colbuild.spec.device import DeviceProfile
 from colbuild.spec.fields import Count, Model, Name, Source
 from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.models import (
     Ancestor,
     ChainRules,
     Data,
-    DeviceProfile,
     Generate,
     Measured,
     Order,

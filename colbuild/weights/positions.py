@@ -26,7 +26,7 @@ from colbuild.weights.blocks import Linear, read_block, write_block
 
 WITHIN: Final = 512
 """A pair is fast if it turns once within so many tokens."""
-LOUDNESS: Final = 0.5
+LOUDNESS: Final = 2.0
 """How large cosines and sines are beside the embedding's other channels."""
 MOST: Final = 0.1
 """The share of the residual stream that positions may take."""

@@ -15,7 +15,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from colbuild.export import onnx_file
-from colbuild.export.graph import decoder_graph, fill_float
+from colbuild.export.decoder import decoder_graph
+from colbuild.export.graph import fill_float
 from colbuild.export.manifest import check_files, read_manifest
 from colbuild.export.runtime import generate, open_package
 from colbuild.progress import Progress
@@ -47,9 +48,19 @@ def test_manifest_tells_model_profile_versions_and_sample(int8_package: Path, ti
     assert told["profile"] == {
         "format": "onnx",
         "precision": "int8",
+        "operators": "contrib",
         "block": 32,
+        "keep_8bit": [],
+        "calibration": 2048,
         "context": CONTEXT,
-        "limits": {"max_package": None},
+        "threads": None,
+        "limits": {
+            "max_package": None,
+            "max_memory": None,
+            "max_perplexity_increase": None,
+            "min_decode_tps": None,
+            "when_broken": "fail",
+        },
     }
     assert told["versions"] == VERSIONS
     assert len(told["sample"]["tokens"]) == 16
@@ -164,9 +175,9 @@ def test_onnx_checker_accepts_the_graph(fp32_package: Path):
 
 def test_graph_lets_go_of_its_weights_once_written(tiny_model: Path, tmp_path: Path):
     checkpoint = load_checkpoint(tiny_model)
-    model = decoder_graph(checkpoint.config, CONTEXT)
-    fill_float(model, checkpoint.tensors)
-    values = list(model.graph.initializers.values())
-    onnx_file.write_onnx(model, tmp_path / "model.onnx")
+    decoder = decoder_graph(checkpoint.config, checkpoint.tensors, CONTEXT)
+    fill_float(decoder.model, decoder.weights)
+    values = list(decoder.model.graph.initializers.values())
+    onnx_file.write_onnx(decoder.model, tmp_path / "model.onnx")
     assert values
     assert all(value.const_value is None for value in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from colbuild.errors import BuildError
-from colbuild.export import package, quantise
+from colbuild.export import decoder, package
 from colbuild.export.graph import set_value
 from colbuild.export.package import build_package, exported_model
 from colbuild.export.parity import parity_prompts
@@ -18,7 +19,7 @@ from colbuild.export.runtime import open_package
 from colbuild.export.session import generate_tokens
 from colbuild.ops.models import model_of
 from colbuild.progress import silent
-from colbuild.spec.models import Device
+from colbuild.spec.device import Device
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.export.helpers import CONTEXT, failure, manifest
 
@@ -61,11 +62,11 @@ def test_difference_from_pytorch_fails_and_names_the_prompt(tiny_model: Path, tm
 def test_wrong_rotary_positions_are_noticed(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     real = package.decoder_graph
 
-    def shifted(config: dict[str, Any], context: int) -> Any:
-        model = real(config, context)
-        table = model.graph.initializers["model.rotary_emb.sin_cache"]
+    def shifted(*asked: Any, **named: Any) -> Any:
+        found = real(*asked, **named)
+        table = found.model.graph.initializers["model.rotary_emb.sin_cache"]
         set_value(table, numpy.roll(table.const_value.numpy(), 1, 0))
-        return model
+        return found
 
     monkeypatch.setattr(package, "decoder_graph", shifted)
     assert "does not compute" in failure(tiny_model, tmp_path / "package").message
@@ -73,16 +74,14 @@ def test_wrong_rotary_positions_are_noticed(tiny_model: Path, tmp_path: Path, mo
 
 @pytest.mark.parametrize("broken", ["scales", "bytes"])
 def test_broken_quantisation_fails(broken: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    real = quantise._quantiser
+    real = package.round_blocks
 
-    def spoiled(block: int) -> Any:
-        def run(weight: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-            data, scales, zeros = real(block)(weight)
-            return (data, scales[::-1].copy(), zeros) if broken == "scales" else (data ^ 64, scales, zeros)
+    def spoiled(weight: torch.Tensor, bits: int, block: int) -> Any:
+        found = real(weight, bits, block)
+        changed = {"scales": found.scales.flip(0)} if broken == "scales" else {"codes": found.codes ^ 64}
+        return replace(found, **changed)
 
-        return run
-
-    monkeypatch.setattr(quantise, "_quantiser", spoiled)
+    monkeypatch.setattr(package, "round_blocks", spoiled)
     error = failure(tiny_model, tmp_path / "package", precision="int8")
     assert "relative error of the logits" in error.message
 
@@ -119,12 +118,11 @@ def test_sample_can_be_repeated_from_the_package(int8_package: Path):
 
 
 def test_graph_that_leaves_out_a_tensor_fails(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    real = package.decoder_graph
+    real = decoder._tie
 
-    def without_a_norm(config: dict[str, Any], context: int) -> Any:
-        model = real(config, context)
+    def without_a_norm(model: Any, weights: Any) -> None:
+        real(model, weights)
         del model.graph.initializers["model.norm.weight"]
-        return model
 
-    monkeypatch.setattr(package, "decoder_graph", without_a_norm)
+    monkeypatch.setattr(decoder, "_tie", without_a_norm)
     assert "differ in these tensors: model.norm.weight" in failure(tiny_model, tmp_path / "package").message

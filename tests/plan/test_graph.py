@@ -83,7 +83,7 @@ def test_desnet_equal_to_an_anchor_adds_only_its_export(tmp_path):
     watch = "  - {name: watch, params: 76M, exports: [phone-int8]}\n"
     built = graph(tmp_path, desnets=SMALL + watch)
     assert by_id(built).keys() - without.keys() == {"export watch/phone-int8"}
-    assert by_id(built)["export watch/phone-int8"].inputs == {"model": "distill a76"}
+    assert by_id(built)["export watch/phone-int8"].inputs == {"model": "distill a76", "heldout": "corpus train"}
     assert built.models["watch"] == built.models["a76"] == "distill a76"
     assert built.metrics["watch"] == built.metrics["a76"] == "evaluate a76"
 
@@ -141,7 +141,7 @@ def test_ansnet_with_exports_is_packaged_as_it_was(tmp_path):
     plain = graph(tmp_path)
     built = graph(tmp_path, ansnet="{source: ./ansnet, exports: [gateway, phone-int8]}")
     assert by_id(built).keys() - by_id(plain).keys() == {"export ansnet/gateway", "export ansnet/phone-int8"}
-    assert by_id(built)["export ansnet/gateway"].inputs == {"model": "source ansnet"}
+    assert by_id(built)["export ansnet/gateway"].inputs == {"model": "source ansnet", "heldout": "corpus train"}
     assert built.packages["ansnet", "gateway"] == "export ansnet/gateway"
 
 
@@ -151,10 +151,26 @@ def test_export_knows_profile_and_versions_but_not_the_profiles_name(tmp_path):
     assert params["profile"] == {
         "format": "onnx",
         "precision": "int8",
+        "operators": "contrib",
         "block": 32,
+        "keep_8bit": [],
+        "calibration": 2048,
         "context": 2048,
-        "limits": {"max_package": None},
+        "threads": None,
+        "limits": {
+            "max_package": None,
+            "max_memory": None,
+            "max_perplexity_increase": None,
+            "min_decode_tps": None,
+            "when_broken": "fail",
+        },
     }
+
+
+def test_what_is_fitted_reads_the_familys_text(tmp_path):
+    step = by_id(graph(tmp_path, profile="precision: int4\n"))["export phone/phone-int8"]
+    assert step.inputs["corpus"] == "corpus train"
+    assert step.params["split"] == "train"
 
 
 # -- what a change reaches --------------------------------------------------------------------------------------------

@@ -259,7 +259,7 @@ def test_a_mistake_in_a_recipe(tmp_path, old, new, expected):
     [
         (
             "precision: int7",
-            "exports/phone-int8.yaml:1:12: 'precision' cannot be 'int7': it can be fp32, int8 = did you",
+            "exports/phone-int8.yaml:1:12: 'precision' cannot be 'int7': it can be fp32, fp16, int8, int4, int4-mixed",
         ),
         ("block: 33", "exports/phone-int8.yaml:1:8: 'block' cannot be 33: it can be 16, 32, 64, 128"),
         ("name: x", "exports/phone-int8.yaml:1:1: unknown key 'name' in the file"),

@@ -1,0 +1,161 @@
+"""The commands about packages that are built: verify, run, bench."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colbuild.cli.common import AsJson, open_console, print_json
+from colbuild.errors import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from colbuild.export.bench import Speed
+
+Package = Annotated[
+    Path, typer.Argument(metavar="PACKAGE", help="A package's folder, such as out/smol-edge/phone/phone-int8.")
+]
+VERIFY_FORMAT = "colbuild.verify.v1"
+BENCH_FORMAT = "colbuild.bench.v1"
+
+
+def verify(package: Package, as_json: AsJson = False) -> None:
+    """Check a package: its files' digests, its manifest, and a generation that must match the manifest's."""
+    from colbuild.api import verify_package
+    from colbuild.units import format_bytes
+
+    found = verify_package(package)
+    console = open_console()
+    if as_json:
+        print_json(
+            {
+                "format": VERIFY_FORMAT,
+                "package": str(found.folder),
+                "sound": not found.problems,
+                "files": found.files,
+                "bytes": found.size,
+                "tokens": found.tokens,
+                "problems": list(found.problems),
+                "remarks": list(found.remarks),
+            }
+        )
+    else:
+        for problem in found.problems:
+            open_console(stderr=True).print(f"[bold red]error[/]: {problem}", soft_wrap=True, highlight=False)
+        for remark in found.remarks:
+            console.print(remark, style="dim", soft_wrap=True, highlight=False)
+        if not found.problems:
+            wanted = len(found.manifest.sample.tokens)
+            console.print(
+                f"{found.folder} is sound: {found.files} files, {format_bytes(found.size)}, digests as in the manifest, "
+                f"{found.tokens} of {wanted} sample tokens the same.",
+                soft_wrap=True,
+                highlight=False,
+            )
+    if found.problems:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def run(
+    package: Package,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to say to the model.")],
+    max_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate at most.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides what is drawn at a temperature above 0.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with; all cores by default.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as text, without the chat template.")] = False,
+) -> None:
+    """Try a package: answer a prompt with onnxruntime, as the tokens come."""
+    from colbuild.api import answer
+
+    generation = answer(
+        package, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, threads=threads, chat=not raw
+    )
+    for piece in generation.pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    open_console(stderr=True).print(generation.summary(), style="dim", highlight=False)
+
+
+def bench(
+    package: Package,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option("--threads", "-t", min=1, help="Threads to measure with; may be given several times."),
+    ] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt that is read.")] = 256,
+    new_tokens: Annotated[int, typer.Option(min=1, help="How many tokens are generated after it.")] = 64,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where the figures go; by default PACKAGE.bench.json, beside it."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a package on this machine: load time, tokens per second, peak memory, by number of threads."""
+    from colbuild.api import bench_package
+
+    folder = package.resolve()
+    found = bench_package(folder, threads or _usual_threads(), prompt_tokens, new_tokens)
+    told = {"format": BENCH_FORMAT, "package": folder.name, **_machine(), "rows": [asdict(one) for one in found]}
+    written = output or folder.with_name(f"{folder.name}.bench.json")
+    _write(written, told)
+    if as_json:
+        print_json(told)
+        return
+    _print_table(found)
+    open_console().print(f"Written to {written}.", style="dim", soft_wrap=True, highlight=False)
+
+
+def _write(path: Path, told: dict[str, Any]) -> None:
+    import json
+
+    from colbuild.errors import BuildError
+
+    try:
+        path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BuildError(
+            f"{path} cannot be written: {error.strerror}", hint="name another file with --output"
+        ) from None
+
+
+def _usual_threads() -> list[int]:
+    """One thread, and as many as this process may use."""
+    from colbuild.run.resources import machine
+
+    return sorted({1, machine().cores})
+
+
+def _machine() -> dict[str, Any]:
+    import importlib.metadata
+    import platform
+
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "onnxruntime": importlib.metadata.version("onnxruntime"),
+    }
+
+
+def _print_table(found: tuple[Speed, ...]) -> None:
+    from rich.table import Table
+
+    from colbuild.units import format_bytes
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("threads", "load", "prefill tokens/s", "decode tokens/s", "peak memory"):
+        table.add_column(column, justify="right")
+    for one in found:
+        table.add_row(
+            str(one.threads),
+            f"{one.load_seconds:.2f} s",
+            f"{one.prefill_tps:,.1f}",
+            f"{one.decode_tps:,.1f}",
+            format_bytes(one.peak_memory),
+        )
+    open_console().print(table)

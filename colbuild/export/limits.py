@@ -1,0 +1,72 @@
+"""What a device's limits say of a package, in words: one for each limit that it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from colbuild.errors import BuildError
+from colbuild.export.bench import Speed
+from colbuild.export.manifest import Quality
+from colbuild.spec.device import Device, Limits
+from colbuild.units import format_bytes
+
+
+def size_limit(size: int, limits: Limits) -> str | None:
+    """Whether a package of so many bytes is too large."""
+    if limits.max_package is None or size <= limits.max_package:
+        return None
+    return (
+        f"the package has {format_bytes(size)} ({size:,} bytes), {format_bytes(size - limits.max_package)} more than its limit "
+        f"max_package: {format_bytes(limits.max_package)}"
+    )
+
+
+def quality_limit(quality: Quality | None, limits: Limits) -> str | None:
+    """Whether its perplexity is too high."""
+    most = limits.max_perplexity_increase
+    if most is None or quality is None or quality.increase <= most:
+        return None
+    return (
+        f"the package's perplexity on held-out text is {quality.perplexity:.4g}, {quality.increase:.1%} above the model's "
+        f"{quality.reference:.4g}; its limit max_perplexity_increase allows {most:.1%}"
+    )
+
+
+def speed_limits(speed: Speed, limits: Limits) -> list[str]:
+    """Whether it takes too much memory, or is too slow."""
+    found = []
+    if limits.max_memory is not None and speed.peak_memory > limits.max_memory:
+        more = format_bytes(speed.peak_memory - limits.max_memory)
+        found.append(
+            f"running the package takes {format_bytes(speed.peak_memory)} of memory, {more} more than its limit max_memory: "
+            f"{format_bytes(limits.max_memory)}"
+        )
+    least = limits.min_decode_tps
+    if least is not None and speed.decode_tps < least:
+        threads = (
+            "all threads" if speed.threads is None else f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
+        )
+        found.append(
+            f"the package generates {speed.decode_tps:.1f} tokens/s here with {threads}, {1 - speed.decode_tps / least:.0%} "
+            f"less than its limit min_decode_tps: {least:g}"
+        )
+    return found
+
+
+def judge(broken: Sequence[str], profile: Device) -> tuple[str, ...]:
+    """What is to be told of broken limits.
+
+    Raises:
+        BuildError: There are any, and the profile does not only warn.
+    """
+    if broken and profile.limits.when_broken == "fail":
+        smaller = {
+            "fp32": "precision: int8, or a smaller DesNet",
+            "fp16": "precision: int8, or a smaller DesNet",
+            "int8": "precision: int4, or a smaller DesNet",
+        }.get(profile.precision, "a smaller DesNet")
+        if any("perplexity" in one for one in broken):
+            finer = {"int4": "int4-mixed or int8", "int4-mixed": "a larger max_package, or int8"}
+            smaller = finer.get(profile.precision, "a smaller block")
+        raise BuildError("; ".join(broken), hint=f"what would help: {smaller}; or write when_broken: warn")
+    return tuple(broken)

@@ -1,0 +1,71 @@
+"""What a package is worth on held-out text beside the PyTorch model it was made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+import numpy.typing
+import torch
+from transformers import PreTrainedModel
+
+from colbuild.errors import BuildError
+from colbuild.export.manifest import Quality
+from colbuild.export.parity import CHUNK_ROWS, logits_of, rounded
+from colbuild.export.session import Decoder, Logits, feed_whole
+from colbuild.progress import Progress, Report
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model says on a window of text: the nats of each token that came, and the token that it found likeliest."""
+
+    nats: numpy.typing.NDArray[numpy.float64]
+    likeliest: numpy.typing.NDArray[numpy.int64]
+
+
+def model_answers(model: PreTrainedModel, windows: torch.Tensor, report: Report) -> list[Answers]:
+    """The PyTorch model's on windows [windows, length + 1]."""
+    found = []
+    for done, window in enumerate(windows):
+        report(Progress(done, len(windows), "windows", "reading held-out text"))
+        found.append(_answers(logits_of(model, window[None, :-1]), window))
+    return found
+
+
+def measure_quality(decoder: Decoder, windows: torch.Tensor, reference: Sequence[Answers], report: Report) -> Quality:
+    """A package's, against what `model_answers` found on the same windows.
+
+    Raises:
+        BuildError: Its logits are not finite.
+    """
+    ours = []
+    for done, window in enumerate(windows):
+        report(Progress(done, len(windows), "windows", "reading held-out text"))
+        logits = feed_whole(decoder, window[:-1].tolist())
+        if not numpy.isfinite(logits).all():
+            raise BuildError("the package gives logits that are not finite (nan or inf) on held-out text")
+        ours.append(_answers(logits, window))
+    mine, theirs = (numpy.concatenate([one.nats for one in every]) for every in (ours, reference))
+    agreed = numpy.concatenate([one.likeliest == other.likeliest for one, other in zip(ours, reference, strict=True)])
+    return Quality(
+        tokens=len(mine),
+        perplexity=rounded(math.exp(mine.mean()), 5),
+        reference=rounded(math.exp(theirs.mean()), 5),
+        increase=rounded(math.exp(mine.mean() - theirs.mean()) - 1.0),
+        top1_agreement=rounded(float(agreed.mean())),
+    )
+
+
+def _answers(logits: Logits, window: torch.Tensor) -> Answers:
+    targets, nats, likeliest = window[1:].numpy(), [], []
+    for start in range(0, len(targets), CHUNK_ROWS):
+        rows = logits[start : start + CHUNK_ROWS].astype(numpy.float64)
+        highest = rows.max(axis=1)
+        total = highest + numpy.log(numpy.exp(rows - highest[:, None]).sum(axis=1))
+        chosen = targets[start : start + CHUNK_ROWS]
+        nats.append(total - rows[numpy.arange(len(rows)), chosen])
+        likeliest.append(rows.argmax(axis=1))
+    return Answers(numpy.concatenate(nats), numpy.concatenate(likeliest))

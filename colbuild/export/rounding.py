@@ -1,0 +1,142 @@
+"""Rounding a matrix to few bits, in blocks that share a scale, so that what it computes changes least.
+
+Plain rounding takes each weight to its nearest step. With the second moments H = X^T X of what the matrix multiplies, two
+things do better: steps are chosen in each block by the weighted error of the rounded weights, and the error of each column is
+made up for by those that are not rounded yet (GPTQ, arXiv 2210.17323, sections 3.2 and 3.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch.nn.functional import pad
+
+DAMPING: Final = 0.01
+"""Of the mean of H's diagonal, added to it: what the calibration text never touched stays where it is."""
+SHRINKS: Final = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""How much of a block's range its steps cover; what lies outside goes to the outermost step."""
+_GROUP: Final = 128
+"""Columns that are made up for at once."""
+_TINY: Final = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """A rounded matrix [rows, columns]: weight = (code - zero) * scale.
+
+    Attributes:
+        bits: 4 or 8.
+        block: Columns that share a scale.
+        columns: Without the padding of the last block.
+        codes: uint8 [rows, blocks, block].
+        scales: float32 [rows, blocks].
+        zeros: uint8 [rows, blocks]; None where all are in the middle.
+    """
+
+    bits: int
+    block: int
+    columns: int
+    codes: torch.Tensor
+    scales: torch.Tensor
+    zeros: torch.Tensor | None
+
+    @property
+    def middle(self) -> int:
+        """The code of 0 where there are no zeros of their own."""
+        return 1 << (self.bits - 1)
+
+    def values(self) -> torch.Tensor:
+        """What is computed with, float32 [rows, columns]."""
+        zeros = self.middle if self.zeros is None else self.zeros.float()[:, :, None]
+        whole = (self.codes.float() - zeros) * self.scales[:, :, None]
+        return whole.flatten(1)[:, : self.columns].contiguous()
+
+
+def round_blocks(weight: torch.Tensor, bits: int, block: int, moments: torch.Tensor | None = None) -> Blocks:
+    """Rounds a matrix.
+
+    Args:
+        weight: float32 [rows, columns].
+        bits: 8: symmetric around the middle code; 4: each block has a zero of its own.
+        block: Columns that share a scale.
+        moments: X^T X [columns, columns] of what it multiplies; None rounds each weight to its nearest step.
+    """
+    columns = weight.shape[1]
+    padded = pad(weight, (0, -columns % block))
+    if bits == 8:
+        return _symmetric(padded, block, columns)
+    if moments is None:
+        scales, zeros = _steps(_parts(padded, block), torch.ones(padded.shape[1] // block, block))
+        codes = _codes(_parts(padded, block), scales[:, :, None], zeros[:, :, None])
+        return Blocks(bits, block, columns, codes.to(torch.uint8), scales, zeros.to(torch.uint8))
+    return _compensated(padded, block, columns, pad(moments, (0, -columns % block, 0, -columns % block)))
+
+
+def _parts(matrix: torch.Tensor, block: int) -> torch.Tensor:
+    """[rows, columns] as [rows, blocks, block]."""
+    return matrix.reshape(matrix.shape[0], -1, block)
+
+
+def _symmetric(padded: torch.Tensor, block: int, columns: int) -> Blocks:
+    parts = _parts(padded, block)
+    scales = (parts.abs().amax(dim=2) / 127.0).clamp_min(_TINY)
+    codes = (parts / scales[:, :, None]).round().clamp(-127, 127) + 128
+    return Blocks(8, block, columns, codes.to(torch.uint8), scales, None)
+
+
+def _steps(parts: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zeros [rows, blocks] for parts [rows, blocks, block], by error weighted with importance [blocks, block]."""
+    low, high = parts.amin(dim=2).clamp_max(0.0), parts.amax(dim=2).clamp_min(0.0)
+    best = torch.full_like(low, torch.inf)
+    scales, zeros = torch.ones_like(low), torch.zeros_like(low)
+    for shrink in SHRINKS:
+        scale = ((high - low) * shrink / 15.0).clamp_min(_TINY)
+        zero = (-low * shrink / scale).round().clamp(0, 15)
+        back = (_codes(parts, scale[:, :, None], zero[:, :, None]) - zero[:, :, None]) * scale[:, :, None]
+        error = ((back - parts).square() * importance).sum(dim=2)
+        better = error < best
+        best = torch.where(better, error, best)
+        scales, zeros = torch.where(better, scale, scales), torch.where(better, zero, zeros)
+    return scales, zeros
+
+
+def _codes(values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+    return ((values / scale).round() + zero).clamp(0, 15)
+
+
+def _compensated(weight: torch.Tensor, block: int, columns: int, moments: torch.Tensor) -> Blocks:
+    """GPTQ, with steps that are found when a block's turn comes."""
+    rows, width = weight.shape
+    left = weight.clone()
+    inverse = _inverse_root(moments)
+    importance = moments.diagonal().clamp_min(_TINY)
+    codes = torch.zeros(rows, width, dtype=torch.uint8)
+    scales, zeros = torch.zeros(rows, width // block), torch.zeros(rows, width // block)
+    group = max(block, _GROUP // block * block)
+    for start in range(0, width, group):
+        end = min(start + group, width)
+        missed = torch.zeros(rows, end - start)
+        for column in range(start, end):
+            place = column // block
+            if column % block == 0:
+                whole = slice(column, column + block)
+                found = _steps(left[:, None, whole], importance[None, whole])
+                scales[:, place], zeros[:, place] = found[0][:, 0], found[1][:, 0]
+            code = _codes(left[:, column], scales[:, place], zeros[:, place])
+            codes[:, column] = code.to(torch.uint8)
+            error = (left[:, column] - (code - zeros[:, place]) * scales[:, place]) / inverse[column, column]
+            left[:, column:end] -= torch.outer(error, inverse[column, column:end])
+            missed[:, column - start] = error
+        left[:, end:] -= missed @ inverse[start:end, end:]
+    return Blocks(4, block, columns, _parts(codes, block), scales, zeros.to(torch.uint8))
+
+
+def _inverse_root(moments: torch.Tensor) -> torch.Tensor:
+    """The upper Cholesky factor of H's inverse, float32."""
+    damped = moments.double().clone()
+    damped.diagonal().add_(DAMPING * damped.diagonal().mean() + _TINY)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()

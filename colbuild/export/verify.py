@@ -1,0 +1,96 @@
+"""Whether a package is whole and computes what it did when it was built; with onnxruntime alone, on any machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from colbuild.export.manifest import MANIFEST, Manifest, check_files, read_manifest
+from colbuild.export.session import Logits, generate_tokens, open_decoder
+from colbuild.store.hashing import hash_file, walk_files
+
+CLEAR: Final = 0.05
+"""A lead of the chosen token's logit below which another processor may rightly choose the second."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found.
+
+    Attributes:
+        folder: The package.
+        manifest: What it says of itself.
+        files: How many files have the digests that they should have.
+        size: Bytes of all files.
+        tokens: How many tokens of the sample generation came out the same.
+        problems: What is wrong, each with its file; none if the package is sound.
+        remarks: What is worth knowing and no fault.
+    """
+
+    folder: Path
+    manifest: Manifest
+    files: int
+    size: int
+    tokens: int
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def verify_package(folder: Path) -> Verified:
+    """Checks manifest, digests, and a generation against the manifest's.
+
+    Raises:
+        BuildError: The folder is no package, its manifest is damaged or names files that are not there or lie outside, or holds
+            something that is neither a file nor a folder.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    listed = {file.path: file for file in manifest.files}
+    found = walk_files(folder)
+    problems = [
+        f"{folder / path} is not what was built: its sha256 is not the manifest's"
+        for path, file in listed.items()
+        if hash_file(folder / path) != file.sha256
+    ]
+    problems += [
+        f"{folder / path} does not belong to the package: the manifest does not list it"
+        for path in found
+        if path not in listed and path != MANIFEST
+    ]
+    same = 0
+    remarks: list[str] = []
+    # A graph that is not the package's own is not run.
+    if not any(str(folder / manifest.graph.file) in problem for problem in problems):
+        same, said, remarks = _generation(folder, manifest)
+        problems += said
+    size = sum(status.st_size for status in found.values())
+    return Verified(folder, manifest, len(listed), size, same, tuple(problems), tuple(remarks))
+
+
+def _generation(folder: Path, manifest: Manifest) -> tuple[int, list[str], list[str]]:
+    """How many tokens of the sample came out the same; what is wrong; what is worth knowing."""
+    sample = manifest.sample
+    decoder = open_decoder(folder / manifest.graph.file, manifest.graph, threads=1)
+    leads: list[float] = []
+
+    def choose(logits: Logits) -> int:
+        token = int(logits.argmax())
+        wanted = sample.tokens[len(leads)]
+        leads.append(float(logits[token] - logits[wanted]))
+        return wanted
+
+    # The manifest's own tokens are fed on, so that one that differs does not make all after it differ.
+    for _ in generate_tokens(decoder, sample.prompt, choose, len(sample.tokens)):
+        pass
+    wrong = [(place, lead) for place, lead in enumerate(leads) if lead > CLEAR]
+    close = sum(0.0 < lead <= CLEAR for lead in leads)
+    problems = [
+        f"{folder / manifest.graph.file} does not generate what it did: token {place + 1} of the manifest's sample is behind "
+        f"another by {lead:.2g}"
+        for place, lead in wrong[:1]
+    ]
+    remarks = (
+        [f"{close} of {len(leads)} tokens were close calls that fell the other way on this processor"] if close else []
+    )
+    return len(leads) - len(wrong) - close, problems, remarks

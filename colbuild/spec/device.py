@@ -1,0 +1,122 @@
+"""What a device profile says: the form of a package, and what the device allows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from colbuild.spec.fields import Count, Length, Model, Name, Size
+from colbuild.spec.recipe import clash, refuse
+
+QUANTISED: Final = ("int8", "int4", "int4-mixed")
+FITTED: Final = ("int4", "int4-mixed")
+"""Precisions whose rounding is fitted on text."""
+
+Kind = Literal["first", "last", "query", "key", "value", "output", "gate", "up", "down"]
+"""Which matrices: those of the first or last layer, or one kind in every layer."""
+
+
+class Limits(Model):
+    """What a device allows; a package that breaks one fails the build."""
+
+    max_package: Annotated[Size | None, Field(description="The largest package the device takes, such as 120MB.")] = (
+        None
+    )
+    max_memory: Annotated[
+        Size | None,
+        Field(description="The most memory that running it may take: the package's weights and a full cache at work."),
+    ] = None
+    max_perplexity_increase: Annotated[
+        float | None,
+        Field(
+            gt=0.0, description="How much higher than the model's its perplexity may be on held-out text: 0.05 is 5%."
+        ),
+    ] = None
+    min_decode_tps: Annotated[
+        float | None,
+        Field(gt=0.0, description="Tokens a second that it must at least generate with the profile's 'threads'."),
+    ] = None
+    when_broken: Annotated[
+        Literal["fail", "warn"], Field(description="Whether a broken limit fails the build or is only told.")
+    ] = "fail"
+
+
+class Device(Model):
+    """The format and precision of a package, and its limits."""
+
+    format: Annotated[Literal["onnx"], Field(description="The package's format.")] = "onnx"
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8", "int4", "int4-mixed"],
+        Field(
+            description="What weights are stored in. int8 and int4: blocks of integers with a scale each. int4-mixed: the "
+            "matrices that lose most keep 8 bits, as many as 'limits.max_package' has room for."
+        ),
+    ] = "fp32"
+    operators: Annotated[
+        Literal["contrib", "standard"],
+        Field(
+            description="Which operators the graph is made of: 'contrib' also onnxruntime's own, which are faster there; "
+            "'standard' ONNX's alone, for any runtime that knows its operator set."
+        ),
+    ] = "contrib"
+    block: Annotated[
+        Literal[16, 32, 64, 128], Field(description="Weights that share a scale; smaller is more exact, and larger.")
+    ] = 32
+    keep_8bit: Annotated[
+        tuple[Kind, ...],
+        Field(description="What keeps 8 bits in int4, besides the embedding and the head, which always do."),
+    ] = ()
+    calibration: Annotated[
+        Count, Field(description="Tokens of the family's text that int4 and int4-mixed are fitted on.")
+    ] = 2048
+    context: Annotated[Length, Field(description="The longest text the package takes, in tokens.")] = 2048
+    threads: Annotated[
+        int | None, Field(gt=0, le=1024, description="Threads that the device computes with; all it has by default.")
+    ] = None
+    limits: Annotated[Limits, Field(description="What the device allows; a package beyond it fails the build.")] = (
+        Limits()
+    )
+
+    @property
+    def fitted(self) -> bool:
+        """Whether its rounding is fitted on text."""
+        return self.precision in FITTED
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Device:
+        """Refuses values that say nothing, or nothing that can be."""
+        clashes = []
+        if self.keep_8bit and self.precision != "int4":
+            message = f"'keep_8bit' is for precision: int4, and this profile's is {self.precision}"
+            hint = "take it away; int4-mixed chooses by measurement" if self.fitted else "take it away, or write int4"
+            clashes.append(clash(("keep_8bit",), message, hint))
+        if self.precision == "int4-mixed" and self.limits.max_package is None:
+            message = (
+                "'int4-mixed' gives 8 bits to what loses most, as far as there is room, and there is no 'max_package'"
+            )
+            clashes.append(
+                clash(("precision",), message, "say how large it may be, as in limits: {max_package: 105MB}")
+            )
+        refuse(*clashes)
+        return self
+
+
+class Multiples(Model):
+    """What a device's kernels like the lengths of axes to be multiples of."""
+
+    ffn: Annotated[int, Field(gt=0, le=1024, description="The FFN width that is solved for is a multiple of this.")] = 1
+
+
+class DeviceProfile(Device):
+    """A device: what its packages look like, and what it asks of the models that are made for it."""
+
+    multiples: Annotated[
+        Multiples, Field(description="What solved lengths are multiples of; a shape by hand is taken as it is.")
+    ] = Multiples()
+
+
+class Profile(DeviceProfile):
+    """Where a package ships: one device profile, `exports/<name>.yaml`."""
+
+    name: Name

@@ -1,0 +1,184 @@
+"""4 bits, fitted on text: what keeps 8, what is measured, which limits hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from colbuild.errors import BuildError
+from colbuild.export import package
+from colbuild.export.fitting import spend, stored_bytes
+from colbuild.export.manifest import Quality
+from colbuild.export.package import Texts, build_package, exported_model
+from colbuild.export.statistics import gather, harm, seen_by
+from colbuild.ops.models import build_model, model_of
+from colbuild.progress import silent
+from colbuild.spec.device import Device, Limits
+from colbuild.weights.checkpoint import load_checkpoint
+from tests.export.helpers import CONTEXT, graph_of, manifest
+from tests.helpers.configs import random_config
+from tests.weights.helpers import random_checkpoint
+
+
+def text(seed: int, vocab: int = 512) -> torch.Tensor:
+    return torch.randint(0, vocab, (4, 65), generator=torch.Generator().manual_seed(seed))
+
+
+def build(model: Path, output: Path, **profile: object) -> Path:
+    exported = exported_model(model, lambda: model_of(load_checkpoint(model), torch.float32))
+    device = Device.model_validate({"context": CONTEXT, **profile}, strict=False)
+    build_package(exported, device, {}, output, silent, Texts(text(1), text(2)))
+    return output
+
+
+@pytest.fixture(scope="module")
+def int4_package(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tiny_model, tmp_path_factory.mktemp("packages") / "int4", precision="int4")
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def bits_of(folder: Path) -> dict[str, int]:
+    found = {}
+    for node in graph_of(folder).node:
+        if node.op_type == "MatMulNBits":
+            name = node.input[1].removesuffix(".bytes")
+            found[name] = next(one.i for one in node.attribute if one.name == "bits")
+    return found
+
+
+def test_int4_is_4_bits_but_for_embedding_and_head(int4_package: Path):
+    bits = bits_of(int4_package)
+    assert {name for name, every in bits.items() if every == 8} == {"model.embed_tokens.weight"}
+    assert len(bits) == 1 + 6 * 7
+    told = manifest(int4_package)
+    assert told["eight_bits"] == ["model.embed_tokens.weight"]
+    assert told["graph"]["file"] == "onnx/model_q4.onnx"
+    assert told["quality"]["tokens"] == 4 * 64
+    assert 0.5 < told["quality"]["top1_agreement"] <= 1.0
+
+
+def test_what_is_kept_is_kept(tiny_model: Path, tmp_path: Path):
+    bits = bits_of(build(tiny_model, tmp_path / "package", precision="int4", keep_8bit=["down", "first"]))
+    for name, every in bits.items():
+        kept = "down_proj" in name or ".layers.0." in name or "embed" in name
+        assert every == (8 if kept else 4), name
+
+
+def test_int4_with_standard_operators_computes_the_same(tiny_model: Path, int4_package: Path, tmp_path: Path):
+    other = build(tiny_model, tmp_path / "package", precision="int4", operators="standard")
+    assert {node.domain for node in graph_of(other).node} == {""}
+    mine, theirs = (manifest(package)["quality"]["perplexity"] for package in (other, int4_package))
+    # onnxruntime's own products round activations too.
+    assert mine == pytest.approx(theirs, rel=0.05)
+
+
+def test_mixed_fills_the_room_and_no_more(tiny_model: Path, int4_package: Path, tmp_path: Path):
+    small = size_of(int4_package)
+    most = small + 150_000
+    mixed = build(tiny_model, tmp_path / "mixed", precision="int4-mixed", limits={"max_package": most})
+    eight = [name for name, bits in bits_of(mixed).items() if bits == 8]
+    assert 3 < len(eight) < 40
+    assert most - 80_000 < size_of(mixed) <= most
+    assert manifest(mixed)["parity"]["relative_error"] < manifest(int4_package)["parity"]["relative_error"]
+
+
+def test_no_room_for_4_bits_names_the_nearest_size_that_fits(tiny_model: Path, tmp_path: Path):
+    with pytest.raises(BuildError) as failed:
+        build(tiny_model, tmp_path / "a", precision="int4-mixed", limits={"max_package": 200_000})
+    assert "more than its limit max_package even with 4 bits everywhere" in failed.value.message
+    assert failed.value.hint is not None
+    nearest = failed.value.hint.rpartition(" ")[2]
+    assert build(tiny_model, tmp_path / "b", precision="int4-mixed", limits={"max_package": nearest})
+
+
+def test_two_builds_give_the_same_bytes(tiny_model: Path, int4_package: Path, tmp_path: Path):
+    again = build(tiny_model, tmp_path / "again", precision="int4")
+    for path in int4_package.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (again / path.relative_to(int4_package)).read_bytes(), path
+
+
+def test_a_broken_perplexity_limit_fails_or_is_told(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # A random model predicts random text no worse when it is rounded.
+    worse = Quality(tokens=256, perplexity=22.0, reference=20.0, increase=0.1, top1_agreement=0.8)
+    monkeypatch.setattr(package, "measure_quality", lambda *_: worse)
+    limits = {"max_perplexity_increase": 0.05}
+    with pytest.raises(BuildError, match=r"perplexity on held-out text is 22, 10.0% above the model's 20;") as failed:
+        build(tiny_model, tmp_path / "a", precision="int4", limits=limits)
+    assert "int4-mixed or int8" in str(failed.value.hint)
+    warned = build(tiny_model, tmp_path / "b", precision="int4", limits={**limits, "when_broken": "warn"})
+    [broken] = manifest(warned)["broken"]
+    assert "max_perplexity_increase" in broken
+
+
+def test_limits_of_speed_and_memory_are_measured(tiny_model: Path, tmp_path: Path):
+    with pytest.raises(
+        BuildError, match=r"tokens/s here with 1 thread, \d+% less than its limit min_decode_tps: 1e\+09"
+    ):
+        build(tiny_model, tmp_path / "a", threads=1, limits={"min_decode_tps": 1e9})
+    with pytest.raises(BuildError, match=r"of memory, .* more than its limit max_memory: 1.0 kB"):
+        build(tiny_model, tmp_path / "b", limits={"max_memory": 1000})
+    assert build(tiny_model, tmp_path / "c", limits={"max_memory": "2GB", "min_decode_tps": 0.01})
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
+def test_every_matrix_of_a_block_is_seen(name: str):
+    from colbuild.export.decoder import decoder_graph
+    from colbuild.export.graph import linears, lookups
+
+    checkpoint = random_checkpoint(random_config(name, 0))
+    model = build_model(checkpoint.config, checkpoint.tensors, dtype=torch.float32)
+    statistics = gather(model, text(3, checkpoint.structure.shape.vocab)[:, :17], silent)
+    decoder = decoder_graph(checkpoint.config, checkpoint.tensors, 32)
+    tables = {use.weight for use in lookups(decoder.model.graph)}
+    for use in linears(decoder.model.graph):
+        seen = seen_by(use.weight, statistics)
+        if seen is None:
+            assert use.weight in tables | {"lm_head.weight", "embed_out.weight"}
+            continue
+        rows, columns = decoder.weights[use.weight].shape
+        assert seen.moments.shape == (columns, columns)
+        assert seen.pull.shape == (rows,)
+
+
+@pytest.mark.parametrize("name", ["layers.2.mlp.up_proj", "layers.5.mlp.down_proj", "layers.0.self_attn.q_proj"])
+def test_harm_is_how_far_predictions_move(name: str, tiny_model: Path):
+    windows = torch.randint(0, 512, (24, 33), generator=torch.Generator().manual_seed(5))
+    model = model_of(load_checkpoint(tiny_model), torch.float32)
+    seen = seen_by(f"model.{name}.weight", gather(model, windows, silent))
+    model = model.double()
+    weight = dict(model.named_parameters())[f"model.{name}.weight"]
+    error = torch.randn(weight.shape, generator=torch.Generator().manual_seed(6)).double() * 0.003
+    with torch.no_grad():
+        before = model(input_ids=windows[:, :-1]).logits.log_softmax(dim=-1)
+        weight.add_(error)
+        after = model(input_ids=windows[:, :-1]).logits.log_softmax(dim=-1)
+    moved = float((before.exp() * (before - after)).sum(dim=-1).mean())
+    assert seen is not None
+    assert harm((weight - error).float(), weight.float(), seen) == pytest.approx(moved, rel=0.35)
+
+
+def test_room_goes_to_what_gains_most_for_its_bytes():
+    assert spend(10, {"a": 5, "b": 6, "c": 4}, {"a": 1.0, "b": 9.0, "c": 1.0}) == {"b", "c"}
+    assert spend(3, {"a": 5}, {"a": 1.0}) == set()
+    assert spend(99, {"a": 5, "b": 5}, {"a": -1.0, "b": 1.0}) == {"b"}
+
+
+def test_stored_bytes_count_codes_scales_and_zeros():
+    weight = torch.zeros(10, 40)
+    device = Device(precision="int4", block=32)
+    assert stored_bytes(weight, 8, device) == 10 * (64 + 8)
+    assert stored_bytes(weight, 4, device) == 10 * (32 + 8 + 1)
+
+
+def test_profiles_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="there is no 'max_package'"):
+        Device(precision="int4-mixed")
+    with pytest.raises(ValueError, match="'keep_8bit' is for precision: int4"):
+        Device(precision="int8", keep_8bit=("down",))
+    assert Device(precision="int4-mixed", limits=Limits(max_package=10**8)).fitted
