@@ -35,6 +35,13 @@ _TURNED: Final[Mapping[str, str]] = {
     "mlp.c_fc.weight": "mlp.up_proj.weight",
     "mlp.c_proj.weight": "mlp.down_proj.weight",
 }
+_LENGTHS: Final[Mapping[str, str]] = {
+    "batch": "batch_size",
+    "sequence_len": "sequence_length",
+    "past_sequence_len": "past_sequence_length",
+    "past_seq_len + seq_len": "total_sequence_length",
+    "past_sequence_len + sequence_len": "total_sequence_length",
+}
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -85,6 +92,7 @@ def decoder_graph(
     except (KeyError, ValueError, NotImplementedError) as error:
         raise BuildError(f"no ONNX graph can be built for this model's config.json: {error}") from error
     _strip(model)
+    _name_lengths(model)
     _tie(model, named)
     _cut(model, named, context)
     _check(model, named)
@@ -142,6 +150,18 @@ def _renamed(module: Any, weights: Weights) -> dict[str, torch.Tensor]:
             if name.endswith(old):
                 named[name.replace(old, new)] = tensor.T
     return named
+
+
+def _name_lengths(model: onnx_ir.Model) -> None:
+    """Calls lengths that may vary what optimum calls them; Transformers.js sizes the first cache by these names."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = onnx_ir.Shape(
+                [
+                    _LENGTHS.get(str(one.value), one) if isinstance(one, onnx_ir.SymbolicDim) else one
+                    for one in value.shape
+                ]
+            )
 
 
 def _tie(model: onnx_ir.Model, weights: dict[str, torch.Tensor]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from colbuild import __version__
 from colbuild.arch import Structure, parameters, read_structure
 from colbuild.errors import BuildError
 from colbuild.export.bench import bench_package
+from colbuild.export.companions import CARD, model_card, write_companions, write_genai_config
 from colbuild.export.decoder import EmptyDecoder, decoder_graph
 from colbuild.export.fitting import fit
 from colbuild.export.graph import fill_float
@@ -43,10 +43,8 @@ from colbuild.export.statistics import Seen, gather
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import QUANTISED, Device
 from colbuild.store.hashing import hash_file, scan_tree
-from colbuild.weights.checkpoint import COMPANIONS, CONFIG, load_checkpoint, write_json
+from colbuild.weights.checkpoint import CONFIG, load_checkpoint, write_json
 from colbuild.weights.tensor_files import WEIGHTS
-
-GENERATION: Final = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,9 @@ def build_package(
     statistics = {}
     if profile.fitted and texts.calibration is not None:
         statistics = gather(exported.reference(), texts.calibration, report)
-    _write_companions(exported, profile, output)
+    write_companions(exported.folder, exported.config, profile, output)
     graph, eight = _write_graph(exported, profile, statistics, output, report)
+    write_genai_config(output, graph, exported.structure, profile)
     parity, quality, sampled = _compare(exported, profile, graph, texts, output, report)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -138,7 +137,7 @@ def build_package(
         model=_facts(exported),
         profile=profile,
         graph=graph,
-        files=tuple(PackagedFile(**asdict(entry)) for entry in scan_tree(output)),
+        files=(),
         versions=dict(versions),
         parity=parity,
         quality=quality,
@@ -146,8 +145,11 @@ def build_package(
         broken=(),
         sample=sampled,
     )
-    write_json(output / MANIFEST, manifest.model_dump(mode="json"))
-    return _judged(manifest, profile, output)
+    (output / CARD).write_text(model_card(manifest, exported.structure), encoding="utf-8")
+    listed = tuple(PackagedFile(**asdict(entry)) for entry in scan_tree(output))
+    whole = manifest.model_copy(update={"files": listed})
+    write_json(output / MANIFEST, whole.model_dump(mode="json"))
+    return _judged(whole, profile, output)
 
 
 def _judged(manifest: Manifest, profile: Device, output: Path) -> Manifest:
@@ -262,19 +264,6 @@ def _compare(
     if answers is not None and texts.heldout is not None:
         quality = measure_quality(decoder, texts.heldout, answers, report)
     return parity, quality, sample(decoder, vocab, profile.context, tokenizer)
-
-
-def _write_companions(exported: Exported, profile: Device, output: Path) -> None:
-    """Everything beside the graph: what tokenizers, transformers and Transformers.js look for."""
-    output.mkdir(parents=True, exist_ok=True)
-    for name in COMPANIONS:
-        if (exported.folder / name).exists():
-            shutil.copyfile(exported.folder / name, output / name)
-    config = dict(exported.config)
-    write_json(output / CONFIG, {**config, "dtype": "float32", "max_position_embeddings": profile.context})
-    if not (output / GENERATION).exists():
-        keys = ("bos_token_id", "eos_token_id", "pad_token_id")
-        write_json(output / GENERATION, {key: config[key] for key in keys if config.get(key) is not None})
 
 
 def _tokenizer(folder: Path) -> Tokenizer | None:

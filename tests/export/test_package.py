@@ -28,6 +28,7 @@ from tests.helpers.tiny import make_tiny_model
 
 def test_package_holds_what_consumers_look_for(fp32_package: Path, int8_package: Path, tiny_model: Path):
     common = {"config.json", "generation_config.json", "manifest.json", "tokenizer.json", "tokenizer_config.json"}
+    common |= {"genai_config.json", "README.md"}
     assert set(files(fp32_package)) == common | {"onnx/model.onnx"}
     assert set(files(int8_package)) == common | {"onnx/model_quantized.onnx"}
     assert (int8_package / "tokenizer.json").read_bytes() == (tiny_model / "tokenizer.json").read_bytes()
