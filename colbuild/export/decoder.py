@@ -60,7 +60,13 @@ class EmptyDecoder:
 
 
 def decoder_graph(
-    config: Mapping[str, Any], weights: Weights, context: int, operators: str = "contrib", *, half: bool = False
+    config: Mapping[str, Any],
+    weights: Weights,
+    context: int,
+    operators: str = "contrib",
+    *,
+    half: bool = False,
+    sequence: int | None = None,
 ) -> EmptyDecoder:
     """The graph of the model that a config.json describes.
 
@@ -70,6 +76,7 @@ def decoder_graph(
         context: Positions beyond it are cut off the tables, so that running past it is an error, not noise.
         operators: `contrib` or `standard`, as in a profile.
         half: Whether weights, cache and logits are float16; else they are float32.
+        sequence: Tokens in each call, if all lengths shall be fixed.
 
     Raises:
         BuildError: The configuration asks for something that the library cannot build, or the graph needs tensors that the
@@ -93,6 +100,8 @@ def decoder_graph(
         raise BuildError(f"no ONNX graph can be built for this model's config.json: {error}") from error
     _strip(model)
     _name_lengths(model)
+    if sequence is not None:
+        _fix_lengths(model, sequence, context)
     _tie(model, named)
     _cut(model, named, context)
     _check(model, named)
@@ -161,6 +170,21 @@ def _name_lengths(model: onnx_ir.Model) -> None:
                     _LENGTHS.get(str(one.value), one) if isinstance(one, onnx_ir.SymbolicDim) else one
                     for one in value.shape
                 ]
+            )
+
+
+def _fix_lengths(model: onnx_ir.Model, sequence: int, context: int) -> None:
+    """One text, as many tokens a call, and a cache that holds the whole context but for the one token that a call must have."""
+    lengths = {
+        "batch_size": 1,
+        "sequence_length": sequence,
+        "past_sequence_length": context - 1,
+        "total_sequence_length": context - 1 + sequence,
+    }
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = onnx_ir.Shape(
+                [lengths[str(one.value)] if isinstance(one, onnx_ir.SymbolicDim) else one for one in value.shape]
             )
 
 

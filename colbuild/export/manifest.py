@@ -71,6 +71,8 @@ class Graph(Part):
         kv_heads: Key/value heads.
         head_dim: Width of one head.
         cache: What the cache is made of: float32, or float16.
+        sequence: Tokens in each call where that is fixed, and then one text at a time; None: any number.
+        cache_length: Length of the cache that goes in where that is fixed, its newest entries on the right; None: any length.
     """
 
     file: str
@@ -83,6 +85,8 @@ class Graph(Part):
     kv_heads: Natural
     head_dim: Natural
     cache: Literal["float32", "float16"] = "float32"
+    sequence: Natural | None = None
+    cache_length: Natural | None = None
 
     def names(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
         """The cache's tensor names, layer by layer."""

@@ -129,7 +129,9 @@ def build_package(
         statistics = gather(exported.reference(), texts.calibration, report)
     write_companions(exported.folder, exported.config, profile, output)
     graph, eight = _write_graph(exported, profile, statistics, output, report)
-    write_genai_config(output, graph, exported.structure, profile)
+    if profile.static is None:
+        # It feeds as many tokens as there are.
+        write_genai_config(output, graph, exported.structure, profile)
     parity, quality, sampled = _compare(exported, profile, graph, texts, output, report)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -184,10 +186,11 @@ def _write_graph(
 ) -> tuple[Graph, tuple[str, ...]]:
     """Writes the graph; returns how to call it, and what keeps 8 bits where others have 4."""
     shape, half = exported.structure.shape, profile.precision == "fp16"
+    sequence = None if profile.static is None else profile.static.sequence
     report(Progress(0, 0, "layers", "building the graph"))
     # Loaded here and nowhere else, so that the weights are let go before the package is compared with PyTorch.
     weights = load_checkpoint(exported.folder).tensors
-    empty = decoder_graph(exported.config, weights, profile.context, profile.operators, half=half)
+    empty = decoder_graph(exported.config, weights, profile.context, profile.operators, half=half, sequence=sequence)
     model = empty.model
     eight: tuple[str, ...] = ()
     if profile.precision in QUANTISED:
@@ -220,6 +223,8 @@ def _write_graph(
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
         cache="float16" if half else "float32",
+        sequence=sequence,
+        cache_length=None if sequence is None else profile.context - 1,
     )
     path = output / file
     path.parent.mkdir(parents=True)

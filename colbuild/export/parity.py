@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.export.manifest import Parity, Sample
-from colbuild.export.session import Decoder, Ids, Logits, feed, generate_tokens, in_pieces
+from colbuild.export.session import Decoder, Ids, Logits, feed, feed_whole, generate_tokens, in_pieces
 
 SEED: Final = 20_260_101
 LONGEST: Final = 192
@@ -129,6 +129,9 @@ def _one_thread() -> Iterator[None]:
 
 def package_logits(decoder: Decoder, prompt: Prompt) -> Logits:
     """The package's logits at a prompt's tokens, padding left out: [tokens, vocab]."""
+    if decoder.graph.sequence is not None:
+        rows = [prompt.ids[row][prompt.real[row]] for row in range(len(prompt.ids))]
+        return numpy.concatenate([feed_whole(decoder, row.tolist()) for row in rows])
     parts = [logits for logits, _ in feed(decoder, prompt.ids, prompt.mask, prompt.pieces)]
     whole: Logits = numpy.concatenate(parts, axis=1)[prompt.real]
     return whole

@@ -17,8 +17,6 @@ from colbuild.export.manifest import Graph
 
 Ids = numpy.typing.NDArray[numpy.int64]
 Logits = numpy.typing.NDArray[numpy.float32]
-Past = Sequence[Any]
-"""The cache as onnxruntime holds it, in the order of `Decoder.past_names`."""
 
 UNREADABLE: Final = (
     ort_errors.Fail,
@@ -51,6 +49,19 @@ class Decoder:
     result_names: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """What a decoder remembers of the tokens before.
+
+    Attributes:
+        values: Keys and values as onnxruntime holds them, in the order of `Decoder.past_names`.
+        mask: 1 for tokens and 0 for padding: [batch, length].
+    """
+
+    values: Sequence[Any]
+    mask: Ids
+
+
 def open_decoder(path: Path, graph: Graph, threads: int | None = None) -> Decoder:
     """Loads a graph onto the CPU.
 
@@ -76,43 +87,76 @@ def open_decoder(path: Path, graph: Graph, threads: int | None = None) -> Decode
     return Decoder(session, graph, graph.names(graph.past), (*graph.outputs, *graph.names(graph.present)))
 
 
-def empty_past(decoder: Decoder, batch: int = 1) -> Past:
-    """A cache that holds no tokens yet."""
+def empty_cache(decoder: Decoder, batch: int = 1) -> Cache:
+    """A cache that holds no tokens yet; of a graph of fixed lengths one that is full of padding."""
     graph = decoder.graph
-    nothing = numpy.zeros((batch, graph.kv_heads, 0, graph.head_dim), graph.cache)
-    return [onnxruntime.OrtValue.ortvalue_from_numpy(nothing) for _ in decoder.past_names]
+    length = graph.cache_length or 0
+    nothing = numpy.zeros((batch, graph.kv_heads, length, graph.head_dim), graph.cache)
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(nothing) for _ in decoder.past_names]
+    return Cache(values, numpy.zeros((batch, length), numpy.int64))
 
 
-def advance(decoder: Decoder, ids: Ids, mask: Ids, past: Past) -> tuple[Logits, Past]:
+def advance(decoder: Decoder, ids: Ids, mask: Ids, cache: Cache) -> tuple[Logits, Cache]:
     """Feeds tokens after those in the cache.
 
     Args:
         decoder: The open graph.
-        ids: [batch, new].
-        mask: 1 for tokens and 0 for padding, on the left only: [batch, past + new].
-        past: The cache so far.
+        ids: [batch, new]; for a graph of fixed lengths one row of at most `sequence`.
+        mask: 1 for tokens and 0 for padding, on the left of all only: [batch, new].
+        cache: The cache so far.
 
     Returns:
         Logits [batch, new, vocab], and the cache with the new tokens.
     """
-    positions = numpy.maximum(mask.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
+    if decoder.graph.sequence is not None:
+        return _advance_fixed(decoder, ids, cache, decoder.graph.sequence)
+    whole = numpy.concatenate([cache.mask, mask], axis=1)
+    positions = numpy.maximum(whole.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
+    logits, *present = _run(decoder, ids, whole, positions, cache)
+    return logits.numpy().astype(numpy.float32, copy=False), Cache(present, whole)
+
+
+def _advance_fixed(decoder: Decoder, ids: Ids, cache: Cache, sequence: int) -> tuple[Logits, Cache]:
+    """The new tokens stand on the right of a call, padding before them; what is kept of a call are they alone."""
+    new, seen, kept = ids.shape[1], int(cache.mask.sum()), cache.mask.shape[1]
+    padding = sequence - new
+    row = numpy.pad(ids, ((0, 0), (padding, 0)))
+    ones = numpy.ones((1, new), numpy.int64)
+    mask = numpy.concatenate([cache.mask, numpy.zeros((1, padding), numpy.int64), ones], axis=1)
+    positions = numpy.pad(numpy.arange(seen, seen + new)[None], ((0, 0), (padding, 0)))
+    logits, *present = _run(decoder, row, mask, positions, cache)
+    values = [_newest(value.numpy(), kept, padding) for value in present]
+    after = numpy.concatenate([cache.mask, ones], axis=1)[:, new:]
+    return logits.numpy()[:, padding:].astype(numpy.float32, copy=False), Cache(values, after)
+
+
+def _newest(value: numpy.typing.NDArray[Any], kept: int, padding: int) -> Any:
+    """The last `kept` entries of keys or values [1, kv_heads, kept + padding + new, head_dim], padding left out."""
+    whole = numpy.concatenate([value[:, :, :kept], value[:, :, kept + padding :]], axis=2)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(numpy.ascontiguousarray(whole[:, :, -kept:]))
+
+
+def _run(decoder: Decoder, ids: Ids, mask: Ids, positions: Ids, cache: Cache) -> list[Any]:
     value = onnxruntime.OrtValue.ortvalue_from_numpy
     feeds = {
         name: value(numpy.ascontiguousarray(array))
         for name, array in zip(decoder.graph.inputs, (ids, mask, positions), strict=True)
     }
-    feeds.update(zip(decoder.past_names, past, strict=True))
-    logits, *present = decoder.session.run_with_ort_values(decoder.result_names, feeds)
-    return logits.numpy().astype(numpy.float32, copy=False), present
+    feeds.update(zip(decoder.past_names, cache.values, strict=True))
+    return list(decoder.session.run_with_ort_values(decoder.result_names, feeds))
 
 
-def feed(decoder: Decoder, ids: Ids, mask: Ids, pieces: Sequence[int]) -> Iterator[tuple[Logits, Past]]:
-    """Feeds a prompt from its start in pieces of these lengths; yields each piece's logits and the cache after it."""
-    past, start = empty_past(decoder, len(ids)), 0
-    for length in pieces:
+def feed(decoder: Decoder, ids: Ids, mask: Ids, pieces: Sequence[int]) -> Iterator[tuple[Logits, Cache]]:
+    """Feeds a prompt from its start in pieces of these lengths; yields each piece's logits and the cache after it.
+
+    A graph of fixed lengths is fed in smaller ones where these are longer than it takes.
+    """
+    cache, start = empty_cache(decoder, len(ids)), 0
+    most = decoder.graph.sequence or max(pieces)
+    for length in [part for piece in pieces for part in in_pieces(piece, most)]:
         end = start + length
-        logits, past = advance(decoder, ids[:, start:end], mask[:, :end], past)
-        yield logits, past
+        logits, cache = advance(decoder, ids[:, start:end], mask[:, start:end], cache)
+        yield logits, cache
         start = end
 
 
@@ -135,10 +179,11 @@ def generate_tokens(
     """Continues a prompt by at most `most` tokens, each chosen from the logits [vocab] before it."""
     ids = numpy.array([prompt], numpy.int64)
     for read in feed(decoder, ids, numpy.ones_like(ids), in_pieces(len(prompt), PROMPT_PIECE)):
-        logits, past = read
+        logits, cache = read
     for place in range(most):
         token = choose(logits[0, -1])
         yield token
         if place + 1 < most:
-            mask = numpy.ones((1, len(prompt) + place + 1), numpy.int64)
-            logits, past = advance(decoder, numpy.array([[token]], numpy.int64), mask, past)
+            logits, cache = advance(
+                decoder, numpy.array([[token]], numpy.int64), numpy.ones((1, 1), numpy.int64), cache
+            )

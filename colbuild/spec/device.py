@@ -42,6 +42,15 @@ class Limits(Model):
     ] = "fail"
 
 
+class Static(Model):
+    """Lengths that never change, for processors that compile a graph for them."""
+
+    sequence: Annotated[
+        Length,
+        Field(description="Tokens in each call, of which fewer may be meant; the cache has room for the context."),
+    ] = 1
+
+
 class Device(Model):
     """The format and precision of a package, and its limits."""
 
@@ -71,6 +80,10 @@ class Device(Model):
         Count, Field(description="Tokens of the family's text that int4 and int4-mixed are fitted on.")
     ] = 2048
     context: Annotated[Length, Field(description="The longest text the package takes, in tokens.")] = 2048
+    static: Annotated[
+        Static | None,
+        Field(description="Fixed lengths, for NPUs; by default texts and batches of any length are taken."),
+    ] = None
     threads: Annotated[
         int | None, Field(gt=0, le=1024, description="Threads that the device computes with; all it has by default.")
     ] = None
@@ -98,6 +111,9 @@ class Device(Model):
             clashes.append(
                 clash(("precision",), message, "say how large it may be, as in limits: {max_package: 105MB}")
             )
+        if self.static is not None and self.static.sequence > self.context:
+            message = f"a call of {self.static.sequence:,} tokens is longer than the context of {self.context:,}"
+            clashes.append(clash(("static", "sequence"), message, "write a smaller sequence, or a larger context"))
         refuse(*clashes)
         return self
 

@@ -54,6 +54,7 @@ def test_manifest_tells_model_profile_versions_and_sample(int8_package: Path, ti
         "keep_8bit": [],
         "calibration": 2048,
         "context": CONTEXT,
+        "static": None,
         "threads": None,
         "limits": {
             "max_package": None,

@@ -156,6 +156,7 @@ def test_export_knows_profile_and_versions_but_not_the_profiles_name(tmp_path):
         "keep_8bit": [],
         "calibration": 2048,
         "context": 2048,
+        "static": None,
         "threads": None,
         "limits": {
             "max_package": None,
