@@ -59,6 +59,7 @@ __all__ = [
     "machine",
     "make_plan",
     "open_workspace",
+    "pack_package",
     "plan_schema_text",
     "plan_since",
     "plans_together",
@@ -101,6 +102,17 @@ def verify_package(package: Path) -> Verified:
     from colbuild.export.verify import verify_package as verify
 
     return verify(package)
+
+
+def pack_package(package: Path, file: Path) -> str:
+    """Writes a package into one file and returns its sha256; see `colbuild.export.archive`.
+
+    Raises:
+        BuildError: It is no package, or the file cannot be written.
+    """
+    from colbuild.export.archive import pack
+
+    return pack(package, file)
 
 
 def bench_package(

@@ -1,4 +1,4 @@
-"""The commands about packages that are built: verify, run, bench."""
+"""The commands about packages that are built: verify, pack, run, bench."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ VERIFY_FORMAT = "colbuild.verify.v1"
 BENCH_FORMAT = "colbuild.bench.v1"
 
 
-def verify(package: Package, as_json: AsJson = False) -> None:
+def verify(
+    package: Annotated[
+        Path, typer.Argument(metavar="PACKAGE", help="A package's folder, or the file that 'colbuild pack' made of it.")
+    ],
+    as_json: AsJson = False,
+) -> None:
     """Check a package: its files' digests, its manifest, and a generation that must match the manifest's."""
     from colbuild.api import verify_package
     from colbuild.units import format_bytes
@@ -33,7 +38,7 @@ def verify(package: Package, as_json: AsJson = False) -> None:
         print_json(
             {
                 "format": VERIFY_FORMAT,
-                "package": str(found.folder),
+                "package": str(found.package),
                 "sound": not found.problems,
                 "files": found.files,
                 "bytes": found.size,
@@ -50,13 +55,31 @@ def verify(package: Package, as_json: AsJson = False) -> None:
         if not found.problems:
             wanted = len(found.manifest.sample.tokens)
             console.print(
-                f"{found.folder} is sound: {found.files} files, {format_bytes(found.size)}, digests as in the manifest, "
+                f"{found.package} is sound: {found.files} files, {format_bytes(found.size)}, digests as in the manifest, "
                 f"{found.tokens} of {wanted} sample tokens the same.",
                 soft_wrap=True,
                 highlight=False,
             )
     if found.problems:
         raise typer.Exit(EXIT_FAILED)
+
+
+def pack(
+    package: Package,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The file; by default PACKAGE.tar.zst, beside the folder."),
+    ] = None,
+) -> None:
+    """Write a package into one file, PACKAGE.tar.zst: the same bytes every time."""
+    from colbuild.api import pack_package
+    from colbuild.units import format_bytes
+
+    folder = package.resolve()
+    file = output or folder.with_name(f"{folder.name}.tar.zst")
+    digest = pack_package(folder, file)
+    size = format_bytes(file.stat().st_size)
+    open_console().print(f"Packed {package} into {file}: {size}, sha256 {digest}.", soft_wrap=True, highlight=False)
 
 
 def run(

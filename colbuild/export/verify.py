@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from colbuild.export.archive import unpacked
 from colbuild.export.manifest import MANIFEST, Manifest, check_files, read_manifest
 from colbuild.export.session import Logits, generate_tokens, open_decoder
 from colbuild.store.hashing import hash_file, walk_files
@@ -19,7 +20,7 @@ class Verified:
     """What was found.
 
     Attributes:
-        folder: The package.
+        package: Its folder, or the file that it was packed into.
         manifest: What it says of itself.
         files: How many files have the digests that they should have.
         size: Bytes of all files.
@@ -28,7 +29,7 @@ class Verified:
         remarks: What is worth knowing and no fault.
     """
 
-    folder: Path
+    package: Path
     manifest: Manifest
     files: int
     size: int
@@ -37,35 +38,37 @@ class Verified:
     remarks: tuple[str, ...]
 
 
-def verify_package(folder: Path) -> Verified:
-    """Checks manifest, digests, and a generation against the manifest's.
+def verify_package(package: Path) -> Verified:
+    """Checks manifest, digests, and a generation against the manifest's; of a folder, or of what `pack` made of it.
 
     Raises:
-        BuildError: The folder is no package, its manifest is damaged or names files that are not there or lie outside, or holds
+        BuildError: It is no package, its manifest is damaged or names files that are not there or lie outside, or it holds
             something that is neither a file nor a folder.
     """
+    with unpacked(package) as folder:
+        return _verified(package, folder)
+
+
+def _verified(package: Path, folder: Path) -> Verified:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     listed = {file.path: file for file in manifest.files}
     found = walk_files(folder)
-    problems = [
-        f"{folder / path} is not what was built: its sha256 is not the manifest's"
-        for path, file in listed.items()
-        if hash_file(folder / path) != file.sha256
-    ]
+    changed = [path for path, file in listed.items() if hash_file(folder / path) != file.sha256]
+    problems = [f"{package / path} is not what was built: its sha256 is not the manifest's" for path in changed]
     problems += [
-        f"{folder / path} does not belong to the package: the manifest does not list it"
+        f"{package / path} does not belong to the package: the manifest does not list it"
         for path in found
         if path not in listed and path != MANIFEST
     ]
     same = 0
     remarks: list[str] = []
     # A graph that is not the package's own is not run.
-    if not any(str(folder / manifest.graph.file) in problem for problem in problems):
+    if manifest.graph.file not in changed:
         same, said, remarks = _generation(folder, manifest)
-        problems += said
+        problems += [f"{package / manifest.graph.file} {what}" for what in said]
     size = sum(status.st_size for status in found.values())
-    return Verified(folder, manifest, len(listed), size, same, tuple(problems), tuple(remarks))
+    return Verified(package, manifest, len(listed), size, same, tuple(problems), tuple(remarks))
 
 
 def _generation(folder: Path, manifest: Manifest) -> tuple[int, list[str], list[str]]:
@@ -86,8 +89,7 @@ def _generation(folder: Path, manifest: Manifest) -> tuple[int, list[str], list[
     wrong = [(place, lead) for place, lead in enumerate(leads) if lead > CLEAR]
     close = sum(0.0 < lead <= CLEAR for lead in leads)
     problems = [
-        f"{folder / manifest.graph.file} does not generate what it did: token {place + 1} of the manifest's sample is behind "
-        f"another by {lead:.2g}"
+        f"does not generate what it did: token {place + 1} of the manifest's sample is behind another by {lead:.2g}"
         for place, lead in wrong[:1]
     ]
     remarks = (

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError
+from colbuild.export.archive import pack
 from colbuild.export.verify import verify_package
 
 
@@ -71,3 +72,16 @@ def test_paths_that_escape_and_links_are_refused(package: Path):
 def test_what_is_no_package_is_told(tmp_path: Path):
     with pytest.raises(BuildError, match="is not a package"):
         verify_package(tmp_path)
+
+
+def test_a_packed_package_is_checked_like_its_folder(package: Path, tmp_path: Path):
+    pytest.importorskip("zstandard")
+    file = tmp_path / "phone.tar.zst"
+    pack(package, file)
+    found = verify_package(file)
+    assert (found.package, found.problems, found.tokens) == (file, (), 16)
+    (package / "extra").write_bytes(b"x")
+    pack(package, file)
+    assert verify_package(file).problems == (
+        f"{file / 'extra'} does not belong to the package: the manifest does not list it",
+    )

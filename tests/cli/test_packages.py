@@ -1,0 +1,66 @@
+"""`verify`, `pack` and `bench` on a package, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from colbuild.errors import EXIT_FAILED
+from tests.export.helpers import export
+from tests.helpers.tiny import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("out")
+    return export(make_tiny_model(folder / "model"), folder / "phone-int8", precision="int8")
+
+
+def test_a_sound_package(package, colbuild):
+    ran = colbuild("verify", str(package))
+    assert ran.code == 0, ran.err
+    said = " ".join(ran.out.split())
+    assert "is sound: 7 files" in said
+    assert "16 of 16 sample tokens the same." in said
+    told = json.loads(colbuild("verify", str(package), "--json").out)
+    assert (told["format"], told["sound"], told["problems"]) == ("colbuild.verify.v1", True, [])
+
+
+def test_a_package_as_one_file(package, colbuild):
+    ran = colbuild("pack", str(package))
+    assert ran.code == 0, ran.err
+    file = package.with_name("phone-int8.tar.zst")
+    assert file.is_file()
+    assert colbuild("verify", str(file)).code == 0
+
+
+def test_a_package_that_is_not_sound(package, colbuild):
+    (package / "foreign.bin").write_bytes(b"x")
+    try:
+        ran = colbuild("verify", str(package))
+    finally:
+        (package / "foreign.bin").unlink()
+    assert ran.code == EXIT_FAILED
+    assert "foreign.bin does not belong to the package" in ran.err
+    assert "is sound" not in ran.out
+
+
+def test_figures_go_beside_the_package_and_not_into_it(package, colbuild):
+    ran = colbuild("bench", str(package), "--threads", "1", "--prompt-tokens", "32", "--new-tokens", "4")
+    assert ran.code == 0, ran.err
+    assert "decode tokens/s" in ran.out
+    [row] = json.loads(package.with_name("phone-int8.bench.json").read_text(encoding="utf-8"))["rows"]
+    assert (row["threads"], row["prompt_tokens"], row["new_tokens"]) == (1, 32, 4)
+    assert row["decode_tps"] > 0
+    assert row["peak_memory"] > 0
+    assert colbuild("verify", str(package)).code == 0
+
+
+def test_what_is_no_package_is_told(tmp_path, colbuild):
+    for command in ("verify", "bench", "pack"):
+        ran = colbuild(command, str(tmp_path))
+        assert ran.code == EXIT_FAILED
+        assert "is not a package: it has no manifest.json" in ran.err
+        assert "Traceback" not in ran.err
