@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Final
 
@@ -10,7 +9,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from colbuild.export.package import Texts, build_package, exported_model
-from colbuild.ops.models import calibration, model_of
+from colbuild.ops.models import calibration, heldout_windows, model_of
 from colbuild.ops.step import StepRun
 from colbuild.spec.device import Device
 from colbuild.weights.checkpoint import load_checkpoint
@@ -32,17 +31,14 @@ def run(step: StepRun) -> None:
         return model_of(load_checkpoint(folder), torch.float32)
 
     profile = Device.model_validate(step.params["profile"], strict=False)
-    texts = Texts(
-        _windows(step, "corpus", "split", profile.calibration),
-        _windows(step, "heldout", "heldout_split", HELDOUT_TOKENS),
-    )
+    config = SimpleNamespace(config=AutoConfig.from_pretrained(folder, local_files_only=True))
+    fitted = None
+    if "corpus" in step.inputs:
+        fitted = calibration(step.inputs["corpus"], step.params["split"], profile.calibration, config)
+    heldout = None
+    if "heldout" in step.inputs:
+        heldout = heldout_windows(step.inputs["heldout"], step.params["heldout_split"], HELDOUT_TOKENS, config)
+        # The package reads no more at once.
+        heldout = heldout[:, : profile.context + 1]
     exported = exported_model(folder, reference)
-    build_package(exported, profile, step.params["versions"], step.output, step.report, texts)
-
-
-def _windows(step: StepRun, role: str, split: str, tokens: int) -> torch.Tensor | None:
-    corpus: Path | None = step.inputs.get(role)
-    if corpus is None:
-        return None
-    config = AutoConfig.from_pretrained(step.inputs["model"], local_files_only=True)
-    return calibration(corpus, step.params[split], tokens, SimpleNamespace(config=config))
+    build_package(exported, profile, step.params["versions"], step.output, step.report, Texts(fitted, heldout))

@@ -15,7 +15,7 @@ from colbuild.errors import BuildError
 from colbuild.train.attention import use_blocked_attention
 from colbuild.train.devices import computing_type
 from colbuild.train.forward import owner_of
-from colbuild.train.packing import calibration_windows, open_corpus, window_count
+from colbuild.train.packing import PackedCorpus, calibration_windows, open_corpus, window_count
 from colbuild.weights.checkpoint import Checkpoint
 
 CALIBRATION_WINDOW = 512
@@ -76,15 +76,30 @@ def calibration(corpus: Path, split: str, tokens: int, model: Configured) -> tor
     Raises:
         BuildError: The corpus has fewer tokens than are asked for, or was made with another tokenizer.
     """
-    packed = open_corpus(corpus, split)
-    check_vocabulary(packed.vocabulary, model)
-    length = min(CALIBRATION_WINDOW, model.config.max_position_embeddings, max(1, packed.tokens - 1))
+    packed, length = _open(corpus, split, model)
     if window_count(packed, length) < tokens // length:
         raise BuildError(
             f"the {split} split of the corpus has {packed.tokens:,} tokens, too few to calibrate on {tokens:,}",
-            hint="give more text (a higher 'limit'), or ask for fewer 'tokens' in 'order' and 'interpolate'",
+            hint="give more text (a higher 'limit'), or ask for fewer 'tokens' in 'order' and 'interpolate', or a smaller 'calibration' in a profile",
         )
     return calibration_windows(packed, tokens, length)
+
+
+def heldout_windows(corpus: Path, split: str, tokens: int, model: Configured) -> torch.Tensor:
+    """Windows [windows, length + 1] for at most about `tokens` predictions: as many as there are.
+
+    Raises:
+        BuildError: The corpus was made with another tokenizer.
+    """
+    packed, length = _open(corpus, split, model)
+    return calibration_windows(packed, tokens, length)
+
+
+def _open(corpus: Path, split: str, model: Configured) -> tuple[PackedCorpus, int]:
+    """A corpus in the model's tokens, and how long its windows are."""
+    packed = open_corpus(corpus, split)
+    check_vocabulary(packed.vocabulary, model)
+    return packed, min(CALIBRATION_WINDOW, model.config.max_position_embeddings, max(1, packed.tokens - 1))
 
 
 def check_vocabulary(vocabulary: int, model: Configured) -> None:

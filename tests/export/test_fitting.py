@@ -13,12 +13,16 @@ from colbuild.export.fitting import spend, stored_bytes
 from colbuild.export.manifest import Quality
 from colbuild.export.package import Texts, build_package, exported_model
 from colbuild.export.statistics import gather, harm, seen_by
+from colbuild.ops.corpus import run as pack_corpus
+from colbuild.ops.export import run as export_model
 from colbuild.ops.models import build_model, model_of
+from colbuild.ops.step import StepRun
 from colbuild.progress import silent
 from colbuild.spec.device import Device, Limits
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.export.helpers import CONTEXT, graph_of, manifest
 from tests.helpers.configs import random_config
+from tests.helpers.tiny import tiny_documents
 from tests.weights.helpers import random_checkpoint
 
 
@@ -182,3 +186,18 @@ def test_profiles_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="'keep_8bit' is for precision: int4"):
         Device(precision="int8", keep_8bit=("down",))
     assert Device(precision="int4-mixed", limits=Limits(max_package=10**8)).fitted
+
+
+def test_a_short_text_and_a_short_context_are_measured_as_far_as_they_go(tiny_model: Path, tmp_path: Path):
+    """By the operation itself, on a corpus with less held-out text than is asked for."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    raw = tmp_path / "text.txt"
+    raw.write_text("\n\n".join(tiny_documents(30)), encoding="utf-8")
+    params = {"format": "text", "text": "text", "limit": None, "heldout": 0.1}
+    pack_corpus(StepRun({"raw": raw, "tokenizer": tiny_model}, params, corpus))
+    output = tmp_path / "package"
+    output.mkdir()
+    asked = {"profile": {"context": 24}, "versions": {}, "heldout_split": "heldout"}
+    export_model(StepRun({"model": tiny_model, "heldout": corpus}, asked, output))
+    assert 0 < manifest(output)["quality"]["tokens"] < 2048
