@@ -80,7 +80,8 @@ def calibration(corpus: Path, split: str, tokens: int, model: Configured) -> tor
     if window_count(packed, length) < tokens // length:
         raise BuildError(
             f"the {split} split of the corpus has {packed.tokens:,} tokens, too few to calibrate on {tokens:,}",
-            hint="give more text (a higher 'limit'), or ask for fewer 'tokens' in 'order' and 'interpolate', or a smaller 'calibration' in a profile",
+            hint="give more text (a higher 'limit'), or ask for fewer 'tokens' in 'order' and 'interpolate', or a smaller "
+            "'calibration' in a profile",
         )
     return calibration_windows(packed, tokens, length)
 

@@ -14,7 +14,7 @@ from colbuild.plan.graph import digraph
 from colbuild.plan.states import State, StepPlan
 from colbuild.report.graph_svg import Box, svg
 
-_BESIDES: Final = frozenset({"corpus", "reference", "tokenizer"})
+_BESIDES: Final = frozenset({"corpus", "heldout", "reference", "tokenizer"})
 """Roles of inputs that a step's result is not made of."""
 
 WORDS: Final[Mapping[State, str]] = {

@@ -38,7 +38,11 @@ def check(model: type[M], node: Node, *, partial: bool = False) -> tuple[M | Non
 
 
 def _without_tags(details: ErrorDetails) -> ErrorDetails:
-    return {**details, "loc": tuple(part for part in details["loc"] if not str(part).startswith(UNION))}
+    *above, last = details["loc"] or ("",)
+    # A key that nobody knows may begin as a tag does.
+    kept = [last] if details["type"] == "extra_forbidden" or not str(last).startswith(UNION) else []
+    loc = tuple(part for part in above if not str(part).startswith(UNION)) + tuple(kept)
+    return {**details, "loc": loc if details["loc"] else ()}
 
 
 def suggest(word: str, known: Sequence[str]) -> str | None:

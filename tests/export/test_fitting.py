@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -192,9 +193,9 @@ def test_a_short_text_and_a_short_context_are_measured_as_far_as_they_go(tiny_mo
     """By the operation itself, on a corpus with less held-out text than is asked for."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    raw = tmp_path / "text.txt"
-    raw.write_text("\n\n".join(tiny_documents(30)), encoding="utf-8")
-    params = {"format": "text", "text": "text", "limit": None, "heldout": 0.1}
+    raw = tmp_path / "text.jsonl"
+    raw.write_text("".join(json.dumps({"text": one}) + "\n" for one in tiny_documents(30)), encoding="utf-8")
+    params = {"format": "jsonl", "text": "text", "limit": None, "heldout": 0.1}
     pack_corpus(StepRun({"raw": raw, "tokenizer": tiny_model}, params, corpus))
     output = tmp_path / "package"
     output.mkdir()

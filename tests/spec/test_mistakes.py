@@ -264,6 +264,10 @@ def test_a_mistake_in_a_recipe(tmp_path, old, new, expected):
         ("block: 33", "exports/phone-int8.yaml:1:8: 'block' cannot be 33: it can be 16, 32, 64, 128"),
         ("name: x", "exports/phone-int8.yaml:1:1: unknown key 'name' in the file"),
         ("limits: {max_package: 4mb}", "exports/phone-int8.yaml:1:23: 'max_package': '4mb' is not a size"),
+        (
+            "?precision: int8\n",
+            "exports/phone-int8.yaml:1:1: unknown key '?precision' in the file = did you mean 'precision'?",
+        ),
         ("", "exports/phone-int8.yaml:1:1: the file is empty = it may start with 'format: onnx'"),
     ],
 )
