@@ -17,6 +17,7 @@ from colbuild.arch.architecture import (
     forward_flops,
     norm_sites,
     parameters,
+    positions_key,
     structure_of,
     tensors,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "forward_flops",
     "norm_sites",
     "parameters",
+    "positions_key",
     "read_structure",
     "structure_from_json",
     "structure_to_json",

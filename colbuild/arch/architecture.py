@@ -37,6 +37,8 @@ class Role(Enum):
     FFN_OUT = "ffn_out"
 
 
+_POSITIONS: Final = ("max_position_embeddings", "n_positions")
+
 NORMS: Final = (Role.NORM, Role.BRANCH_NORM)
 """What normalises over the hidden width."""
 
@@ -252,6 +254,11 @@ def structure_of(config: Mapping[str, Any], architecture: Architecture) -> Struc
     flags = frozenset((flag, bool(config.get(flag, default))) for flag, default in architecture.flags.items())
     fixed = frozenset((axis, int(config[key])) for axis, key in architecture.fixed.items())
     return Structure(architecture, Shape(**lengths), flags, fixed)
+
+
+def positions_key(config: Mapping[str, Any]) -> str:
+    """Where a config.json says how many positions the model has, or would."""
+    return next((key for key in _POSITIONS if key in config), _POSITIONS[0])
 
 
 def config_for(config: Mapping[str, Any], structure: Structure, kept: Sequence[int] | None = None) -> dict[str, Any]:

@@ -8,16 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.arch import Structure, parameters
+from colbuild.arch import Structure, parameters, positions_key
 from colbuild.export.manifest import Graph, Manifest
 from colbuild.spec.device import Device
 from colbuild.units import format_count
-from colbuild.weights.checkpoint import COMPANIONS, CONFIG, write_json
+from colbuild.weights.checkpoint import COMPANIONS, CONFIG, GENERATION, SPECIAL_IDS, write_json
 
-GENERATION: Final = "generation_config.json"
 GENAI: Final = "genai_config.json"
 CARD: Final = "README.md"
-_IDS: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 _GENAI_KINDS: Final = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 """What onnxruntime-genai knows by name; anything else is a `decoder` to it."""
 
@@ -36,10 +34,9 @@ def write_companions(folder: Path, config: Mapping[str, Any], profile: Device, o
         if (folder / name).exists():
             shutil.copyfile(folder / name, output / name)
     dtype = "float16" if profile.precision == "fp16" else "float32"
-    positions = "n_positions" if "n_positions" in config else "max_position_embeddings"
-    write_json(output / CONFIG, {**config, "dtype": dtype, positions: profile.context})
+    write_json(output / CONFIG, {**config, "dtype": dtype, positions_key(config): profile.context})
     if not (output / GENERATION).exists():
-        write_json(output / GENERATION, {key: config[key] for key in _IDS if config.get(key) is not None})
+        write_json(output / GENERATION, {key: config[key] for key in SPECIAL_IDS if config.get(key) is not None})
 
 
 def write_genai_config(output: Path, graph: Graph, structure: Structure, profile: Device) -> None:
@@ -66,7 +63,7 @@ def write_genai_config(output: Path, graph: Graph, structure: Structure, profile
         },
         "outputs": {"logits": "logits", "present_key_names": present[0], "present_value_names": present[1]},
     }
-    ids = {key: settings[key] for key in _IDS if settings.get(key) is not None}
+    ids = {key: settings[key] for key in SPECIAL_IDS if settings.get(key) is not None}
     ends = ids.get("eos_token_id", 0)
     # It asks for all three, whatever the model has.
     ids = {"bos_token_id": 0, "eos_token_id": ends, "pad_token_id": ends[0] if isinstance(ends, list) else ends, **ids}

@@ -99,9 +99,7 @@ def decoder_graph(
     except (KeyError, ValueError, NotImplementedError) as error:
         raise BuildError(f"no ONNX graph can be built for this model's config.json: {error}") from error
     _strip(model)
-    _name_lengths(model)
-    if sequence is not None:
-        _fix_lengths(model, sequence, context)
+    _name_lengths(model, sequence, context)
     _tie(model, named)
     _cut(model, named, context)
     _check(model, named)
@@ -161,30 +159,25 @@ def _renamed(module: Any, weights: Weights) -> dict[str, torch.Tensor]:
     return named
 
 
-def _name_lengths(model: onnx_ir.Model) -> None:
-    """Calls lengths that may vary what optimum calls them; Transformers.js sizes the first cache by these names."""
+def _name_lengths(model: onnx_ir.Model, sequence: int | None, context: int) -> None:
+    """Calls lengths that may vary what optimum calls them; Transformers.js sizes the first cache by these names.
+
+    With a `sequence` nothing varies: one text, as many tokens a call, and a cache that holds the whole context but for the one
+    token that a call must have.
+    """
+    told: Mapping[str, str | int] = _LENGTHS
+    if sequence is not None:
+        fixed = {
+            "batch_size": 1,
+            "sequence_length": sequence,
+            "past_sequence_length": context - 1,
+            "total_sequence_length": context - 1 + sequence,
+        }
+        told = {theirs: fixed[name] for theirs, name in _LENGTHS.items()}
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.shape is not None:
             value.shape = onnx_ir.Shape(
-                [
-                    _LENGTHS.get(str(one.value), one) if isinstance(one, onnx_ir.SymbolicDim) else one
-                    for one in value.shape
-                ]
-            )
-
-
-def _fix_lengths(model: onnx_ir.Model, sequence: int, context: int) -> None:
-    """One text, as many tokens a call, and a cache that holds the whole context but for the one token that a call must have."""
-    lengths = {
-        "batch_size": 1,
-        "sequence_length": sequence,
-        "past_sequence_length": context - 1,
-        "total_sequence_length": context - 1 + sequence,
-    }
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.shape is not None:
-            value.shape = onnx_ir.Shape(
-                [lengths[str(one.value)] if isinstance(one, onnx_ir.SymbolicDim) else one for one in value.shape]
+                [told.get(str(one.value), one) if isinstance(one, onnx_ir.SymbolicDim) else one for one in value.shape]
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +14,7 @@ from colbuild.errors import BuildError
 from colbuild.export.graph import linears, lookups
 from colbuild.export.rounding import Blocks, round_blocks
 from colbuild.export.statistics import Seen, harm, seen_by
+from colbuild.plan.package_size import int4_bytes, int8_bytes
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import Device
 from colbuild.units import format_bytes
@@ -51,7 +52,7 @@ def fit(
     weights: Weights,
     profile: Device,
     statistics: Mapping[str, Seen],
-    room: Callable[[], int] | None,
+    room: int | None,
     report: Report,
 ) -> Fitted:
     """Rounds the matrices of a graph to 4 bits where a profile asks for that, and decides which keep 8.
@@ -61,7 +62,7 @@ def fit(
         weights: What fills it.
         profile: int4 or int4-mixed.
         statistics: What the model's matrices saw.
-        room: Bytes that all matrices and tables may take together; asked where that decides.
+        room: Bytes that all matrices and tables may take together, where that decides which keep 8 bits; else None.
         report: Told after each matrix.
 
     Raises:
@@ -69,8 +70,9 @@ def fit(
     """
     tables = {use.weight for use in lookups(model.graph)}
     names = [use.weight for use in linears(model.graph)]
+    known = {name: found for name in names if (found := seen_by(name, statistics)) is not None}
     # The head is the embedding, or as large, and no text says how often a token that it lacks would have been right.
-    fixed = tables | {name for name in names if seen_by(name, statistics) is None}
+    fixed = tables | (set(names) - known.keys())
     matrices = [name for name in names if name not in fixed]
     layers = 1 + max(_layer(name) for name in matrices)
     chosen = {name for name in matrices if _is_kept(name, profile, layers)}
@@ -80,8 +82,7 @@ def fit(
         report(Progress(done, len(matrices), "matrices", "rounding"))
         if name in chosen:
             continue
-        seen, weight = seen_by(name, statistics), weights[name].float()
-        assert seen is not None
+        seen, weight = known[name], weights[name].float()
         rounded[name] = round_blocks(weight, 4, profile.block, seen.moments)
         if room is not None:
             finer = round_blocks(weight, 8, profile.block)
@@ -92,7 +93,7 @@ def fit(
             for name in matrices
         }
         left = (
-            room()
+            room
             - sum(stored_bytes(weights[name], 8, profile) for name in fixed)
             - sum(four for _, four in sizes.values())
         )
@@ -117,9 +118,8 @@ def spend(left: int, costs: Mapping[str, int], gains: Mapping[str, float]) -> se
 
 def stored_bytes(weight: torch.Tensor, bits: int, profile: Device) -> int:
     """Bytes of a matrix [rows, columns]: codes, scales, and zeros where there are 4 bits."""
-    rows, columns = weight.shape
-    blocks = -(-columns // profile.block)
-    return rows * (blocks * profile.block * bits // 8 + 4 * blocks + (-(-blocks // 2) if bits == 4 else 0))
+    bytes_of = int8_bytes if bits == 8 else int4_bytes
+    return bytes_of(tuple(weight.shape), profile.block)
 
 
 def _is_kept(name: str, profile: Device, layers: int) -> bool:

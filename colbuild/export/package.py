@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from colbuild import __version__
-from colbuild.arch import Structure, parameters, read_structure
+from colbuild.arch import Structure, parameters, positions_key, read_structure
 from colbuild.errors import BuildError
 from colbuild.export.bench import bench_package
 from colbuild.export.companions import CARD, model_card, write_companions, write_genai_config
@@ -42,7 +41,7 @@ from colbuild.export.session import open_decoder
 from colbuild.export.statistics import Seen, gather
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import QUANTISED, Device
-from colbuild.store.hashing import hash_file, scan_tree
+from colbuild.store.hashing import hash_file, scan_tree, walk_files
 from colbuild.weights.checkpoint import CONFIG, load_checkpoint, write_json
 from colbuild.weights.tensor_files import WEIGHTS
 
@@ -94,7 +93,7 @@ class Exported:
         folder: A Hugging Face folder: configuration, weights, and the files that go along.
         config: Its config.json.
         structure: What that describes.
-        reference: Makes the PyTorch model in float32; called once, when nothing else is held in memory.
+        reference: Makes the PyTorch model in float32; called when nothing else is held in memory.
     """
 
     folder: Path
@@ -173,7 +172,7 @@ def _judged(manifest: Manifest, profile: Device, output: Path) -> Manifest:
 
 def check_context(config: Mapping[str, Any], context: int) -> None:
     """Raises BuildError if a context is longer than the model has positions."""
-    positions = int(config.get("max_position_embeddings", config.get("n_positions", context)))
+    positions = int(config.get(positions_key(config), context))
     if context > positions:
         raise BuildError(
             f"the profile's context of {context:,} tokens is longer than the model's {positions:,} positions",
@@ -196,8 +195,7 @@ def _write_graph(
     if profile.precision in QUANTISED:
         fitted = None
         if profile.fitted:
-            others = partial(_room, profile, empty, output)
-            room = others if profile.precision == "int4-mixed" else None
+            room = _room(profile, empty, output) if profile.precision == "int4-mixed" else None
             fitted = fit(model, empty.weights, profile, statistics, room, report)
             eight = tuple(sorted(fitted.eight))
 
@@ -243,7 +241,8 @@ def _room(profile: Device, empty: EmptyDecoder, output: Path) -> int:
     known = sum(value.const_value.nbytes for value in empty.model.graph.initializers.values() if value.const_value)
     vectors = sum(4 * tensor.numel() for tensor in empty.weights.values() if tensor.ndim == 1)
     layers = sum(node.op_type == "Attention" for node in empty.model.graph)
-    return most - known - vectors - _BESIDE - _BESIDE_LAYER * layers - sum(entry.size for entry in scan_tree(output))
+    beside = sum(status.st_size for status in walk_files(output).values())
+    return most - known - vectors - _BESIDE - _BESIDE_LAYER * layers - beside
 
 
 def _compare(

@@ -212,7 +212,7 @@ def _score(ours: Logits, reference: Logits, targets: Ids) -> _Sums:
     # A constant added to all logits of a position changes no probability.
     mine -= mine.mean(axis=1, keepdims=True)
     theirs -= theirs.mean(axis=1, keepdims=True)
-    log_mine, log_theirs = (part - _log_sum_exp(part) for part in (mine, theirs))
+    log_mine, log_theirs = (part - log_sum_exp(part) for part in (mine, theirs))
     followed = numpy.flatnonzero(targets >= 0)
     gaps = log_theirs[followed, targets[followed]] - log_mine[followed, targets[followed]]
     return _Sums(
@@ -226,7 +226,8 @@ def _score(ours: Logits, reference: Logits, targets: Ids) -> _Sums:
     )
 
 
-def _log_sum_exp(rows: numpy.typing.NDArray[numpy.float64]) -> numpy.typing.NDArray[numpy.float64]:
+def log_sum_exp(rows: numpy.typing.NDArray[numpy.float64]) -> numpy.typing.NDArray[numpy.float64]:
+    """Of each row: [rows, 1]."""
     highest = rows.max(axis=1, keepdims=True)
     total: numpy.typing.NDArray[numpy.float64] = highest + numpy.log(
         numpy.exp(rows - highest).sum(axis=1, keepdims=True)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.export.manifest import Quality
-from colbuild.export.parity import CHUNK_ROWS, logits_of, rounded
+from colbuild.export.parity import CHUNK_ROWS, log_sum_exp, logits_of, rounded
 from colbuild.export.session import Decoder, Logits, feed_whole
 from colbuild.progress import Progress, Report
 
@@ -63,9 +63,7 @@ def _answers(logits: Logits, window: torch.Tensor) -> Answers:
     targets, nats, likeliest = window[1:].numpy(), [], []
     for start in range(0, len(targets), CHUNK_ROWS):
         rows = logits[start : start + CHUNK_ROWS].astype(numpy.float64)
-        highest = rows.max(axis=1)
-        total = highest + numpy.log(numpy.exp(rows - highest[:, None]).sum(axis=1))
         chosen = targets[start : start + CHUNK_ROWS]
-        nats.append(total - rows[numpy.arange(len(rows)), chosen])
+        nats.append(log_sum_exp(rows)[:, 0] - rows[numpy.arange(len(rows)), chosen])
         likeliest.append(rows.argmax(axis=1))
     return Answers(numpy.concatenate(nats), numpy.concatenate(likeliest))

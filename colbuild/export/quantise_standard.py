@@ -11,7 +11,7 @@ import numpy
 import onnx_ir
 import torch
 
-from colbuild.export.graph import Array, Use, add_initializer
+from colbuild.export.graph import Array, Use, add_initializer, lookups
 from colbuild.export.rounding import Blocks
 
 
@@ -20,11 +20,12 @@ class StandardForm:
 
     def __init__(self, graph: onnx_ir.Graph) -> None:
         self.graph = graph
+        self.looked_up = {use.weight for use in lookups(graph)}
         self.tables: dict[str, tuple[onnx_ir.Value, onnx_ir.Value]] = {}
 
     def multiply(self, use: Use, weight: Blocks) -> list[onnx_ir.Node]:
         """Nodes in the place of a MatMul."""
-        if self._is_looked_up(use):
+        if use.weight in self.looked_up:
             data, scales = self._table(use.weight, weight)
             whole = onnx_ir.node("DequantizeLinear", [data, scales], {"axis": 1, "block_size": weight.block})
             turned = onnx_ir.node("Transpose", [whole.outputs[0]], {"perm": [1, 0]})
@@ -43,12 +44,6 @@ class StandardForm:
         rows, steps = (onnx_ir.node("Gather", [part, use.source], {"axis": 0}) for part in (data, scales))
         inputs = [rows.outputs[0], steps.outputs[0]]
         return [rows, steps, onnx_ir.node("DequantizeLinear", inputs, {"axis": 2, "block_size": weight.block})]
-
-    def _is_looked_up(self, use: Use) -> bool:
-        return any(
-            node.op_type == "Gather" and node.inputs[0] is not None and node.inputs[0].name == use.weight
-            for node in self.graph
-        )
 
     def _table(self, name: str, weight: Blocks) -> tuple[onnx_ir.Value, onnx_ir.Value]:
         if name not in self.tables:

@@ -9,7 +9,7 @@ from typing import Final
 from colbuild.export.archive import unpacked
 from colbuild.export.manifest import MANIFEST, Manifest, check_files, read_manifest
 from colbuild.export.session import Logits, generate_tokens, open_decoder
-from colbuild.store.hashing import hash_file, walk_files
+from colbuild.store.hashing import scan_tree
 
 CLEAR: Final = 0.05
 """A lead of the chosen token's logit below which another processor may rightly choose the second."""
@@ -53,12 +53,12 @@ def _verified(package: Path, folder: Path) -> Verified:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     listed = {file.path: file for file in manifest.files}
-    found = walk_files(folder)
-    changed = [path for path, file in listed.items() if hash_file(folder / path) != file.sha256]
+    found = scan_tree(folder)
+    changed = [entry.path for entry in found if entry.path in listed and entry.sha256 != listed[entry.path].sha256]
     problems = [f"{package / path} is not what was built: its sha256 is not the manifest's" for path in changed]
     problems += [
         f"{package / path} does not belong to the package: the manifest does not list it"
-        for path in found
+        for path in (entry.path for entry in found)
         if path not in listed and path != MANIFEST
     ]
     same = 0
@@ -67,7 +67,7 @@ def _verified(package: Path, folder: Path) -> Verified:
     if manifest.graph.file not in changed:
         same, said, remarks = _generation(folder, manifest)
         problems += [f"{package / manifest.graph.file} {what}" for what in said]
-    size = sum(status.st_size for status in found.values())
+    size = sum(entry.size for entry in found)
     return Verified(package, manifest, len(listed), size, same, tuple(problems), tuple(remarks))
 
 

@@ -23,7 +23,7 @@ from colbuild.train.teaching import Across
 from colbuild.train.vocabularies import events, nearest_tokens
 from colbuild.weights.activations import collect, residual_norms
 from colbuild.weights.blocks import GATED
-from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from colbuild.weights.checkpoint import SPECIAL_IDS, Checkpoint, load_checkpoint, save_checkpoint
 from colbuild.weights.follow import follow, streams
 from colbuild.weights.foreign_norms import fit_norms
 from colbuild.weights.positions import read_rotary, write_positions
@@ -101,7 +101,7 @@ def _start(step: StepRun, teacher: Checkpoint, structure: Structure, readers: Re
     config = bridge_config(teacher, structure, step.params.get("positions"))
     if readers is not None:
         own = special_ids(step.inputs["tokenizer"])
-        config |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | own
+        config |= dict.fromkeys(SPECIAL_IDS) | own
     dtype = next(iter(teacher.tensors.values())).dtype
     if step.params["start"] == "random":
         weights = random_start(structure, seed)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from colbuild.arch import Structure, config_for
+from colbuild.arch import Structure, config_for, positions_key
 from colbuild.weights.blocks import GATED
-from colbuild.weights.checkpoint import Checkpoint
+from colbuild.weights.checkpoint import SPECIAL_IDS, Checkpoint
 from colbuild.weights.subset import kept_layers
 
 _EPSILON: Final = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
 _ACTIVATION: Final = ("hidden_act", "hidden_activation", "activation_function")
-_IDS: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 _USUAL: Final = 2048
-_POSITIONS: Final = ("max_position_embeddings", "n_positions")
 
 
 def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | None) -> dict[str, Any]:
@@ -32,11 +30,11 @@ def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | No
             **config_for(theirs, structure, kept),
             **{architecture.fixed[axis]: size for axis, size in structure.fixed},
         }
-        return found if positions is None else {**found, _key(theirs, _POSITIONS): positions}
+        return found if positions is None else {**found, positions_key(theirs): positions}
     name, layers = architecture.name, structure.shape.layers
     own: dict[str, Any] = {key: getattr(structure.shape, axis) for axis, key in architecture.config_keys.items()}
     own |= dict(structure.flags) | {architecture.fixed[axis]: size for axis, size in structure.fixed}
-    own |= {key: theirs[key] for key in _IDS if key in theirs}
+    own |= {key: theirs[key] for key in SPECIAL_IDS if key in theirs}
     own |= {"model_type": name, "architectures": [architecture.model_class]}
     own |= {key: theirs[key] for key in ("dtype", "torch_dtype") if key in theirs}
     usual = 1e-6 if teacher.structure.architecture.name in GATED else 1e-5
@@ -47,7 +45,7 @@ def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | No
         own[{"gpt2": "activation_function", "gemma3_text": "hidden_activation"}.get(name, "hidden_act")] = activation
     if name == "gpt2":
         return own
-    own["max_position_embeddings"] = positions or next((theirs[key] for key in _POSITIONS if key in theirs), _USUAL)
+    own["max_position_embeddings"] = positions or theirs.get(positions_key(theirs), _USUAL)
     rotary = _rotary(theirs)
     if name == "gpt_neox":
         return {**own, "rope_parameters": {**rotary, "partial_rotary_factor": 1.0}, "use_parallel_residual": False}
@@ -68,7 +66,3 @@ def _rotary(config: Mapping[str, Any]) -> dict[str, Any]:
     theta = config.get("rope_theta", config.get("rotary_emb_base", 10000.0))
     scaling = config.get("rope_scaling") or {}
     return {"rope_type": "default", "rope_theta": theta, **scaling, **found}
-
-
-def _key(config: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    return next((name for name in names if name in config), names[0])

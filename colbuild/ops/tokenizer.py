@@ -23,10 +23,9 @@ from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
 from colbuild.train.spelling import spelling_of
-from colbuild.weights.checkpoint import CONFIG, write_json
+from colbuild.weights.checkpoint import CONFIG, GENERATION, write_json
 
 CHAT: Final = "chat_template.jinja"
-GENERATION: Final = "generation_config.json"
 SEPARATOR: Final = "<|endoftext|>"
 NAMES: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
 """Keys of tokenizer_config.json that name special tokens; config.json has their ids under the same names with `_id`."""

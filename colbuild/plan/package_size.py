@@ -49,7 +49,7 @@ def package_bytes(structure: Structure, profile: Profile, tokenizer: int | None 
         sizes = tuple(axis_length(axis, lengths) for axis in pattern.axes)
         every = shape.layers if "{layer}" in pattern.name else 1
         whole = min(_layers_of_8_bits(pattern, profile), every)
-        weights += whole * _int8(sizes, profile.block)
+        weights += whole * int8_bytes(sizes, profile.block)
         weights += (every - whole) * _PRECISIONS[profile.precision](sizes, profile.block)
     rotary = 2 * profile.context * shape.head_dim // 2 * 4
     text = tokenizer_bound(shape.vocab) if tokenizer is None else tokenizer
@@ -89,7 +89,7 @@ def _float16(lengths: tuple[int, ...], _: int) -> int:
     return 2 * prod(lengths)
 
 
-def _int8(lengths: tuple[int, ...], block: int) -> int:
+def int8_bytes(lengths: tuple[int, ...], block: int) -> int:
     """A matrix in blocks of bytes with a scale each, the last of a row padded; vectors stay in float32."""
     if len(lengths) != 2:
         return _float32(lengths, block)
@@ -97,7 +97,7 @@ def _int8(lengths: tuple[int, ...], block: int) -> int:
     return rows * ceil(columns / block) * (block + _SCALE)
 
 
-def _int4(lengths: tuple[int, ...], block: int) -> int:
+def int4_bytes(lengths: tuple[int, ...], block: int) -> int:
     """A matrix in blocks of half bytes, with a scale and half a byte for the zero."""
     if len(lengths) != 2:
         return _float32(lengths, block)
@@ -109,9 +109,9 @@ def _int4(lengths: tuple[int, ...], block: int) -> int:
 _PRECISIONS: Final[Mapping[str, Callable[[tuple[int, ...], int], int]]] = {
     "fp32": _float32,
     "fp16": _float16,
-    "int8": _int8,
-    "int4": _int4,
-    "int4-mixed": _int4,
+    "int8": int8_bytes,
+    "int4": int4_bytes,
+    "int4-mixed": int4_bytes,
 }
 """What a matrix takes; int4-mixed at the least, as it fills the room that there is."""
 

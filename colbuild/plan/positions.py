@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from colbuild.arch import ARCHITECTURES, LEARNED_POSITIONS
+from colbuild.arch import ARCHITECTURES, LEARNED_POSITIONS, positions_key
 from colbuild.spec import LoadedFamily, Problem
 from colbuild.spec.models import Bridge, Family
 from colbuild.spec.places import Path
@@ -19,7 +19,7 @@ def position_problems(loaded: LoadedFamily, config: Mapping[str, Any]) -> list[P
         loaded: The family.
         config: The AnsNet's config.json. One that does not tell its positions refuses nothing.
     """
-    positions, owner = config.get("max_position_embeddings", config.get("n_positions")), "AnsNet"
+    positions, owner = config.get(positions_key(config)), "AnsNet"
     bridge = loaded.family.bridge
     if bridge is not None and _own_positions(bridge) is not None:
         positions, owner = _own_positions(bridge), "bridge"

@@ -38,11 +38,11 @@ def check(model: type[M], node: Node, *, partial: bool = False) -> tuple[M | Non
 
 
 def _without_tags(details: ErrorDetails) -> ErrorDetails:
-    *above, last = details["loc"] or ("",)
+    loc = details["loc"]
     # A key that nobody knows may begin as a tag does.
-    kept = [last] if details["type"] == "extra_forbidden" or not str(last).startswith(UNION) else []
-    loc = tuple(part for part in above if not str(part).startswith(UNION)) + tuple(kept)
-    return {**details, "loc": loc if details["loc"] else ()}
+    written = len(loc) - 1 if details["type"] == "extra_forbidden" else None
+    kept = (part for place, part in enumerate(loc) if place == written or not str(part).startswith(UNION))
+    return {**details, "loc": tuple(kept)}
 
 
 def suggest(word: str, known: Sequence[str]) -> str | None:

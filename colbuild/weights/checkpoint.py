@@ -27,13 +27,16 @@ CONFIG = "config.json"
 LINEAGE = "lineage.json"
 RESIDUAL = "residual.safetensors"
 NESTED = "nested"
+GENERATION = "generation_config.json"
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""What a configuration calls the ids of tokens that begin, end and fill a text."""
 COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
-    "generation_config.json",
+    GENERATION,
 )
 """Files that every model of a family carries over from the AnsNet unchanged."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.export.test_fitting import build
+from tests.export.helpers import build
 from tests.helpers.tiny import make_tiny_model
 
 FORMS: dict[str, dict[str, Any]] = {

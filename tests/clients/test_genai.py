@@ -9,8 +9,7 @@ import pytest
 
 from colbuild.arch import ARCHITECTURES
 from tests.clients.conftest import FORMS, sample
-from tests.export.helpers import export
-from tests.export.test_decoder import saved
+from tests.export.helpers import export, saved
 from tests.helpers.configs import random_config
 
 genai = pytest.importorskip("onnxruntime_genai")

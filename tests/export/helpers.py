@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from colbuild.errors import BuildError
+from colbuild.export.package import Texts, build_package, exported_model
 from colbuild.ops.export import run
+from colbuild.ops.models import build_model, model_of
 from colbuild.ops.step import StepRun
-from colbuild.progress import Progress
+from colbuild.progress import Progress, silent
+from colbuild.spec.device import Device
+from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
+from tests.weights.helpers import random_checkpoint
 
 VERSIONS = {"torch": "1", "onnx": "2", "onnxruntime": "3"}
 CONTEXT = 256
@@ -56,3 +62,20 @@ def save_llama(folder: Path, config: dict[str, Any]) -> Path:
             parameter.data.normal_(std=0.1)
     model.save_pretrained(folder)
     return folder
+
+
+def saved(config: dict, folder: Path, seed: int = 0) -> tuple[Path, Checkpoint]:
+    checkpoint = random_checkpoint(config, seed)
+    build_model(config, checkpoint.tensors, dtype=torch.float32).save_pretrained(folder)
+    return folder, checkpoint
+
+
+def text(seed: int, vocab: int = 512) -> torch.Tensor:
+    return torch.randint(0, vocab, (4, 65), generator=torch.Generator().manual_seed(seed))
+
+
+def build(model: Path, output: Path, **profile: object) -> Path:
+    exported = exported_model(model, lambda: model_of(load_checkpoint(model), torch.float32))
+    device = Device.model_validate({"context": CONTEXT, **profile}, strict=False)
+    build_package(exported, device, {}, output, silent, Texts(text(1), text(2)))
+    return output

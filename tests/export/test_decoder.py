@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.export.decoder import decoder_graph
-from colbuild.ops.models import build_model
-from colbuild.weights.checkpoint import Checkpoint
-from tests.export.helpers import export, graph_of, manifest
+from tests.export.helpers import export, graph_of, manifest, saved
 from tests.helpers.configs import random_config
 from tests.weights.helpers import random_checkpoint
 
@@ -21,12 +18,6 @@ OTHERS = {
     "gemma3_text": [{"query_pre_attn_scalar": 100}],
     "qwen3": [{"rope_theta": 1_000_000.0}],
 }
-
-
-def saved(config: dict, folder: Path, seed: int = 0) -> tuple[Path, Checkpoint]:
-    checkpoint = random_checkpoint(config, seed)
-    build_model(config, checkpoint.tensors, dtype=torch.float32).save_pretrained(folder)
-    return folder, checkpoint
 
 
 @pytest.mark.parametrize("operators", ["contrib", "standard"])

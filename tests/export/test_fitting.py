@@ -12,7 +12,6 @@ from colbuild.errors import BuildError
 from colbuild.export import package
 from colbuild.export.fitting import spend, stored_bytes
 from colbuild.export.manifest import Quality
-from colbuild.export.package import Texts, build_package, exported_model
 from colbuild.export.statistics import gather, harm, seen_by
 from colbuild.ops.corpus import run as pack_corpus
 from colbuild.ops.export import run as export_model
@@ -21,21 +20,10 @@ from colbuild.ops.step import StepRun
 from colbuild.progress import silent
 from colbuild.spec.device import Device, Limits
 from colbuild.weights.checkpoint import load_checkpoint
-from tests.export.helpers import CONTEXT, graph_of, manifest
+from tests.export.helpers import build, graph_of, manifest, text
 from tests.helpers.configs import random_config
 from tests.helpers.tiny import tiny_documents
 from tests.weights.helpers import random_checkpoint
-
-
-def text(seed: int, vocab: int = 512) -> torch.Tensor:
-    return torch.randint(0, vocab, (4, 65), generator=torch.Generator().manual_seed(seed))
-
-
-def build(model: Path, output: Path, **profile: object) -> Path:
-    exported = exported_model(model, lambda: model_of(load_checkpoint(model), torch.float32))
-    device = Device.model_validate({"context": CONTEXT, **profile}, strict=False)
-    build_package(exported, device, {}, output, silent, Texts(text(1), text(2)))
-    return output
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from colbuild.arch import ARCHITECTURES
 from colbuild.export.runtime import generate, open_package
 from colbuild.export.verify import verify_package
 from colbuild.spec.device import Device, Static
-from tests.export.helpers import CONTEXT, export, graph_of, manifest
-from tests.export.test_decoder import saved
+from tests.export.helpers import CONTEXT, export, graph_of, manifest, saved
 from tests.helpers.configs import random_config
 
 

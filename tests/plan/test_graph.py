@@ -7,6 +7,7 @@ import pytest
 
 from colbuild.plan.graph import digraph, sources
 from colbuild.plan.keys import canonical_json
+from tests.helpers.profiles import INT8
 from tests.plan.families import ANCHORS, DESNETS, DISTILL, RECOVER, VERSIONS, graph
 
 SMALL = "  - {name: phone, params: 88M}\n"
@@ -148,24 +149,7 @@ def test_ansnet_with_exports_is_packaged_as_it_was(tmp_path):
 def test_export_knows_profile_and_versions_but_not_the_profiles_name(tmp_path):
     params = by_id(graph(tmp_path))["export phone/phone-int8"].params
     assert params["versions"] == VERSIONS
-    assert params["profile"] == {
-        "format": "onnx",
-        "precision": "int8",
-        "operators": "contrib",
-        "block": 32,
-        "keep_8bit": [],
-        "calibration": 2048,
-        "context": 2048,
-        "static": None,
-        "threads": None,
-        "limits": {
-            "max_package": None,
-            "max_memory": None,
-            "max_perplexity_increase": None,
-            "min_decode_tps": None,
-            "when_broken": "fail",
-        },
-    }
+    assert params["profile"] == INT8
 
 
 def test_what_is_fitted_reads_the_familys_text(tmp_path):
