@@ -27,6 +27,7 @@ from colbuild.api.views import (
 )
 from colbuild.plan.lock import LockMode
 from colbuild.plan.saved import plan_schema_text, read_plan, write_plan
+from colbuild.progress import Report, silent
 from colbuild.run.executor import Options
 from colbuild.run.resources import Resources, machine
 from colbuild.spec import load_family
@@ -34,6 +35,7 @@ from colbuild.spec.schema import schema_text
 
 if TYPE_CHECKING:
     from colbuild.export.bench import Speed
+    from colbuild.export.registry import Pushed
     from colbuild.export.runtime import Generation
     from colbuild.export.verify import Verified
 
@@ -63,6 +65,7 @@ __all__ = [
     "plan_schema_text",
     "plan_since",
     "plans_together",
+    "push_package",
     "read_plan",
     "remote_url",
     "save_plan",
@@ -113,6 +116,17 @@ def pack_package(package: Path, file: Path) -> str:
     from colbuild.export.archive import pack
 
     return pack(package, file)
+
+
+def push_package(package: Path, reference: str, report: Report = silent) -> Pushed:
+    """Sends a package to an OCI registry; see `colbuild.export.registry`.
+
+    Raises:
+        BuildError: It is no package, or the registry refuses it.
+    """
+    from colbuild.export.registry import push_package as push
+
+    return push(package, reference, report)
 
 
 def bench_package(

@@ -215,7 +215,7 @@ def schema(
     sys.stdout.write(plan_schema_text() if kind is SchemaKind.PLAN else schema_text(kind.value))
 
 
-for about_packages in (packages.verify, packages.pack, packages.run, packages.bench):
+for about_packages in (packages.verify, packages.pack, packages.push, packages.run, packages.bench):
     app.command()(about_packages)
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colbuild.cli.common import DEFAULT_SPEC, AsJson, Spec, StorePath, event_listener, open_console, print_json
+from colbuild.cli.common import (
+    DEFAULT_SPEC,
+    AsJson,
+    Spec,
+    StorePath,
+    event_listener,
+    open_console,
+    print_json,
+    showing_progress,
+)
 from colbuild.errors import EXIT_FAILED
 from colbuild.units import UnitError, parse_duration
 
 if TYPE_CHECKING:
     from colbuild.api import FamilyPlan, Workspace
-    from colbuild.progress import Report
     from colbuild.store import Store
 
 cache = typer.Typer(
@@ -96,7 +102,7 @@ def verify(
     from colbuild.cli.cache_view import checked_to_json, print_checked
 
     found = find_store(store)
-    with _progress("verify", quiet=as_json) as report:
+    with showing_progress("verify", quiet=as_json) as report:
         checked = verify_store(found, names or (), report)
     if as_json:
         print_json(checked_to_json(found, checked))
@@ -140,7 +146,7 @@ def push(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = No
 
     url = api.required_remote(remote)
     planned, workspace = _planned(spec, store)
-    with _progress("push", quiet=False) as report:
+    with showing_progress("push", quiet=False) as report:
         pushed = api.push_family(planned, workspace, url, report)
     print_pushed(pushed, url, open_console())
 
@@ -153,7 +159,7 @@ def pull(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = No
 
     url = api.required_remote(remote)
     planned, workspace = _planned(spec, store)
-    with _progress("pull", quiet=False) as report:
+    with showing_progress("pull", quiet=False) as report:
         pulled = api.pull_family(planned, workspace, url, report)
     print_pulled(pulled, url, open_console())
 
@@ -188,20 +194,3 @@ def _planned(spec: Path, store: Path | None) -> tuple[FamilyPlan, Workspace]:
     workspace = api.open_workspace(loaded, store)
     with event_listener(open_console(stderr=True), as_json=False) as listener:
         return api.make_plan(loaded, workspace, listener), workspace
-
-
-@contextmanager
-def _progress(name: str, *, quiet: bool) -> Iterator[Report]:
-    """Shows how far a long command is, as a build shows its steps."""
-    from colbuild.progress import Progress, silent
-    from colbuild.run.events import StepProgress
-
-    if quiet:
-        yield silent
-        return
-    with event_listener(open_console(stderr=True), as_json=False) as listener:
-
-        def report(progress: Progress) -> None:
-            listener(StepProgress(name, progress))
-
-        yield report

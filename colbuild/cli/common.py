@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from colbuild.progress import Report
     from colbuild.run.events import Listener
 
 DEFAULT_SPEC = Path("specs/family.yaml")
@@ -63,3 +65,20 @@ def event_listener(console: Console, *, as_json: bool) -> AbstractContextManager
     if as_json:
         return nullcontext(json_listener(sys.stdout))
     return live_listener(console) if console.is_terminal else nullcontext(plain_listener(console))
+
+
+@contextmanager
+def showing_progress(name: str, *, quiet: bool) -> Iterator[Report]:
+    """Shows how far a long command is, as a build shows its steps."""
+    from colbuild.progress import Progress, silent
+    from colbuild.run.events import StepProgress
+
+    if quiet:
+        yield silent
+        return
+    with event_listener(open_console(stderr=True), as_json=False) as listener:
+
+        def report(progress: Progress) -> None:
+            listener(StepProgress(name, progress))
+
+        yield report

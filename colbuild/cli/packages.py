@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colbuild.cli.common import AsJson, open_console, print_json
+from colbuild.cli.common import AsJson, open_console, print_json, showing_progress
 from colbuild.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ Package = Annotated[
 ]
 VERIFY_FORMAT = "colbuild.verify.v1"
 BENCH_FORMAT = "colbuild.bench.v1"
+PUSH_FORMAT = "colbuild.push.v1"
 
 
 def verify(
@@ -82,6 +83,26 @@ def pack(
     open_console().print(f"Packed {package} into {file}: {size}, sha256 {digest}.", soft_wrap=True, highlight=False)
 
 
+def push(
+    package: Package,
+    reference: Annotated[
+        str, typer.Argument(metavar="REFERENCE", help="Where to: host/name:tag, such as ghcr.io/acme/phone:1.0.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Send a package to an OCI registry, each file a layer; 'oras pull REFERENCE' brings it back."""
+    from colbuild.api import push_package
+    from colbuild.units import format_bytes
+
+    with showing_progress("push", quiet=as_json) as report:
+        pushed = push_package(package, reference, report)
+    if as_json:
+        print_json({"format": PUSH_FORMAT, "package": str(package), **asdict(pushed)})
+        return
+    told = f"Pushed {package} to {reference}: {pushed.files} files, {format_bytes(pushed.size)}, {pushed.digest}."
+    open_console().print(told, soft_wrap=True, highlight=False)
+
+
 def run(
     package: Package,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to say to the model.")],
@@ -97,11 +118,15 @@ def run(
     generation = answer(
         package, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, threads=threads, chat=not raw
     )
+    console = open_console(stderr=True)
+    if not (raw or generation.chat):
+        told = "The package's tokenizer has no chat template: the prompt is continued as text, as with --raw."
+        console.print(told, style="dim", soft_wrap=True, highlight=False)
     for piece in generation.pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
-    open_console(stderr=True).print(generation.summary(), style="dim", highlight=False)
+    console.print(generation.summary(), style="dim", highlight=False)
 
 
 def bench(

@@ -13,6 +13,7 @@ from colbuild.export.manifest import Graph, Manifest
 from colbuild.spec.device import Device
 from colbuild.units import format_count
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, GENERATION, SPECIAL_IDS, write_json
+from colbuild.weights.origin import copy_licences
 
 GENAI: Final = "genai_config.json"
 CARD: Final = "README.md"
@@ -33,6 +34,7 @@ def write_companions(folder: Path, config: Mapping[str, Any], profile: Device, o
     for name in COMPANIONS:
         if (folder / name).exists():
             shutil.copyfile(folder / name, output / name)
+    copy_licences(folder, output)
     dtype = "float16" if profile.precision == "fp16" else "float32"
     write_json(output / CONFIG, {**config, "dtype": dtype, positions_key(config): profile.context})
     if not (output / GENERATION).exists():
@@ -94,9 +96,12 @@ def model_card(manifest: Manifest, structure: Structure) -> str:
         told = f"{quality.perplexity:g}; PyTorch in float32 {quality.reference:g}, {quality.increase:+.1%}"
         rows.append((f"Perplexity on {quality.tokens:,} held-out tokens", told))
         rows.append(("Same likeliest token", f"{quality.top1_agreement:.1%}"))
+    if manifest.model.ansnet is not None:
+        rows.append(("Made from", f"an AnsNet whose model.safetensors has the sha256 `{manifest.model.ansnet}`"))
+    named = manifest.model.license
     table = "\n".join(f"| {name} | {told} |" for name, told in rows)
     return f"""---
-library_name: onnx
+library_name: onnx{f"{chr(10)}license: {named}" if named else ""}
 pipeline_tag: text-generation
 tags: [onnx, colbuild, {structure.architecture.name}]
 ---
@@ -107,11 +112,11 @@ tags: [onnx, colbuild, {structure.architecture.name}]
 |---|---|
 {table}
 
-Made from a model.safetensors with the sha256 `{manifest.model.sha256}`. `manifest.json` lists every file with its digest;
+Packaged from a model.safetensors with the sha256 `{manifest.model.sha256}`. `manifest.json` lists every file with its digest;
 `colbuild verify` checks them, and a generation.
 
 The folder runs with onnxruntime, onnxruntime-genai and Transformers.js as it is. The licence is that of the model that it
-was made from.
+was made from{f": {named}" if named else ""}.
 """
 
 

@@ -22,6 +22,7 @@ from transformers import AutoConfig
 from colbuild import __version__
 from colbuild.errors import BuildError
 from colbuild.export.graph import set_value
+from colbuild.export.opset import in_opset
 
 PROVIDERS: Final[Mapping[str, str]] = {"contrib": "default", "standard": "onnx-standard"}
 """Which of the library's targets a profile's `operators` are: with onnxruntime's own operators where they carry their
@@ -67,6 +68,7 @@ def decoder_graph(
     *,
     half: bool = False,
     sequence: int | None = None,
+    opset: int | None = None,
 ) -> EmptyDecoder:
     """The graph of the model that a config.json describes.
 
@@ -77,6 +79,7 @@ def decoder_graph(
         operators: `contrib` or `standard`, as in a profile.
         half: Whether weights, cache and logits are float16; else they are float32.
         sequence: Tokens in each call, if all lengths shall be fixed.
+        opset: The version of ONNX's operator set; by default the one that the library builds in.
 
     Raises:
         BuildError: The configuration asks for something that the library cannot build, or the graph needs tensors that the
@@ -86,13 +89,7 @@ def decoder_graph(
 
     dtype = onnx_ir.DataType.FLOAT16 if half else onnx_ir.DataType.FLOAT
     try:
-        found = mobius.ArchitectureConfig.from_transformers(AutoConfig.for_model(**config))
-        # mobius 0.1.0 looks for "use_mlp_bias", which llama's configuration calls "mlp_bias". Which head is tied to which
-        # embedding we know better.
-        biased = found.mlp_bias or bool(config.get("mlp_bias", False))
-        settings = replace(found, mlp_bias=biased, dtype=dtype, tie_word_embeddings=False)
-        module = mobius.registry.get(config["model_type"])(settings)
-        _adapt(module, config)
+        module, settings = _module(config, dtype)
         built = mobius.build_from_module(module, settings, execution_provider=PROVIDERS[operators])
         model: onnx_ir.Model = built["model"]
         named = _renamed(module, _scaled(weights, config))
@@ -102,8 +99,67 @@ def decoder_graph(
     _name_lengths(model, sequence, context)
     _tie(model, named)
     _cut(model, named, context)
+    if opset is not None:
+        model = in_opset(model, opset)
     _check(model, named)
     return EmptyDecoder(model, named)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a matrix [rows, columns] of a graph comes from.
+
+    Attributes:
+        parameter: The model's tensor that it is a part of.
+        turned: Whether it is a part of that tensor's transpose.
+        rows: Which rows [rows] of it, or of its transpose.
+    """
+
+    parameter: str
+    turned: bool
+    rows: torch.Tensor
+
+
+def matrix_origins(config: Mapping[str, Any], weights: Weights) -> Mapping[str, Origin]:
+    """Where every matrix comes from, by its name in the graph: models have some stacked, or lying on their side.
+
+    What the library does with weights is done with the numbers of their rows instead, and of their columns.
+    """
+    module, _ = _module(config, onnx_ir.DataType.FLOAT)
+    names = [name for name, tensor in weights.items() if tensor.ndim == 2]
+    by_row, by_column = {}, {}
+    for place, name in enumerate(names):
+        rows, columns = weights[name].shape
+        by_row[name] = (torch.arange(rows) + place * _APART)[:, None].expand(rows, columns)
+        by_column[name] = (torch.arange(columns) + place * _APART)[None].expand(rows, columns)
+    rest = {name: tensor for name, tensor in weights.items() if name not in by_row}
+    upright, lying = (_renamed(module, {**rest, **numbered}) for numbered in (by_row, by_column))
+    found = {}
+    for name, numbers in upright.items():
+        if numbers.ndim != 2 or numbers.is_floating_point():
+            continue
+        turned = bool((numbers[:, 0] != numbers[:, -1]).any())
+        ids = (lying[name] if turned else numbers)[:, 0]
+        found[name] = Origin(names[int(ids[0]) // _APART], turned, ids % _APART)
+    return found
+
+
+_APART: Final = 1 << 32
+"""More rows than any tensor has."""
+
+
+def _module(config: Mapping[str, Any], dtype: onnx_ir.DataType) -> tuple[Any, Any]:
+    """The library's module for a configuration, and its settings."""
+    import mobius
+
+    found = mobius.ArchitectureConfig.from_transformers(AutoConfig.for_model(**config))
+    # mobius 0.1.0 looks for "use_mlp_bias", which llama's configuration calls "mlp_bias". Which head is tied to which
+    # embedding we know better.
+    biased = found.mlp_bias or bool(config.get("mlp_bias", False))
+    settings = replace(found, mlp_bias=biased, dtype=dtype, tie_word_embeddings=False)
+    module = mobius.registry.get(config["model_type"])(settings)
+    _adapt(module, config)
+    return module, settings
 
 
 def _adapt(module: Any, config: Mapping[str, Any]) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import onnx_ir
 import torch
 
 from colbuild.errors import BuildError
+from colbuild.export.decoder import EmptyDecoder
 from colbuild.export.graph import linears, lookups
 from colbuild.export.rounding import Blocks, round_blocks
 from colbuild.export.statistics import Seen, harm, seen_by
-from colbuild.plan.package_size import int4_bytes, int8_bytes
+from colbuild.plan.package_size import OLDER_LAYER, int4_bytes, int8_bytes
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import Device
 from colbuild.units import format_bytes
@@ -37,19 +37,17 @@ class Fitted:
 
     Attributes:
         eight: Names of those that keep 8 bits.
+        fixed: Of these, embedding and head, which always do.
         rounded: Those that are known already.
     """
 
     eight: frozenset[str]
+    fixed: frozenset[str]
     rounded: dict[str, Blocks] = field(default_factory=dict)
 
 
-Weights = Mapping[str, torch.Tensor]
-
-
 def fit(
-    model: onnx_ir.Model,
-    weights: Weights,
+    decoder: EmptyDecoder,
     profile: Device,
     statistics: Mapping[str, Seen],
     room: int | None,
@@ -58,8 +56,7 @@ def fit(
     """Rounds the matrices of a graph to 4 bits where a profile asks for that, and decides which keep 8.
 
     Args:
-        model: The empty graph.
-        weights: What fills it.
+        decoder: The empty graph, and what fills it.
         profile: int4 or int4-mixed.
         statistics: What the model's matrices saw.
         room: Bytes that all matrices and tables may take together, where that decides which keep 8 bits; else None.
@@ -68,8 +65,9 @@ def fit(
     Raises:
         BuildError: There is no room even with 4 bits everywhere.
     """
-    tables = {use.weight for use in lookups(model.graph)}
-    names = [use.weight for use in linears(model.graph)]
+    weights, graph = decoder.weights, decoder.model.graph
+    tables = {use.weight for use in lookups(graph)}
+    names = [use.weight for use in linears(graph)]
     known = {name: found for name in names if (found := seen_by(name, statistics)) is not None}
     # The head is the embedding, or as large, and no text says how often a token that it lacks would have been right.
     fixed = tables | (set(names) - known.keys())
@@ -103,7 +101,37 @@ def fit(
                 hint=f"the nearest size that would fit is max_package: {_rounded_up((profile.limits.max_package or 0) - left)}",
             )
         chosen |= spend(left, {name: eight - four for name, (eight, four) in sizes.items()}, gains)
-    return Fitted(frozenset(chosen | fixed), {name: blocks for name, blocks in rounded.items() if name not in chosen})
+    return Fitted(
+        frozenset(chosen | fixed),
+        frozenset(fixed),
+        {name: blocks for name, blocks in rounded.items() if name not in chosen},
+    )
+
+
+_BESIDE: Final = 24_576
+"""Bytes of the manifest and of the graph without its weights; each layer adds some, see `colbuild.plan.package_size`."""
+_BESIDE_LAYER: Final = 10_240
+
+
+def room_for_matrices(profile: Device, decoder: EmptyDecoder, companions: int) -> int | None:
+    """Bytes that matrices and tables may take, where that decides which keep 8 bits; else None.
+
+    Everything else is counted, the graph bounded.
+
+    Args:
+        profile: What says how large the package may be.
+        decoder: The empty graph.
+        companions: Bytes of the files beside the graph.
+    """
+    if profile.precision != "int4-mixed":
+        return None
+    most = profile.limits.max_package or 0
+    known = sum(value.const_value.nbytes for value in decoder.model.graph.initializers.values() if value.const_value)
+    vectors = sum(4 * tensor.numel() for tensor in decoder.weights.values() if tensor.ndim == 1)
+    # Keys and values of each layer, and the logits.
+    layers = (len(decoder.model.graph.outputs) - 1) // 2
+    each = _BESIDE_LAYER if profile.opset is None else _BESIDE_LAYER + OLDER_LAYER
+    return most - known - vectors - _BESIDE - each * layers - companions
 
 
 def spend(left: int, costs: Mapping[str, int], gains: Mapping[str, float]) -> set[str]:

@@ -45,6 +45,9 @@ class ModelFacts(Part):
         shape: Lengths of its axes: layers, hidden, ffn, heads, kv_heads, head_dim, vocab.
         tied: Whether embedding and head are one tensor.
         sha256: Of the model.safetensors that it was made from.
+        ansnet: sha256 of the model.safetensors of the AnsNet that its family was made from.
+        license: What the AnsNet's licence is called, where it says so.
+        chat: Whether a chat template comes with it; without one it only continues text.
     """
 
     architecture: str
@@ -52,6 +55,9 @@ class ModelFacts(Part):
     shape: dict[str, Natural]
     tied: bool
     sha256: Sha256
+    ansnet: Sha256 | None
+    license: str | None
+    chat: bool
 
 
 class Graph(Part):

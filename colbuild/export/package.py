@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +17,8 @@ from colbuild.arch import Structure, parameters, positions_key, read_structure
 from colbuild.errors import BuildError
 from colbuild.export.bench import bench_package
 from colbuild.export.companions import CARD, model_card, write_companions, write_genai_config
-from colbuild.export.decoder import EmptyDecoder, decoder_graph
-from colbuild.export.fitting import fit
+from colbuild.export.decoder import decoder_graph
+from colbuild.export.fitting import fit, room_for_matrices
 from colbuild.export.graph import fill_float
 from colbuild.export.limits import judge, quality_limit, size_limit, speed_limits
 from colbuild.export.manifest import (
@@ -36,13 +36,16 @@ from colbuild.export.onnx_file import write_onnx
 from colbuild.export.parity import Bound, check_bound, compare, parity_prompts, reference_logits, sample
 from colbuild.export.quality import measure_quality, model_answers
 from colbuild.export.quantise import fill_quantised
+from colbuild.export.rounded_file import read_rounded
 from colbuild.export.rounding import Blocks, round_blocks
 from colbuild.export.session import open_decoder
 from colbuild.export.statistics import Seen, gather
+from colbuild.export.text import read_template
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import QUANTISED, Device
 from colbuild.store.hashing import hash_file, scan_tree, walk_files
 from colbuild.weights.checkpoint import CONFIG, load_checkpoint, write_json
+from colbuild.weights.origin import read_origin
 from colbuild.weights.tensor_files import WEIGHTS
 
 
@@ -115,8 +118,18 @@ def build_package(
     output: Path,
     report: Report,
     texts: Texts = Texts(),
+    trained: Path | None = None,
 ) -> Manifest:
     """Fills an empty folder with a package.
+
+    Args:
+        exported: The model.
+        profile: The device.
+        versions: Of what takes part; the manifest repeats them.
+        output: The folder.
+        report: Told how far it is.
+        texts: What it is fitted to and measured on.
+        trained: A folder of the model's weights as they were trained to be rounded; by default they are rounded here.
 
     Raises:
         BuildError: The context is longer than the model's positions, the graph cannot be built or does not compute what
@@ -124,10 +137,10 @@ def build_package(
     """
     check_context(exported.config, profile.context)
     statistics = {}
-    if profile.fitted and texts.calibration is not None:
+    if profile.fitted and trained is None and texts.calibration is not None:
         statistics = gather(exported.reference(), texts.calibration, report)
     write_companions(exported.folder, exported.config, profile, output)
-    graph, eight = _write_graph(exported, profile, statistics, output, report)
+    graph, eight = _write_graph(exported, profile, statistics, trained, output, report)
     if profile.static is None:
         # It feeds as many tokens as there are.
         write_genai_config(output, graph, exported.structure, profile)
@@ -181,7 +194,12 @@ def check_context(config: Mapping[str, Any], context: int) -> None:
 
 
 def _write_graph(
-    exported: Exported, profile: Device, statistics: Mapping[str, Seen], output: Path, report: Report
+    exported: Exported,
+    profile: Device,
+    statistics: Mapping[str, Seen],
+    trained: Path | None,
+    output: Path,
+    report: Report,
 ) -> tuple[Graph, tuple[str, ...]]:
     """Writes the graph; returns how to call it, and what keeps 8 bits where others have 4."""
     shape, half = exported.structure.shape, profile.precision == "fp16"
@@ -189,14 +207,26 @@ def _write_graph(
     report(Progress(0, 0, "layers", "building the graph"))
     # Loaded here and nowhere else, so that the weights are let go before the package is compared with PyTorch.
     weights = load_checkpoint(exported.folder).tensors
-    empty = decoder_graph(exported.config, weights, profile.context, profile.operators, half=half, sequence=sequence)
+    empty = decoder_graph(
+        exported.config,
+        weights,
+        profile.context,
+        profile.operators,
+        half=half,
+        sequence=sequence,
+        opset=profile.opset,
+    )
     model = empty.model
     eight: tuple[str, ...] = ()
     if profile.precision in QUANTISED:
         fitted = None
-        if profile.fitted:
-            room = _room(profile, empty, output) if profile.precision == "int4-mixed" else None
-            fitted = fit(model, empty.weights, profile, statistics, room, report)
+        if trained is not None:
+            fitted, vectors = read_rounded(trained, empty.weights)
+            empty = replace(empty, weights={**empty.weights, **vectors})
+        elif profile.fitted:
+            room = room_for_matrices(profile, empty, sum(status.st_size for status in walk_files(output).values()))
+            fitted = fit(empty, profile, statistics, room, report)
+        if fitted is not None:
             eight = tuple(sorted(fitted.eight))
 
         def rounded(name: str, weight: torch.Tensor) -> Blocks:
@@ -230,21 +260,6 @@ def _write_graph(
     return graph, eight
 
 
-_BESIDE: Final = 24_576
-"""Bytes of the manifest and of the graph without its weights; each layer adds some, see `colbuild.plan.package_size`."""
-_BESIDE_LAYER: Final = 10_240
-
-
-def _room(profile: Device, empty: EmptyDecoder, output: Path) -> int:
-    """Bytes of the largest package that matrices and tables may take; everything else is counted, the graph bounded."""
-    most = profile.limits.max_package or 0
-    known = sum(value.const_value.nbytes for value in empty.model.graph.initializers.values() if value.const_value)
-    vectors = sum(4 * tensor.numel() for tensor in empty.weights.values() if tensor.ndim == 1)
-    layers = sum(node.op_type == "Attention" for node in empty.model.graph)
-    beside = sum(status.st_size for status in walk_files(output).values())
-    return most - known - vectors - _BESIDE - _BESIDE_LAYER * layers - beside
-
-
 def _compare(
     exported: Exported, profile: Device, graph: Graph, texts: Texts, output: Path, report: Report
 ) -> tuple[Parity, Quality | None, Sample]:
@@ -276,11 +291,14 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def _facts(exported: Exported) -> ModelFacts:
-    structure = exported.structure
+    structure, origin = exported.structure, read_origin(exported.folder)
     return ModelFacts(
         architecture=structure.architecture.name,
         parameters=parameters(structure),
         shape=asdict(structure.shape),
         tied=bool(exported.config.get("tie_word_embeddings", False)),
         sha256=hash_file(exported.folder / WEIGHTS),
+        ansnet=None if origin is None else origin.ansnet,
+        license=None if origin is None else origin.license,
+        chat=read_template(exported.folder) is not None,
     )

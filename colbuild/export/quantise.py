@@ -1,11 +1,11 @@
 """Weight-only quantisation of a graph: each block of a row shares a scale, and a tied embedding and head share one tensor.
 
-With onnxruntime's operators, `MatMulNBits` stores a weight [N, K] as bytes [N, blocks, bytes] with scales [N, blocks];
-`GatherBlockQuantized` reads rows of those very bytes, so the embedding costs nothing beside the head::
+With onnxruntime's operators, `MatMulNBits` stores a weight [N, K] as bytes [N, blocks, bytes] with scales [N, blocks]. The
+embedding looks up rows of those very bytes and scales them, so it costs nothing beside the head::
 
-    ids ──> GatherBlockQuantized ──> Reshape ──> … ──> MatMulNBits ──> logits
-                 │        └── scales, reshaped ──┐          │
-                 └────────────── bytes [vocab, blocks, bytes], once
+    ids ──> Gather ──> (bytes - 128) * scales ──> … ──> MatMulNBits ──> logits
+               │                 │                          │
+               └─ bytes [vocab, blocks, bytes], scales [vocab, blocks], once ─┘
 
 With ONNX's alone (`colbuild.export.quantise_standard`) the same numbers are dequantised before they are used.
 
@@ -67,18 +67,23 @@ class ContribForm:
         return [onnx_ir.node("MatMulNBits", inputs, attributes, domain=CONTRIB)]
 
     def look_up(self, use: Use, weight: Blocks) -> list[onnx_ir.Node]:
-        """Nodes in the place of a Gather."""
-        name, (rows, blocks) = use.weight, weight.scales.shape
+        """Nodes in the place of a Gather.
+
+        In plain operators: onnxruntime's GatherBlockQuantized does the same in one, but not in WebAssembly (1.31).
+        """
+        name, blocks = use.weight, weight.scales.shape[1]
         data, stored, zeros = self._store(name, weight)
-        spread = add_initializer(self.graph, f"{name}.scales_shape", numpy.array([rows, blocks, 1]))
-        joined = add_initializer(self.graph, f"{name}.row_shape", numpy.array([0, 0, blocks * weight.block]))
-        scales = onnx_ir.node("Reshape", [stored, spread])
-        nodes, inputs = [scales], [data, use.source, scales.outputs[0]]
         if zeros is not None:
             raise ValueError("an embedding is kept in 8 bits")
-        attributes = {"bits": weight.bits, "block_size": weight.block, "gather_axis": 0, "quantize_axis": 2}
-        nodes.append(onnx_ir.node("GatherBlockQuantized", inputs, attributes, domain=CONTRIB))
-        nodes.append(onnx_ir.node("Reshape", [nodes[-1].outputs[0], joined]))
+        middle = add_initializer(self.graph, f"{name}.middle", numpy.array(weight.middle, numpy.float32))
+        last = add_initializer(self.graph, f"{name}.last_axis", numpy.array([-1]))
+        joined = add_initializer(self.graph, f"{name}.row_shape", numpy.array([0, 0, blocks * weight.block]))
+        rows, scales = (onnx_ir.node("Gather", [part, use.source], {"axis": 0}) for part in (data, stored))
+        whole = onnx_ir.node("Cast", [rows.outputs[0]], {"to": onnx_ir.DataType.FLOAT})
+        around = onnx_ir.node("Sub", [whole.outputs[0], middle])
+        spread = onnx_ir.node("Unsqueeze", [scales.outputs[0], last])
+        scaled = onnx_ir.node("Mul", [around.outputs[0], spread.outputs[0]])
+        nodes = [rows, scales, whole, around, spread, scaled, onnx_ir.node("Reshape", [scaled.outputs[0], joined])]
         if blocks * weight.block != weight.columns:
             starts, ends, axes = (
                 add_initializer(self.graph, f"{name}.{part}", numpy.array([number]))

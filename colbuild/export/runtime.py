@@ -54,10 +54,12 @@ class Generation:
         seconds: Time for the steps after it; the first token comes with the prompt.
         stopped: Why it ended: "end" of the answer, "max_tokens", or "context" full; empty until then.
         steps: How many tokens were computed in `seconds`.
+        chat: Whether the prompt went through a chat template; else it is text that is continued.
     """
 
     pieces: Iterator[str]
     prompt_tokens: int
+    chat: bool = False
     new_tokens: int = 0
     prompt_seconds: float = 0.0
     seconds: float = 0.0
@@ -142,24 +144,25 @@ def generate(
     Raises:
         BuildError: The prompt is empty or fills the package's context, or the chat template fails.
     """
-    ids = _encode(package, prompt, use_template=chat is not False)
+    template = package.template if chat is not False else None
+    ids = _encode(package, prompt, template)
     context = package.manifest.profile.context
     if len(ids) >= context:
         raise BuildError(
             f"the prompt has {len(ids):,} tokens; this package takes {context:,} in all, prompt and answer together",
             hint="shorten the prompt, or build the package with a larger 'context'",
         )
-    generation = Generation(pieces=iter(()), prompt_tokens=len(ids))
+    generation = Generation(pieces=iter(()), prompt_tokens=len(ids), chat=template is not None)
     chosen = _Choice(temperature, numpy.random.default_rng(seed))
     tokens = _tokens(package, ids, min(max_tokens, context - len(ids)), chosen, generation)
     generation.pieces = _finish(stream_text(package.tokenizer, tokens), generation, max_tokens)
     return generation
 
 
-def _encode(package: Package, prompt: str, *, use_template: bool) -> list[int]:
-    if use_template and package.template is not None:
+def _encode(package: Package, prompt: str, template: ChatTemplate | None) -> list[int]:
+    if template is not None:
         # The template writes the special tokens itself.
-        ids = package.tokenizer.encode(package.template.render(prompt), add_special_tokens=False).ids
+        ids = package.tokenizer.encode(template.render(prompt), add_special_tokens=False).ids
     else:
         ids = package.tokenizer.encode(prompt).ids
     if not ids and package.beginning is not None:

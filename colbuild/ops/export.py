@@ -21,7 +21,8 @@ HELDOUT_TOKENS: Final = 2048
 def run(step: StepRun) -> None:
     """Packages a model and checks the package against the PyTorch model.
 
-    Inputs: `model`; `heldout`, text to measure on; `corpus`, the family's text, where the profile's rounding is fitted on it.
+    Inputs: `model`; `heldout`, text to measure on; `corpus`, the family's text, where the profile's rounding is fitted on it,
+    or `rounded`, the model as it was trained to be rounded.
     Params: `profile`, and `versions` of what takes part, which the manifest repeats; `split` and `heldout_split` of the two
     texts. The output is the package's folder.
     """
@@ -41,4 +42,5 @@ def run(step: StepRun) -> None:
         # The package reads no more at once.
         heldout = heldout[:, : profile.context + 1]
     exported = exported_model(folder, reference)
-    build_package(exported, profile, step.params["versions"], step.output, step.report, Texts(fitted, heldout))
+    texts, trained = Texts(fitted, heldout), step.inputs.get("rounded")
+    build_package(exported, profile, step.params["versions"], step.output, step.report, texts, trained)

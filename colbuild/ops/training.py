@@ -37,7 +37,7 @@ from colbuild.train.packing import (
     window_count,
 )
 from colbuild.train.state import State
-from colbuild.train.student import Pass, Student, whole
+from colbuild.train.student import Computed, Pass, Student, as_it_is, whole
 from colbuild.train.teacher_cache import open_lessons
 from colbuild.train.teaching import Across, Teacher, cached, online, online_across, text_alone
 from colbuild.train.tracking import tracking
@@ -45,6 +45,19 @@ from colbuild.weights.checkpoint import Checkpoint, write_json
 
 Finish = Callable[[Checkpoint], None]
 """Writes what a training has made into its step's output."""
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A student that computes with rounded weights.
+
+    Attributes:
+        computed: What computes in the place of a weight.
+        frozen: Names of weights that are rounded already and stay as they are.
+    """
+
+    computed: Computed
+    frozen: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ class Task:
         smallest: For an elastic training, the lower end of what is trained; None for the student alone.
         across: How the teacher is read if its vocabulary is another than the student's.
         by_text: Whether the teacher says nothing but what it has written in the text.
+        rounded: What the student computes with in the place of its weights, and leaves as it is; None for the weights.
     """
 
     start: Checkpoint
@@ -68,6 +82,7 @@ class Task:
     smallest: Shape | None = None
     across: Across | None = None
     by_text: bool = False
+    rounded: Rounded | None = None
 
     @property
     def two_vocabularies(self) -> bool:
@@ -129,7 +144,8 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
             state, teacher_forward=forward, device=accelerator.device, devices=accelerator.num_processes
         )
     stored = {name: tensor.dtype for name, tensor in task.start.tensors.items()}
-    weights = {name: tensor.detach().cpu().to(stored[name]) for name, tensor in model.named_parameters()}
+    trained = dict(model.named_parameters()) | (student.masters if task.rounded is not None else {})
+    weights = {name: tensor.detach().cpu().to(stored[name]) for name, tensor in trained.items()}
     finish(replace(task.start, tensors=weights))
     write_json(step.output / "training.json", _summary(state, recipe, corpus.tokens, observer.latest))
     step.note(ledger_to_json(ledger))
@@ -156,7 +172,12 @@ def _student(task: Task, model: PreTrainedModel) -> tuple[Student, Callable[[], 
     blocks = blocks_of(model, start.structure)
     if task.smallest is None or recipe.elastic is None:
         passes = whole(model, forward_flops(start.structure, recipe.sequence))
-        return Student(model, start.tensors, passes, lambda: recompute(blocks), blocks), lambda: model
+        computed: Computed = as_it_is
+        if task.rounded is not None:
+            computed = task.rounded.computed
+            for name in task.rounded.frozen:
+                model.get_parameter(name).requires_grad_(False)
+        return Student(model, start.tensors, passes, lambda: recompute(blocks), blocks, computed), lambda: model
     nested = Nested(
         model,
         start.structure,

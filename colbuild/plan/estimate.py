@@ -41,6 +41,7 @@ FLOPS_SHARES: Final[Mapping[str, float]] = {
     "teach": 0.8,  # runs a model forward as order does; no run
     "distill": 1.05,  # 231 to 239, 4 runs
     "recover": 1.05,  # trains as distill does; no run
+    "quantise": 1.05,  # the same; no run
     "interpolate": 0.84,  # 186 and 188 on one of two cores, of as many candidates as there can be
     "evaluate": 0.46,  # 102 to 113 on one of two cores, 5 runs
 }

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from colbuild.plan.bridge import BRIDGE
 from colbuild.plan.chain import Chain
@@ -24,10 +24,11 @@ from colbuild.plan.crossing import draw_bridge, draw_order, draw_texts
 from colbuild.plan.draft import SPLIT, Draft, FamilyPath, draw_lessons
 from colbuild.plan.members import ANSNET, HEADS, Member
 from colbuild.plan.package_size import limit_of
+from colbuild.plan.packages import draw_export, draw_quantised
 from colbuild.plan.step import Step
 from colbuild.plan.training import distill_params, recipe_params, settings
 from colbuild.spec.device import Profile
-from colbuild.spec.models import DataSection, DesNet, EvalData, Family, Start
+from colbuild.spec.models import DesNet, EvalData, Family, Start
 
 if TYPE_CHECKING:
     import networkx
@@ -93,10 +94,14 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
         metrics[name] = measured[made_by]
         for place, profile in enumerate(profiles):
             train, held = (texts.ansnet_train, texts.ansnet_held) if name == ANSNET else (texts.train, texts.held)
-            inputs = {"model": made_by, "heldout": held} | ({"corpus": train} if profile.fitted else {})
             where: FamilyPath = (*path, "exports", place)
             step = f"{name}/{profile.name}"
-            packages[name, profile.name] = _export(draft, step, profile, inputs, where, versions, family.data)
+            inputs = {"model": made_by, "heldout": held}
+            if profile.recover is not None:
+                inputs["rounded"] = draw_quantised(draft, step, profile, made_by, train, where, family.data.train.split)
+            elif profile.fitted:
+                inputs["corpus"] = train
+            packages[name, profile.name] = draw_export(draft, step, profile, inputs, where, versions, family.data)
     makers = {name: models[name] for name in wanted}
     return BuildGraph(tuple(draft.steps.values()), draft.origins, makers, metrics, packages)
 
@@ -227,20 +232,3 @@ def _evaluate(draft: Draft, name: str, path: FamilyPath, model: str, ansnet: str
         ),
         {"": path, "tokens": ("data", "eval", "tokens"), "split": ("data", "eval", "split")},
     )
-
-
-def _export(
-    draft: Draft,
-    name: str,
-    profile: Profile,
-    inputs: Mapping[str, str],
-    path: FamilyPath,
-    versions: Mapping[str, str],
-    data: DataSection,
-) -> str:
-    params: dict[str, Any] = {"profile": profile.model_dump(mode="json", exclude={"name", "multiples"})}
-    params |= {"versions": dict(versions), "heldout_split": data.eval.split}
-    places: dict[str, FamilyPath] = {"": path, "profile": path, "heldout_split": ("data", "eval", "split")}
-    if "corpus" in inputs:
-        params["split"], places["split"] = data.train.split, SPLIT
-    return draft.add(Step(f"export {name}", "export", params, inputs=dict(inputs)), places)

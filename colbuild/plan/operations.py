@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 EPOCHS: Final[dict[str, int]] = {
-    "source": 1,
+    "source": 2,
     "generate": 1,
     "tokenizer": 1,
     "corpus": 1,
@@ -22,6 +22,7 @@ EPOCHS: Final[dict[str, int]] = {
     "distill": 2,
     "interpolate": 2,
     "recover": 2,
+    "quantise": 1,
     "evaluate": 2,
-    "export": 2,
+    "export": 3,
 }

@@ -26,6 +26,9 @@ _GRAPH: Final = 8_192
 _GRAPH_LAYER: Final = 7_168
 """The graph without its weights, and each layer's share: 1.5 kB and 5.6 kB in packages seen; biases would add 1 kB."""
 
+OLDER_LAYER: Final = 20_480
+"""What a layer's graph has more in an older operator set, where attention is spelt out."""
+
 _SCALE: Final = 4
 """A block's scale is a float32."""
 
@@ -53,7 +56,8 @@ def package_bytes(structure: Structure, profile: Profile, tokenizer: int | None 
         weights += (every - whole) * _PRECISIONS[profile.precision](sizes, profile.block)
     rotary = 2 * profile.context * shape.head_dim // 2 * 4
     text = tokenizer_bound(shape.vocab) if tokenizer is None else tokenizer
-    return weights + rotary + text + _COMPANIONS + _GRAPH + _GRAPH_LAYER * shape.layers
+    layer = _GRAPH_LAYER if profile.opset is None else _GRAPH_LAYER + OLDER_LAYER
+    return weights + rotary + text + _COMPANIONS + _GRAPH + layer * shape.layers
 
 
 def limit_of(desnet: DesNet, profile: Profile) -> int | None:

@@ -52,3 +52,6 @@ def _recipes(family: Family) -> Iterator[tuple[Path, Recipe]]:
     for index, desnet in enumerate(family.desnets):
         if desnet.recover is not None:
             yield ("desnets", index, "recover"), desnet.recover
+        for place, profile in enumerate(desnet.exports):
+            if profile.recover is not None:
+                yield ("desnets", index, "exports", place, "recover"), profile.recover.recipe()

@@ -167,6 +167,8 @@ def _work(
     if op == "export":
         count = parameters(inputs["model"])
         return Work(None, 4 * count, _package_size(inputs["model"], params["profile"]), _PROCESS + 12 * count)
+    if op == "quantise":
+        return _quantising(params, inputs["model"])
     if op == "teach":
         tokens, teacher = params["windows"] * params["sequence"], inputs["teacher"]
         memory = _teaching_memory(teacher, params["sequence"], params["precision"])
@@ -204,6 +206,16 @@ def _work(
         disk += _STORED * parameters(trained)
     tokens = max(recipe.sequence, min(MICRO_TOKENS, recipe.batch * recipe.sequence))
     return Work(flops, None, disk, training_memory(trained, teacher, recipe, tokens))
+
+
+def _quantising(params: Mapping[str, Any], model: Structure) -> Work:
+    """A model that is calibrated, forward and back, and trained towards itself; codes take a byte each."""
+    recipe, count = recipe_of(params), parameters(model)
+    forward = forward_flops(model, recipe.sequence)
+    flops = distillation_flops(trained_tokens(recipe), forward, forward)
+    flops += 3 * params["profile"]["calibration"] * forward_flops(model, WINDOW)
+    tokens = max(recipe.sequence, min(MICRO_TOKENS, recipe.batch * recipe.sequence))
+    return Work(flops, None, count, training_memory(model, model, recipe, tokens) + 4 * count)
 
 
 def _interpolation_flops(params: Mapping[str, Any], made: Structure, larger: Structure, nested: bool) -> int:

@@ -20,6 +20,7 @@ MODULES: Final[Mapping[str, str]] = {
     "distill": "colbuild.ops.distill",
     "interpolate": "colbuild.ops.interpolate",
     "recover": "colbuild.ops.recover",
+    "quantise": "colbuild.ops.quantise",
     "evaluate": "colbuild.ops.evaluate",
     "export": "colbuild.ops.export",
 }

@@ -12,10 +12,10 @@ from typing import Final
 _CGROUP_MEMORY: Final = Path("/sys/fs/cgroup/memory.max")
 _GPU: Final = re.compile(r"nvidia[0-9]+")
 
-_WHOLE: Final = frozenset({"generate", "order", "teach", "distill", "recover", "bridge"})
+_WHOLE: Final = frozenset({"generate", "order", "teach", "distill", "recover", "quantise", "bridge"})
 """Operations that compute with every core; the others leave half of them to a step beside them."""
 
-TRAINING: Final = frozenset({"generate", "teach", "distill", "recover", "bridge"})
+TRAINING: Final = frozenset({"generate", "teach", "distill", "recover", "quantise", "bridge"})
 """Operations that take a GPU, where there is one: those that train, and the teacher that tells what it knows."""
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from colbuild.spec.fields import Count, Length, Model, Name, Size
-from colbuild.spec.recipe import clash, refuse
+from colbuild.spec.recipe import Loss, Optimizer, Recipe, clash, refuse
 
 QUANTISED: Final = ("int8", "int4", "int4-mixed")
 FITTED: Final = ("int4", "int4-mixed")
 """Precisions whose rounding is fitted on text."""
+
+OLDEST_OPSET: Final = 18
+NEWEST_OPSET: Final = 24
+"""What ONNX operator sets the graph can be written in."""
+BLOCKS_OPSET: Final = 21
+"""ONNX's own operators dequantise by blocks from this set on."""
 
 Kind = Literal["first", "last", "query", "key", "value", "output", "gate", "up", "down"]
 """Which matrices: those of the first or last layer, or one kind in every layer."""
@@ -51,6 +58,49 @@ class Static(Model):
     ] = 1
 
 
+QUANTISED_RECOVERY: Final = "quantised"
+"""Written in the place of a recovery: one with the defaults."""
+
+
+class Recovery(Model):
+    """A short training of a model with rounded weights towards itself unrounded; see `docs/packages.md`."""
+
+    tokens: Annotated[Count, Field(description="How many tokens it trains on.")] = 65_536
+    sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 256
+    batch: Annotated[int, Field(gt=0, lt=2**31, description="Sequences in an optimizer step.")] = 4
+    lr: Annotated[float, Field(gt=0.0, description="The highest learning rate.")] = 5e-5
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Decides the order of the text.")] = 0
+
+    def recipe(self) -> Recipe:
+        """The same as a recipe: nothing but the unrounded model's distribution is learned."""
+        return Recipe(
+            tokens=self.tokens,
+            sequence=self.sequence,
+            batch=self.batch,
+            seed=self.seed,
+            loss=Loss(kd_weight=1.0, ce_weight=0.0),
+            optimizer=Optimizer(lr=self.lr),
+            epochs="allow",
+        )
+
+
+def _recovery(value: object) -> object:
+    """The defaults where they are asked for by name."""
+    if value == QUANTISED_RECOVERY:
+        return Recovery()
+    if isinstance(value, str):
+        raise PydanticCustomError(
+            "recover",
+            "'recover' must be quantised, or what of it is not the default, not '{value}'",
+            {"value": value[:60], "hint": "write recover: quantised, or recover: {tokens: 64k}"},
+        )
+    return value
+
+
+def _recovery_schema() -> Any:
+    return {"anyOf": [{"const": QUANTISED_RECOVERY}, {"type": "null"}, Recovery.model_json_schema()]}
+
+
 class Device(Model):
     """The format and precision of a package, and its limits."""
 
@@ -69,6 +119,15 @@ class Device(Model):
             "'standard' ONNX's alone, for any runtime that knows its operator set."
         ),
     ] = "contrib"
+    opset: Annotated[
+        int | None,
+        Field(
+            ge=OLDEST_OPSET,
+            le=NEWEST_OPSET,
+            description="The version of ONNX's operator set that the graph is written in, for runtimes that do not know the "
+            "newest; by default 24.",
+        ),
+    ] = None
     block: Annotated[
         Literal[16, 32, 64, 128], Field(description="Weights that share a scale; smaller is more exact, and larger.")
     ] = 32
@@ -79,6 +138,15 @@ class Device(Model):
     calibration: Annotated[
         Count, Field(description="Tokens of the family's text that int4 and int4-mixed are fitted on.")
     ] = 2048
+    recover: Annotated[
+        Recovery | None,
+        BeforeValidator(_recovery),
+        WithJsonSchema(_recovery_schema()),
+        Field(
+            description="For int4 and int4-mixed: 'quantised' trains the rounded model for a short while towards itself "
+            "unrounded; {tokens: 64k} and the like say how long."
+        ),
+    ] = None
     context: Annotated[Length, Field(description="The longest text the package takes, in tokens.")] = 2048
     static: Annotated[
         Static | None,
@@ -96,6 +164,11 @@ class Device(Model):
         """Whether its rounding is fitted on text."""
         return self.precision in FITTED
 
+    @property
+    def _dequantises(self) -> bool:
+        """Whether ONNX's own operators read its weights by blocks."""
+        return self.precision in QUANTISED and self.operators == "standard"
+
     @model_validator(mode="after")
     def _fits_together(self) -> Device:
         """Refuses values that say nothing, or nothing that can be."""
@@ -110,6 +183,17 @@ class Device(Model):
             )
             clashes.append(
                 clash(("precision",), message, "say how large it may be, as in limits: {max_package: 105MB}")
+            )
+        if self.recover is not None and not self.fitted:
+            message = f"'recover' is for precision: int4 and int4-mixed, and this profile's is {self.precision}"
+            clashes.append(clash(("recover",), message, "take it away: 8 bits and more lose next to nothing"))
+        if self.opset is not None and self.opset < BLOCKS_OPSET and self._dequantises:
+            message = (
+                f"ONNX's operator set {self.opset} cannot read {self.precision}: its DequantizeLinear knows blocks from "
+                f"{BLOCKS_OPSET} on"
+            )
+            clashes.append(
+                clash(("opset",), message, f"write opset: {BLOCKS_OPSET} or more, or operators: contrib, or fp16")
             )
         if self.static is not None and self.static.sequence > self.context:
             message = f"a call of {self.static.sequence:,} tokens is longer than the context of {self.context:,}"

@@ -21,6 +21,15 @@ Forward = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
 """Batch -> (final hidden states [tokens, hidden], head [vocabulary, hidden]); gradients flow to the student's parameters."""
 
 
+Computed = Callable[[str, torch.Tensor], torch.Tensor]
+"""(name, fp32 weight that the optimiser changes) -> what computes in its place, such as the same rounded."""
+
+
+def as_it_is(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """A `Computed` for weights that compute as they are."""
+    return weight
+
+
 @dataclass(frozen=True)
 class Pass:
     """Some rows of a batch on their way through the student, or through a part of it.
@@ -61,6 +70,9 @@ class Student:
         passes: How a batch passes through it.
         recompute: Makes it compute its activations again in the backward pass.
         blocks: Its transformer blocks.
+
+    Gradients are those of the weights that compute, whatever `computed` makes of the masters (straight-through, arXiv
+    1308.3432).
     """
 
     def __init__(
@@ -70,12 +82,14 @@ class Student:
         passes: Passes,
         recompute: Callable[[], None],
         blocks: Sequence[nn.Module],
+        computed: Computed = as_it_is,
     ) -> None:
         self.model = model
         self.passes = passes
         self.recompute = recompute
         self.blocks = tuple(blocks)
         self._start = start
+        self._computed = computed
         self._computing = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.masters = {name: weight.detach().float().clone() for name, weight in self._computing.items()}
         for name, weight in self._computing.items():
@@ -87,7 +101,7 @@ class Student:
     def renew(self) -> None:
         """Brings the weights that compute to their masters' values."""
         for name, weight in self._computing.items():
-            weight.copy_(self.masters[name])
+            weight.copy_(self._computed(name, self.masters[name]))
 
     @torch.no_grad()
     def begin(self) -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from colbuild.arch import Structure, norm_sites, read_structure, tensors
 from colbuild.errors import BuildError
 from colbuild.weights.numbers import check_numbers
+from colbuild.weights.origin import copy_origin
 from colbuild.weights.tensor_files import WEIGHTS, weight_files
 
 CONFIG = "config.json"
@@ -197,10 +198,11 @@ def save_facts(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def copy_companions(source: Path, folder: Path) -> None:
-    """Copies the tokenizer and the like of a model."""
+    """Copies the tokenizer and the like of a model, and where its family comes from."""
     for name in COMPANIONS:
         if (source / name).exists():
             shutil.copyfile(source / name, folder / name)
+    copy_origin(source, folder)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import EXIT_FAILED
-from tests.export.helpers import export
+from tests.export.helpers import export, manifest
 from tests.helpers.tiny import make_tiny_model
 
 
@@ -64,3 +64,19 @@ def test_what_is_no_package_is_told(tmp_path, colbuild):
         assert ran.code == EXIT_FAILED
         assert "is not a package: it has no manifest.json" in ran.err
         assert "Traceback" not in ran.err
+
+
+def test_a_tokenizer_without_a_chat_template(colbuild, tmp_path):
+    model = make_tiny_model(tmp_path / "model", layers=2)
+    path = model / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    del settings["chat_template"]
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    plain = export(model, tmp_path / "package")
+    assert manifest(plain)["model"]["chat"] is False
+    ran = colbuild("run", str(plain), "--prompt", "Ada builds", "--max-tokens", "3")
+    assert ran.code == 0
+    assert "has no chat template: the prompt is continued as text, as with --raw" in " ".join(ran.err.split())
+    asked = colbuild("run", str(plain), "--prompt", "Ada builds", "--max-tokens", "3", "--raw")
+    assert asked.out == ran.out
+    assert "chat template" not in asked.err

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +36,25 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sample(package: Path) -> dict[str, Any]:
     return json.loads((package / "manifest.json").read_text(encoding="utf-8"))["sample"]
+
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scripts and what they import; COLBUILD_NODE_MODULES names one that has it already."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("Node is not installed")
+    folder = tmp_path_factory.mktemp("node")
+    for name in ("package.json", "generate.mjs", "browser.mjs", "page.html"):
+        shutil.copyfile(HERE / name, folder / name)
+    if ready := os.environ.get("COLBUILD_NODE_MODULES"):
+        (folder / "node_modules").symlink_to(ready)
+        return folder
+    # Its install script would fetch GPU libraries; the CPU's are in the package.
+    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
+    installed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
+    if installed.returncode:
+        pytest.skip(f"npm cannot install the clients: {installed.stderr.strip()[-200:]}")
+    return folder

@@ -19,7 +19,9 @@ from colbuild.ops.source.model_config import read_config
 from colbuild.ops.source.tokenizer import check_tokenizer, convert_gguf_tokenizer, copy_tokenizer
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report
+from colbuild.store.hashing import hash_file
 from colbuild.weights.checkpoint import CONFIG, check_tensors, write_json
+from colbuild.weights.origin import Origin, card_license, copy_licences, write_origin
 from colbuild.weights.tensor_files import WEIGHTS
 
 _OF_ANOTHER_MACHINE = ("_name_or_path", "transformers_version")
@@ -28,8 +30,9 @@ _OF_ANOTHER_MACHINE = ("_name_or_path", "transformers_version")
 def run(step: StepRun) -> None:
     """Converts a fetched model.
 
-    Inputs: `raw`, a model folder or a GGUF file. Params: none. The output holds config.json, model.safetensors and the
-    tokenizer; a folder's tensors are copied as they are, a GGUF file's are dequantised.
+    Inputs: `raw`, a model folder or a GGUF file. Params: none. The output holds config.json, model.safetensors, the tokenizer,
+    and where it all comes from (`colbuild.weights.origin`). A folder's tensors are copied as they are, a GGUF file's are
+    dequantised.
 
     Raises:
         BuildError: It is no model, is damaged, would have to run code of its own, or is of an unsupported architecture.
@@ -48,9 +51,19 @@ def run(step: StepRun) -> None:
     write_json(step.output / CONFIG, _plain(config, structure, dtype))
     if raw.is_dir():
         copy_tokenizer(raw, step.output)
+        copy_licences(raw, step.output)
     else:
         convert_gguf_tokenizer(raw, read_header(raw).metadata, step.output)
     check_tokenizer(step.output, structure.shape.vocab)
+    write_origin(Origin(hash_file(step.output / WEIGHTS), _license(raw)), step.output)
+
+
+def _license(raw: Path) -> str | None:
+    """What a model says its licence is called."""
+    if raw.is_dir():
+        return card_license(raw)
+    told = read_header(raw).metadata.get("general.license")
+    return told if isinstance(told, str) and told else None
 
 
 def _weights(raw: Path, config: dict[str, Any], structure: Structure) -> Iterator[tuple[str, torch.Tensor]]:

@@ -17,12 +17,15 @@ from colbuild.ops.source.index_session import shown
 from colbuild.progress import Progress, Report
 from colbuild.spec.sources import HubSource, is_plain_path
 from colbuild.store.locks import remove
+from colbuild.weights.origin import LICENCES
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Endings of files that run code when they are loaded; never fetched, never opened."""
 
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
-_MODEL_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model")
+# README.md says what the licence is called.
+_LEGAL = ("README.md", *LICENCES)
+_MODEL_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", *_LEGAL)
 _DATA_FILES = ("*.txt", "*.json", "*.jsonl", "*.parquet", "*.xml", "*.gz", "*.bz2", "*.xz", "*.zst")
 _LOOK_SECONDS = 30.0
 _WATCH_SECONDS = 0.5

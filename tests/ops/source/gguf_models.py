@@ -39,6 +39,7 @@ def write_gguf(
     """Writes a folder's model as GGUF; gives the values that its tensors have afterwards, under their old names."""
     config = json.loads((model / "config.json").read_text())
     writer = gguf.GGUFWriter(path, architecture)
+    writer.add_license("apache-2.0")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])

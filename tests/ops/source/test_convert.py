@@ -18,6 +18,7 @@ from colbuild.errors import BuildError
 from colbuild.ops.source.convert import run
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
+from colbuild.weights.origin import Origin, read_origin
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.source.gguf_models import write_gguf
 
@@ -95,6 +96,23 @@ def test_the_tokenizer_and_its_chat_template_come_along(tiny: Path, output: Path
     assert before.apply_chat_template(CHAT, tokenize=False) == after.apply_chat_template(CHAT, tokenize=False)
 
 
+def test_where_a_family_comes_from_is_written_down(copy: Path, output: Path) -> None:
+    (copy / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n\nlicense: none\n")
+    (copy / "LICENSE").write_text("Do as you like.\n")
+    convert(copy, output)
+    digest = hashlib.sha256((output / "model.safetensors").read_bytes()).hexdigest()
+    assert read_origin(output) == Origin(digest, "apache-2.0")
+    assert (output / "LICENSE").read_text() == "Do as you like.\n"
+    assert not (output / "README.md").exists()
+
+
+def test_a_model_that_names_no_licence_has_none(copy: Path, output: Path) -> None:
+    (copy / "README.md").write_text("# A model\n\nlicense: apache-2.0 it is not, as this is no header\n")
+    found = read_origin(convert(copy, output))
+    assert found is not None
+    assert found.license is None
+
+
 def test_several_weight_files_give_the_same_bytes_as_one(untied: Path, output: Path, tmp_path: Path) -> None:
     sharded = Path(shutil.copytree(untied, tmp_path / "sharded"))
     (sharded / "model.safetensors").unlink()
@@ -165,6 +183,13 @@ def test_a_gguf_file_brings_its_tokenizer_and_chat_template(tiny: Path, output: 
     assert before(TEXT).input_ids == after(TEXT).input_ids
     assert after.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True) == "user: Hello\nassistant: "
     assert (after.bos_token, after.eos_token) == ("<|endoftext|>", "<|endoftext|>")
+
+
+def test_a_gguf_file_names_its_licence(tiny: Path, output: Path, tmp_path: Path) -> None:
+    write_gguf(tiny, tmp_path / "model.gguf", F32)
+    found = read_origin(convert(tmp_path / "model.gguf", output))
+    assert found is not None
+    assert found.license == "apache-2.0"
 
 
 def test_digits_are_cut_as_the_gguf_file_says(tiny: Path, output: Path, tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Where a family comes from: the AnsNet's digest and licence, beside every model that is made of it.
+
+::
+
+    origin.json       {"ansnet": "<sha256 of its model.safetensors>", "license": "apache-2.0"}
+    LICENSE, NOTICE   as the AnsNet has them, if it has any
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+ORIGIN: Final = "origin.json"
+LICENCES: Final = (
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "LICENCE",
+    "LICENCE.md",
+    "LICENCE.txt",
+    "NOTICE",
+    "NOTICE.md",
+    "NOTICE.txt",
+    "USE_POLICY.md",
+)
+"""Files in which a model's licence may stand, and what it asks to be handed on with it."""
+
+_HEADER: Final = re.compile(r"\A---\s*\n(.*?)\n---\s*(\n|\Z)", re.DOTALL)
+_LICENSE: Final = re.compile(r"^license:\s*[\"']?([A-Za-z0-9][A-Za-z0-9.+_-]*)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The AnsNet of a family.
+
+    Attributes:
+        ansnet: sha256 of its model.safetensors.
+        license: What its licence is called, where it says so: apache-2.0.
+    """
+
+    ansnet: str
+    license: str | None
+
+
+def write_origin(origin: Origin, folder: Path) -> None:
+    """Writes it into a model's folder."""
+    text = json.dumps(asdict(origin), indent=2, sort_keys=True)
+    (folder / ORIGIN).write_text(text + "\n", encoding="utf-8")
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """A model's; None where none was written."""
+    path = folder / ORIGIN
+    return Origin(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def copy_origin(source: Path, folder: Path) -> None:
+    """Hands it on, with the licence's text, to a model that was made of another."""
+    if (source / ORIGIN).is_file():
+        shutil.copyfile(source / ORIGIN, folder / ORIGIN)
+    copy_licences(source, folder)
+
+
+def copy_licences(source: Path, folder: Path) -> None:
+    """Hands on the licence's text alone."""
+    for name in LICENCES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def card_license(folder: Path) -> str | None:
+    """The licence that the header of a model card names, as hubs read it."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return None
+    header = _HEADER.match(path.read_text(encoding="utf-8", errors="replace"))
+    found = _LICENSE.search(header[1]) if header else None
+    return found[1] if found else None

@@ -1,0 +1,183 @@
+"""A model rounded to few bits and trained to live with it: what is trained, what stays, and what reaches the package."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from colbuild.arch import ARCHITECTURES
+from colbuild.errors import StoppedError
+from colbuild.export.decoder import decoder_graph, matrix_origins
+from colbuild.export.fitting import fit
+from colbuild.export.graph import linears, lookups
+from colbuild.export.manifest import read_manifest
+from colbuild.export.rounded_file import read_rounded
+from colbuild.export.rounding import inside_steps, round_blocks, round_to
+from colbuild.export.session import feed_whole, open_decoder
+from colbuild.export.straight_through import rounded_parameters
+from colbuild.ops.export import run as export_model
+from colbuild.ops.models import build_model, model_of
+from colbuild.ops.quantise import run
+from colbuild.ops.step import StepRun
+from colbuild.plan.training import recipe_params
+from colbuild.progress import silent
+from colbuild.spec.device import Device, Recovery
+from colbuild.store.hashing import scan_tree
+from colbuild.weights.checkpoint import load_checkpoint
+from tests.export.helpers import manifest
+from tests.helpers.configs import random_config
+from tests.ops.family import ansnet, packed, room
+from tests.weights.helpers import random_checkpoint
+
+STEPS = 12
+PROFILE = {"precision": "int4", "block": 16, "calibration": 512, "context": 256}
+
+
+def params_of(**recovery: Any) -> dict[str, Any]:
+    asked = Recovery(**{"tokens": STEPS * 256, "sequence": 64, "batch": 4, "lr": 3e-3} | recovery)
+    return {"profile": PROFILE, "recipe": recipe_params(asked.recipe()), "split": "train"}
+
+
+def quantise(output: Path, **recovery: Any) -> Path:
+    output.mkdir(parents=True)
+    run(StepRun({"model": ansnet(), "corpus": packed()}, params_of(**recovery), output))
+    return output
+
+
+@cache
+def quantised() -> Path:
+    return quantise(room() / "quantised")
+
+
+def package(output: Path, rounded: Path | None, **profile: Any) -> Path:
+    output.mkdir()
+    inputs = {"model": ansnet(), "heldout": packed()}
+    inputs |= {"corpus": packed()} if rounded is None else {"rounded": rounded}
+    asked = {"profile": PROFILE | profile, "versions": {}, "split": "train", "heldout_split": "heldout"}
+    export_model(StepRun(inputs, asked, output))
+    return output
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_every_matrix_of_a_graph_is_rows_of_a_parameter(name: str, seed: int):
+    checkpoint = random_checkpoint(random_config(name, seed))
+    origins = matrix_origins(checkpoint.config, checkpoint.tensors)
+    decoder = decoder_graph(checkpoint.config, checkpoint.tensors, 64)
+    read = {use.weight for use in (*linears(decoder.model.graph), *lookups(decoder.model.graph))}
+    seen: dict[str, int] = {}
+    for matrix in read:
+        origin = origins[matrix]
+        tensor = checkpoint.tensors[origin.parameter]
+        upright = tensor.T if origin.turned else tensor
+        weight = decoder.weights[matrix]
+        # A table of positions ends at the context.
+        assert torch.equal(weight, upright[origin.rows][: len(weight)]), matrix
+        seen[origin.parameter] = seen.get(origin.parameter, 0) + len(origin.rows)
+    matrices = {key: tensor for key, tensor in checkpoint.tensors.items() if tensor.ndim == 2}
+    assert seen.keys() == matrices.keys()
+    assert all(seen[key] in tensor.shape for key, tensor in matrices.items())
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox"])
+def test_a_model_of_rounded_parameters_is_the_graph_of_rounded_matrices(name: str):
+    checkpoint = random_checkpoint(random_config(name, 3))
+    decoder = decoder_graph(checkpoint.config, checkpoint.tensors, 32)
+    device = Device(precision="int4", block=16, keep_8bit=("up", "query"))
+    from colbuild.export.statistics import gather
+
+    model = build_model(checkpoint.config, checkpoint.tensors, dtype=torch.float32)
+    text = torch.randint(0, checkpoint.structure.shape.vocab, (2, 17), generator=torch.Generator().manual_seed(0))
+    fitted = fit(decoder, device, gather(model, text, silent), None, silent)
+    matrices = dict(fitted.rounded)
+    matrices |= {name: round_blocks(decoder.weights[name], 8, 16) for name in fitted.eight}
+    parameters = rounded_parameters(matrices, matrix_origins(checkpoint.config, checkpoint.tensors))
+    tensors = {name: parameters.computed(name, tensor) for name, tensor in checkpoint.tensors.items()}
+    again = decoder_graph(checkpoint.config, tensors, 32).weights
+    for matrix, blocks in matrices.items():
+        expected = round_to(decoder.weights[matrix], blocks).values()
+        assert torch.equal(again[matrix], expected), matrix
+        # What a training starts from is rounded to what was fitted.
+        inside = {name: parameters.inside(name, tensor) for name, tensor in checkpoint.tensors.items()}
+    started = decoder_graph(checkpoint.config, inside, 32).weights
+    for matrix, blocks in matrices.items():
+        assert torch.equal(round_to(started[matrix], blocks).codes, blocks.codes), matrix
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_rounding_to_steps_takes_the_nearest_of_them(bits: int):
+    generator = torch.Generator().manual_seed(bits)
+    weight = torch.randn(9, 40, generator=generator)
+    steps = round_blocks(weight, bits, 16)
+    assert torch.equal(round_to(weight, steps).codes, steps.codes)
+    assert torch.equal(round_to(steps.values(), steps).codes, steps.codes)
+    moved = inside_steps(weight + 10.0, steps)
+    assert torch.equal(round_to(moved, steps).codes, steps.codes)
+    assert round_to(weight * 100.0, steps).codes.max() == (1 << bits) - 1
+
+
+def test_training_brings_the_rounded_model_closer_to_itself(tmp_path: Path):
+    curve = json.loads((quantised() / "training.json").read_text())["curve"]
+    assert curve[-1]["kl"] < 0.8 * curve[0]["kl"]
+    plain, trained = (package(tmp_path / name, rounded) for name, rounded in (("a", None), ("b", quantised())))
+    before, after = (manifest(one)["parity"] for one in (plain, trained))
+    assert after["mean_kl"] < before["mean_kl"]
+    # As many bits, and the same bytes but for what they hold.
+    sizes = [sum(file["size"] for file in manifest(one)["files"] if "onnx" in file["path"]) for one in (plain, trained)]
+    assert sizes[0] == sizes[1]
+    assert manifest(trained)["eight_bits"] == manifest(plain)["eight_bits"] == ["model.embed_tokens.weight"]
+
+
+def test_the_package_computes_what_was_trained(tmp_path: Path):
+    """With ONNX's own operators, which multiply what is dequantised in float32."""
+    folder = package(tmp_path / "package", quantised(), operators="standard")
+    checkpoint = load_checkpoint(ansnet())
+    fitted, vectors = read_rounded(quantised(), checkpoint.tensors)
+    assert set(vectors) == {name for name, tensor in checkpoint.tensors.items() if tensor.ndim == 1}
+    assert any(not torch.equal(vector, checkpoint.tensors[name].float()) for name, vector in vectors.items())
+    tensors = {
+        name: round_blocks(tensor.float(), 8, 16).values()
+        for name, tensor in checkpoint.tensors.items()
+        if name in fitted.eight
+    }
+    tensors |= vectors | {name: blocks.values() for name, blocks in fitted.rounded.items()}
+    model = build_model(checkpoint.config, tensors, dtype=torch.float32)
+    tokens = torch.arange(5, 45)
+    with torch.no_grad():
+        expected = model(input_ids=tokens[None]).logits[0].numpy()
+    graph = read_manifest(folder).graph
+    logits = feed_whole(open_decoder(folder / graph.file, graph, threads=1), tokens.tolist())
+    assert abs(logits - expected).max() < 1e-4
+
+
+def test_a_training_that_barely_moves_leaves_what_was_fitted(tmp_path: Path):
+    still = quantise(tmp_path / "still", lr=1e-12, tokens=256)
+    checkpoint = load_checkpoint(ansnet())
+    decoder = decoder_graph(checkpoint.config, checkpoint.tensors, 256)
+    fitted, _ = read_rounded(still, decoder.weights)
+    assert manifest(package(tmp_path / "a", still))["parity"] == manifest(package(tmp_path / "b", None))["parity"]
+    assert fitted.fixed == {"model.embed_tokens.weight"}
+
+
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path):
+    partial, output = tmp_path / "partial", tmp_path / "output"
+    for folder in (partial, output):
+        folder.mkdir()
+    inputs, asked = {"model": ansnet(), "corpus": packed()}, iter(range(10**6))
+    with pytest.raises(StoppedError):
+        run(StepRun(inputs, params_of(), output, silent, partial, 1e9, lambda: next(asked) >= 5))
+    assert not any(output.iterdir())
+    run(StepRun(inputs, params_of(), output, silent, partial, 1e9))
+    assert scan_tree(output) == scan_tree(quantised())
+
+
+def test_the_model_itself_is_left_as_it_is():
+    before = {entry.path: entry.sha256 for entry in scan_tree(ansnet())}
+    quantised()
+    assert {entry.path: entry.sha256 for entry in scan_tree(ansnet())} == before
+    assert model_of(load_checkpoint(ansnet()), torch.float32) is not None
