@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from colbuild.arch import Structure, parameters, positions_key
 from colbuild.export.manifest import Graph, Manifest
-from colbuild.spec.device import Device
+from colbuild.spec.device import QUANTISED, Device
 from colbuild.units import format_count
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, GENERATION, SPECIAL_IDS, write_json
 from colbuild.weights.origin import copy_licences
@@ -88,7 +88,7 @@ def model_card(manifest: Manifest, structure: Structure) -> str:
         ("Architecture", f"{structure.architecture.name}, {format_count(parameters(structure))} parameters"),
         ("Shape", ", ".join(f"{axis} {length:,}" for axis, length in manifest.model.shape.items())),
         ("Graph", f"`{manifest.graph.file}`, {_opsets(manifest.graph)}"),
-        ("Weights", profile.precision + (f", blocks of {profile.block}" if "int" in profile.precision else "")),
+        ("Weights", _weights(profile)),
         ("Context", f"{profile.context:,} tokens"),
         ("Largest difference of a logit from PyTorch's", f"{manifest.parity.max_difference:g}"),
     ]
@@ -118,6 +118,13 @@ Packaged from a model.safetensors with the sha256 `{manifest.model.sha256}`. `ma
 The folder runs with onnxruntime, onnxruntime-genai and Transformers.js as it is. The licence is that of the model that it
 was made from{f": {named}" if named else ""}.
 """
+
+
+def _weights(profile: Device) -> str:
+    told = profile.precision
+    if profile.precision in QUANTISED:
+        told += f", blocks of {profile.block}"
+    return told if profile.recover is None else f"{told}, trained to be rounded on {profile.recover.tokens:,} tokens"
 
 
 def _opsets(graph: Graph) -> str:

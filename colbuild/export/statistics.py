@@ -1,14 +1,16 @@
 """What a model's matrices multiply, and how much its predictions depend on what comes out: measured on calibration text.
 
-For a matrix with inputs x and outputs y = W x, an error D of W moves the predictions, to second order and with inputs and
-gradients taken as independent (K-FAC, arXiv 1503.05671, section 3), by KL = 1/2 sum_n E[g_n^2] (D H D^T)_nn nats a token, where
-H = E[x x^T] and g is the gradient at y of the loss on tokens drawn from the model itself. Both are gathered in one pass
-forward and back.
+For a matrix with inputs x and outputs y = W x, an error D of W moves the predictions, to second order, by
+KL = 1/2 sum_n E[g_n^2 (D x)_n^2] nats a token, where g is the gradient at y of the loss on tokens drawn from the model itself.
+Tokens count as much as their gradients are large: with s the mean of g_n^2 over a token's outputs, that is about
+1/2 sum_n E[g_n^2] (D H D^T)_nn with H = E[s x x^T] / E[s]. (K-FAC, arXiv 1503.05671, section 3, takes x and g for independent
+and H for E[x x^T]. They are not: where a model has huge activations, at the first token of a text, hardly anything depends on
+them.) All is gathered in one pass forward and back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from colbuild.progress import Progress, Report
 
 _SEED: Final = 20_260_103
+_TINY: Final = 1e-30
 _FUSED: Final[Mapping[str, tuple[str, ...]]] = {
     "q_proj": ("c_attn", "query_key_value"),
     "k_proj": ("c_attn", "query_key_value"),
@@ -36,7 +39,7 @@ class Seen:
     """What one matrix saw.
 
     Attributes:
-        moments: E[x x^T], float32 [columns, columns].
+        moments: E[s x x^T] / E[s], float32 [columns, columns].
         pull: E[g^2] of each output, float32 [rows].
     """
 
@@ -54,12 +57,11 @@ def gather(model: PreTrainedModel, windows: torch.Tensor, report: Report) -> dic
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     generator = torch.Generator().manual_seed(_SEED)
-    moments: dict[str, torch.Tensor] = {}
-    pulls: dict[str, torch.Tensor] = {}
+    sums = {name: _Sums() for name in modules}
     hooks = [model.get_input_embeddings().register_forward_hook(lambda _module, _read, made: made.requires_grad_())]
     for name, module in modules.items():
-        hooks.append(module.register_forward_pre_hook(_adding_moments(moments, name)))
-        hooks.append(module.register_full_backward_hook(_adding_pull(pulls, name)))
+        hooks.append(module.register_forward_pre_hook(sums[name].read))
+        hooks.append(module.register_full_backward_hook(sums[name].answer))
     try:
         for done, window in enumerate(windows):
             report(Progress(done, len(windows), "windows", "calibrating"))
@@ -70,25 +72,34 @@ def gather(model: PreTrainedModel, windows: torch.Tensor, report: Report) -> dic
         for hook in hooks:
             hook.remove()
     tokens = windows[:, 1:].numel()
-    return {name: Seen(moments[name] / tokens, pulls[name] / tokens) for name in modules}
+    return {name: found.seen(tokens) for name, found in sums.items()}
 
 
-def _adding_moments(found: dict[str, torch.Tensor], name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        read = arguments[0].detach().flatten(0, -2).float()
-        found[name] = found.get(name, torch.zeros(())) + read.T @ read
+class _Sums:
+    """What is added up for one matrix."""
 
-    return hook
+    def __init__(self) -> None:
+        self.inputs: torch.Tensor | None = None
+        self.moments = torch.zeros(())
+        self.pull = torch.zeros(())
 
+    def read(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """Before a matrix multiplies: keeps what it reads until its gradients are there."""
+        self.inputs = arguments[0].detach().flatten(0, -2).float()
 
-def _adding_pull(
-    found: dict[str, torch.Tensor], name: str
-) -> Callable[[nn.Module, tuple[Any, ...], tuple[Any, ...]], None]:
-    def hook(_: nn.Module, __: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
-        squares = gradients[0].flatten(0, -2).float().square().sum(dim=0)
-        found[name] = found.get(name, torch.zeros(())) + squares
+    def answer(self, _: nn.Module, __: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
+        """Adds a window once its gradients are there."""
+        assert self.inputs is not None
+        squares = gradients[0].flatten(0, -2).float().square()
+        weighted = self.inputs * squares.mean(dim=1, keepdim=True)
+        self.moments = self.moments + weighted.T @ self.inputs
+        self.pull = self.pull + squares.sum(dim=0)
+        self.inputs = None
 
-    return hook
+    def seen(self, tokens: int) -> Seen:
+        """The means over so many tokens."""
+        whole = self.pull.mean().clamp_min(_TINY)
+        return Seen(self.moments / whole, self.pull / tokens)
 
 
 def seen_by(weight: str, statistics: Mapping[str, Seen]) -> Seen | None:

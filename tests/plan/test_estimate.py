@@ -130,7 +130,9 @@ def test_every_operation_has_a_share_of_the_machines_speed(fresh):
         bridge="{tokenizer: {train: 16k}, recipe: recipes/distill.yaml}",
         desnets="  - {name: phone, params: 88M}\n",
     ).steps
-    every = [*found.values(), *bridged.values()]
+    limited = "  train: {source: ./corpus.txt, limit: 3MB}\n"
+    rounded = estimated(fresh, data=limited, profile="precision: int4\nrecover: quantised\n").steps
+    every = [*found.values(), *bridged.values(), *rounded.values()]
     assert {one.step.partition(" ")[0] for one in every} == {*FLOPS_SHARES, *BYTE_SHARES}
     assert all(one.seconds for one in every)
 

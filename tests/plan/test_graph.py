@@ -152,6 +152,41 @@ def test_export_knows_profile_and_versions_but_not_the_profiles_name(tmp_path):
     assert params["profile"] == INT8
 
 
+def test_a_profile_that_recovers_has_its_model_trained_to_be_rounded(tmp_path):
+    recovered = "precision: int4\nrecover: {tokens: 8k, lr: 1e-4}\n"
+    steps = by_id(graph(tmp_path, profile=recovered))
+    step, package = steps["quantise phone/phone-int8"], steps["export phone/phone-int8"]
+    assert step.inputs == {"model": "interpolate phone", "corpus": "corpus train"}
+    assert step.params["recipe"]["tokens"] == 8000
+    assert step.params["recipe"]["optimizer"]["lr"] == 1e-4
+    assert step.params["profile"] == {"precision": "int4", "block": 32, "keep_8bit": [], "calibration": 2048}
+    assert package.inputs == {"model": "interpolate phone", "heldout": "corpus train", "rounded": step.id}
+    assert "split" not in package.params
+
+
+@pytest.mark.parametrize(
+    ("more", "differs"),
+    [
+        ("threads: 2", False),
+        ("limits: {max_perplexity_increase: 0.05}", False),
+        ("context: 512", False),
+        ("block: 64", True),
+    ],
+)
+def test_only_what_decides_the_rounding_trains_it_again(tmp_path, more, differs):
+    form = "precision: int4\nrecover: quantised\n"
+    before, after = graph(tmp_path, profile=form), graph(tmp_path, profile=f"{form}{more}\n")
+    changed = params_that_differ(before, after)
+    assert {"export phone/phone-int8", "export watch/phone-int8"} <= changed
+    assert ("quantise phone/phone-int8" in changed) == differs
+
+
+def test_the_room_of_a_mix_decides_its_rounding_too(tmp_path):
+    form = "precision: int4-mixed\nrecover: quantised\nlimits: {max_package: %s}\n"
+    before, after = (graph(tmp_path, profile=form % size) for size in ("80MB", "90MB"))
+    assert "quantise phone/phone-int8" in params_that_differ(before, after)
+
+
 def test_what_is_fitted_reads_the_familys_text(tmp_path):
     step = by_id(graph(tmp_path, profile="precision: int4\n"))["export phone/phone-int8"]
     assert step.inputs["corpus"] == "corpus train"
