@@ -121,7 +121,7 @@ was made from{f": {named}" if named else ""}.
 
 
 def _weights(profile: Device) -> str:
-    told = profile.precision
+    told: str = profile.precision
     if profile.precision in QUANTISED:
         told += f", blocks of {profile.block}"
     return told if profile.recover is None else f"{told}, trained to be rounded on {profile.recover.tokens:,} tokens"

@@ -1,0 +1,184 @@
+"""How fast packages generate, beside onnxruntime-genai's own builds of the same model and llama.cpp.
+
+`python -m tests.benchmarks.packages_rivals [--quick] [--work FOLDER] [--json FILE]`. SmolLM2-135M-Instruct; one text, 1 and 2
+threads, in turns, the median of the rounds. Packages run in colbuild's own session (onnxruntime) and in onnxruntime-genai; the
+latter's builds in the latter. llama.cpp comes with the package node-llama-cpp, as its prebuilt library, from npm
+(COLBUILD_LLAMA_MODULES names a node_modules that has it); without Node its rows are missing. Of 4 bits the model's original file is
+taken (Q4_1), which also gives its 8-bit one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import gguf
+
+from colbuild.ops.source import fetch
+from tests.benchmarks.harness import Bar, Result, at_least, run_kept_benchmark
+from tests.benchmarks.packages import ANSNET, PROMPT, folder_size, inputs, make_package
+
+COMMAND = "python -m tests.benchmarks.packages_rivals"
+FORMS = {"int8": {"precision": "int8"}, "int4": {"precision": "int4"}}
+LLAMA = "node-llama-cpp@3.22.1"
+HERE = Path(__file__).parent
+
+_OURS = """
+import json, sys
+from pathlib import Path
+from colbuild.export.runtime import generate, open_package
+package = open_package(Path(sys.argv[1]), threads=int(sys.argv[2]))
+generation = generate(package, sys.argv[4], max_tokens=int(sys.argv[3]), chat=False)
+"".join(generation.pieces)
+print(json.dumps({"tokens_per_second": generation.tokens_per_second}))
+"""
+_GENAI = """
+import json, sys, time
+import onnxruntime_genai as genai
+folder, threads, tokens, prompt = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+config = genai.Config(folder)
+config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+model = genai.Model(config)
+ids = genai.Tokenizer(model).encode(prompt)
+asked = genai.GeneratorParams(model)
+asked.set_search_options(max_length=len(ids) + tokens + 1, min_length=len(ids) + tokens + 1, do_sample=False)
+generator = genai.Generator(model, asked)
+generator.append_tokens(ids)
+generator.generate_next_token()
+started = time.monotonic()
+for _ in range(tokens):
+    generator.generate_next_token()
+print(json.dumps({"tokens_per_second": tokens / (time.monotonic() - started)}))
+"""
+
+
+def measure(quick: bool, work: Path) -> Result:
+    """Builds each form once and measures all in turns."""
+    tokens, rounds = (24, 1) if quick else (96, 5)
+    model, corpus = inputs(work)
+    contenders: dict[str, tuple[list[str], Path]] = {}
+    for form, profile in FORMS.items():
+        package, built = make_package(model, corpus, work / f"package {form}", profile), _genai_build(model, work, form)
+        contenders[f"colbuild {form}"] = ([sys.executable, "-c", _OURS, str(package)], package)
+        contenders[f"colbuild {form}, in onnxruntime-genai"] = ([sys.executable, "-c", _GENAI, str(package)], package)
+        contenders[f"onnxruntime-genai's own {form}"] = ([sys.executable, "-c", _GENAI, str(built)], built)
+    if (script := _llama(work)) is not None:
+        for name, path in _llama_files(work).items():
+            contenders[f"llama.cpp {name}"] = (["node", str(script), str(path)], path)
+    speeds: dict[tuple[str, int], list[float]] = {}
+    for threads in (1, 2):
+        for name in [name for _ in range(rounds) for name in contenders]:
+            speed = _speed(contenders[name][0], threads, tokens)
+            speeds.setdefault((name, threads), []).append(speed)
+    found = {key: median(values) for key, values in speeds.items()}
+    rows = tuple(
+        {
+            "what": name,
+            "MB": round(folder_size(path) / 1e6, 1),
+            "tokens/s, 1 thread": found[name, 1],
+            "tokens/s, 2 threads": found[name, 2],
+        }
+        for name, (_, path) in contenders.items()
+    )
+    return Result(rows, tuple(_bars(found)))
+
+
+def _bars(found: Mapping[tuple[str, int], float]) -> list[Bar]:
+    rivals = {"int8": "llama.cpp Q8_0", "int4": "llama.cpp Q4_1"}
+    bars = []
+    for form, llama in rivals.items():
+        for threads in (1, 2):
+            ours = found[f"colbuild {form}", threads]
+            theirs = found[f"onnxruntime-genai's own {form}", threads]
+            told = f"{form}, {threads} thread{'s' if threads > 1 else ''}: tokens/s over"
+            bars.append(at_least(f"{told} those of onnxruntime-genai's own build", ours / theirs, 1.0))
+            if (llama, threads) in found:
+                bars.append(at_least(f"{told} those of {llama}", ours / found[llama, threads], 1.2))
+    return bars
+
+
+def _genai_build(model: Path, work: Path, form: str) -> Path:
+    """The model as onnxruntime-genai's builder makes it, with its defaults and our blocks."""
+    folder = work / f"genai {form}"
+    if not (folder / "genai_config.json").exists():
+        options = [
+            "-m",
+            str(model),
+            "-i",
+            str(model),
+            "-o",
+            str(folder),
+            "-p",
+            form,
+            "-e",
+            "cpu",
+            "-c",
+            str(work / "genai cache"),
+        ]
+        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *options]
+        subprocess.run([*command, "--extra_options", "int4_block_size=32"], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def _llama(work: Path) -> Path | None:
+    """The script beside a node_modules that has llama.cpp; None without Node."""
+    if shutil.which("node") is None:
+        return None
+    folder = work / "llama"
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(HERE / "llama.mjs", folder / "llama.mjs")
+    if not (folder / "node_modules").exists():
+        if ready := os.environ.get("COLBUILD_LLAMA_MODULES"):
+            (folder / "node_modules").symlink_to(ready)
+        else:
+            command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", LLAMA]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return folder / "llama.mjs"
+
+
+def _llama_files(work: Path) -> dict[str, Path]:
+    raw, eight = fetch(ANSNET, root=work, downloads=work / "downloads").path, work / "model.Q8_0.gguf"
+    if not eight.exists():
+        _in_8_bits(raw, eight)
+    return {"Q8_0": eight, "Q4_1": raw}
+
+
+def _in_8_bits(raw: Path, path: Path) -> None:
+    """The same model with its matrices in llama.cpp's 8 bits."""
+    reader = gguf.GGUFReader(raw)
+    writer = gguf.GGUFWriter(path, "llama")
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        inner = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        if values.ndim == 1:
+            writer.add_tensor(tensor.name, values)
+        else:
+            writer.add_tensor(tensor.name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _speed(command: list[str], threads: int, tokens: int) -> float:
+    done = subprocess.run([*command, str(threads), str(tokens), PROMPT], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[-1]}: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return float(found["tokens_per_second"])
+
+
+if __name__ == "__main__":
+    run_kept_benchmark("packages_rivals", COMMAND, measure, ("onnxruntime", "onnxruntime-genai", "gguf"))
