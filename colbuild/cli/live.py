@@ -223,7 +223,8 @@ def _common(event: Event, build: BuildStarted | None, cached: str) -> str | None
     if isinstance(event, StepCached):
         return None if build is None or build.to_run == 0 else f"{cached}{event.step}: {event.why}"
     if isinstance(event, Packaged):
-        return f"  package {event.model}/{event.profile}: {format_bytes(event.size)} in {event.folder}"
+        line = f"  package {event.model}/{event.profile}: {format_bytes(event.size)} in {event.folder}"
+        return "\n".join([line, *(f"  warning: {event.model}/{event.profile}: {one}" for one in event.broken)])
     if isinstance(event, RemoteLost):
         return f"{event.message}; going on without the remote cache"
     if isinstance(event, Notice):

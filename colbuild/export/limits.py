@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from colbuild.errors import BuildError
-from colbuild.export.bench import Speed
-from colbuild.export.manifest import Quality
+from colbuild.export.bench import Speed, bench_package
+from colbuild.export.manifest import MANIFEST, Manifest, Quality
+from colbuild.plan.package_size import int8_bytes
 from colbuild.spec.device import Device, Limits
 from colbuild.units import format_bytes
+
+
+def broken_limits(manifest: Manifest, package: Path) -> tuple[str, ...]:
+    """The limits that a whole package does not keep, where its profile only warns.
+
+    Raises:
+        BuildError: There are any, and it does not only warn.
+    """
+    profile, limits = manifest.profile, manifest.profile.limits
+    size = sum(file.size for file in manifest.files) + (package / MANIFEST).stat().st_size
+    found = [size_limit(size, limits), quality_limit(manifest.quality, limits)]
+    found.append(bandwidth_limit(read_for_a_token(manifest), profile))
+    if profile.bandwidth is not None:
+        limits = limits.model_copy(update={"min_decode_tps": None})
+    # Speeds differ from run to run, so that they may stop a build but are not in what it makes.
+    if limits.max_memory is not None or limits.min_decode_tps is not None:
+        [speed] = bench_package(package, [profile.threads])
+        judge(speed_limits(speed, limits), profile)
+    return judge([one for one in found if one is not None], profile)
+
+
+def read_for_a_token(manifest: Manifest) -> int:
+    """Bytes of weights that each token reads: all but an embedding of its own, of which it looks up a row."""
+    model, profile = manifest.model, manifest.profile
+    graph = sum(file.size for file in manifest.files if file.path.startswith(manifest.graph.file))
+    if model.tied:
+        return graph
+    table = (model.shape["vocab"], model.shape["hidden"])
+    each = {"fp32": 4, "fp16": 2}.get(profile.precision)
+    return graph - (int8_bytes(table, profile.block) if each is None else each * table[0] * table[1])
 
 
 def size_limit(size: int, limits: Limits) -> str | None:
@@ -29,6 +61,18 @@ def quality_limit(quality: Quality | None, limits: Limits) -> str | None:
     return (
         f"the package's perplexity on held-out text is {quality.perplexity:.4g}, {quality.increase:.1%} above the model's "
         f"{quality.reference:.4g}; its limit max_perplexity_increase allows {most:.1%}"
+    )
+
+
+def bandwidth_limit(weights: int, profile: Device) -> str | None:
+    """Whether a device of a bandwidth could generate fast enough at all: each token reads so many bytes of weights once."""
+    least = profile.limits.min_decode_tps
+    if least is None or profile.bandwidth is None or profile.bandwidth >= least * weights:
+        return None
+    return (
+        f"the device can generate no more than {profile.bandwidth / weights:.1f} tokens/s, below its limit min_decode_tps: "
+        f"{least:g}; each token reads {format_bytes(weights)} of weights, and its bandwidth of "
+        f"{format_bytes(profile.bandwidth)} a second allows {format_bytes(int(profile.bandwidth / least))}"
     )
 
 

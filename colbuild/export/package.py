@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -15,12 +15,11 @@ from transformers import PreTrainedModel
 from colbuild import __version__
 from colbuild.arch import Structure, parameters, positions_key, read_structure
 from colbuild.errors import BuildError
-from colbuild.export.bench import bench_package
 from colbuild.export.companions import CARD, model_card, write_companions, write_genai_config
 from colbuild.export.decoder import decoder_graph
 from colbuild.export.fitting import fit, room_for_matrices
 from colbuild.export.graph import fill_float
-from colbuild.export.limits import judge, quality_limit, size_limit, speed_limits
+from colbuild.export.limits import broken_limits
 from colbuild.export.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -33,7 +32,8 @@ from colbuild.export.manifest import (
     Sample,
 )
 from colbuild.export.onnx_file import write_onnx
-from colbuild.export.parity import Bound, check_bound, compare, parity_prompts, reference_logits, sample
+from colbuild.export.parity import check_bound, compare, parity_prompts, reference_logits, sample
+from colbuild.export.precisions import PRECISIONS
 from colbuild.export.quality import measure_quality, model_answers
 from colbuild.export.quantise import fill_quantised
 from colbuild.export.rounded_file import read_rounded
@@ -47,37 +47,6 @@ from colbuild.store.hashing import hash_file, scan_tree, walk_files
 from colbuild.weights.checkpoint import CONFIG, load_checkpoint, write_json
 from colbuild.weights.origin import read_origin
 from colbuild.weights.tensor_files import WEIGHTS
-
-
-@dataclass(frozen=True)
-class Precision:
-    """What holds of one way to store weights: a line of the table below.
-
-    Attributes:
-        file: The graph's path in the package; names that Transformers.js looks for.
-        bound: What the package must keep of the PyTorch model.
-    """
-
-    file: str
-    bound: Bound
-
-
-def _relative(most: float) -> Bound:
-    return Bound(lambda parity: parity.relative_error, most, "the relative error of the logits")
-
-
-PRECISIONS: Final[Mapping[str, Precision]] = {
-    "fp32": Precision(
-        "onnx/model.onnx", Bound(lambda parity: parity.max_difference, 1e-3, "the largest difference of a logit")
-    ),
-    "fp16": Precision("onnx/model_fp16.onnx", _relative(0.02)),
-    # Sound packages are at 0.03 to 0.06 whether the model is trained or random; top-1 agreement and KL are not
-    # comparable between the two, because a random model's tokens are all about equally likely.
-    "int8": Precision("onnx/model_quantized.onnx", _relative(0.2)),
-    # Four bits are a sixteenth as fine. What that costs is in the manifest; this only catches what is wrong.
-    "int4": Precision("onnx/model_q4.onnx", _relative(0.7)),
-    "int4-mixed": Precision("onnx/model_q4.onnx", _relative(0.7)),
-}
 
 
 @dataclass(frozen=True)
@@ -163,24 +132,11 @@ def build_package(
     listed = tuple(PackagedFile(**asdict(entry)) for entry in scan_tree(output))
     whole = manifest.model_copy(update={"files": listed})
     write_json(output / MANIFEST, whole.model_dump(mode="json"))
-    return _judged(whole, profile, output)
-
-
-def _judged(manifest: Manifest, profile: Device, output: Path) -> Manifest:
-    """The manifest with what of the profile's limits the package breaks, where that is only told."""
-    limits = profile.limits
-    size = sum(file.size for file in manifest.files) + (output / MANIFEST).stat().st_size
-    found = [size_limit(size, limits), quality_limit(manifest.quality, limits)]
-    # Speeds differ from run to run, so that they may stop a build but are not in what it makes.
-    if limits.max_memory is not None or limits.min_decode_tps is not None:
-        [speed] = bench_package(output, [profile.threads])
-        judge(speed_limits(speed, limits), profile)
-    broken = judge([one for one in found if one is not None], profile)
-    if not broken:
-        return manifest
-    told = manifest.model_copy(update={"broken": broken})
-    write_json(output / MANIFEST, told.model_dump(mode="json"))
-    return told
+    broken = broken_limits(whole, output)
+    if broken:
+        whole = whole.model_copy(update={"broken": broken})
+        write_json(output / MANIFEST, whole.model_dump(mode="json"))
+    return whole
 
 
 def check_context(config: Mapping[str, Any], context: int) -> None:

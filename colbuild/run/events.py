@@ -86,12 +86,13 @@ class RemoteLost:
 
 @dataclass(frozen=True)
 class Packaged:
-    """A package lies in its folder now; `size` in bytes."""
+    """A package lies in its folder now; `size` in bytes, `broken` the limits that it does not keep, where that is only told."""
 
     model: str
     profile: str
     folder: str
     size: int
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from colbuild.export.manifest import read_manifest
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.step import Step
 from colbuild.run.events import Listener, Notice, Packaged
@@ -58,4 +59,5 @@ def place_outputs(outputs: Outputs, store: Store, step: Step, record: ActionReco
         if placement.kept is not None:
             listener(Notice(f"{target} held files that colbuild did not put there; they are now in {placement.kept}"))
         if placement.changed and target in outputs.packages:
-            listener(Packaged(*outputs.packages[target], str(target), record.size))
+            broken = read_manifest(target).broken
+            listener(Packaged(*outputs.packages[target], str(target), record.size, broken))

@@ -42,7 +42,11 @@ class Limits(Model):
     ] = None
     min_decode_tps: Annotated[
         float | None,
-        Field(gt=0.0, description="Tokens a second that it must at least generate with the profile's 'threads'."),
+        Field(
+            gt=0.0,
+            description="Tokens a second that it must at least generate: measured here with the profile's 'threads', or what "
+            "the device's 'bandwidth' allows where that is given.",
+        ),
     ] = None
     when_broken: Annotated[
         Literal["fail", "warn"], Field(description="Whether a broken limit fails the build or is only told.")
@@ -154,6 +158,13 @@ class Device(Model):
     ] = None
     threads: Annotated[
         int | None, Field(gt=0, le=1024, description="Threads that the device computes with; all it has by default.")
+    ] = None
+    bandwidth: Annotated[
+        Size | None,
+        Field(
+            description="Bytes a second that the device reads from its memory, such as 12GB: each token reads all weights "
+            "once, so no more tokens a second are possible. 'min_decode_tps' is then judged by it, not measured here."
+        ),
     ] = None
     limits: Annotated[Limits, Field(description="What the device allows; a package beyond it fails the build.")] = (
         Limits()

@@ -1,10 +1,11 @@
 """Packages of SmolLM2-135M-Instruct in every form: size, perplexity, speed, and what exporting them takes.
 
-`python -m tests.benchmarks.packages [--quick] [--work FOLDER] [--json FILE]`. Needs the package index (or what pip is configured
-with). fp32 is the baseline; all forms are measured in turns on the same held-out text, with onnxruntime alone. "int4, by hand"
-keeps 8 bits in the first and last layer and the down projections; "int4-mixed, as large" has as much room, to spend as it
-measures. "recovered" is trained to be rounded (`recover`), which is not among the seconds of its export. `--quick` leaves
-these out, and the forms with standard operators. `packages_rivals` compares speeds with what other runtimes build.
+`python -m tests.benchmarks.packages [--quick] [--work FOLDER] [--json FILE]`. Needs the package index (or what pip is
+configured with). fp32 is the baseline; all forms are measured in turns on the same held-out text, with onnxruntime
+alone. "int4, by hand" keeps 8 bits in the first and last layer and the down projections; "int4-mixed, as large" has
+as much room, to spend as it measures. "recovered" is trained to be rounded (`recover`), which is not among the
+seconds of its export. `--quick` leaves these out, and the forms with standard operators. `packages_rivals` compares
+speeds with what other runtimes build.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How fast packages generate, beside onnxruntime-genai's own builds of the same model and llama.cpp.
 
-`python -m tests.benchmarks.packages_rivals [--quick] [--work FOLDER] [--json FILE]`. SmolLM2-135M-Instruct; one text, 1 and 2
-threads, in turns, the median of the rounds. Packages run in colbuild's own session (onnxruntime) and in onnxruntime-genai; the
-latter's builds in the latter. llama.cpp comes with the package node-llama-cpp, as its prebuilt library, from npm
-(COLBUILD_LLAMA_MODULES names a node_modules that has it); without Node its rows are missing. Of 4 bits the model's original file is
-taken (Q4_1), which also gives its 8-bit one.
+`python -m tests.benchmarks.packages_rivals [--quick] [--work FOLDER] [--json FILE]`. SmolLM2-135M-Instruct; one text,
+1 and 2 threads, in turns, the median of the rounds. Packages run in colbuild's own session (onnxruntime) and in
+onnxruntime-genai; the latter's builds in the latter. llama.cpp comes with the package node-llama-cpp, as its prebuilt
+library, from npm (COLBUILD_LLAMA_MODULES names a node_modules that has it); without Node its rows are missing. Of 4
+bits the model's original file is taken (Q4_1), which also gives its 8-bit one.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from colbuild.spec.device import Device, Limits
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.export.helpers import build, graph_of, manifest, text
 from tests.helpers.configs import random_config
-from tests.helpers.tiny import tiny_documents
+from tests.helpers.tiny import make_tiny_model, tiny_documents
 from tests.weights.helpers import random_checkpoint
 
 
@@ -117,6 +117,32 @@ def test_limits_of_speed_and_memory_are_measured(tiny_model: Path, tmp_path: Pat
     with pytest.raises(BuildError, match=r"of memory, .* more than its limit max_memory: 1.0 kB"):
         build(tiny_model, tmp_path / "b", limits={"max_memory": 1000})
     assert build(tiny_model, tmp_path / "c", limits={"max_memory": "2GB", "min_decode_tps": 0.01})
+
+
+def test_a_declared_bandwidth_judges_the_speed_instead(tiny_model: Path, tmp_path: Path):
+    limits = {"min_decode_tps": 10.0, "when_broken": "warn"}
+    slow = build(tiny_model, tmp_path / "a", bandwidth="10MB", limits=limits)
+    [broken] = manifest(slow)["broken"]
+    weights = (slow / "onnx/model.onnx").stat().st_size
+    assert broken.startswith(f"the device can generate no more than {1e7 / weights:.1f} tokens/s, below its limit")
+    assert "its bandwidth of 10.0 MB a second allows 1.0 MB" in broken
+    fast = build(tiny_model, tmp_path / "b", bandwidth="1GB", limits={"min_decode_tps": 10.0})
+    assert manifest(fast)["broken"] == []
+
+
+def test_an_embedding_of_its_own_is_not_read_for_a_token(tmp_path: Path):
+    tied, apart = (
+        build(
+            make_tiny_model(tmp_path / name, tied=name == "tied"),
+            tmp_path / f"{name}-package",
+            bandwidth="1MB",
+            limits={"min_decode_tps": 10.0, "when_broken": "warn"},
+        )
+        for name in ("tied", "apart")
+    )
+    # What a token reads is the same: "2.1 MB of weights".
+    told = [manifest(package)["broken"][0].partition("reads ")[2] for package in (tied, apart)]
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma3_text"])

@@ -16,6 +16,7 @@ INT8: dict[str, Any] = {
     "context": 2048,
     "static": None,
     "threads": None,
+    "bandwidth": None,
     "limits": {
         "max_package": None,
         "max_memory": None,
