@@ -27,6 +27,7 @@ _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 _LEGAL = ("README.md", *LICENCES)
 _MODEL_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", *_LEGAL)
 _DATA_FILES = ("*.txt", "*.json", "*.jsonl", "*.parquet", "*.xml", "*.gz", "*.bz2", "*.xz", "*.zst")
+_TOKENIZER = "tokenizer.json"
 _LOOK_SECONDS = 30.0
 _WATCH_SECONDS = 0.5
 _FAILURES: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError, errors.HFValidationError)
@@ -96,7 +97,9 @@ def _useful(source: HubSource, names: Sequence[str]) -> list[str]:
         pickles = [name for name in names if name.endswith(PICKLES)]
         if pickles:
             raise _only_pickles(source, pickles)
-        raise SourceUnavailableError(f"the model {source.repo} holds no safetensors ({_some(names)})")
+        if _TOKENIZER not in top:
+            raise SourceUnavailableError(f"the model {source.repo} holds no safetensors ({_some(names)})")
+        # Nothing but a tokenizer: a family's vocabulary may come from there.
     return sorted(name for name in top if any(fnmatchcase(name, pattern) for pattern in _MODEL_FILES))
 
 

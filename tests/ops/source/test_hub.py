@@ -9,11 +9,16 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from tokenizers import Tokenizer
 
 from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source import Fetched, fetch, look
+from colbuild.ops.source.vocabulary import read_vocabulary
+from colbuild.ops.step import StepRun
+from colbuild.ops.tokenizer import run as make_family_tokenizer
 from colbuild.progress import Progress, Report, silent
 from colbuild.store.hashing import scan_tree, tree_digest
+from tests.helpers.tiny import make_tiny_tokenizer
 from tests.ops.source.servers import Hub
 
 WEIGHTS = b"safetensors " * 500
@@ -29,7 +34,7 @@ FILES = {
     "onnx/model.json": b"{}",
     ".gitattributes": b"",
 }
-WANTED = ["chat_template.jinja", "config.json", "merges.txt", "model.safetensors", "tokenizer.json"]
+WANTED = ["README.md", "chat_template.jinja", "config.json", "merges.txt", "model.safetensors", "tokenizer.json"]
 URI = "hf://org/tiny@v1"
 
 ROOT = Path(__file__).parents[3]
@@ -64,6 +69,24 @@ def test_a_model_comes_without_pickles_and_variants(downloads: Path, monkeypatch
     # Everything was asked for at the commit that the tag stood for.
     assert all(hub.commit in request for request in hub.requests if "/resolve/" in request)
     assert get(URI, downloads, "http://127.0.0.1:1", monkeypatch) == fetched
+
+
+@pytest.mark.parametrize("uri", ["hf://org/words@v1", "hf://org/words@v1/tokenizer.json"])
+def test_a_familys_tokenizer_comes_from_the_hub(uri: str, downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a repository without weights, or as one file; the step makes the family's of it."""
+    source = downloads.parent / "words"
+    make_tiny_tokenizer(source)
+    hub = Hub("org/words", {path.name: path.read_bytes() for path in source.iterdir()})
+    with hub.serve() as endpoint:
+        fetched = get(uri, downloads, endpoint, monkeypatch)
+    output = downloads.parent / "output"
+    output.mkdir()
+    rows = read_vocabulary(fetched.path)
+    assert rows == read_vocabulary(source)
+    make_family_tokenizer(StepRun({"model": source, "raw": fetched.path}, {"rows": rows}, output))
+    text = "Ada visits Zürich."
+    ours, theirs = (Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in (output, source))
+    assert ours.encode(text).ids == theirs.encode(text).ids
 
 
 def test_one_file_is_fetched_alone(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
