@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,6 +31,27 @@ KINDS: Final[Mapping[str, str]] = {
 _LAYER: Final = re.compile(r"\.(\d+)\.")
 
 
+COARSE: Final = 128
+"""The largest block: what loses little gets by with it, and leaves room for what does not."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a matrix can be stored.
+
+    Attributes:
+        bits: 4 or 8.
+        block: Weights that share a scale.
+        size: Bytes.
+        harm: Nats a token that it costs, see `colbuild.export.statistics`.
+    """
+
+    bits: int
+    block: int
+    size: int
+    harm: float
+
+
 @dataclass
 class Fitted:
     """The rounded matrices of a package.
@@ -38,11 +59,13 @@ class Fitted:
     Attributes:
         eight: Names of those that keep 8 bits.
         fixed: Of these, embedding and head, which always do.
-        rounded: Those that are known already.
+        table_block: Their block.
+        rounded: All but these.
     """
 
     eight: frozenset[str]
     fixed: frozenset[str]
+    table_block: int
     rounded: dict[str, Blocks] = field(default_factory=dict)
 
 
@@ -59,7 +82,7 @@ def fit(
         decoder: The empty graph, and what fills it.
         profile: int4 or int4-mixed.
         statistics: What the model's matrices saw.
-        room: Bytes that all matrices and tables may take together, where that decides which keep 8 bits; else None.
+        room: Bytes that all matrices and tables may take together, where that decides how each is stored; else None.
         report: Told after each matrix.
 
     Raises:
@@ -70,42 +93,90 @@ def fit(
     names = [use.weight for use in linears(graph)]
     known = {name: found for name in names if (found := seen_by(name, statistics)) is not None}
     # The head is the embedding, or as large, and no text says how often a token that it lacks would have been right.
-    fixed = tables | (set(names) - known.keys())
+    fixed = frozenset(tables | (set(names) - known.keys()))
     matrices = [name for name in names if name not in fixed]
+    if room is None:
+        return _by_hand(weights, matrices, known, fixed, profile, report)
+    return _by_measure(weights, matrices, known, fixed, profile, room, report)
+
+
+Weights = Mapping[str, torch.Tensor]
+
+
+def _by_hand(
+    weights: Weights,
+    matrices: Sequence[str],
+    known: Mapping[str, Seen],
+    fixed: frozenset[str],
+    profile: Device,
+    report: Report,
+) -> Fitted:
+    """4 bits for all but what the profile keeps in 8."""
     layers = 1 + max(_layer(name) for name in matrices)
-    chosen = {name for name in matrices if _is_kept(name, profile, layers)}
-    rounded: dict[str, Blocks] = {}
-    gains: dict[str, float] = {}
+    rounded = {}
     for done, name in enumerate(matrices):
         report(Progress(done, len(matrices), "matrices", "rounding"))
-        if name in chosen:
-            continue
-        seen, weight = known[name], weights[name].float()
-        rounded[name] = round_blocks(weight, 4, profile.block, seen.moments)
-        if room is not None:
-            finer = round_blocks(weight, 8, profile.block)
-            gains[name] = harm(weight, rounded[name].values(), seen) - harm(weight, finer.values(), seen)
-    if room is not None:
-        sizes = {
-            name: (stored_bytes(weights[name], 8, profile), stored_bytes(weights[name], 4, profile))
-            for name in matrices
-        }
-        left = (
-            room
-            - sum(stored_bytes(weights[name], 8, profile) for name in fixed)
-            - sum(four for _, four in sizes.values())
+        bits = 8 if _is_kept(name, profile, layers) else 4
+        rounded[name] = round_blocks(weights[name].float(), bits, profile.block, known[name].moments)
+    eight = {name for name, blocks in rounded.items() if blocks.bits == 8}
+    return Fitted(fixed | eight, fixed, profile.block, rounded)
+
+
+def _by_measure(
+    weights: Weights,
+    matrices: Sequence[str],
+    known: Mapping[str, Seen],
+    fixed: frozenset[str],
+    profile: Device,
+    room: int,
+    report: Report,
+) -> Fitted:
+    """For each matrix 4 bits in coarse or fine blocks, or 8: what together does least harm in the room that there is."""
+    left = room - sum(stored_bytes(weights[name], 8, COARSE) for name in fixed)
+    tried: dict[str, dict[Form, Blocks]] = {}
+    for done, name in enumerate(matrices):
+        report(Progress(done, len(matrices), "matrices", "rounding"))
+        tried[name] = _forms(weights[name].float(), known[name], profile.block)
+    chosen = allocate(left, {name: tuple(forms) for name, forms in tried.items()}, profile)
+    rounded = {name: tried.pop(name)[form] for name, form in chosen.items()}
+    eight = {name for name, blocks in rounded.items() if blocks.bits == 8}
+    return Fitted(fixed | eight, fixed, COARSE, rounded)
+
+
+def _forms(weight: torch.Tensor, seen: Seen, block: int) -> dict[Form, Blocks]:
+    forms = {}
+    for bits, each in dict.fromkeys(((4, COARSE), (4, block), (8, COARSE))):
+        blocks = round_blocks(weight, bits, each, seen.moments)
+        form = Form(bits, each, stored_bytes(weight, bits, each), harm(weight, blocks.values(), seen))
+        forms[form] = blocks
+    return forms
+
+
+def allocate(room: int, forms: Mapping[str, Sequence[Form]], profile: Device) -> dict[str, Form]:
+    """The form of each matrix: from the smallest of each on, always what gains most for each byte more and still fits.
+
+    Raises:
+        BuildError: Not even the smallest forms fit.
+    """
+    chosen = {name: min(every, key=lambda form: form.size) for name, every in forms.items()}
+    left = room - sum(form.size for form in chosen.values())
+    if left < 0:
+        raise BuildError(
+            f"the package would have {format_bytes(-left)} more than its limit max_package even with 4 bits everywhere",
+            hint=f"the nearest size that would fit is max_package: {_rounded_up((profile.limits.max_package or 0) - left)}",
         )
-        if left < 0:
-            raise BuildError(
-                f"the package would have {format_bytes(-left)} more than its limit max_package even with 4 bits everywhere",
-                hint=f"the nearest size that would fit is max_package: {_rounded_up((profile.limits.max_package or 0) - left)}",
-            )
-        chosen |= spend(left, {name: eight - four for name, (eight, four) in sizes.items()}, gains)
-    return Fitted(
-        frozenset(chosen | fixed),
-        frozenset(fixed),
-        {name: blocks for name, blocks in rounded.items() if name not in chosen},
-    )
+    while True:
+        better = [
+            ((chosen[name].harm - form.harm) / (form.size - chosen[name].size), name, form)
+            for name, every in forms.items()
+            for form in every
+            if 0 < form.size - chosen[name].size <= left and form.harm < chosen[name].harm
+        ]
+        if not better:
+            return chosen
+        _, name, form = max(better, key=lambda one: (one[0], one[1], one[2].size))
+        left -= form.size - chosen[name].size
+        chosen[name] = form
 
 
 _BESIDE: Final = 24_576
@@ -134,20 +205,10 @@ def room_for_matrices(profile: Device, decoder: EmptyDecoder, companions: int) -
     return most - known - vectors - _BESIDE - each * layers - companions
 
 
-def spend(left: int, costs: Mapping[str, int], gains: Mapping[str, float]) -> set[str]:
-    """Which matrices get 8 bits for at most `left` bytes: those that gain most for each byte."""
-    chosen = set()
-    for name in sorted(gains, key=lambda name: (-gains[name] / costs[name], name)):
-        if gains[name] > 0.0 and costs[name] <= left:
-            chosen.add(name)
-            left -= costs[name]
-    return chosen
-
-
-def stored_bytes(weight: torch.Tensor, bits: int, profile: Device) -> int:
+def stored_bytes(weight: torch.Tensor, bits: int, block: int) -> int:
     """Bytes of a matrix [rows, columns]: codes, scales, and zeros where there are 4 bits."""
     bytes_of = int8_bytes if bits == 8 else int4_bytes
-    return bytes_of(tuple(weight.shape), profile.block)
+    return bytes_of(tuple(weight.shape), block)
 
 
 def _is_kept(name: str, profile: Device, layers: int) -> bool:

@@ -186,9 +186,9 @@ def _write_graph(
             eight = tuple(sorted(fitted.eight))
 
         def rounded(name: str, weight: torch.Tensor) -> Blocks:
-            if fitted is not None and name in fitted.rounded:
-                return fitted.rounded.pop(name)
-            return round_blocks(weight, 8, profile.block)
+            if fitted is None:
+                return round_blocks(weight, 8, profile.block)
+            return fitted.rounded.pop(name) if name in fitted.rounded else round_blocks(weight, 8, fitted.table_block)
 
         report(Progress(0, 0, "layers", "quantising"))
         fill_quantised(model, empty.weights, rounded, profile.operators)

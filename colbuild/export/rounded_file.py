@@ -3,7 +3,7 @@
 ::
 
     rounded.safetensors   for each matrix its codes and scales, and zeros if it has any; every vector in float32
-    rounded.json          bits, block and columns of each matrix
+    rounded.json          bits, block and columns of each matrix, and the block of what is not among them
 
 All by the names of the graph. The embedding, and a head of its own, are not among them: they are rounded as they are.
 """
@@ -27,8 +27,10 @@ FACTS: Final = "rounded.json"
 _VECTOR: Final = "vector:"
 
 
-def write_rounded(folder: Path, matrices: Mapping[str, Blocks], vectors: Mapping[str, torch.Tensor]) -> None:
-    """Writes the two files into a folder."""
+def write_rounded(
+    folder: Path, matrices: Mapping[str, Blocks], vectors: Mapping[str, torch.Tensor], table_block: int
+) -> None:
+    """Writes the two files into a folder; `table_block` is the block of embedding and head."""
     tensors = {_VECTOR + name: vector.float().contiguous() for name, vector in vectors.items()}
     facts = {}
     for name, blocks in matrices.items():
@@ -37,7 +39,7 @@ def write_rounded(folder: Path, matrices: Mapping[str, Blocks], vectors: Mapping
         if blocks.zeros is not None:
             tensors[f"zeros:{name}"] = blocks.zeros
     save_file({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, folder / TENSORS)
-    write_json(folder / FACTS, facts)
+    write_json(folder / FACTS, {"matrices": facts, "table_block": table_block})
 
 
 def read_rounded(folder: Path, weights: Mapping[str, torch.Tensor]) -> tuple[Fitted, dict[str, torch.Tensor]]:
@@ -59,9 +61,9 @@ def read_rounded(folder: Path, weights: Mapping[str, torch.Tensor]) -> tuple[Fit
             scales=tensors[f"scales:{name}"],
             zeros=tensors.get(f"zeros:{name}"),
         )
-        for name, about in facts.items()
+        for name, about in facts["matrices"].items()
     }
     vectors = {name.removeprefix(_VECTOR): one for name, one in tensors.items() if name.startswith(_VECTOR)}
     whole = {name for name, tensor in weights.items() if tensor.ndim == 2 and name not in matrices}
     eight = whole | {name for name, blocks in matrices.items() if blocks.bits == 8}
-    return Fitted(frozenset(eight), frozenset(whole), matrices), vectors
+    return Fitted(frozenset(eight), frozenset(whole), facts["table_block"], matrices), vectors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from colbuild.export.companions import write_companions
 from colbuild.export.decoder import EmptyDecoder, decoder_graph, matrix_origins
 from colbuild.export.fitting import Fitted, fit, room_for_matrices
 from colbuild.export.rounded_file import write_rounded
-from colbuild.export.rounding import Blocks, round_blocks, round_to
+from colbuild.export.rounding import round_blocks, round_to
 from colbuild.export.statistics import gather
 from colbuild.export.straight_through import rounded_parameters
 from colbuild.ops.models import calibration, model_of
@@ -42,17 +41,20 @@ def run(step: StepRun) -> None:
     decoder = decoder_graph(teacher.config, teacher.tensors, profile.context, profile.operators)
     fitted = _fitted(teacher, decoder, profile, folder, step)
     origins = matrix_origins(teacher.config, teacher.tensors)
-    trained, frozen = _matrices(decoder, fitted, profile)
+    trained = fitted.rounded
     parameters = rounded_parameters(trained, origins)
     start = {name: parameters.inside(name, tensor.float()) for name, tensor in teacher.tensors.items()}
-    kept = rounded_parameters(frozen, origins)
+    # Of embedding and head no text says what each row is worth: they are rounded, and stay.
+    tables = {name: round_blocks(decoder.weights[name].float(), 8, fitted.table_block) for name in fitted.fixed}
+    kept = rounded_parameters(tables, origins)
     start |= {name: kept.computed(name, start[name]) for name in kept.parts}
     student = replace(teacher, tensors=start)
 
     def keep(model: Checkpoint) -> None:
         named = decoder_graph(model.config, model.tensors, profile.context, profile.operators).weights
         matrices = {name: round_to(named[name].float(), steps) for name, steps in trained.items()}
-        write_rounded(step.output, matrices, {name: one for name, one in named.items() if one.ndim == 1})
+        vectors = {name: one for name, one in named.items() if one.ndim == 1}
+        write_rounded(step.output, matrices, vectors, fitted.table_block)
 
     rounded = Rounded(parameters.computed, frozenset(kept.parts))
     train_checkpoint(Task(student, teacher, steered_recipe(step), step, rounded=rounded), keep)
@@ -68,12 +70,3 @@ def _fitted(teacher: Checkpoint, decoder: EmptyDecoder, profile: Device, folder:
         write_companions(folder, teacher.config, profile, Path(companions))
         beside = sum(status.st_size for status in walk_files(Path(companions)).values())
     return fit(decoder, profile, statistics, room_for_matrices(profile, decoder, beside), step.report)
-
-
-def _matrices(decoder: EmptyDecoder, fitted: Fitted, profile: Device) -> tuple[dict[str, Blocks], dict[str, Blocks]]:
-    """Matrices that are trained, and those that are not: embedding and head, of which no text says what each row is worth."""
-
-    def in_8_bits(names: frozenset[str]) -> Mapping[str, Blocks]:
-        return {name: round_blocks(decoder.weights[name].float(), 8, profile.block) for name in names}
-
-    return {**fitted.rounded, **in_8_bits(fitted.eight - fitted.fixed)}, dict(in_8_bits(fitted.fixed))

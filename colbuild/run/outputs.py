@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from colbuild.export.manifest import read_manifest
+from colbuild.export.manifest import MANIFEST
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.step import Step
 from colbuild.run.events import Listener, Notice, Packaged
@@ -59,5 +60,10 @@ def place_outputs(outputs: Outputs, store: Store, step: Step, record: ActionReco
         if placement.kept is not None:
             listener(Notice(f"{target} held files that colbuild did not put there; they are now in {placement.kept}"))
         if placement.changed and target in outputs.packages:
-            broken = read_manifest(target).broken
-            listener(Packaged(*outputs.packages[target], str(target), record.size, broken))
+            listener(Packaged(*outputs.packages[target], str(target), record.size, _broken(target)))
+
+
+def _broken(package: Path) -> tuple[str, ...]:
+    """The limits that a package says it does not keep."""
+    path = package / MANIFEST
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["broken"]) if path.is_file() else ()

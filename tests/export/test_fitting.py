@@ -10,7 +10,7 @@ import torch
 
 from colbuild.errors import BuildError
 from colbuild.export import package
-from colbuild.export.fitting import spend, stored_bytes
+from colbuild.export.fitting import Form, allocate, stored_bytes
 from colbuild.export.manifest import Quality
 from colbuild.export.statistics import gather, harm, seen_by
 from colbuild.ops.corpus import run as pack_corpus
@@ -182,17 +182,42 @@ def test_harm_is_how_far_predictions_move(name: str, tiny_model: Path):
     assert harm((weight - error).float(), weight.float(), seen) == pytest.approx(moved, rel=0.35)
 
 
+def forms(*sizes_and_harms: tuple[int, float]) -> tuple[Form, ...]:
+    return tuple(Form(4, 32, size, each) for size, each in sizes_and_harms)
+
+
+def sizes(room: int, **every: tuple[Form, ...]) -> dict[str, int]:
+    return {name: form.size for name, form in allocate(room, every, Device()).items()}
+
+
 def test_room_goes_to_what_gains_most_for_its_bytes():
-    assert spend(10, {"a": 5, "b": 6, "c": 4}, {"a": 1.0, "b": 9.0, "c": 1.0}) == {"b", "c"}
-    assert spend(3, {"a": 5}, {"a": 1.0}) == set()
-    assert spend(99, {"a": 5, "b": 5}, {"a": -1.0, "b": 1.0}) == {"b"}
+    each = {"a": forms((1, 2.0), (6, 1.0)), "b": forms((1, 10.0), (7, 1.0)), "c": forms((1, 2.0), (5, 1.0))}
+    assert sizes(13, **each) == {"a": 1, "b": 7, "c": 5}
+    # What no longer fits is passed over, not waited for.
+    assert sizes(8, **each) == {"a": 1, "b": 1, "c": 5}
+    assert sizes(100, **each) == {"a": 6, "b": 7, "c": 5}
+
+
+def test_a_form_between_two_is_taken_where_it_is_worth_it():
+    assert sizes(10, a=forms((2, 9.0), (4, 3.0), (9, 2.0)), b=forms((2, 4.0), (4, 1.0))) == {"a": 4, "b": 4}
+    assert sizes(13, a=forms((2, 9.0), (4, 3.0), (9, 2.0)), b=forms((2, 4.0), (4, 1.0))) == {"a": 9, "b": 4}
+
+
+def test_what_does_no_good_is_not_paid_for():
+    assert sizes(99, a=forms((2, 1.0), (5, 2.0))) == {"a": 2}
+
+
+def test_too_little_room_says_how_much_would_do():
+    profile = Device(precision="int4-mixed", limits=Limits(max_package=10_000_000))
+    with pytest.raises(BuildError, match=r"would have 20 kB more") as failed:
+        allocate(5_000, {"a": forms((25_000, 1.0))}, profile)
+    assert str(failed.value.hint).endswith("max_package: 10.02MB")
 
 
 def test_stored_bytes_count_codes_scales_and_zeros():
     weight = torch.zeros(10, 40)
-    device = Device(precision="int4", block=32)
-    assert stored_bytes(weight, 8, device) == 10 * (64 + 8)
-    assert stored_bytes(weight, 4, device) == 10 * (32 + 8 + 1)
+    assert stored_bytes(weight, 8, 32) == 10 * (64 + 8)
+    assert stored_bytes(weight, 4, 32) == 10 * (32 + 8 + 1)
 
 
 def test_profiles_that_cannot_be_are_refused():
