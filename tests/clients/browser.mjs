@@ -12,7 +12,8 @@ const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/ja
 const server = createServer((request, response) => {
   const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
   const [, first, ...rest] = path.split("/");
-  const file = path === "/page.html" ? resolve("page.html") : first in roots && join(roots[first], normalize(rest.join("/")));
+  const own = ["page.html", "sample.mjs"].includes(first);
+  const file = own ? resolve(first) : first in roots && join(roots[first], normalize(rest.join("/")));
   try {
     if (!file || !statSync(file).isFile()) throw new Error("no file");
     response.writeHead(200, { "Content-Type": TYPES[extname(file)] ?? "application/octet-stream", "Content-Length": statSync(file).size });

@@ -47,7 +47,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("Node is not installed")
     folder = tmp_path_factory.mktemp("node")
-    for name in ("package.json", "generate.mjs", "browser.mjs", "page.html"):
+    for name in ("package.json", "generate.mjs", "sample.mjs", "browser.mjs", "page.html"):
         shutil.copyfile(HERE / name, folder / name)
     if ready := os.environ.get("COLBUILD_NODE_MODULES"):
         (folder / "node_modules").symlink_to(ready)
