@@ -12,7 +12,7 @@ import torch
 from colbuild.errors import BuildError
 from colbuild.export.decoder import EmptyDecoder
 from colbuild.export.graph import linears, lookups
-from colbuild.export.rounding import Blocks, round_blocks
+from colbuild.export.rounding import Blocks, inputs_of, round_blocks
 from colbuild.export.statistics import Seen, harm, seen_by
 from colbuild.plan.package_size import OLDER_LAYER, int4_bytes, int8_bytes
 from colbuild.progress import Progress, Report
@@ -117,7 +117,8 @@ def _by_hand(
     for done, name in enumerate(matrices):
         report(Progress(done, len(matrices), "matrices", "rounding"))
         bits = 8 if _is_kept(name, profile, layers) else 4
-        rounded[name] = round_blocks(weights[name].float(), bits, profile.block, known[name].moments)
+        inputs = inputs_of(known[name].moments) if bits == 4 else None
+        rounded[name] = round_blocks(weights[name].float(), bits, profile.block, inputs)
     eight = {name for name, blocks in rounded.items() if blocks.bits == 8}
     return Fitted(fixed | eight, fixed, profile.block, rounded)
 
@@ -144,9 +145,9 @@ def _by_measure(
 
 
 def _forms(weight: torch.Tensor, seen: Seen, block: int) -> dict[Form, Blocks]:
-    forms = {}
+    forms, inputs = {}, inputs_of(seen.moments)
     for bits, each in dict.fromkeys(((4, COARSE), (4, block), (8, COARSE))):
-        blocks = round_blocks(weight, bits, each, seen.moments)
+        blocks = round_blocks(weight, bits, each, inputs)
         form = Form(bits, each, stored_bytes(weight, bits, each), harm(weight, blocks.values(), seen))
         forms[form] = blocks
     return forms

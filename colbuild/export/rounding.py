@@ -56,24 +56,46 @@ class Blocks:
         return whole.flatten(1)[:, : self.columns].contiguous()
 
 
-def round_blocks(weight: torch.Tensor, bits: int, block: int, moments: torch.Tensor | None = None) -> Blocks:
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a matrix multiplies, as a rounding is fitted to it.
+
+    Attributes:
+        importance: How much an error of each column weighs [columns].
+        inverse: The upper Cholesky factor of the inverse of H [columns, columns], float32.
+    """
+
+    importance: torch.Tensor
+    inverse: torch.Tensor
+
+
+def inputs_of(moments: torch.Tensor) -> Inputs:
+    """What is needed of H = X^T X [columns, columns]; for all roundings of a matrix, as it is dear."""
+    damped = moments.double().clone()
+    damped.diagonal().add_(DAMPING * damped.diagonal().mean() + _TINY)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return Inputs(moments.diagonal().clamp_min(_TINY), factor.float())
+
+
+def round_blocks(weight: torch.Tensor, bits: int, block: int, inputs: Inputs | None = None) -> Blocks:
     """Rounds a matrix.
 
     Args:
         weight: float32 [rows, columns].
         bits: 8: symmetric around the middle code; 4: each block has a zero of its own.
         block: Columns that share a scale.
-        moments: X^T X [columns, columns] of what it multiplies; None rounds each weight to its nearest step.
+        inputs: What it multiplies, for 4 bits; None rounds each weight to its nearest step.
     """
     columns = weight.shape[1]
     padded = pad(weight, (0, -columns % block))
     if bits == 8:
         return _symmetric(padded, block, columns)
-    if moments is None:
+    if inputs is None:
         scales, zeros = _steps(_parts(padded, block), torch.ones(padded.shape[1] // block, block))
         codes = _codes(_parts(padded, block), scales[:, :, None], zeros[:, :, None])
         return Blocks(bits, block, columns, codes.to(torch.uint8), scales, zeros.to(torch.uint8))
-    return _compensated(padded, block, columns, pad(moments, (0, -columns % block, 0, -columns % block)))
+    return _compensated(padded, block, columns, inputs)
 
 
 def round_to(weight: torch.Tensor, steps: Blocks) -> Blocks:
@@ -124,12 +146,14 @@ def _codes(values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> tor
     return ((values / scale).round() + zero).clamp(0, 15)
 
 
-def _compensated(weight: torch.Tensor, block: int, columns: int, moments: torch.Tensor) -> Blocks:
+def _compensated(weight: torch.Tensor, block: int, columns: int, inputs: Inputs) -> Blocks:
     """GPTQ, with steps that are found when a block's turn comes."""
     rows, width = weight.shape
     left = weight.clone()
-    inverse = _inverse_root(moments)
-    importance = moments.diagonal().clamp_min(_TINY)
+    # What the last block is filled up with is 0, is stored as 0, and has no part in anything.
+    inverse = torch.eye(width)
+    inverse[:columns, :columns] = inputs.inverse
+    importance = pad(inputs.importance, (0, width - columns), value=_TINY)
     codes = torch.zeros(rows, width, dtype=torch.uint8)
     scales, zeros = torch.zeros(rows, width // block), torch.zeros(rows, width // block)
     group = max(block, _GROUP // block * block)
@@ -149,12 +173,3 @@ def _compensated(weight: torch.Tensor, block: int, columns: int, moments: torch.
             missed[:, column - start] = error
         left[:, end:] -= missed @ inverse[start:end, end:]
     return Blocks(4, block, columns, _parts(codes, block), scales, zeros.to(torch.uint8))
-
-
-def _inverse_root(moments: torch.Tensor) -> torch.Tensor:
-    """The upper Cholesky factor of H's inverse, float32."""
-    damped = moments.double().clone()
-    damped.diagonal().add_(DAMPING * damped.diagonal().mean() + _TINY)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor.float()

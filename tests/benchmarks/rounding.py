@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from colbuild.export import statistics
-from colbuild.export.rounding import round_blocks
+from colbuild.export.rounding import inputs_of, round_blocks
 from colbuild.export.statistics import SHRINKAGE, Seen, gather, seen_by
 from colbuild.ops.models import calibration, heldout_windows, model_of
 from colbuild.progress import silent
@@ -83,7 +83,7 @@ def measure(quick: bool, folder: Path) -> Result:
 
 
 def _rounded(weight: torch.Tensor, seen: Seen | None) -> torch.Tensor:
-    return round_blocks(weight, 4, BLOCK, None if seen is None else seen.moments).values()
+    return round_blocks(weight, 4, BLOCK, None if seen is None else inputs_of(seen.moments)).values()
 
 
 def _seen(folder: Path, model: Path, corpus: Path, way: Way) -> Callable[[str], Seen | None]:

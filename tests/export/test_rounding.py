@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.export.quantise import packed
-from colbuild.export.rounding import round_blocks
+from colbuild.export.rounding import inputs_of, round_blocks
 
 
 def matrix(rows: int, columns: int, seed: int) -> torch.Tensor:
@@ -35,7 +35,7 @@ def test_8_bits_are_off_by_half_a_step_at_most(rows: int, columns: int, block: i
 @given(st.integers(1, 7), st.integers(1, 150), st.sampled_from([16, 32, 64]), st.integers(0, 99), st.booleans())
 def test_4_bits_stay_in_range_and_near(rows: int, columns: int, block: int, seed: int, fitted: bool):
     weight = matrix(rows, columns, seed)
-    found = round_blocks(weight, 4, block, moments_of(columns, seed) if fitted else None)
+    found = round_blocks(weight, 4, block, inputs_of(moments_of(columns, seed)) if fitted else None)
     assert int(found.codes.max()) <= 15
     assert found.zeros is not None
     assert int(found.zeros.max()) <= 15
@@ -56,13 +56,13 @@ def test_what_is_multiplied_decides_and_errors_are_made_up_for(seed: int):
         error = values - weight
         return float((error @ moments * error).sum())
 
-    plain, fitted = round_blocks(weight, 4, 32), round_blocks(weight, 4, 32, moments)
+    plain, fitted = round_blocks(weight, 4, 32), round_blocks(weight, 4, 32, inputs_of(moments))
     assert harm(fitted.values()) < 0.6 * harm(plain.values())
 
 
 def test_it_is_the_same_every_time():
     weight, moments = matrix(20, 70, 1), moments_of(70, 2)
-    one, other = (round_blocks(weight, 4, 32, moments) for _ in range(2))
+    one, other = (round_blocks(weight, 4, 32, inputs_of(moments)) for _ in range(2))
     assert torch.equal(one.codes, other.codes)
     assert torch.equal(one.scales, other.scales)
 
