@@ -46,6 +46,10 @@ _STORED = 2
 _COMPUTED: Final[Mapping[str, int]] = {"bf16": 2, "fp32": 4}
 """Bytes of a number that is computed with."""
 
+_FITTING: Final[Mapping[str, tuple[int, int]]] = {"int4": (8, 20), "int4-mixed": (12, 24)}
+"""How many times as long an export takes whose rounding is fitted, and bytes that it holds of each parameter: the model, what
+its matrices saw, and they rounded; from one run of the first."""
+
 _PROCESS = 500_000_000
 """What a process that has loaded the libraries holds before it does anything."""
 
@@ -166,7 +170,9 @@ def _work(
         return Work(flops, None, 1000, _forward_memory(models))
     if op == "export":
         count = parameters(inputs["model"])
-        return Work(None, 4 * count, _package_size(inputs["model"], params["profile"]), _PROCESS + 12 * count)
+        # Text to fit to is read only where the rounding is fitted.
+        times, held = _FITTING[params["profile"]["precision"]] if "split" in params else (1, 12)
+        return Work(None, 4 * count * times, _package_size(inputs["model"], params["profile"]), _PROCESS + held * count)
     if op == "quantise":
         return _quantising(params, inputs["model"])
     if op == "teach":
