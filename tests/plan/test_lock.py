@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +16,14 @@ from colbuild.plan.lock_file import Link, LockedSource, lock_path, lock_text, re
 from colbuild.plan.operations import EPOCHS
 from colbuild.progress import silent
 from colbuild.run.sources import sources_of
-from colbuild.spec import Problem
+from colbuild.spec import Problem, load_family
 from colbuild.store import open_store
 from tests.helpers.configs import SMOLLM2
 from tests.plan.built import SOURCES
 from tests.plan.families import ANCHORS, ANSNET, DESNETS, DISTILL, load
 
 NAME = "specs/family.lock"
+ROOT = Path(__file__).parents[2]
 TAGGED = "hf://org/text@main/text.txt"
 COMMIT = "b" * 40
 
@@ -276,3 +278,12 @@ def test_what_is_fetched_is_asked_for_by_the_locked_commit_and_refused_if_it_dif
         with pytest.raises(SourceUnavailableError, match=f"not what {NAME} pins"):
             fetch_once(download, downloads=tmp_path, sha256=None, report=silent, pin=pin)
     assert asked == [{"commit": COMMIT}] * 2, "and what was refused is not kept"
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "specs").glob("*.lock")), ids=lambda path: path.stem)
+def test_the_locks_that_are_committed_are_of_the_specs_and_operations_as_they_are(lock):
+    """Else the first build of a clone would change them."""
+    loaded = load_family(lock.with_suffix(".yaml"))
+    state = compare(open_lock(loaded, LockMode.REFRESH), loaded, lambda uri: None)
+    assert state.lock is not None
+    assert state.differences == ()
