@@ -105,6 +105,12 @@ def decoder_graph(
     return EmptyDecoder(model, named)
 
 
+def graph_weights(config: Mapping[str, Any], weights: Weights) -> Weights:
+    """A model's tensors as the graph names them, and laid out as it reads them; nothing is cut to a context."""
+    module, _ = _module(config, onnx_ir.DataType.FLOAT)
+    return _renamed(module, _scaled(weights, config))
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a matrix [rows, columns] of a graph comes from.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -14,9 +15,10 @@ from colbuild.export.decoder import EmptyDecoder
 from colbuild.export.graph import linears, lookups
 from colbuild.export.rounding import Blocks, inputs_of, round_blocks
 from colbuild.export.statistics import Seen, harm, seen_by
-from colbuild.plan.package_size import OLDER_LAYER, int4_bytes, int8_bytes
+from colbuild.plan.package_size import int4_bytes, int8_bytes, spelt_out
 from colbuild.progress import Progress, Report
-from colbuild.spec.device import Device
+from colbuild.spec.device import COARSE, Device
+from colbuild.store.hashing import walk_files
 from colbuild.units import format_bytes
 
 KINDS: Final[Mapping[str, str]] = {
@@ -29,10 +31,6 @@ KINDS: Final[Mapping[str, str]] = {
     "down": "down_proj",
 }
 _LAYER: Final = re.compile(r"\.(\d+)\.")
-
-
-COARSE: Final = 128
-"""The largest block: what loses little gets by with it, and leaves room for what does not."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,17 @@ class Fitted:
     """The rounded matrices of a package.
 
     Attributes:
-        eight: Names of those that keep 8 bits.
-        fixed: Of these, embedding and head, which always do.
-        table_block: Their block.
+        fixed: Names of the embedding and the head, which are rounded as they are.
         rounded: All but these.
     """
 
-    eight: frozenset[str]
     fixed: frozenset[str]
-    table_block: int
     rounded: dict[str, Blocks] = field(default_factory=dict)
+
+    @property
+    def eight(self) -> frozenset[str]:
+        """Names of those that keep 8 bits; embedding and head always do."""
+        return self.fixed | {name for name, blocks in self.rounded.items() if blocks.bits == 8}
 
 
 def fit(
@@ -119,8 +118,7 @@ def _by_hand(
         bits = 8 if _is_kept(name, profile, layers) else 4
         inputs = inputs_of(known[name].moments) if bits == 4 else None
         rounded[name] = round_blocks(weights[name].float(), bits, profile.block, inputs)
-    eight = {name for name, blocks in rounded.items() if blocks.bits == 8}
-    return Fitted(fixed | eight, fixed, profile.block, rounded)
+    return Fitted(fixed, rounded)
 
 
 def _by_measure(
@@ -133,15 +131,13 @@ def _by_measure(
     report: Report,
 ) -> Fitted:
     """For each matrix 4 bits in coarse or fine blocks, or 8: what together does least harm in the room that there is."""
-    left = room - sum(stored_bytes(weights[name], 8, COARSE) for name in fixed)
+    left = room - sum(stored_bytes(weights[name], 8, profile.table_block) for name in fixed)
     tried: dict[str, dict[Form, Blocks]] = {}
     for done, name in enumerate(matrices):
         report(Progress(done, len(matrices), "matrices", "rounding"))
         tried[name] = _forms(weights[name].float(), known[name], profile.block)
     chosen = allocate(left, {name: tuple(forms) for name, forms in tried.items()}, profile)
-    rounded = {name: tried.pop(name)[form] for name, form in chosen.items()}
-    eight = {name for name, blocks in rounded.items() if blocks.bits == 8}
-    return Fitted(fixed | eight, fixed, COARSE, rounded)
+    return Fitted(fixed, {name: tried.pop(name)[form] for name, form in chosen.items()})
 
 
 def _forms(weight: torch.Tensor, seen: Seen, block: int) -> dict[Form, Blocks]:
@@ -185,7 +181,7 @@ _BESIDE: Final = 24_576
 _BESIDE_LAYER: Final = 10_240
 
 
-def room_for_matrices(profile: Device, decoder: EmptyDecoder, companions: int) -> int | None:
+def room_for_matrices(profile: Device, decoder: EmptyDecoder, companions: Path) -> int | None:
     """Bytes that matrices and tables may take, where that decides which keep 8 bits; else None.
 
     Everything else is counted, the graph bounded.
@@ -193,7 +189,7 @@ def room_for_matrices(profile: Device, decoder: EmptyDecoder, companions: int) -
     Args:
         profile: What says how large the package may be.
         decoder: The empty graph.
-        companions: Bytes of the files beside the graph.
+        companions: A folder with the files beside the graph.
     """
     if profile.precision != "int4-mixed":
         return None
@@ -202,8 +198,8 @@ def room_for_matrices(profile: Device, decoder: EmptyDecoder, companions: int) -
     vectors = sum(4 * tensor.numel() for tensor in decoder.weights.values() if tensor.ndim == 1)
     # Keys and values of each layer, and the logits.
     layers = (len(decoder.model.graph.outputs) - 1) // 2
-    each = _BESIDE_LAYER if profile.opset is None else _BESIDE_LAYER + OLDER_LAYER
-    return most - known - vectors - _BESIDE - each * layers - companions
+    beside = sum(status.st_size for status in walk_files(companions).values())
+    return most - known - vectors - _BESIDE - (_BESIDE_LAYER + spelt_out(profile)) * layers - beside
 
 
 def stored_bytes(weight: torch.Tensor, bits: int, block: int) -> int:

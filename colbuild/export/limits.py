@@ -40,7 +40,7 @@ def read_for_a_token(manifest: Manifest) -> int:
         return graph
     table = (model.shape["vocab"], model.shape["hidden"])
     each = {"fp32": 4, "fp16": 2}.get(profile.precision)
-    return graph - (int8_bytes(table, profile.block) if each is None else each * table[0] * table[1])
+    return graph - (int8_bytes(table, profile.table_block) if each is None else each * table[0] * table[1])
 
 
 def size_limit(size: int, limits: Limits) -> str | None:

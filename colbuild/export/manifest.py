@@ -6,6 +6,7 @@ Nothing in it differs from one run to the next: no times, no speeds, no paths of
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from colbuild.errors import BuildError
 from colbuild.spec.device import Device
+from colbuild.store.hashing import TreeEntry
 
 MANIFEST: Final = "manifest.json"
 SCHEMA_VERSION: Final = 1
@@ -208,6 +210,12 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BuildError(f"{path} is damaged at '{place}': {first['msg']}", hint="build the package again") from None
+
+
+def changed_files(manifest: Manifest, found: Iterable[TreeEntry]) -> list[str]:
+    """Those of the files found in a package whose content is not what its manifest says."""
+    digests = {file.path: file.sha256 for file in manifest.files}
+    return [entry.path for entry in found if digests.get(entry.path, entry.sha256) != entry.sha256]
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

@@ -43,7 +43,7 @@ from colbuild.export.statistics import Seen, gather
 from colbuild.export.text import read_template
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import QUANTISED, Device
-from colbuild.store.hashing import hash_file, scan_tree, walk_files
+from colbuild.store.hashing import hash_file, scan_tree
 from colbuild.weights.checkpoint import CONFIG, load_checkpoint, write_json
 from colbuild.weights.origin import read_origin
 from colbuild.weights.tensor_files import WEIGHTS
@@ -180,15 +180,14 @@ def _write_graph(
             fitted, vectors = read_rounded(trained, empty.weights)
             empty = replace(empty, weights={**empty.weights, **vectors})
         elif profile.fitted:
-            room = room_for_matrices(profile, empty, sum(status.st_size for status in walk_files(output).values()))
-            fitted = fit(empty, profile, statistics, room, report)
+            fitted = fit(empty, profile, statistics, room_for_matrices(profile, empty, output), report)
         if fitted is not None:
             eight = tuple(sorted(fitted.eight))
 
         def rounded(name: str, weight: torch.Tensor) -> Blocks:
-            if fitted is None:
-                return round_blocks(weight, 8, profile.block)
-            return fitted.rounded.pop(name) if name in fitted.rounded else round_blocks(weight, 8, fitted.table_block)
+            if fitted is not None and name in fitted.rounded:
+                return fitted.rounded.pop(name)
+            return round_blocks(weight, 8, profile.table_block)
 
         report(Progress(0, 0, "layers", "quantising"))
         fill_quantised(model, empty.weights, rounded, profile.operators)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from colbuild import __version__
 from colbuild.errors import BuildError
-from colbuild.export.manifest import MANIFEST, Manifest, check_files, read_manifest
+from colbuild.export.manifest import MANIFEST, Manifest, changed_files, check_files, read_manifest
 from colbuild.progress import Progress, Report
-from colbuild.store.hashing import hash_file
+from colbuild.store.hashing import TreeEntry, hash_file, scan_tree
 
 KIND: Final = "application/vnd.colbuild.package.v1"
 """What the registry is told that this is."""
@@ -67,8 +67,9 @@ def push_package(folder: Path, reference: str, report: Report) -> Pushed:
             _accepted(client.upload_blob(str(path), container, layer), reference)
             done += layer["size"]
         with oras.provider.temporary_empty_config() as empty:
-            _accepted(client.upload_blob(empty, container, _config(empty)), reference)
-            told = _told(manifest, [layer for _, layer in layers], _config(empty))
+            config = _config(empty)
+            _accepted(client.upload_blob(empty, container, config), reference)
+        told = _told(manifest, [layer for _, layer in layers], config)
         answer = client.upload_manifest(told, container)
         _accepted(answer, reference)
     except (OSError, ValueError) as error:
@@ -80,23 +81,25 @@ _EXAMPLE: Final = "write host/name:tag, as in ghcr.io/acme/phone:1.0"
 
 
 def _layers(folder: Path, manifest: Manifest) -> list[tuple[Path, dict[str, Any]]]:
-    """Each file and how a registry is told of it, in the manifest's order; one that is not what was built does not leave."""
+    """Each file and how a registry is told of it, by path; one that is not what was built does not leave."""
     check_files(folder, manifest)
-    layers = []
-    for name in (*(file.path for file in manifest.files), MANIFEST):
-        path, digest = folder / name, hash_file(folder / name)
-        if any(file.path == name and file.sha256 != digest for file in manifest.files):
-            raise BuildError(
-                f"{path} is not what was built: its sha256 is not the manifest's", hint="build the package again"
-            )
-        layer = {
-            "mediaType": _MEDIA.get(path.suffix, "application/octet-stream"),
-            "size": path.stat().st_size,
-            "digest": f"sha256:{digest}",
-            "annotations": {_NAME: name},
-        }
-        layers.append((path, layer))
-    return layers
+    found = scan_tree(folder)
+    if changed := changed_files(manifest, found):
+        raise BuildError(
+            f"{folder / changed[0]} is not what was built: its sha256 is not the manifest's",
+            hint="build the package again",
+        )
+    own = {MANIFEST, *(file.path for file in manifest.files)}
+    return [(folder / entry.path, _layer(entry)) for entry in found if entry.path in own]
+
+
+def _layer(entry: TreeEntry) -> dict[str, Any]:
+    return {
+        "mediaType": _MEDIA.get(PurePosixPath(entry.path).suffix, "application/octet-stream"),
+        "size": entry.size,
+        "digest": f"sha256:{entry.sha256}",
+        "annotations": {_NAME: entry.path},
+    }
 
 
 def _config(empty: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 ::
 
     rounded.safetensors   for each matrix its codes and scales, and zeros if it has any; every vector in float32
-    rounded.json          bits, block and columns of each matrix, and the block of what is not among them
+    rounded.json          bits, block and columns of each matrix
 
 All by the names of the graph. The embedding, and a head of its own, are not among them: they are rounded as they are.
 """
@@ -27,10 +27,8 @@ FACTS: Final = "rounded.json"
 _VECTOR: Final = "vector:"
 
 
-def write_rounded(
-    folder: Path, matrices: Mapping[str, Blocks], vectors: Mapping[str, torch.Tensor], table_block: int
-) -> None:
-    """Writes the two files into a folder; `table_block` is the block of embedding and head."""
+def write_rounded(folder: Path, matrices: Mapping[str, Blocks], vectors: Mapping[str, torch.Tensor]) -> None:
+    """Writes the two files into a folder."""
     tensors = {_VECTOR + name: vector.float().contiguous() for name, vector in vectors.items()}
     facts = {}
     for name, blocks in matrices.items():
@@ -39,7 +37,7 @@ def write_rounded(
         if blocks.zeros is not None:
             tensors[f"zeros:{name}"] = blocks.zeros
     save_file({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, folder / TENSORS)
-    write_json(folder / FACTS, {"matrices": facts, "table_block": table_block})
+    write_json(folder / FACTS, facts)
 
 
 def read_rounded(folder: Path, weights: Mapping[str, torch.Tensor]) -> tuple[Fitted, dict[str, torch.Tensor]]:
@@ -61,9 +59,8 @@ def read_rounded(folder: Path, weights: Mapping[str, torch.Tensor]) -> tuple[Fit
             scales=tensors[f"scales:{name}"],
             zeros=tensors.get(f"zeros:{name}"),
         )
-        for name, about in facts["matrices"].items()
+        for name, about in facts.items()
     }
     vectors = {name.removeprefix(_VECTOR): one for name, one in tensors.items() if name.startswith(_VECTOR)}
     whole = {name for name, tensor in weights.items() if tensor.ndim == 2 and name not in matrices}
-    eight = whole | {name for name, blocks in matrices.items() if blocks.bits == 8}
-    return Fitted(frozenset(eight), frozenset(whole), facts["table_block"], matrices), vectors
+    return Fitted(frozenset(whole), matrices), vectors

@@ -25,6 +25,12 @@ class Part:
     rows: torch.Tensor
     steps: Blocks
 
+    def on(self, device: torch.device) -> Part:
+        """The same on a device."""
+        steps, zeros = self.steps, None if self.steps.zeros is None else self.steps.zeros.to(device)
+        moved = replace(steps, codes=steps.codes.to(device), scales=steps.scales.to(device), zeros=zeros)
+        return Part(self.rows.to(device), moved)
+
 
 @dataclass(frozen=True, eq=False)
 class RoundedParameters:
@@ -46,6 +52,11 @@ class RoundedParameters:
         """The values to train a parameter from: as near as they can be, and rounded to the codes that were found."""
         return self._each(name, weight, inside_steps)
 
+    def on(self, device: torch.device) -> RoundedParameters:
+        """The same for weights on a device."""
+        parts = {name: tuple(part.on(device) for part in every) for name, every in self.parts.items()}
+        return replace(self, parts=parts)
+
     def _each(self, name: str, weight: torch.Tensor, change: Change) -> torch.Tensor:
         if name not in self.parts:
             return weight
@@ -53,8 +64,8 @@ class RoundedParameters:
         changed = upright.clone()
         for part in self.parts[name]:
             # Positions beyond a package's context are not in its graph.
-            rows = part.rows[: len(part.steps.codes)].to(weight.device)
-            changed[rows] = change(upright[rows], _on(part.steps, weight.device))
+            rows = part.rows[: len(part.steps.codes)]
+            changed[rows] = change(upright[rows], part.steps)
         return changed.T if name in self.turned else changed
 
 
@@ -65,8 +76,3 @@ def rounded_parameters(matrices: Mapping[str, Blocks], origins: Mapping[str, Ori
         origin = origins[name]
         parts[origin.parameter] = (*parts.get(origin.parameter, ()), Part(origin.rows, steps))
     return RoundedParameters(parts, frozenset(origins[name].parameter for name in matrices if origins[name].turned))
-
-
-def _on(steps: Blocks, device: torch.device) -> Blocks:
-    zeros = None if steps.zeros is None else steps.zeros.to(device)
-    return replace(steps, codes=steps.codes.to(device), scales=steps.scales.to(device), zeros=zeros)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from colbuild.export.archive import unpacked
-from colbuild.export.manifest import MANIFEST, Manifest, check_files, read_manifest
+from colbuild.export.manifest import MANIFEST, Manifest, changed_files, check_files, read_manifest
 from colbuild.export.session import Logits, generate_tokens, open_decoder
 from colbuild.store.hashing import scan_tree
 
@@ -52,9 +52,9 @@ def verify_package(package: Path) -> Verified:
 def _verified(package: Path, folder: Path) -> Verified:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    listed = {file.path: file for file in manifest.files}
+    listed = {file.path for file in manifest.files}
     found = scan_tree(folder)
-    changed = [entry.path for entry in found if entry.path in listed and entry.sha256 != listed[entry.path].sha256]
+    changed = changed_files(manifest, found)
     problems = [f"{package / path} is not what was built: its sha256 is not the manifest's" for path in changed]
     problems += [
         f"{package / path} does not belong to the package: the manifest does not list it"

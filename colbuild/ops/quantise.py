@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from colbuild.export.companions import write_companions
-from colbuild.export.decoder import EmptyDecoder, decoder_graph, matrix_origins
+from colbuild.export.decoder import EmptyDecoder, decoder_graph, graph_weights, matrix_origins
 from colbuild.export.fitting import Fitted, fit, room_for_matrices
 from colbuild.export.rounded_file import write_rounded
 from colbuild.export.rounding import round_blocks, round_to
@@ -19,7 +19,6 @@ from colbuild.ops.models import calibration, model_of
 from colbuild.ops.step import StepRun
 from colbuild.ops.training import Rounded, Task, steered_recipe, train_checkpoint
 from colbuild.spec.device import Device
-from colbuild.store.hashing import walk_files
 from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -45,18 +44,17 @@ def run(step: StepRun) -> None:
     parameters = rounded_parameters(trained, origins)
     start = {name: parameters.inside(name, tensor.float()) for name, tensor in teacher.tensors.items()}
     # Of embedding and head no text says what each row is worth: they are rounded, and stay.
-    tables = {name: round_blocks(decoder.weights[name].float(), 8, fitted.table_block) for name in fitted.fixed}
+    tables = {name: round_blocks(decoder.weights[name].float(), 8, profile.table_block) for name in fitted.fixed}
     kept = rounded_parameters(tables, origins)
     start |= {name: kept.computed(name, start[name]) for name in kept.parts}
     student = replace(teacher, tensors=start)
 
     def keep(model: Checkpoint) -> None:
-        named = decoder_graph(model.config, model.tensors, profile.context, profile.operators).weights
+        named = graph_weights(model.config, model.tensors)
         matrices = {name: round_to(named[name].float(), steps) for name, steps in trained.items()}
-        vectors = {name: one for name, one in named.items() if one.ndim == 1}
-        write_rounded(step.output, matrices, vectors, fitted.table_block)
+        write_rounded(step.output, matrices, {name: one for name, one in named.items() if one.ndim == 1})
 
-    rounded = Rounded(parameters.computed, frozenset(kept.parts))
+    rounded = Rounded(lambda device: parameters.on(device).computed, frozenset(kept.parts))
     train_checkpoint(Task(student, teacher, steered_recipe(step), step, rounded=rounded), keep)
 
 
@@ -68,5 +66,5 @@ def _fitted(teacher: Checkpoint, decoder: EmptyDecoder, profile: Device, folder:
     del model
     with tempfile.TemporaryDirectory() as companions:
         write_companions(folder, teacher.config, profile, Path(companions))
-        beside = sum(status.st_size for status in walk_files(Path(companions)).values())
-    return fit(decoder, profile, statistics, room_for_matrices(profile, decoder, beside), step.report)
+        room = room_for_matrices(profile, decoder, Path(companions))
+    return fit(decoder, profile, statistics, room, step.report)

@@ -52,11 +52,11 @@ class Rounded:
     """A student that computes with rounded weights.
 
     Attributes:
-        computed: What computes in the place of a weight.
+        on: Gives what computes in the place of a weight on a device.
         frozen: Names of weights that are rounded already and stay as they are.
     """
 
-    computed: Computed
+    on: Callable[[torch.device], Computed]
     frozen: frozenset[str]
 
 
@@ -174,7 +174,7 @@ def _student(task: Task, model: PreTrainedModel) -> tuple[Student, Callable[[], 
         passes = whole(model, forward_flops(start.structure, recipe.sequence))
         computed: Computed = as_it_is
         if task.rounded is not None:
-            computed = task.rounded.computed
+            computed = task.rounded.on(model.device)
             for name in task.rounded.frozen:
                 model.get_parameter(name).requires_grad_(False)
         return Student(model, start.tensors, passes, lambda: recompute(blocks), blocks, computed), lambda: model

@@ -12,7 +12,7 @@ from typing import Final
 
 from colbuild.arch import Role, Shape, Structure
 from colbuild.arch.architecture import TensorPattern, axis_length, patterns
-from colbuild.spec.device import Profile
+from colbuild.spec.device import Device, Profile
 from colbuild.spec.models import DesNet
 
 TOKENIZER_ENTRY: Final = 144
@@ -26,7 +26,7 @@ _GRAPH: Final = 8_192
 _GRAPH_LAYER: Final = 7_168
 """The graph without its weights, and each layer's share: 1.5 kB and 5.6 kB in packages seen; biases would add 1 kB."""
 
-OLDER_LAYER: Final = 20_480
+_OLDER_LAYER: Final = 20_480
 """What a layer's graph has more in an older operator set, where attention is spelt out."""
 
 _SCALE: Final = 4
@@ -56,8 +56,12 @@ def package_bytes(structure: Structure, profile: Profile, tokenizer: int | None 
         weights += (every - whole) * _PRECISIONS[profile.precision](sizes, profile.block)
     rotary = 2 * profile.context * shape.head_dim // 2 * 4
     text = tokenizer_bound(shape.vocab) if tokenizer is None else tokenizer
-    layer = _GRAPH_LAYER if profile.opset is None else _GRAPH_LAYER + OLDER_LAYER
-    return weights + rotary + text + _COMPANIONS + _GRAPH + layer * shape.layers
+    return weights + rotary + text + _COMPANIONS + _GRAPH + (_GRAPH_LAYER + spelt_out(profile)) * shape.layers
+
+
+def spelt_out(profile: Device) -> int:
+    """Bytes that each layer of a graph has more in the operator set that a profile asks for."""
+    return 0 if profile.opset is None else _OLDER_LAYER
 
 
 def limit_of(desnet: DesNet, profile: Profile) -> int | None:

@@ -17,6 +17,8 @@ FITTED: Final = ("int4", "int4-mixed")
 OLDEST_OPSET: Final = 18
 NEWEST_OPSET: Final = 24
 """What ONNX operator sets the graph can be written in."""
+COARSE: Final = 128
+"""The largest block: what loses little gets by with it, and leaves room for what does not."""
 BLOCKS_OPSET: Final = 21
 """ONNX's own operators dequantise by blocks from this set on."""
 
@@ -174,6 +176,11 @@ class Device(Model):
     def fitted(self) -> bool:
         """Whether its rounding is fitted on text."""
         return self.precision in FITTED
+
+    @property
+    def table_block(self) -> int:
+        """Weights of the embedding and the head that share a scale; int4-mixed leaves the room to what loses more."""
+        return COARSE if self.precision == "int4-mixed" else self.block
 
     @property
     def _dequantises(self) -> bool:
