@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,7 @@ from colbuild.export.manifest import Graph, Manifest
 from colbuild.spec.device import QUANTISED, Device
 from colbuild.units import format_count
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, GENERATION, SPECIAL_IDS, write_json
-from colbuild.weights.origin import copy_licences
+from colbuild.weights.origin import LICENCES, copy_files
 
 GENAI: Final = "genai_config.json"
 CARD: Final = "README.md"
@@ -31,10 +30,7 @@ def write_companions(folder: Path, config: Mapping[str, Any], profile: Device, o
         output: The package's folder, made if it is not there.
     """
     output.mkdir(parents=True, exist_ok=True)
-    for name in COMPANIONS:
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, output / name)
-    copy_licences(folder, output)
+    copy_files((*COMPANIONS, *LICENCES), folder, output)
     dtype = "float16" if profile.precision == "fp16" else "float32"
     write_json(output / CONFIG, {**config, "dtype": dtype, positions_key(config): profile.context})
     if not (output / GENERATION).exists():

@@ -26,7 +26,7 @@ from colbuild.weights.blocks import GATED
 from colbuild.weights.checkpoint import SPECIAL_IDS, Checkpoint, load_checkpoint, save_checkpoint
 from colbuild.weights.follow import follow, streams
 from colbuild.weights.foreign_norms import fit_norms
-from colbuild.weights.origin import copy_origin
+from colbuild.weights.origin import LICENCES, ORIGIN, copy_files
 from colbuild.weights.positions import read_rotary, write_positions
 from colbuild.weights.subset import kept_layers
 from colbuild.weights.transplant import compose, random_start, transplant_body, transplant_rows
@@ -61,7 +61,7 @@ def run(step: StepRun) -> None:
 
     def keep(model: Checkpoint) -> None:
         save_checkpoint(model, step.output, step.inputs["tokenizer"])
-        copy_origin(step.inputs["teacher"], step.output)
+        copy_files((ORIGIN, *LICENCES), step.inputs["teacher"], step.output)
 
     # An ordered teacher's layers are other layers than those of what it is distilled into.
     whole = replace(teacher, lineage=None)

@@ -210,7 +210,7 @@ def _work(
     flops = distillation_flops(trained_tokens(recipe), above, below)
     if is_segment(op, params):
         disk += _STORED * parameters(trained)
-    tokens = max(recipe.sequence, min(MICRO_TOKENS, recipe.batch * recipe.sequence))
+    tokens = _at_once(recipe)
     return Work(flops, None, disk, training_memory(trained, teacher, recipe, tokens))
 
 
@@ -220,7 +220,7 @@ def _quantising(params: Mapping[str, Any], model: Structure) -> Work:
     forward = forward_flops(model, recipe.sequence)
     flops = distillation_flops(trained_tokens(recipe), forward, forward)
     flops += 3 * params["profile"]["calibration"] * forward_flops(model, WINDOW)
-    tokens = max(recipe.sequence, min(MICRO_TOKENS, recipe.batch * recipe.sequence))
+    tokens = _at_once(recipe)
     return Work(flops, None, count, training_memory(model, model, recipe, tokens) + 4 * count)
 
 
@@ -279,6 +279,11 @@ def training_memory(student: Structure, teacher: Structure, recipe: Recipe, toke
     activations = tokens * _block_floats(student) * student.shape.layers * computed
     # Logits of student and teacher in fp32, and the gradient of the student's.
     return _PROCESS + weights + activations + (3 if online else 2) * _logits(student)
+
+
+def _at_once(recipe: Recipe) -> int:
+    """Tokens that pass through the models of a training at once."""
+    return max(recipe.sequence, min(MICRO_TOKENS, recipe.batch * recipe.sequence))
 
 
 def _teaching_memory(teacher: Structure, sequence: int, precision: str) -> int:

@@ -8,7 +8,6 @@ nested student that it was cut from beside it, in `nested/`: the same files, but
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from colbuild.arch import Structure, norm_sites, read_structure, tensors
 from colbuild.errors import BuildError
 from colbuild.weights.numbers import check_numbers
-from colbuild.weights.origin import copy_origin
+from colbuild.weights.origin import LICENCES, ORIGIN, copy_files
 from colbuild.weights.tensor_files import WEIGHTS, weight_files
 
 CONFIG = "config.json"
@@ -199,10 +198,7 @@ def save_facts(checkpoint: Checkpoint, folder: Path) -> None:
 
 def copy_companions(source: Path, folder: Path) -> None:
     """Copies the tokenizer and the like of a model, and where its family comes from."""
-    for name in COMPANIONS:
-        if (source / name).exists():
-            shutil.copyfile(source / name, folder / name)
-    copy_origin(source, folder)
+    copy_files((*COMPANIONS, ORIGIN, *LICENCES), source, folder)
 
 
 def write_json(path: Path, value: object) -> None:

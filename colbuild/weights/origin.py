@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -47,28 +48,15 @@ class Origin:
     license: str | None
 
 
-def write_origin(origin: Origin, folder: Path) -> None:
-    """Writes it into a model's folder."""
-    text = json.dumps(asdict(origin), indent=2, sort_keys=True)
-    (folder / ORIGIN).write_text(text + "\n", encoding="utf-8")
-
-
 def read_origin(folder: Path) -> Origin | None:
     """A model's; None where none was written."""
     path = folder / ORIGIN
     return Origin(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def copy_origin(source: Path, folder: Path) -> None:
-    """Hands it on, with the licence's text, to a model that was made of another."""
-    if (source / ORIGIN).is_file():
-        shutil.copyfile(source / ORIGIN, folder / ORIGIN)
-    copy_licences(source, folder)
-
-
-def copy_licences(source: Path, folder: Path) -> None:
-    """Hands on the licence's text alone."""
-    for name in LICENCES:
+def copy_files(names: Iterable[str], source: Path, folder: Path) -> None:
+    """Copies those files of a model that it has."""
+    for name in names:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 

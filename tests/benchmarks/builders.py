@@ -186,9 +186,11 @@ def _traced(model: Path, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
-def _genai(model: Path, folder: Path) -> Path:
-    options = ["-m", str(model), "-i", str(model), "-o", str(folder), "-p", "fp32", "-e", "cpu", "-c", str(folder)]
+def genai_build(model: Path, folder: Path, precision: str = "fp32") -> Path:
+    """The graph of onnxruntime-genai's own builder, with our blocks where there are any; raises what it says."""
+    options = ["-m", str(model), "-i", str(model), "-o", str(folder), "-p", precision, "-e", "cpu", "-c", str(folder)]
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *options]
+    command += ["--extra_options", "int4_block_size=32"] if precision != "fp32" else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
@@ -200,7 +202,7 @@ BUILDERS: Final[Mapping[str, Build]] = {
     "mobius, standard": _mobius("standard", None),
     "mobius, opset 18": _mobius("standard", 18),
     "torch.onnx": _traced,
-    "genai": _genai,
+    "genai": genai_build,
 }
 
 

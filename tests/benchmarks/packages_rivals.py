@@ -22,6 +22,7 @@ from typing import Any
 import gguf
 
 from colbuild.ops.source import fetch
+from tests.benchmarks.builders import genai_build
 from tests.benchmarks.harness import Bar, Result, at_least, run_kept_benchmark
 from tests.benchmarks.packages import ANSNET, PROMPT, folder_size, inputs, make_package
 
@@ -108,22 +109,7 @@ def _genai_build(model: Path, work: Path, form: str) -> Path:
     """The model as onnxruntime-genai's builder makes it, with its defaults and our blocks."""
     folder = work / f"genai {form}"
     if not (folder / "genai_config.json").exists():
-        options = [
-            "-m",
-            str(model),
-            "-i",
-            str(model),
-            "-o",
-            str(folder),
-            "-p",
-            form,
-            "-e",
-            "cpu",
-            "-c",
-            str(work / "genai cache"),
-        ]
-        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *options]
-        subprocess.run([*command, "--extra_options", "int4_block_size=32"], check=True, stdout=subprocess.DEVNULL)
+        genai_build(model, folder, form)
     return folder
 
 

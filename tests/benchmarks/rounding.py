@@ -68,10 +68,11 @@ def measure(quick: bool, folder: Path) -> Result:
         if quick and way.tokens > 2048:
             continue
         seen = _seen(folder, model_folder, corpus, way)
+        rounded = {matrix: _rounded(weight, seen(matrix)) for matrix, weight in matrices.items()}
         for kind in ("down", "all"):
             for matrix, weight in matrices.items():
                 chosen = kind == "all" or "down_proj" in matrix
-                parameters[matrix].copy_(_rounded(weight, seen(matrix)) if chosen else weight)
+                parameters[matrix].copy_(rounded[matrix] if chosen else weight)
             rows.append({"rounded by": name, "what": kind, **_apart(_answers(model, heldout), exact, heldout)})
     found = {(row["rounded by"], row["what"]): row["KL"] for row in rows}
     bar = at_most(

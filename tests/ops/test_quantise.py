@@ -103,8 +103,8 @@ def test_a_model_of_rounded_parameters_is_the_graph_of_rounded_matrices(name: st
     for matrix, blocks in matrices.items():
         expected = round_to(decoder.weights[matrix], blocks).values()
         assert torch.equal(again[matrix], expected), matrix
-        # What a training starts from is rounded to what was fitted.
-        inside = {name: parameters.inside(name, tensor) for name, tensor in checkpoint.tensors.items()}
+    # What a training starts from is rounded to what was fitted.
+    inside = {name: parameters.inside(name, tensor) for name, tensor in checkpoint.tensors.items()}
     started = decoder_graph(checkpoint.config, inside, 32).weights
     for matrix, blocks in matrices.items():
         assert torch.equal(round_to(started[matrix], blocks).codes, blocks.codes), matrix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report
 from colbuild.store.hashing import hash_file
 from colbuild.weights.checkpoint import CONFIG, check_tensors, write_json
-from colbuild.weights.origin import Origin, card_license, copy_licences, write_origin
+from colbuild.weights.origin import LICENCES, ORIGIN, Origin, card_license, copy_files
 from colbuild.weights.tensor_files import WEIGHTS
 
 _OF_ANOTHER_MACHINE = ("_name_or_path", "transformers_version")
@@ -51,11 +52,11 @@ def run(step: StepRun) -> None:
     write_json(step.output / CONFIG, _plain(config, structure, dtype))
     if raw.is_dir():
         copy_tokenizer(raw, step.output)
-        copy_licences(raw, step.output)
+        copy_files(LICENCES, raw, step.output)
     else:
         convert_gguf_tokenizer(raw, read_header(raw).metadata, step.output)
     check_tokenizer(step.output, structure.shape.vocab)
-    write_origin(Origin(hash_file(step.output / WEIGHTS), _license(raw)), step.output)
+    write_json(step.output / ORIGIN, asdict(Origin(hash_file(step.output / WEIGHTS), _license(raw))))
 
 
 def _license(raw: Path) -> str | None:

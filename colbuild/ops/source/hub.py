@@ -14,6 +14,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 
 from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source.index_session import shown
+from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.progress import Progress, Report
 from colbuild.spec.sources import HubSource, is_plain_path
 from colbuild.store.locks import remove
@@ -27,7 +28,6 @@ _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 _LEGAL = ("README.md", *LICENCES)
 _MODEL_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", *_LEGAL)
 _DATA_FILES = ("*.txt", "*.json", "*.jsonl", "*.parquet", "*.xml", "*.gz", "*.bz2", "*.xz", "*.zst")
-_TOKENIZER = "tokenizer.json"
 _LOOK_SECONDS = 30.0
 _WATCH_SECONDS = 0.5
 _FAILURES: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError, errors.HFValidationError)
@@ -97,7 +97,7 @@ def _useful(source: HubSource, names: Sequence[str]) -> list[str]:
         pickles = [name for name in names if name.endswith(PICKLES)]
         if pickles:
             raise _only_pickles(source, pickles)
-        if _TOKENIZER not in top:
+        if TOKENIZER not in top:
             raise SourceUnavailableError(f"the model {source.repo} holds no safetensors ({_some(names)})")
         # Nothing but a tokenizer: a family's vocabulary may come from there.
     return sorted(name for name in top if any(fnmatchcase(name, pattern) for pattern in _MODEL_FILES))

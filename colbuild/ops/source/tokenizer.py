@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from colbuild.errors import BuildError
 from colbuild.ops.source.vocabulary import TOKENIZER, highest_id
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, write_json
+from colbuild.weights.origin import copy_files
 
 SETTINGS = "tokenizer_config.json"
 _ANY_FAST = "PreTrainedTokenizerFast"
@@ -40,9 +40,7 @@ def copy_tokenizer(folder: Path, output: Path) -> None:
     settings = _read(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     if settings.get("auto_map"):
         raise BuildError(f"the tokenizer in {folder} asks for code of its own ('auto_map'), which colbuild never runs")
-    for name in COMPANIONS:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, output / name)
+    copy_files(COMPANIONS, folder, output)
     if not (folder / TOKENIZER).is_file():
         if not any((folder / name).is_file() for name in _CONVERTIBLE):
             raise BuildError(f"{folder} has no tokenizer: neither {TOKENIZER} nor {' nor '.join(_CONVERTIBLE)}")
