@@ -95,11 +95,12 @@ def model_card(manifest: Manifest, structure: Structure) -> str:
     if manifest.model.ansnet is not None:
         rows.append(("Made from", f"an AnsNet whose model.safetensors has the sha256 `{manifest.model.ansnet}`"))
     named = manifest.model.license
+    header = ["library_name: onnx", *([f"license: {named}"] if named else []), "pipeline_tag: text-generation"]
+    header.append(f"tags: [onnx, colbuild, {structure.architecture.name}]")
+    lines = "\n".join(header)
     table = "\n".join(f"| {name} | {told} |" for name, told in rows)
     return f"""---
-library_name: onnx{f"{chr(10)}license: {named}" if named else ""}
-pipeline_tag: text-generation
-tags: [onnx, colbuild, {structure.architecture.name}]
+{lines}
 ---
 
 # A package built by colbuild
@@ -119,7 +120,7 @@ was made from{f": {named}" if named else ""}.
 def _weights(profile: Device) -> str:
     told: str = profile.precision
     if profile.precision in QUANTISED:
-        told += f", blocks of {profile.block}"
+        told += ", blocks of " + " and ".join(map(str, sorted({profile.block, profile.table_block})))
     return told if profile.recover is None else f"{told}, trained to be rounded on {profile.recover.tokens:,} tokens"
 
 
