@@ -71,7 +71,7 @@ class Fitted:
 def fit(
     decoder: EmptyDecoder,
     profile: Device,
-    statistics: Mapping[str, Seen],
+    statistics: dict[str, Seen],
     room: int | None,
     report: Report,
 ) -> Fitted:
@@ -80,7 +80,7 @@ def fit(
     Args:
         decoder: The empty graph, and what fills it.
         profile: int4 or int4-mixed.
-        statistics: What the model's matrices saw.
+        statistics: What the model's matrices saw; emptied, as that is much.
         room: Bytes that all matrices and tables may take together, where that decides how each is stored; else None.
         report: Told after each matrix.
 
@@ -91,6 +91,7 @@ def fit(
     tables = {use.weight for use in lookups(graph)}
     names = [use.weight for use in linears(graph)]
     known = {name: found for name in names if (found := seen_by(name, statistics)) is not None}
+    statistics.clear()
     # The head is the embedding, or as large, and no text says how often a token that it lacks would have been right.
     fixed = frozenset(tables | (set(names) - known.keys()))
     matrices = [name for name in names if name not in fixed]
@@ -105,7 +106,7 @@ Weights = Mapping[str, torch.Tensor]
 def _by_hand(
     weights: Weights,
     matrices: Sequence[str],
-    known: Mapping[str, Seen],
+    known: dict[str, Seen],
     fixed: frozenset[str],
     profile: Device,
     report: Report,
@@ -116,7 +117,7 @@ def _by_hand(
     for done, name in enumerate(matrices):
         report(Progress(done, len(matrices), "matrices", "rounding"))
         bits = 8 if _is_kept(name, profile, layers) else 4
-        inputs = inputs_of(known[name].moments) if bits == 4 else None
+        inputs = inputs_of(known.pop(name).moments) if bits == 4 else None
         rounded[name] = round_blocks(weights[name].float(), bits, profile.block, inputs)
     return Fitted(fixed, rounded)
 
@@ -124,7 +125,7 @@ def _by_hand(
 def _by_measure(
     weights: Weights,
     matrices: Sequence[str],
-    known: Mapping[str, Seen],
+    known: dict[str, Seen],
     fixed: frozenset[str],
     profile: Device,
     room: int,
@@ -135,16 +136,17 @@ def _by_measure(
     tried: dict[str, dict[Form, Blocks]] = {}
     for done, name in enumerate(matrices):
         report(Progress(done, len(matrices), "matrices", "rounding"))
-        tried[name] = _forms(weights[name].float(), known[name], profile.block)
+        tried[name] = _forms(weights[name].float(), known.pop(name), profile.block)
     chosen = allocate(left, {name: tuple(forms) for name, forms in tried.items()}, profile)
     return Fitted(fixed, {name: tried.pop(name)[form] for name, form in chosen.items()})
 
 
 def _forms(weight: torch.Tensor, seen: Seen, block: int) -> dict[Form, Blocks]:
-    forms, inputs = {}, inputs_of(seen.moments)
+    forms, moments = {}, seen.moments
+    inputs = inputs_of(moments)
     for bits, each in dict.fromkeys(((4, COARSE), (4, block), (8, COARSE))):
         blocks = round_blocks(weight, bits, each, inputs)
-        form = Form(bits, each, stored_bytes(weight, bits, each), harm(weight, blocks.values(), seen))
+        form = Form(bits, each, stored_bytes(weight, bits, each), harm(blocks.values() - weight, moments, seen.pull))
         forms[form] = blocks
     return forms
 

@@ -44,6 +44,8 @@ from colbuild.export.text import read_template
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import QUANTISED, Device
 from colbuild.store.hashing import hash_file, scan_tree
+from colbuild.train.allocator import give_back_pages
+from colbuild.train.devices import forward_type
 from colbuild.weights.checkpoint import CONFIG, load_checkpoint, write_json
 from colbuild.weights.origin import read_origin
 from colbuild.weights.tensor_files import WEIGHTS
@@ -65,16 +67,16 @@ class Exported:
         folder: A Hugging Face folder: configuration, weights, and the files that go along.
         config: Its config.json.
         structure: What that describes.
-        reference: Makes the PyTorch model in float32; called when nothing else is held in memory.
+        reference: Makes the PyTorch model in a type; called when nothing else is held in memory.
     """
 
     folder: Path
     config: Mapping[str, Any]
     structure: Structure
-    reference: Callable[[], PreTrainedModel]
+    reference: Callable[[torch.dtype], PreTrainedModel]
 
 
-def exported_model(folder: Path, reference: Callable[[], PreTrainedModel]) -> Exported:
+def exported_model(folder: Path, reference: Callable[[torch.dtype], PreTrainedModel]) -> Exported:
     """The model in a folder. Raises BuildError if its architecture is not supported."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     return Exported(folder, config, read_structure(config), reference)
@@ -105,9 +107,10 @@ def build_package(
             the model does, or a limit of the profile is broken.
     """
     check_context(exported.config, profile.context)
-    statistics = {}
+    statistics: dict[str, Seen] = {}
     if profile.fitted and trained is None and texts.calibration is not None:
-        statistics = gather(exported.reference(), texts.calibration, report)
+        statistics = gather(exported.reference(forward_type()), exported.structure, texts.calibration, report)
+        give_back_pages()
     write_companions(exported.folder, exported.config, profile, output)
     graph, eight = _write_graph(exported, profile, statistics, trained, output, report)
     if profile.static is None:
@@ -152,7 +155,7 @@ def check_context(config: Mapping[str, Any], context: int) -> None:
 def _write_graph(
     exported: Exported,
     profile: Device,
-    statistics: Mapping[str, Seen],
+    statistics: dict[str, Seen],
     trained: Path | None,
     output: Path,
     report: Report,
@@ -189,6 +192,7 @@ def _write_graph(
                 return fitted.rounded.pop(name)
             return round_blocks(weight, 8, profile.table_block)
 
+        give_back_pages()
         report(Progress(0, 0, "layers", "quantising"))
         fill_quantised(model, empty.weights, rounded, profile.operators)
     else:
@@ -226,10 +230,11 @@ def _compare(
         report(Progress(done, len(prompts), "prompts", "comparing"))
 
     told(0)
-    model = exported.reference()
+    model = exported.reference(torch.float32)
     references = reference_logits(model, prompts)
     answers = None if texts.heldout is None else model_answers(model, texts.heldout, report)
     del model
+    give_back_pages()
     # One thread, so that sums come out in the same order on every run.
     decoder = open_decoder(output / graph.file, graph, threads=1)
     parity = compare(decoder, prompts, references, told)

@@ -21,6 +21,8 @@ INSIDE: Final = 0.45
 """Of a step, how far a weight may lie from its middle when a training begins: half a step is where the next code starts."""
 _GROUP: Final = 128
 """Columns that are made up for at once."""
+_ROWS: Final = 4096
+"""Rows that are rounded at once."""
 _TINY: Final = 1e-12
 
 
@@ -71,11 +73,13 @@ class Inputs:
 
 def inputs_of(moments: torch.Tensor) -> Inputs:
     """What is needed of H = X^T X [columns, columns]; for all roundings of a matrix, as it is dear."""
-    damped = moments.double().clone()
+    damped = moments.double()
     damped.diagonal().add_(DAMPING * damped.diagonal().mean() + _TINY)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return Inputs(moments.diagonal().clamp_min(_TINY), factor.float())
+    # From the last row and column to the first, the inverse of H's factor is one of H's inverse: one factorisation is enough.
+    lower = torch.linalg.cholesky(damped.flip(0, 1))
+    identity = torch.eye(len(lower), dtype=lower.dtype)
+    factor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return Inputs(moments.diagonal().clamp_min(_TINY), factor.flip(0, 1).float())
 
 
 def round_blocks(weight: torch.Tensor, bits: int, block: int, inputs: Inputs | None = None) -> Blocks:
@@ -120,10 +124,12 @@ def _parts(matrix: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def _symmetric(padded: torch.Tensor, block: int, columns: int) -> Blocks:
-    parts = _parts(padded, block)
-    scales = (parts.abs().amax(dim=2) / 127.0).clamp_min(_TINY)
-    codes = (parts / scales[:, :, None]).round().clamp(-127, 127) + 128
-    return Blocks(8, block, columns, codes.to(torch.uint8), scales, None)
+    scales, codes = [], []
+    # An embedding is larger than all else: it is not held several times over.
+    for parts in torch.split(_parts(padded, block), _ROWS):
+        scales.append((parts.abs().amax(dim=2) / 127.0).clamp_min(_TINY))
+        codes.append(((parts / scales[-1][:, :, None]).round().clamp(-127, 127) + 128).to(torch.uint8))
+    return Blocks(8, block, columns, torch.cat(codes), torch.cat(scales), None)
 
 
 def _steps(parts: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,29 +153,34 @@ def _codes(values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> tor
 
 
 def _compensated(weight: torch.Tensor, block: int, columns: int, inputs: Inputs) -> Blocks:
-    """GPTQ, with steps that are found when a block's turn comes."""
+    """GPTQ, with steps that are found when a block's turn comes.
+
+    A column is done at a time, so that columns are what lies together in memory here.
+    """
     rows, width = weight.shape
-    left = weight.clone()
+    left = weight.T.contiguous()
     # What the last block is filled up with is 0, is stored as 0, and has no part in anything.
     inverse = torch.eye(width)
     inverse[:columns, :columns] = inputs.inverse
     importance = pad(inputs.importance, (0, width - columns), value=_TINY)
-    codes = torch.zeros(rows, width, dtype=torch.uint8)
-    scales, zeros = torch.zeros(rows, width // block), torch.zeros(rows, width // block)
+    codes = torch.zeros(width, rows)
+    scales, zeros = torch.zeros(width // block, rows), torch.zeros(width // block, rows)
     group = max(block, _GROUP // block * block)
     for start in range(0, width, group):
         end = min(start + group, width)
-        missed = torch.zeros(rows, end - start)
-        for column in range(start, end):
-            place = column // block
-            if column % block == 0:
-                whole = slice(column, column + block)
-                found = _steps(left[:, None, whole], importance[None, whole])
-                scales[:, place], zeros[:, place] = found[0][:, 0], found[1][:, 0]
-            code = _codes(left[:, column], scales[:, place], zeros[:, place])
-            codes[:, column] = code.to(torch.uint8)
-            error = (left[:, column] - (code - zeros[:, place]) * scales[:, place]) / inverse[column, column]
-            left[:, column:end] -= torch.outer(error, inverse[column, column:end])
-            missed[:, column - start] = error
-        left[:, end:] -= missed @ inverse[start:end, end:]
-    return Blocks(4, block, columns, _parts(codes, block), scales, zeros.to(torch.uint8))
+        missed = torch.zeros(end - start, rows)
+        for first in range(start, end, block):
+            last = first + block
+            found = _steps(left[first:last].T[:, None].contiguous(), importance[None, first:last])
+            scale, zero = found[0][:, 0], found[1][:, 0]
+            scales[first // block], zeros[first // block] = scale, zero
+            for column in range(first, last):
+                codes[column] = _codes(left[column], scale, zero)
+                error = (left[column] - (codes[column] - zero) * scale) / inverse[column, column]
+                left[column:last].addr_(inverse[column, column:last], error, alpha=-1.0)
+                missed[column - start] = error
+            made_up = inverse[first:last, last:end].T @ missed[first - start : last - start]
+            left[last:end] -= made_up
+        left[end:] -= inverse[start:end, end:].T @ missed
+    whole = _parts(codes.T.to(torch.uint8).contiguous(), block)
+    return Blocks(4, block, columns, whole, scales.T.contiguous(), zeros.T.to(torch.uint8).contiguous())

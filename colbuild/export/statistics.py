@@ -10,8 +10,9 @@ them.) All is gathered in one pass forward and back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -19,9 +20,16 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from colbuild.arch import Structure
 from colbuild.progress import Progress, Report
+from colbuild.train.forward import final_hidden, head_weight
+from colbuild.train.gradient import backward_in_chunks
+from colbuild.train.hidden import blocks_of
+from colbuild.train.micro import recompute
 
 _SEED: Final = 20_260_103
+_CHUNK_TOKENS: Final = 64
+"""Tokens whose logits exist at once, of which drawing from them takes several copies."""
 _TINY: Final = 1e-30
 SHRINKAGE: Final = 0.3
 """How much of the mean of H's diagonal is added to it. A few thousand tokens tell less of how a thousand inputs go together
@@ -43,21 +51,43 @@ class Seen:
     """What one matrix saw.
 
     Attributes:
-        moments: H = E[s x x^T] / E[s], shrunk towards its mean times the identity, float32 [columns, columns].
+        triangle: The upper triangle of `moments`, in one row: the rest is the same, and all matrices' are held at once.
         pull: E[g^2] of each output, float32 [rows].
     """
 
-    moments: torch.Tensor
+    triangle: torch.Tensor
     pull: torch.Tensor
+
+    @property
+    def moments(self) -> torch.Tensor:
+        """H = E[s x x^T] / E[s], shrunk towards its mean times the identity, float32 [columns, columns]."""
+        columns = math.isqrt(2 * len(self.triangle))
+        upper = torch.zeros(columns, columns)
+        upper[_upper(columns)] = self.triangle
+        return upper + upper.triu(1).T
+
+
+def triangle_of(moments: torch.Tensor) -> torch.Tensor:
+    """The upper triangle of a symmetric matrix, in one row."""
+    return moments[_upper(len(moments))]
+
+
+def _upper(columns: int) -> torch.Tensor:
+    return torch.ones(columns, columns, dtype=torch.bool).triu()
 
 
 def gather(
-    model: PreTrainedModel, windows: torch.Tensor, report: Report, shrinkage: float = SHRINKAGE
+    model: PreTrainedModel,
+    structure: Structure,
+    windows: torch.Tensor,
+    report: Report,
+    shrinkage: float = SHRINKAGE,
 ) -> dict[str, Seen]:
     """What each matrix in a model's blocks saw, by module name.
 
     Args:
-        model: In float32.
+        model: In float32 or bf16. Its parameters need no gradient afterwards, and its blocks keep no activations.
+        structure: What it is made of.
         windows: Token ids [windows, length + 1] to run it over.
         report: Told after each window.
         shrinkage: See `SHRINKAGE`.
@@ -70,49 +100,61 @@ def gather(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     generator = torch.Generator().manual_seed(_SEED)
-    sums = {name: _Sums() for name in modules}
+    sums = {name: _Sums(*_sides(module)) for name, module in modules.items()}
+
+    def drawn(logits: torch.Tensor, _: slice) -> torch.Tensor:
+        return torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+
+    recompute(blocks_of(model, structure))
     hooks = [model.get_input_embeddings().register_forward_hook(lambda _module, _read, made: made.requires_grad_())]
-    for name, module in modules.items():
-        hooks.append(module.register_forward_pre_hook(sums[name].read))
-        hooks.append(module.register_full_backward_hook(sums[name].answer))
+    hooks += [module.register_full_backward_hook(sums[name].answer) for name, module in modules.items()]
     try:
         for done, window in enumerate(windows):
             report(Progress(done, len(windows), "windows", "calibrating"))
-            logits = model(input_ids=window[None, :-1], use_cache=False).logits[0].float()
-            drawn = torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator)[:, 0]
-            nn.functional.cross_entropy(logits, drawn, reduction="sum").backward()  # type: ignore[no-untyped-call]
+            hidden = final_hidden(model, window[None, :-1])
+            # Inputs are kept when blocks compute them again on the way back, not before.
+            reading = [module.register_forward_pre_hook(sums[name].read) for name, module in modules.items()]
+            backward_in_chunks(hidden, head_weight(model), drawn, _CHUNK_TOKENS)
+            for hook in reading:
+                hook.remove()
     finally:
         for hook in hooks:
             hook.remove()
     tokens = windows[:, 1:].numel()
-    return {name: found.seen(tokens, shrinkage) for name, found in sums.items()}
+    return {name: sums.pop(name).seen(tokens, shrinkage) for name in modules}
+
+
+def _sides(module: nn.Module) -> tuple[int, int]:
+    """How many columns and rows a matrix has, as it multiplies; Conv1D stores it the other way round."""
+    parameter = module.get_parameter("weight")
+    rows, columns = parameter.T.shape if isinstance(module, Conv1D) else parameter.shape
+    return columns, rows
 
 
 class _Sums:
     """What is added up for one matrix."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int, rows: int) -> None:
         self.inputs: torch.Tensor | None = None
-        self.moments = torch.zeros(())
-        self.pull = torch.zeros(())
+        self.triangle = torch.zeros(columns * (columns + 1) // 2)
+        self.pull = torch.zeros(rows)
 
     def read(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
-        """Before a matrix multiplies: keeps what it reads until its gradients are there."""
-        self.inputs = arguments[0].detach().flatten(0, -2).float()
+        """When a matrix multiplies: keeps what it reads until its gradients are there."""
+        self.inputs = arguments[0].detach().flatten(0, -2)
 
     def answer(self, _: nn.Module, __: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
         """Adds a window once its gradients are there."""
         assert self.inputs is not None
-        squares = gradients[0].flatten(0, -2).float().square()
-        weighted = self.inputs * squares.mean(dim=1, keepdim=True)
-        self.moments = self.moments + weighted.T @ self.inputs
-        self.pull = self.pull + squares.sum(dim=0)
+        inputs, squares = self.inputs.float(), gradients[0].flatten(0, -2).float().square()
+        self.triangle += triangle_of((inputs * squares.mean(dim=1, keepdim=True)).T @ inputs)
+        self.pull += squares.sum(dim=0)
         self.inputs = None
 
     def seen(self, tokens: int, shrinkage: float) -> Seen:
         """The means over so many tokens."""
-        moments = self.moments / self.pull.mean().clamp_min(_TINY)
-        return Seen(shrunk(moments, shrinkage), self.pull / tokens)
+        whole = Seen(self.triangle / self.pull.mean().clamp_min(_TINY), self.pull / tokens)
+        return replace(whole, triangle=triangle_of(shrunk(whole.moments, shrinkage)))
 
 
 def shrunk(moments: torch.Tensor, shrinkage: float) -> torch.Tensor:
@@ -135,11 +177,16 @@ def seen_by(weight: str, statistics: Mapping[str, Seen]) -> Seen | None:
         if (found := statistics.get(f"{stem}.{name}")) is not None:
             if kind in ("o_proj", "up_proj", "down_proj"):
                 return found
-            return Seen(found.moments, found.pull.mean().expand(len(found.pull) // 3))
+            return Seen(found.triangle, found.pull.mean().expand(len(found.pull) // 3))
     return None
 
 
-def harm(weight: torch.Tensor, rounded: torch.Tensor, seen: Seen) -> float:
-    """How far predictions move, in nats a token, when a matrix [rows, columns] is rounded; to second order."""
-    error = rounded - weight
-    return float(0.5 * ((error @ seen.moments * error).sum(dim=1) * seen.pull).sum())
+def harm(error: torch.Tensor, moments: torch.Tensor, pull: torch.Tensor) -> float:
+    """How far predictions move, in nats a token, when a matrix is off by an error [rows, columns]; to second order.
+
+    Args:
+        error: What was added to the matrix.
+        moments: As in `Seen`.
+        pull: As in `Seen`.
+    """
+    return float(0.5 * ((error @ moments).mul_(error).sum(dim=1) * pull).sum())

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops.models import calibration, forward_type, model_of
+from colbuild.ops.models import calibration, model_of
 from colbuild.ops.step import StepRun
+from colbuild.train.devices import forward_type
 from colbuild.weights.align import align, check_alignable
 from colbuild.weights.checkpoint import load_checkpoint, load_facts, save_checkpoint
 from colbuild.weights.importance import measure_importance

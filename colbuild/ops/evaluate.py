@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from colbuild.errors import BuildError
-from colbuild.ops.models import check_vocabulary, forward_type, model_of
+from colbuild.ops.models import check_vocabulary, model_of
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
+from colbuild.train.devices import forward_type
 from colbuild.train.measure import NOTHING, score_window
 from colbuild.train.packing import evaluation_documents, open_corpus
 from colbuild.weights.checkpoint import load_checkpoint, write_json

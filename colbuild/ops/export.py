@@ -28,8 +28,8 @@ def run(step: StepRun) -> None:
     """
     folder = step.inputs["model"]
 
-    def reference() -> PreTrainedModel:
-        return model_of(load_checkpoint(folder), torch.float32)
+    def reference(dtype: torch.dtype) -> PreTrainedModel:
+        return model_of(load_checkpoint(folder), dtype)
 
     profile = Device.model_validate(step.params["profile"], strict=False)
     config = SimpleNamespace(config=AutoConfig.from_pretrained(folder, local_files_only=True))

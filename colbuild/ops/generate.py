@@ -14,12 +14,12 @@ from transformers import DynamicCache, PreTrainedModel
 
 from colbuild.errors import BuildError, StoppedError
 from colbuild.ops.corpus.tokens import load_vocabulary
-from colbuild.ops.models import forward_type, running_model
+from colbuild.ops.models import running_model
 from colbuild.ops.step import StepRun
 from colbuild.plan.work import GENERATED_AT_ONCE
 from colbuild.progress import Progress
 from colbuild.store.files import read_json, storage_errors, write_json_durably
-from colbuild.train.devices import open_accelerator
+from colbuild.train.devices import forward_type, open_accelerator
 from colbuild.weights.checkpoint import load_checkpoint
 
 TEXTS: Final = "texts.jsonl"

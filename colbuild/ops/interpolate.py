@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops.models import calibration, forward_type, model_of
+from colbuild.ops.models import calibration, model_of
 from colbuild.ops.refitting import refitted
 from colbuild.ops.scoring import Scoring
 from colbuild.ops.step import StepRun
+from colbuild.train.devices import forward_type
 from colbuild.weights.checkpoint import (
     Checkpoint,
     load_checkpoint,

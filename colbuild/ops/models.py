@@ -13,17 +13,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.train.attention import use_blocked_attention
-from colbuild.train.devices import computing_type
 from colbuild.train.forward import owner_of
 from colbuild.train.packing import PackedCorpus, calibration_windows, open_corpus, window_count
 from colbuild.weights.checkpoint import Checkpoint
 
 CALIBRATION_WINDOW = 512
-
-
-def forward_type() -> torch.dtype:
-    """What models that only run forward are computed in here: bf16, or fp32 on a CPU that has no instructions for it."""
-    return computing_type("bf16", torch.device("cpu"))
 
 
 def build_model(

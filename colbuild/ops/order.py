@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from colbuild.ops.models import calibration, forward_type, model_of
+from colbuild.ops.models import calibration, model_of
 from colbuild.ops.step import StepRun
+from colbuild.train.devices import forward_type
 from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
 from colbuild.weights.importance import measure_importance
 from colbuild.weights.order import order

@@ -6,8 +6,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from colbuild.export.companions import write_companions
 from colbuild.export.decoder import EmptyDecoder, decoder_graph, graph_weights, matrix_origins
 from colbuild.export.fitting import Fitted, fit, room_for_matrices
@@ -19,6 +17,7 @@ from colbuild.ops.models import calibration, model_of
 from colbuild.ops.step import StepRun
 from colbuild.ops.training import Rounded, Task, steered_recipe, train_checkpoint
 from colbuild.spec.device import Device
+from colbuild.train.devices import forward_type
 from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -60,9 +59,9 @@ def run(step: StepRun) -> None:
 
 def _fitted(teacher: Checkpoint, decoder: EmptyDecoder, profile: Device, folder: Path, step: StepRun) -> Fitted:
     """How the model's export would round it."""
-    model = model_of(teacher, torch.float32)
+    model = model_of(teacher, forward_type())
     windows = calibration(step.inputs["corpus"], step.params["split"], profile.calibration, model)
-    statistics = gather(model, windows, step.report)
+    statistics = gather(model, teacher.structure, windows, step.report)
     del model
     with tempfile.TemporaryDirectory() as companions:
         write_companions(folder, teacher.config, profile, Path(companions))

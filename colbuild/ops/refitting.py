@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from colbuild.ops.models import calibration, forward_type, model_of
+from colbuild.ops.models import calibration, model_of
 from colbuild.ops.step import StepRun
 from colbuild.plan.work import REFIT_TEXT
+from colbuild.train.devices import forward_type
 from colbuild.train.measure import mean_loss
 from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
 from colbuild.weights.refit import refit

@@ -22,7 +22,7 @@ EPOCHS: Final[dict[str, int]] = {
     "distill": 2,
     "interpolate": 2,
     "recover": 2,
-    "quantise": 1,
+    "quantise": 2,
     "evaluate": 2,
-    "export": 3,
+    "export": 4,
 }

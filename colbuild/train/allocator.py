@@ -37,3 +37,15 @@ def keep_pages() -> bool:
     kept = mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) == 1 or mallopt(_M_MMAP_MAX, 0) == 1
     settings = ((_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, _TOP_PAD_BYTES))
     return all([kept, *(mallopt(name, value) == 1 for name, value in settings)])
+
+
+def give_back_pages() -> None:
+    """Gives what glibc keeps of freed memory back to the system: between two phases of which each needs much."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        return
+    trim.argtypes = [ctypes.c_size_t]
+    trim(0)

@@ -47,6 +47,11 @@ def computing_type(precision: str, device: torch.device) -> torch.dtype:
     return _PRECISIONS[precision]
 
 
+def forward_type() -> torch.dtype:
+    """What models that are not trained are computed in here: bf16, or fp32 on a CPU that has no instructions for it."""
+    return computing_type("bf16", torch.device("cpu"))
+
+
 def _cpu_has_bf16() -> bool:
     # What oneDNN, which multiplies torch's matrices on a CPU, asks itself.
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

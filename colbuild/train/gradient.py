@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -18,13 +20,37 @@ def loss_and_gradient(model: PreTrainedModel, windows: torch.Tensor) -> float:
     count, total = windows[:, 1:].numel(), 0.0
     head = head_weight(model)
     for window in windows:
-        hidden = final_hidden(model, window[None, :-1])
-        seen = hidden.detach().requires_grad_()
-        for start in range(0, len(seen), CHUNK_TOKENS):
-            part = slice(start, start + CHUNK_TOKENS)
-            logits = (seen[part] @ head.T).float()
-            loss = functional.cross_entropy(logits, window[1:][part], reduction="sum")
-            (loss / count).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        hidden.backward(seen.grad)  # type: ignore[no-untyped-call]
+
+        def targets(_: torch.Tensor, part: slice, window: torch.Tensor = window) -> torch.Tensor:
+            return window[1:][part]
+
+        total += backward_in_chunks(final_hidden(model, window[None, :-1]), head, targets, count=count)
     return total / count
+
+
+def backward_in_chunks(
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    targets: Callable[[torch.Tensor, slice], torch.Tensor],
+    chunk: int = CHUNK_TOKENS,
+    count: int = 1,
+) -> float:
+    """Sum over tokens of the cross-entropy in nats; its gradient, over `count`, goes back through `hidden`.
+
+    Args:
+        hidden: What the head reads [tokens, hidden], with its graph.
+        head: [vocabulary, hidden].
+        targets: For the logits [chunk, vocabulary] of a part of the tokens, the token ids [chunk] that are right.
+        chunk: Tokens whose logits exist at once.
+        count: See above.
+    """
+    total = 0.0
+    seen = hidden.detach().requires_grad_()
+    for start in range(0, len(seen), chunk):
+        part = slice(start, start + chunk)
+        logits = (seen[part] @ head.T).float()
+        loss = functional.cross_entropy(logits, targets(logits.detach(), part), reduction="sum")
+        (loss / count).backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    hidden.backward(seen.grad)  # type: ignore[no-untyped-call]
+    return total

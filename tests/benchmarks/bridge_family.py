@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,22 +18,22 @@ from typing import Any, Final
 
 from colbuild.arch import Shape
 from tests.benchmarks.harness import Result, run_kept_benchmark
+from tests.benchmarks.packages_models import folder_size
+from tests.benchmarks.project import colbuild, make_project, result_of
 
 COMMAND: Final = "python -m tests.benchmarks.bridge_family"
-ROOT: Final = Path(__file__).parents[2]
+SPEC: Final = "specs/pocket.yaml"
 PROFILE: Final = "phone-int8"
 _COLUMNS: Final = ("package, MB", "the same, 49,152 tokens", "share")
 
 
 def _run(quick: bool, work: Path) -> Result:
-    project = work / "project"
-    for name in ("specs", "recipes", "exports"):
-        shutil.copytree(ROOT / name, project / name, dirs_exist_ok=True)
-    spec = project / "specs/pocket.yaml"
+    project = make_project(work / "project")
+    spec = project / SPEC
     if quick:
         spec.write_text(spec.read_text(encoding="utf-8").replace("tokens: 32k", "tokens: 2048"), encoding="utf-8")
-    _colbuild(project, "build", "specs/pocket.yaml")
-    status = json.loads(_colbuild(project, "status", "specs/pocket.yaml", "--json"))
+    colbuild(project, "build", SPEC)
+    status = json.loads(colbuild(project, "status", SPEC, "--json"))
     rows = [_row(model, project, work) for model in status["models"]]
     return Result(tuple(rows), ())
 
@@ -50,8 +47,8 @@ def _row(model: Mapping[str, Any], project: Path, work: Path) -> dict[str, Any]:
     package = project / "out/pocket" / model["name"] / PROFILE
     if not package.is_dir():
         return {**row, **dict.fromkeys(_COLUMNS, "–")}
-    size = _size(package)
-    full = _size(_with_full_vocabulary(model, project, work))
+    size = folder_size(package)
+    full = folder_size(_with_full_vocabulary(model, project, work))
     return {
         **row,
         **dict(zip(_COLUMNS, (round(size / 1e6, 1), round(full / 1e6, 1), f"{size / full:.0%}"), strict=True)),
@@ -71,40 +68,15 @@ def _with_full_vocabulary(model: Mapping[str, Any], project: Path, work: Path) -
     for folder in (body, made):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-    ordered = _result(project, "order ansnet")
+    ordered = result_of(project, SPEC, "order ansnet")
     whole = load_checkpoint(ordered)
     shape = replace(Shape(**model["shape"]), vocab=whole.structure.shape.vocab)
     save_checkpoint(subset(whole, shape), body, ordered)
-    family = load_family(project / "specs/pocket.yaml").family
+    family = load_family(project / SPEC).family
     profile = next(one for desnet in family.desnets for one in desnet.exports if one.name == PROFILE)
     params = {"profile": profile.model_dump(mode="json", exclude={"name", "multiples"}), "versions": export_versions()}
     export.run(StepRun({"model": body}, params, made))
     return made
-
-
-def _result(project: Path, step: str) -> Path:
-    """The folder of a step's result."""
-    from colbuild import api
-
-    loaded = api.load_family(project / "specs/pocket.yaml")
-    found = json.loads(_colbuild(project, "why", step, "specs/pocket.yaml", "--json"))
-    return api.open_workspace(loaded, project / ".colbuild").store.files(found["output"])
-
-
-def _colbuild(project: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "colbuild", *arguments],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLBUILD_STORE": str(project / ".colbuild")},
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return done.stdout
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 if __name__ == "__main__":

@@ -196,7 +196,8 @@ class Bench:
         interpolate.run(StepRun(inputs, params, made))
 
     def _loss(self, folder: Path) -> float:
-        from colbuild.ops.models import calibration, forward_type, model_of
+        from colbuild.ops.models import calibration, model_of
+        from colbuild.train.devices import forward_type
         from colbuild.train.measure import mean_loss
         from colbuild.weights.checkpoint import load_checkpoint
 

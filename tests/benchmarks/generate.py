@@ -26,7 +26,8 @@ def _run(quick: bool, work: Path) -> Result:
     import torch
 
     from colbuild.ops.generate import write_texts
-    from colbuild.ops.models import forward_type, model_of, running_model
+    from colbuild.ops.models import model_of, running_model
+    from colbuild.train.devices import forward_type
     from colbuild.weights.checkpoint import load_checkpoint
 
     folder = Bench(work, 0, 0).ansnet

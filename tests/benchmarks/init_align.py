@@ -26,7 +26,8 @@ def scrambled(tables: Tables, models: Models) -> Iterator[Made]:
     """The loss of an anchor, and halfway from it to a copy in other coordinates, aligned or not."""
     import torch
 
-    from colbuild.ops.models import calibration, forward_type, model_of
+    from colbuild.ops.models import calibration, model_of
+    from colbuild.train.devices import forward_type
     from colbuild.weights.align import align
     from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from colbuild.weights.subset import subset

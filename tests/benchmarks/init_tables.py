@@ -161,7 +161,8 @@ class Tables:
 
     def score(self, name: str, key: str, make: Callable[[Path], None]) -> float:
         """The held-out loss of what `make` puts into a folder."""
-        from colbuild.ops.models import calibration, forward_type, model_of
+        from colbuild.ops.models import calibration, model_of
+        from colbuild.train.devices import forward_type
         from colbuild.train.measure import mean_loss
         from colbuild.weights.checkpoint import load_checkpoint
 

@@ -1,10 +1,10 @@
 """How fast packages generate, beside onnxruntime-genai's own builds of the same model and llama.cpp.
 
-`python -m tests.benchmarks.packages_rivals [--quick] [--work FOLDER] [--json FILE]`. SmolLM2-135M-Instruct; one text,
-1 and 2 threads, in turns, the median of the rounds. Packages run in colbuild's own session (onnxruntime) and in
+`python -m tests.benchmarks.packages_rivals [--quick] [--work FOLDER] [--json FILE]`. SmolLM2-135M-Instruct and a DesNet;
+one text, 1 and 2 threads, in turns, the median of the rounds. Packages run in colbuild's own session (onnxruntime) and in
 onnxruntime-genai; the latter's builds in the latter. llama.cpp comes with the package node-llama-cpp, as its prebuilt
-library, from npm (COLBUILD_LLAMA_MODULES names a node_modules that has it); without Node its rows are missing. Of 4
-bits the model's original file is taken (Q4_1), which also gives its 8-bit one.
+library, from npm (COLBUILD_LLAMA_MODULES names a node_modules that has it); without Node its rows are missing. All
+matrices of its files have the same bits, where packages keep 8 in embedding and head. `--quick` leaves the DesNet out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import gguf
 from colbuild.ops.source import fetch
 from tests.benchmarks.builders import genai_build
 from tests.benchmarks.harness import Bar, Result, at_least, run_kept_benchmark
-from tests.benchmarks.packages import ANSNET, PROMPT, folder_size, inputs, make_package
+from tests.benchmarks.packages import PROMPT
+from tests.benchmarks.packages_gguf import write_gguf
+from tests.benchmarks.packages_models import ANSNET, Model, ansnet, desnet, folder_size, make_package
 
 COMMAND = "python -m tests.benchmarks.packages_rivals"
 FORMS = {"int8": {"precision": "int8"}, "int4": {"precision": "int4"}}
@@ -61,17 +63,23 @@ print(json.dumps({"tokens_per_second": tokens / (time.monotonic() - started)}))
 
 
 def measure(quick: bool, work: Path) -> Result:
-    """Builds each form once and measures all in turns."""
+    """Measures the models one after the other."""
+    models = [ansnet(work)] if quick else [ansnet(work), desnet(work)]
+    results = [_measure(model, quick, work) for model in models]
+    return Result(tuple(row for one in results for row in one.rows), tuple(bar for one in results for bar in one.bars))
+
+
+def _measure(model: Model, quick: bool, work: Path) -> Result:
+    """Builds each form of a model once and measures all in turns."""
     tokens, rounds = (24, 1) if quick else (96, 5)
-    model, corpus = inputs(work)
     contenders: dict[str, tuple[list[str], Path]] = {}
     for form, profile in FORMS.items():
-        package, built = make_package(model, corpus, work / f"package {form}", profile), _genai_build(model, work, form)
+        package, built = make_package(model, form, profile), _genai_build(model, form)
         contenders[f"colbuild {form}"] = ([sys.executable, "-c", _OURS, str(package)], package)
         contenders[f"colbuild {form}, in onnxruntime-genai"] = ([sys.executable, "-c", _GENAI, str(package)], package)
         contenders[f"onnxruntime-genai's own {form}"] = ([sys.executable, "-c", _GENAI, str(built)], built)
     if (script := _llama(work)) is not None:
-        for name, path in _llama_files(work).items():
+        for name, path in _llama_files(model, work).items():
             contenders[f"llama.cpp {name}"] = (["node", str(script), str(path)], path)
     speeds: dict[tuple[str, int], list[float]] = {}
     for threads in (1, 2):
@@ -81,6 +89,7 @@ def measure(quick: bool, work: Path) -> Result:
     found = {key: median(values) for key, values in speeds.items()}
     rows = tuple(
         {
+            "model": model.name,
             "what": name,
             "MB": round(folder_size(path) / 1e6, 1),
             "tokens/s, 1 thread": found[name, 1],
@@ -88,28 +97,28 @@ def measure(quick: bool, work: Path) -> Result:
         }
         for name, (_, path) in contenders.items()
     )
-    return Result(rows, tuple(_bars(found)))
+    return Result(rows, tuple(_bars(model, found)))
 
 
-def _bars(found: Mapping[tuple[str, int], float]) -> list[Bar]:
+def _bars(model: Model, found: Mapping[tuple[str, int], float]) -> list[Bar]:
     rivals = {"int8": "llama.cpp Q8_0", "int4": "llama.cpp Q4_1"}
     bars = []
     for form, llama in rivals.items():
         for threads in (1, 2):
             ours = found[f"colbuild {form}", threads]
             theirs = found[f"onnxruntime-genai's own {form}", threads]
-            told = f"{form}, {threads} thread{'s' if threads > 1 else ''}: tokens/s over"
+            told = f"{model.name}, {form}, {threads} thread{'s' if threads > 1 else ''}: tokens/s over"
             bars.append(at_least(f"{told} those of onnxruntime-genai's own build", ours / theirs, 1.0))
             if (llama, threads) in found:
                 bars.append(at_least(f"{told} those of {llama}", ours / found[llama, threads], 1.2))
     return bars
 
 
-def _genai_build(model: Path, work: Path, form: str) -> Path:
+def _genai_build(model: Model, form: str) -> Path:
     """The model as onnxruntime-genai's builder makes it, with its defaults and our blocks."""
-    folder = work / f"genai {form}"
+    folder = model.packages / f"genai {form}"
     if not (folder / "genai_config.json").exists():
-        genai_build(model, folder, form)
+        genai_build(model.folder, folder, form)
     return folder
 
 
@@ -129,33 +138,14 @@ def _llama(work: Path) -> Path | None:
     return folder / "llama.mjs"
 
 
-def _llama_files(work: Path) -> dict[str, Path]:
-    raw, eight = fetch(ANSNET, root=work, downloads=work / "downloads").path, work / "model.Q8_0.gguf"
-    if not eight.exists():
-        _in_8_bits(raw, eight)
-    return {"Q8_0": eight, "Q4_1": raw}
-
-
-def _in_8_bits(raw: Path, path: Path) -> None:
-    """The same model with its matrices in llama.cpp's 8 bits."""
-    reader = gguf.GGUFReader(raw)
-    writer = gguf.GGUFWriter(path, "llama")
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture":
-            continue
-        inner = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
-    kind = gguf.GGMLQuantizationType.Q8_0
-    for tensor in reader.tensors:
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        if values.ndim == 1:
-            writer.add_tensor(tensor.name, values)
-        else:
-            writer.add_tensor(tensor.name, gguf.quants.quantize(values, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+def _llama_files(model: Model, work: Path) -> dict[str, Path]:
+    original = fetch(ANSNET, root=work, downloads=work / "downloads").path
+    files = {}
+    for name, kind in (("Q8_0", gguf.GGMLQuantizationType.Q8_0), ("Q4_1", gguf.GGMLQuantizationType.Q4_1)):
+        files[name] = model.packages / f"model.{name}.gguf"
+        if not files[name].exists():
+            write_gguf(model.folder, original, kind, files[name])
+    return files
 
 
 def _speed(command: list[str], threads: int, tokens: int) -> float:

@@ -20,12 +20,12 @@ from transformers import PreTrainedModel
 
 from colbuild.export import statistics
 from colbuild.export.rounding import inputs_of, round_blocks
-from colbuild.export.statistics import SHRINKAGE, Seen, gather, seen_by
+from colbuild.export.statistics import SHRINKAGE, Seen, gather, seen_by, triangle_of
 from colbuild.ops.models import calibration, heldout_windows, model_of
 from colbuild.progress import silent
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.benchmarks.harness import Result, at_most, run_kept_benchmark
-from tests.benchmarks.packages import inputs
+from tests.benchmarks.packages_models import ansnet
 
 COMMAND = "python -m tests.benchmarks.rounding"
 HELDOUT = 4096
@@ -56,7 +56,8 @@ WAYS = {
 
 def measure(quick: bool, folder: Path) -> Result:
     """Rounds the model in every way and reads held-out text."""
-    model_folder, corpus = inputs(folder)
+    packaged = ansnet(folder)
+    model_folder, corpus = packaged.folder, packaged.corpus
     checkpoint = load_checkpoint(model_folder)
     model = model_of(checkpoint, torch.float32).requires_grad_(False)
     heldout = heldout_windows(corpus, "heldout", 1024 if quick else HELDOUT, model)
@@ -94,20 +95,24 @@ def _seen(folder: Path, model: Path, corpus: Path, way: Way) -> Callable[[str], 
     kept = folder / f"moments {way.tokens} {way.weighted}.pt"
     if not kept.exists():
         torch.save(_raw(model, corpus, way), kept)
-    raw = {name: Seen(*one) for name, one in torch.load(kept, weights_only=True).items()}
+    raw = {name: Seen(triangle_of(one[0]), one[1]) for name, one in torch.load(kept, weights_only=True).items()}
 
     def seen(matrix: str) -> Seen | None:
         found = seen_by(matrix, raw)
-        return None if found is None else Seen(statistics.shrunk(found.moments, way.shrinkage), found.pull)
+        return None if found is None else Seen(triangle_of(statistics.shrunk(found.moments, way.shrinkage)), found.pull)
 
     return seen
 
 
 def _raw(folder: Path, corpus: Path, way: Way) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    model = model_of(load_checkpoint(folder), torch.float32)
+    checkpoint = load_checkpoint(folder)
+    model = model_of(checkpoint, torch.float32)
     windows = calibration(corpus, "train", way.tokens, model)
     if way.weighted:
-        return {name: (one.moments, one.pull) for name, one in gather(model, windows, silent, shrinkage=0.0).items()}
+        return {
+            name: (one.moments, one.pull)
+            for name, one in gather(model, checkpoint.structure, windows, silent, 0.0).items()
+        }
     found: dict[str, torch.Tensor] = {}
     modules = {name: module for name, module in model.named_modules() if name.endswith("proj")}
 

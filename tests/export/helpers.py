@@ -75,7 +75,7 @@ def text(seed: int, vocab: int = 512) -> torch.Tensor:
 
 
 def build(model: Path, output: Path, **profile: object) -> Path:
-    exported = exported_model(model, lambda: model_of(load_checkpoint(model), torch.float32))
+    exported = exported_model(model, lambda dtype: model_of(load_checkpoint(model), dtype))
     device = Device.model_validate({"context": CONTEXT, **profile}, strict=False)
     build_package(exported, device, {}, output, silent, Texts(text(1), text(2)))
     return output

@@ -49,8 +49,8 @@ def test_int8_is_close_and_its_distance_is_recorded(int8_package: Path):
 def test_difference_from_pytorch_fails_and_names_the_prompt(tiny_model: Path, tmp_path: Path):
     checkpoint = load_checkpoint(tiny_model)
 
-    def slightly_other() -> Any:
-        model = model_of(checkpoint, torch.float32)
+    def slightly_other(dtype: torch.dtype) -> Any:
+        model = model_of(checkpoint, dtype)
         with torch.no_grad():
             model.model.layers[3].mlp.down_proj.weight[5] += 0.01
         return model
@@ -89,8 +89,8 @@ def test_broken_quantisation_fails(broken: str, tiny_model: Path, tmp_path: Path
 def test_nan_fails_the_export(tiny_model: Path, tmp_path: Path):
     checkpoint = load_checkpoint(tiny_model)
 
-    def model_with_nan() -> Any:
-        model = model_of(checkpoint, torch.float32)
+    def model_with_nan(dtype: torch.dtype) -> Any:
+        model = model_of(checkpoint, dtype)
         with torch.no_grad():
             model.model.norm.weight[0] = float("nan")
         return model

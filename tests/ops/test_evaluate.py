@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from colbuild.errors import BuildError
-from colbuild.ops.models import forward_type
+from colbuild.train.devices import forward_type
 from colbuild.train.packing import open_corpus
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.family import ansnet, carry_out, larger, ordered, packed, progress_of, smaller, twice

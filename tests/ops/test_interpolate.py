@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
 from colbuild.ops import interpolate
-from colbuild.ops.models import calibration, forward_type, model_of
+from colbuild.ops.models import calibration, model_of
 from colbuild.ops.scoring import Scoring
 from colbuild.ops.step import StepRun
+from colbuild.train.devices import forward_type
 from colbuild.train.measure import mean_loss
 from colbuild.weights import refit
 from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint, save_nested

