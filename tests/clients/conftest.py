@@ -6,11 +6,15 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
+from colbuild.export.runtime import open_package
+from colbuild.export.session import feed_whole
 from tests.export.helpers import build
 from tests.helpers.tiny import make_tiny_model
 
@@ -36,6 +40,18 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sample(package: Path) -> dict[str, Any]:
     return json.loads((package / "manifest.json").read_text(encoding="utf-8"))["sample"]
+
+
+def shortfall(package: Path, tokens: Sequence[int]) -> float:
+    """By how much a token that a client chose is at most less likely to the package than its likeliest there.
+
+    In standard deviations of the logits: kernels that round otherwise may swap two that are almost alike.
+    """
+    opened = open_package(package, threads=1)
+    prompt = sample(package)["prompt"]
+    logits = feed_whole(opened.decoder, [*prompt, *tokens])[len(prompt) - 1 : -1]
+    chosen = logits[numpy.arange(len(tokens)), list(tokens)]
+    return float(((logits.max(axis=1) - chosen) / logits.std(axis=1)).max())
 
 
 HERE = Path(__file__).parent
