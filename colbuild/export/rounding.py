@@ -7,7 +7,7 @@ made up for by those that are not rounded yet (GPTQ, arXiv 2210.17323, sections 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -17,8 +17,6 @@ DAMPING: Final = 0.01
 """Of the mean of H's diagonal, added to it: what the calibration text never touched stays where it is."""
 SHRINKS: Final = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """How much of a block's range its steps cover; what lies outside goes to the outermost step."""
-INSIDE: Final = 0.45
-"""Of a step, how far a weight may lie from its middle when a training begins: half a step is where the next code starts."""
 _GROUP: Final = 128
 """Columns that are made up for at once."""
 _ROWS: Final = 4096
@@ -53,9 +51,12 @@ class Blocks:
 
     def values(self) -> torch.Tensor:
         """What is computed with, float32 [rows, columns]."""
+        return self.parts().flatten(1)[:, : self.columns].contiguous()
+
+    def parts(self) -> torch.Tensor:
+        """The same by blocks, float32 [rows, blocks, block]; the last one may be filled up."""
         zeros = self.middle if self.zeros is None else self.zeros.float()[:, :, None]
-        whole = (self.codes.float() - zeros) * self.scales[:, :, None]
-        return whole.flatten(1)[:, : self.columns].contiguous()
+        return (self.codes.float() - zeros) * self.scales[:, :, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,22 +101,6 @@ def round_blocks(weight: torch.Tensor, bits: int, block: int, inputs: Inputs | N
         codes = _codes(_parts(padded, block), scales[:, :, None], zeros[:, :, None])
         return Blocks(bits, block, columns, codes.to(torch.uint8), scales, zeros.to(torch.uint8))
     return _compensated(padded, block, columns, inputs)
-
-
-def round_to(weight: torch.Tensor, steps: Blocks) -> Blocks:
-    """Rounds a matrix to the scales and zeros of another of its shape, each weight to its nearest step."""
-    parts = _parts(pad(weight, (0, -steps.columns % steps.block)), steps.block)
-    # 8 bits are symmetric: the lowest code is not used.
-    zeros, lowest = (steps.middle, 1) if steps.zeros is None else (steps.zeros[:, :, None], 0)
-    codes = ((parts / steps.scales[:, :, None]).round() + zeros).clamp(lowest, (1 << steps.bits) - 1)
-    return replace(steps, codes=codes.to(torch.uint8))
-
-
-def inside_steps(weight: torch.Tensor, rounded: Blocks) -> torch.Tensor:
-    """The weights nearest to these that `round_to` rounds to the same codes, not too close to the next step."""
-    values = rounded.values()
-    most = rounded.scales.repeat_interleave(rounded.block, dim=1)[:, : rounded.columns] * INSIDE
-    return values + (weight - values).clamp(-most, most)
 
 
 def _parts(matrix: torch.Tensor, block: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -59,8 +59,8 @@ def run(step: StepRun) -> None:
     with torch.no_grad():
         start = _start(step, teacher, structure, readers)
 
-    def keep(model: Checkpoint) -> None:
-        save_checkpoint(model, step.output, step.inputs["tokenizer"])
+    def keep(weights: Mapping[str, torch.Tensor]) -> None:
+        save_checkpoint(replace(start, tensors=weights), step.output, step.inputs["tokenizer"])
         copy_files((ORIGIN, *LICENCES), step.inputs["teacher"], step.output)
 
     # An ordered teacher's layers are other layers than those of what it is distilled into.

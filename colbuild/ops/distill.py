@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 
 from colbuild.arch import Shape
 from colbuild.ops.step import StepRun
 from colbuild.ops.training import Task, steered_recipe, train_checkpoint
-from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_nested
+from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint, save_nested
 from colbuild.weights.subset import subset
 
 
@@ -28,12 +31,10 @@ def run(step: StepRun) -> None:
     shape, recipe = Shape(**step.params["shape"]), steered_recipe(step)
     companions = step.inputs["teacher"]
 
-    def keep(model: Checkpoint) -> None:
-        save_checkpoint(model, step.output, companions)
-
-    def keep_segment(model: Checkpoint) -> None:
-        keep(subset(model, shape))
-        save_nested(model, step.output)
+    def keep_segment(weights: Mapping[str, torch.Tensor]) -> None:
+        nested = replace(teacher, tensors=weights)
+        save_checkpoint(subset(nested, shape), step.output, companions)
+        save_nested(nested, step.output)
 
     if recipe.elastic is not None and recipe.elastic.form == "segment":
         train_checkpoint(Task(teacher, teacher, recipe, step, smallest=shape), keep_segment)
@@ -41,4 +42,8 @@ def run(step: StepRun) -> None:
     with torch.no_grad():
         start = load_checkpoint(step.inputs["start"]) if "start" in step.inputs else subset(teacher, shape)
     smallest = None if recipe.elastic is None else Shape(**step.params["interval"])
+
+    def keep(weights: Mapping[str, torch.Tensor]) -> None:
+        save_checkpoint(replace(start, tensors=weights), step.output, companions)
+
     train_checkpoint(Task(start, teacher, recipe, step, smallest), keep)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from colbuild.export.companions import write_companions
-from colbuild.export.decoder import EmptyDecoder, decoder_graph, graph_weights, matrix_origins
+from colbuild.export.decoder import EmptyDecoder, Origin, decoder_graph, graph_weights, matrix_origins
 from colbuild.export.fitting import Fitted, fit, room_for_matrices
 from colbuild.export.rounded_file import write_rounded
-from colbuild.export.rounding import round_blocks, round_to
+from colbuild.export.rounding import round_blocks
+from colbuild.export.scaled import scaled_parameters
 from colbuild.export.statistics import gather
-from colbuild.export.straight_through import rounded_parameters
 from colbuild.ops.models import calibration, model_of
 from colbuild.ops.step import StepRun
-from colbuild.ops.training import Rounded, Task, steered_recipe, train_checkpoint
+from colbuild.ops.training import Instead, Task, steered_recipe, train_checkpoint
 from colbuild.spec.device import Device
 from colbuild.train.devices import forward_type
 from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
@@ -24,8 +27,7 @@ from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
 def run(step: StepRun) -> None:
     """Rounds a model as its export would, and trains it towards itself unrounded.
 
-    Weights pass their gradients straight through the rounding (arXiv 1308.3432). The steps that were fitted stay, as do the
-    embedding and the head; codes and vectors are trained.
+    Codes stay, as do the embedding and the head; each block's scale and the vectors are trained (`colbuild.export.scaled`).
 
     Inputs: `model`, `corpus`. Params: `profile`, as much of it as decides the rounding; `recipe`, `split`. The output holds
     what `colbuild.export.rounded_file` writes, and `training.json`.
@@ -39,22 +41,40 @@ def run(step: StepRun) -> None:
     decoder = decoder_graph(teacher.config, teacher.tensors, profile.context, profile.operators)
     fitted = _fitted(teacher, decoder, profile, folder, step)
     origins = matrix_origins(teacher.config, teacher.tensors)
-    trained = fitted.rounded
-    parameters = rounded_parameters(trained, origins)
-    start = {name: parameters.inside(name, tensor.float()) for name, tensor in teacher.tensors.items()}
-    # Of embedding and head no text says what each row is worth: they are rounded, and stay.
-    tables = {name: round_blocks(decoder.weights[name].float(), 8, profile.table_block) for name in fitted.fixed}
-    kept = rounded_parameters(tables, origins)
-    start |= {name: kept.computed(name, start[name]) for name in kept.parts}
-    student = replace(teacher, tensors=start)
+    vectors = {name: tensor for name, tensor in teacher.tensors.items() if tensor.ndim == 1}
+    scaled = scaled_parameters(fitted.rounded, origins, vectors)
+    tables = _tables(teacher, decoder, fitted.fixed, origins, profile)
 
-    def keep(model: Checkpoint) -> None:
-        named = graph_weights(model.config, model.tensors)
-        matrices = {name: round_to(named[name].float(), steps) for name, steps in trained.items()}
-        write_rounded(step.output, matrices, {name: one for name, one in named.items() if one.ndim == 1})
+    def keep(gains: Mapping[str, torch.Tensor]) -> None:
+        trained = {name: scaled.computed(name, each) for name, each in gains.items()}
+        named = graph_weights(teacher.config, {**teacher.tensors, **trained})
+        write_rounded(step.output, scaled.matrices(gains), {name: one for name, one in named.items() if one.ndim == 1})
 
-    rounded = Rounded(lambda device: parameters.on(device).computed, frozenset(kept.parts))
-    train_checkpoint(Task(student, teacher, steered_recipe(step), step, rounded=rounded), keep)
+    student = replace(teacher, tensors={**teacher.tensors, **tables})
+    task = Task(student, teacher, steered_recipe(step), step, instead=Instead(scaled.on, frozenset(tables)))
+    train_checkpoint(task, keep)
+
+
+def _tables(
+    model: Checkpoint,
+    decoder: EmptyDecoder,
+    names: Iterable[str],
+    origins: Mapping[str, Origin],
+    profile: Device,
+) -> dict[str, torch.Tensor]:
+    """Embedding and head rounded, by the model's names. Of them no text says what each row is worth: they stay."""
+    found = {}
+    for name in names:
+        parameter, rounded = (
+            origins[name].parameter,
+            round_blocks(decoder.weights[name].float(), 8, profile.table_block),
+        )
+        # Positions beyond the package's context are not in its graph.
+        tensor = model.tensors[parameter].float().clone()
+        upright = tensor.T if origins[name].turned else tensor
+        upright[origins[name].rows[: len(rounded.codes)]] = rounded.values()
+        found[parameter] = tensor
+    return found
 
 
 def _fitted(teacher: Checkpoint, decoder: EmptyDecoder, profile: Device, folder: Path, step: StepRun) -> Fitted:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
 from colbuild.ops.step import StepRun
 from colbuild.ops.training import Task, steered_recipe, train_checkpoint
-from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 def run(step: StepRun) -> None:
@@ -15,7 +20,7 @@ def run(step: StepRun) -> None:
     """
     start, teacher = (load_checkpoint(step.inputs[role]) for role in ("start", "teacher"))
 
-    def keep(model: Checkpoint) -> None:
-        save_checkpoint(model, step.output, step.inputs["start"])
+    def keep(weights: Mapping[str, torch.Tensor]) -> None:
+        save_checkpoint(replace(start, tensors=weights), step.output, step.inputs["start"])
 
     train_checkpoint(Task(start, teacher, steered_recipe(step), step), keep)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from accelerate import Accelerator
@@ -37,26 +37,26 @@ from colbuild.train.packing import (
     window_count,
 )
 from colbuild.train.state import State
-from colbuild.train.student import Computed, Pass, Student, as_it_is, whole
+from colbuild.train.student import WEIGHTS, Pass, Student, Trained, whole
 from colbuild.train.teacher_cache import open_lessons
 from colbuild.train.teaching import Across, Teacher, cached, online, online_across, text_alone
 from colbuild.train.tracking import tracking
 from colbuild.weights.checkpoint import Checkpoint, write_json
 
-Finish = Callable[[Checkpoint], None]
-"""Writes what a training has made into its step's output."""
+Finish = Callable[[Mapping[str, torch.Tensor]], None]
+"""Writes what a training has made into its step's output: weight by name, in the type that it was stored in."""
 
 
 @dataclass(frozen=True)
-class Rounded:
-    """A student that computes with rounded weights.
+class Instead:
+    """A student of which something else is trained than its weights; that is what its training gives, in float32.
 
     Attributes:
-        on: Gives what computes in the place of a weight on a device.
-        frozen: Names of weights that are rounded already and stay as they are.
+        on: Gives what is trained on a device.
+        frozen: Names of weights that stay as they are.
     """
 
-    on: Callable[[torch.device], Computed]
+    on: Callable[[torch.device], Trained]
     frozen: frozenset[str]
 
 
@@ -72,7 +72,7 @@ class Task:
         smallest: For an elastic training, the lower end of what is trained; None for the student alone.
         across: How the teacher is read if its vocabulary is another than the student's.
         by_text: Whether the teacher says nothing but what it has written in the text.
-        rounded: What the student computes with in the place of its weights, and leaves as it is; None for the weights.
+        instead: What of the student is trained in the place of its weights; None for the weights.
     """
 
     start: Checkpoint
@@ -82,7 +82,7 @@ class Task:
     smallest: Shape | None = None
     across: Across | None = None
     by_text: bool = False
-    rounded: Rounded | None = None
+    instead: Instead | None = None
 
     @property
     def two_vocabularies(self) -> bool:
@@ -143,10 +143,11 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
         ledger = observer.finish(
             state, teacher_forward=forward, device=accelerator.device, devices=accelerator.num_processes
         )
-    stored = {name: tensor.dtype for name, tensor in task.start.tensors.items()}
-    trained = dict(model.named_parameters()) | (student.masters if task.rounded is not None else {})
-    weights = {name: tensor.detach().cpu().to(stored[name]) for name, tensor in trained.items()}
-    finish(replace(task.start, tensors=weights))
+    if task.instead is not None:
+        finish({name: tensor.detach().cpu() for name, tensor in student.masters.items()})
+    else:
+        stored = {name: tensor.dtype for name, tensor in task.start.tensors.items()}
+        finish({name: weight.detach().cpu().to(stored[name]) for name, weight in model.named_parameters()})
     write_json(step.output / "training.json", _summary(state, recipe, corpus.tokens, observer.latest))
     step.note(ledger_to_json(ledger))
 
@@ -172,12 +173,12 @@ def _student(task: Task, model: PreTrainedModel) -> tuple[Student, Callable[[], 
     blocks = blocks_of(model, start.structure)
     if task.smallest is None or recipe.elastic is None:
         passes = whole(model, forward_flops(start.structure, recipe.sequence))
-        computed: Computed = as_it_is
-        if task.rounded is not None:
-            computed = task.rounded.on(model.device)
-            for name in task.rounded.frozen:
+        trained = WEIGHTS
+        if task.instead is not None:
+            trained = task.instead.on(model.device)
+            for name in task.instead.frozen:
                 model.get_parameter(name).requires_grad_(False)
-        return Student(model, start.tensors, passes, lambda: recompute(blocks), blocks, computed), lambda: model
+        return Student(model, start.tensors, passes, lambda: recompute(blocks), blocks, trained), lambda: model
     nested = Nested(
         model,
         start.structure,

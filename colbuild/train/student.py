@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final, Protocol
 
 import torch
 from torch import nn
@@ -21,13 +22,36 @@ Forward = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
 """Batch -> (final hidden states [tokens, hidden], head [vocabulary, hidden]); gradients flow to the student's parameters."""
 
 
-Computed = Callable[[str, torch.Tensor], torch.Tensor]
-"""(name, fp32 weight that the optimiser changes) -> what computes in its place, such as the same rounded."""
+class Trained(Protocol):
+    """What the optimiser changes in the place of a student's weights."""
+
+    def start(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """Where a training begins: an fp32 tensor of its own, for the weight that the model has."""
+
+    def computed(self, name: str, master: torch.Tensor) -> torch.Tensor:
+        """The weight that computes, for such a tensor."""
+
+    def gradient(self, name: str, gradient: torch.Tensor) -> torch.Tensor:
+        """The tensor's gradient, for the weight's."""
 
 
-def as_it_is(name: str, weight: torch.Tensor) -> torch.Tensor:
-    """A `Computed` for weights that compute as they are."""
-    return weight
+class Weights:
+    """A `Trained` for weights that are trained themselves."""
+
+    def start(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """A copy in fp32."""
+        return weight.detach().float().clone()
+
+    def computed(self, name: str, master: torch.Tensor) -> torch.Tensor:
+        """The same."""
+        return master
+
+    def gradient(self, name: str, gradient: torch.Tensor) -> torch.Tensor:
+        """The same."""
+        return gradient
+
+
+WEIGHTS: Final[Trained] = Weights()
 
 
 @dataclass(frozen=True)
@@ -66,13 +90,10 @@ class Student:
 
     Attributes:
         model: What computes.
-        masters: Name -> fp32 weight that the optimiser changes; its gradient is summed here, in fp32 too.
+        masters: Name -> fp32 tensor that the optimiser changes; its gradient is summed here, in fp32 too.
         passes: How a batch passes through it.
         recompute: Makes it compute its activations again in the backward pass.
         blocks: Its transformer blocks.
-
-    Gradients are those of the weights that compute, whatever `computed` makes of the masters (straight-through, arXiv
-    1308.3432).
     """
 
     def __init__(
@@ -82,18 +103,18 @@ class Student:
         passes: Passes,
         recompute: Callable[[], None],
         blocks: Sequence[nn.Module],
-        computed: Computed = as_it_is,
+        trained: Trained = WEIGHTS,
     ) -> None:
         self.model = model
         self.passes = passes
         self.recompute = recompute
         self.blocks = tuple(blocks)
         self._start = start
-        self._computed = computed
+        self._trained = trained
         self._computing = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        self.masters = {name: weight.detach().float().clone() for name, weight in self._computing.items()}
+        self.masters = {name: trained.start(name, weight) for name, weight in self._computing.items()}
         for name, weight in self._computing.items():
-            weight.register_post_accumulate_grad_hook(_add_to(self.masters[name]))
+            weight.register_post_accumulate_grad_hook(_add_to(self.masters[name], partial(trained.gradient, name)))
         # Also in training: dropout, if its configuration has any, would draw from state that no seed of ours decides.
         model.eval()
 
@@ -101,13 +122,14 @@ class Student:
     def renew(self) -> None:
         """Brings the weights that compute to their masters' values."""
         for name, weight in self._computing.items():
-            weight.copy_(self._computed(name, self.masters[name]))
+            weight.copy_(self._trained.computed(name, self.masters[name]))
 
     @torch.no_grad()
     def begin(self) -> None:
         """Brings the masters back to where the training began."""
         for name, weight in self._computing.items():
-            self.masters[name].copy_(self._start[name].to(weight.dtype))
+            start = self._start[name].to(weight.device, weight.dtype)
+            self.masters[name].copy_(self._trained.start(name, start))
 
     def forget_gradients(self) -> None:
         """Drops what has been summed so far."""
@@ -116,15 +138,15 @@ class Student:
             self.masters[name].grad = None
 
 
-def _add_to(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
+def _add_to(master: torch.Tensor, of_master: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], None]:
     """A hook that moves a parameter's gradient to its fp32 master as soon as it is there.
 
     So parts of a batch are summed in fp32, and the gradients never exist twice.
     """
 
     def hook(parameter: torch.Tensor) -> None:
-        gradient = parameter.grad
-        if gradient is not None:
+        if parameter.grad is not None:
+            gradient = of_master(parameter.grad)
             master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
         parameter.grad = None
 

@@ -19,8 +19,9 @@ from colbuild.export.fitting import fit
 from colbuild.export.graph import linears, lookups
 from colbuild.export.manifest import read_manifest
 from colbuild.export.rounded_file import read_rounded
-from colbuild.export.rounding import inside_steps, round_blocks, round_to
-from colbuild.export.straight_through import rounded_parameters
+from colbuild.export.rounding import Blocks, round_blocks
+from colbuild.export.scaled import ScaledParameters, scaled_parameters
+from colbuild.export.statistics import gather
 from colbuild.ops.export import run as export_model
 from colbuild.ops.models import build_model, model_of
 from colbuild.ops.quantise import run
@@ -29,7 +30,7 @@ from colbuild.plan.training import recipe_params
 from colbuild.progress import silent
 from colbuild.spec.device import Device, Recovery
 from colbuild.store.hashing import scan_tree
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
 from tests.export.helpers import manifest
 from tests.helpers.configs import random_config
 from tests.ops.family import ansnet, packed, room
@@ -40,7 +41,7 @@ PROFILE = {"precision": "int4", "block": 16, "calibration": 512, "context": 256}
 
 
 def params_of(**recovery: Any) -> dict[str, Any]:
-    asked = Recovery(**{"tokens": STEPS * 256, "sequence": 64, "batch": 4, "lr": 1e-4} | recovery)
+    asked = Recovery(**{"tokens": STEPS * 256, "sequence": 64, "batch": 4, "lr": 1e-3} | recovery)
     return {"profile": PROFILE, "recipe": recipe_params(asked.recipe()), "split": "train"}
 
 
@@ -85,41 +86,57 @@ def test_every_matrix_of_a_graph_is_rows_of_a_parameter(name: str, seed: int):
     assert all(seen[key] in tensor.shape for key, tensor in matrices.items())
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox"])
-def test_a_model_of_rounded_parameters_is_the_graph_of_rounded_matrices(name: str):
+def scaled(name: str) -> tuple[Checkpoint, dict[str, Blocks], ScaledParameters]:
+    """A random model, its matrices rounded, and what is trained of it."""
     checkpoint = random_checkpoint(random_config(name, 3))
     decoder = decoder_graph(checkpoint.config, checkpoint.tensors, 32)
     device = Device(precision="int4", block=16, keep_8bit=("up", "query"))
-    from colbuild.export.statistics import gather
-
     model = build_model(checkpoint.config, checkpoint.tensors, dtype=torch.float32)
     text = torch.randint(0, checkpoint.structure.shape.vocab, (2, 17), generator=torch.Generator().manual_seed(0))
     fitted = fit(decoder, device, gather(model, checkpoint.structure, text, silent), None, silent)
-    matrices = dict(fitted.rounded)
-    matrices |= {name: round_blocks(decoder.weights[name], 8, 16) for name in fitted.eight}
-    parameters = rounded_parameters(matrices, matrix_origins(checkpoint.config, checkpoint.tensors))
-    tensors = {name: parameters.computed(name, tensor) for name, tensor in checkpoint.tensors.items()}
-    again = decoder_graph(checkpoint.config, tensors, 32).weights
-    for matrix, blocks in matrices.items():
-        expected = round_to(decoder.weights[matrix], blocks).values()
-        assert torch.equal(again[matrix], expected), matrix
-    # What a training starts from is rounded to what was fitted.
-    inside = {name: parameters.inside(name, tensor) for name, tensor in checkpoint.tensors.items()}
-    started = decoder_graph(checkpoint.config, inside, 32).weights
-    for matrix, blocks in matrices.items():
-        assert torch.equal(round_to(started[matrix], blocks).codes, blocks.codes), matrix
+    vectors = {key: tensor for key, tensor in checkpoint.tensors.items() if tensor.ndim == 1}
+    origins = matrix_origins(checkpoint.config, checkpoint.tensors)
+    return checkpoint, fitted.rounded, scaled_parameters(fitted.rounded, origins, vectors)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_rounding_to_steps_takes_the_nearest_of_them(bits: int):
-    generator = torch.Generator().manual_seed(bits)
-    weight = torch.randn(9, 40, generator=generator)
-    steps = round_blocks(weight, bits, 16)
-    assert torch.equal(round_to(weight, steps).codes, steps.codes)
-    assert torch.equal(round_to(steps.values(), steps).codes, steps.codes)
-    moved = inside_steps(weight + 10.0, steps)
-    assert torch.equal(round_to(moved, steps).codes, steps.codes)
-    assert round_to(weight * 100.0, steps).codes.max() == (1 << bits) - 1
+def gains_of(checkpoint: Checkpoint, parameters: ScaledParameters, size: float) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(8)
+    names = [*parameters.parts, *parameters.vectors]
+    zeros = {name: parameters.start(name, checkpoint.tensors[name]) for name in names}
+    return {name: size * torch.randn(zero.shape, generator=generator) for name, zero in zeros.items()}
+
+
+@pytest.mark.parametrize("size", [0.0, 0.1])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
+def test_what_is_trained_is_the_graphs_matrices(name: str, size: float):
+    checkpoint, rounded, parameters = scaled(name)
+    gains = gains_of(checkpoint, parameters, size)
+    tensors = {key: parameters.computed(key, each) for key, each in gains.items()}
+    assert {key: tensor.shape for key, tensor in tensors.items()} == {
+        key: checkpoint.tensors[key].shape for key in gains
+    }
+    again = decoder_graph(checkpoint.config, {**checkpoint.tensors, **tensors}, 32).weights
+    matrices = parameters.matrices(gains)
+    assert matrices.keys() == rounded.keys()
+    for matrix, blocks in matrices.items():
+        assert torch.equal(again[matrix], blocks.values()), matrix
+        assert torch.equal(blocks.codes, rounded[matrix].codes)
+        assert torch.equal(blocks.scales, rounded[matrix].scales) == (size == 0.0)
+    for key, vector in parameters.vectors.items():
+        assert torch.equal(tensors[key], vector) == (size == 0.0 or not vector.any())
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox"])
+def test_gradients_reach_what_is_trained(name: str):
+    checkpoint, _, parameters = scaled(name)
+    generator = torch.Generator().manual_seed(2)
+    for key, gains in gains_of(checkpoint, parameters, 0.05).items():
+        gains.requires_grad_()
+        weight = parameters.computed(key, gains)
+        pulled = torch.randn(weight.shape, generator=generator)
+        weight.backward(pulled)
+        assert gains.grad is not None
+        torch.testing.assert_close(parameters.gradient(key, pulled), gains.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_training_brings_the_rounded_model_closer_to_itself(tmp_path: Path):
