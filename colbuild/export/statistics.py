@@ -10,9 +10,8 @@ them.) All is gathered in one pass forward and back.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -28,6 +27,8 @@ from colbuild.train.hidden import blocks_of
 from colbuild.train.micro import recompute
 
 _SEED: Final = 20_260_103
+_STRIP: Final = 128
+"""Rows of moments that are added up at once."""
 _CHUNK_TOKENS: Final = 64
 """Tokens whose logits exist at once, of which drawing from them takes several copies."""
 _TINY: Final = 1e-30
@@ -51,29 +52,29 @@ class Seen:
     """What one matrix saw.
 
     Attributes:
-        triangle: The upper triangle of `moments`, in one row: the rest is the same, and all matrices' are held at once.
+        strips: `moments`, some rows at a time, from the diagonal on: what lies left of it is the same, and all matrices' are
+            held at once.
         pull: E[g^2] of each output, float32 [rows].
     """
 
-    triangle: torch.Tensor
+    strips: tuple[torch.Tensor, ...]
     pull: torch.Tensor
 
     @property
     def moments(self) -> torch.Tensor:
         """H = E[s x x^T] / E[s], shrunk towards its mean times the identity, float32 [columns, columns]."""
-        columns = math.isqrt(2 * len(self.triangle))
-        upper = torch.zeros(columns, columns)
-        upper[_upper(columns)] = self.triangle
-        return upper + upper.triu(1).T
+        columns = self.strips[0].shape[1]
+        whole = torch.empty(columns, columns)
+        for strip in self.strips:
+            start, end = columns - strip.shape[1], columns - strip.shape[1] + len(strip)
+            whole[start:end, start:] = strip
+            whole[end:, start:end] = strip[:, end - start :].T
+        return whole
 
 
-def triangle_of(moments: torch.Tensor) -> torch.Tensor:
-    """The upper triangle of a symmetric matrix, in one row."""
-    return moments[_upper(len(moments))]
-
-
-def _upper(columns: int) -> torch.Tensor:
-    return torch.ones(columns, columns, dtype=torch.bool).triu()
+def strips_of(moments: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The strips of a symmetric matrix, which stay parts of it."""
+    return tuple(moments[start : start + _STRIP, start:] for start in range(0, len(moments), _STRIP))
 
 
 def gather(
@@ -103,7 +104,10 @@ def gather(
     sums = {name: _Sums(*_sides(module)) for name, module in modules.items()}
 
     def drawn(logits: torch.Tensor, _: slice) -> torch.Tensor:
-        return torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+        # As torch.multinomial, which takes twice as long for so many.
+        reached = logits.softmax(dim=1).cumsum(dim=1)
+        chances = torch.rand(len(logits), 1, generator=generator) * reached[:, -1:]
+        return torch.searchsorted(reached, chances, right=True)[:, 0].clamp_max(logits.shape[1] - 1)
 
     recompute(blocks_of(model, structure))
     hooks = [model.get_input_embeddings().register_forward_hook(lambda _module, _read, made: made.requires_grad_())]
@@ -136,7 +140,8 @@ class _Sums:
 
     def __init__(self, columns: int, rows: int) -> None:
         self.inputs: torch.Tensor | None = None
-        self.triangle = torch.zeros(columns * (columns + 1) // 2)
+        heights = [min(_STRIP, columns - start) for start in range(0, columns, _STRIP)]
+        self.strips = tuple(torch.zeros(height, columns - place * _STRIP) for place, height in enumerate(heights))
         self.pull = torch.zeros(rows)
 
     def read(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -147,20 +152,27 @@ class _Sums:
         """Adds a window once its gradients are there."""
         assert self.inputs is not None
         inputs, squares = self.inputs.float(), gradients[0].flatten(0, -2).float().square()
-        self.triangle += triangle_of((inputs * squares.mean(dim=1, keepdim=True)).T @ inputs)
+        weighted = (inputs * squares.mean(dim=1, keepdim=True)).T
+        for place, strip in enumerate(self.strips):
+            start = place * _STRIP
+            strip.addmm_(weighted[start : start + len(strip)], inputs[:, start:])
         self.pull += squares.sum(dim=0)
         self.inputs = None
 
     def seen(self, tokens: int, shrinkage: float) -> Seen:
         """The means over so many tokens."""
-        whole = Seen(self.triangle / self.pull.mean().clamp_min(_TINY), self.pull / tokens)
-        return replace(whole, triangle=triangle_of(shrunk(whole.moments, shrinkage)))
+        for strip in self.strips:
+            strip /= self.pull.mean().clamp_min(_TINY)
+        return Seen(shrunk(self.strips, shrinkage), self.pull / tokens)
 
 
-def shrunk(moments: torch.Tensor, shrinkage: float) -> torch.Tensor:
-    """Second moments [columns, columns] nearer to those of independent inputs that are all as large; their trace stays."""
-    mean = moments.diagonal().mean()
-    return (moments + shrinkage * mean * torch.eye(len(moments))) / (1.0 + shrinkage)
+def shrunk(strips: tuple[torch.Tensor, ...], shrinkage: float) -> tuple[torch.Tensor, ...]:
+    """Second moments nearer to those of independent inputs that are all as large; their trace stays."""
+    mean = torch.cat([strip.diagonal() for strip in strips]).mean()
+    nearer = tuple(strip / (1.0 + shrinkage) for strip in strips)
+    for strip in nearer:
+        strip.diagonal().add_(mean * shrinkage / (1.0 + shrinkage))
+    return nearer
 
 
 def seen_by(weight: str, statistics: Mapping[str, Seen]) -> Seen | None:
@@ -177,7 +189,7 @@ def seen_by(weight: str, statistics: Mapping[str, Seen]) -> Seen | None:
         if (found := statistics.get(f"{stem}.{name}")) is not None:
             if kind in ("o_proj", "up_proj", "down_proj"):
                 return found
-            return Seen(found.triangle, found.pull.mean().expand(len(found.pull) // 3))
+            return Seen(found.strips, found.pull.mean().expand(len(found.pull) // 3))
     return None
 
 

@@ -74,7 +74,7 @@ class Recovery(Model):
     tokens: Annotated[Count, Field(description="How many tokens it trains on.")] = 65_536
     sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 256
     batch: Annotated[int, Field(gt=0, lt=2**31, description="Sequences in an optimizer step.")] = 4
-    lr: Annotated[float, Field(gt=0.0, description="The highest learning rate.")] = 1e-3
+    lr: Annotated[float, Field(gt=0.0, description="The highest learning rate.")] = 2e-3
     seed: Annotated[int, Field(ge=0, lt=2**32, description="Decides the order of the text.")] = 0
 
     def recipe(self) -> Recipe:
@@ -143,7 +143,7 @@ class Device(Model):
     ] = ()
     calibration: Annotated[
         Count, Field(description="Tokens of the family's text that int4 and int4-mixed are fitted on.")
-    ] = 2048
+    ] = 4096
     recover: Annotated[
         Recovery | None,
         BeforeValidator(_recovery),

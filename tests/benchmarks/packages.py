@@ -46,6 +46,7 @@ def forms_of(model: Model, quick: bool) -> dict[str, dict[str, Any]]:
         "int4-mixed, recovered": {
             "precision": "int4-mixed",
             "limits": limits,
+            "calibration": 8192,
             "recover": {"tokens": RECOVERED},
         },
         "int8, standard operators": {"precision": "int8", "operators": "standard"},

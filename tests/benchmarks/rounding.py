@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from colbuild.export import statistics
 from colbuild.export.rounding import inputs_of, round_blocks
-from colbuild.export.statistics import SHRINKAGE, Seen, gather, seen_by, triangle_of
+from colbuild.export.statistics import SHRINKAGE, Seen, gather, seen_by, strips_of
 from colbuild.ops.models import calibration, heldout_windows, model_of
 from colbuild.progress import silent
 from colbuild.weights.checkpoint import load_checkpoint
@@ -95,11 +95,11 @@ def _seen(folder: Path, model: Path, corpus: Path, way: Way) -> Callable[[str], 
     kept = folder / f"moments {way.tokens} {way.weighted}.pt"
     if not kept.exists():
         torch.save(_raw(model, corpus, way), kept)
-    raw = {name: Seen(triangle_of(one[0]), one[1]) for name, one in torch.load(kept, weights_only=True).items()}
+    raw = {name: Seen(strips_of(one[0]), one[1]) for name, one in torch.load(kept, weights_only=True).items()}
 
     def seen(matrix: str) -> Seen | None:
         found = seen_by(matrix, raw)
-        return None if found is None else Seen(triangle_of(statistics.shrunk(found.moments, way.shrinkage)), found.pull)
+        return None if found is None else Seen(statistics.shrunk(found.strips, way.shrinkage), found.pull)
 
     return seen
 

@@ -11,7 +11,7 @@ INT8: dict[str, Any] = {
     "opset": None,
     "block": 32,
     "keep_8bit": [],
-    "calibration": 2048,
+    "calibration": 4096,
     "recover": None,
     "context": 2048,
     "static": None,
