@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 
@@ -30,6 +31,7 @@ KINDS: Final[Mapping[str, str]] = {
     "up": "up_proj",
     "down": "down_proj",
 }
+Made = TypeVar("Made")
 _LAYER: Final = re.compile(r"\.(\d+)\.")
 
 
@@ -113,13 +115,13 @@ def _by_hand(
 ) -> Fitted:
     """4 bits for all but what the profile keeps in 8."""
     layers = 1 + max(_layer(name) for name in matrices)
-    rounded = {}
-    for done, name in enumerate(matrices):
-        report(Progress(done, len(matrices), "matrices", "rounding"))
+
+    def rounded(name: str) -> Blocks:
         bits = 8 if _is_kept(name, profile, layers) else 4
         inputs = inputs_of(known.pop(name).moments) if bits == 4 else None
-        rounded[name] = round_blocks(weights[name].float(), bits, profile.block, inputs)
-    return Fitted(fixed, rounded)
+        return round_blocks(weights[name].float(), bits, profile.block, inputs)
+
+    return Fitted(fixed, _of_each(matrices, rounded, report))
 
 
 def _by_measure(
@@ -133,12 +135,27 @@ def _by_measure(
 ) -> Fitted:
     """For each matrix 4 bits in coarse or fine blocks, or 8: what together does least harm in the room that there is."""
     left = room - sum(stored_bytes(weights[name], 8, profile.table_block) for name in fixed)
-    tried: dict[str, dict[Form, Blocks]] = {}
-    for done, name in enumerate(matrices):
-        report(Progress(done, len(matrices), "matrices", "rounding"))
-        tried[name] = _forms(weights[name].float(), known.pop(name), profile.block)
+
+    def forms(name: str) -> dict[Form, Blocks]:
+        return _forms(weights[name].float(), known.pop(name), profile.block)
+
+    tried = _of_each(matrices, forms, report)
     chosen = allocate(left, {name: tuple(forms) for name, forms in tried.items()}, profile)
     return Fitted(fixed, {name: tried.pop(name)[form] for name, form in chosen.items()})
+
+
+def _of_each(matrices: Sequence[str], work: Callable[[str], Made], report: Report) -> dict[str, Made]:
+    """What some work makes of each matrix, a core to each: columns come one after the other, and are too little for two."""
+    threads, found = torch.get_num_threads(), {}
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for done, (name, made) in enumerate(zip(matrices, pool.map(work, matrices), strict=True)):
+                report(Progress(done, len(matrices), "matrices", "rounding"))
+                found[name] = made
+    finally:
+        torch.set_num_threads(threads)
+    return found
 
 
 def _forms(weight: torch.Tensor, seen: Seen, block: int) -> dict[Form, Blocks]:

@@ -77,10 +77,9 @@ def inputs_of(moments: torch.Tensor) -> Inputs:
     damped = moments.double()
     damped.diagonal().add_(DAMPING * damped.diagonal().mean() + _TINY)
     # From the last row and column to the first, the inverse of H's factor is one of H's inverse: one factorisation is enough.
-    lower = torch.linalg.cholesky(damped.flip(0, 1))
-    identity = torch.eye(len(lower), dtype=lower.dtype)
-    factor = torch.linalg.solve_triangular(lower, identity, upper=False)
-    return Inputs(moments.diagonal().clamp_min(_TINY), factor.flip(0, 1).float())
+    lower = torch.linalg.cholesky(damped.flip(0, 1)).float()
+    factor = torch.linalg.solve_triangular(lower, torch.eye(len(lower)), upper=False)
+    return Inputs(moments.diagonal().clamp_min(_TINY), factor.flip(0, 1).contiguous())
 
 
 def round_blocks(weight: torch.Tensor, bits: int, block: int, inputs: Inputs | None = None) -> Blocks:
