@@ -20,6 +20,7 @@ from colbuild.plan.package_size import int4_bytes, int8_bytes, spelt_out
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import COARSE, Device
 from colbuild.store.hashing import walk_files
+from colbuild.train.allocator import give_back_pages
 from colbuild.units import format_bytes
 
 KINDS: Final[Mapping[str, str]] = {
@@ -31,6 +32,8 @@ KINDS: Final[Mapping[str, str]] = {
     "up": "up_proj",
     "down": "down_proj",
 }
+_GIVEN_BACK: Final = 8
+"""Matrices after which what was needed for them is given back: each thread would keep some."""
 Made = TypeVar("Made")
 _LAYER: Final = re.compile(r"\.(\d+)\.")
 
@@ -153,6 +156,8 @@ def _of_each(matrices: Sequence[str], work: Callable[[str], Made], report: Repor
             for done, (name, made) in enumerate(zip(matrices, pool.map(work, matrices), strict=True)):
                 report(Progress(done, len(matrices), "matrices", "rounding"))
                 found[name] = made
+                if done % _GIVEN_BACK == 0:
+                    give_back_pages()
     finally:
         torch.set_num_threads(threads)
     return found

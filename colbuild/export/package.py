@@ -230,6 +230,7 @@ def _compare(
         report(Progress(done, len(prompts), "prompts", "comparing"))
 
     told(0)
+    give_back_pages()
     model = exported.reference(torch.float32)
     references = reference_logits(model, prompts)
     answers = None if texts.heldout is None else model_answers(model, texts.heldout, report)

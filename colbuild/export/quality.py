@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from colbuild.errors import BuildError
 from colbuild.export.manifest import Quality
 from colbuild.export.parity import CHUNK_ROWS, log_sum_exp, logits_of, rounded
-from colbuild.export.session import Decoder, Logits, feed_whole
+from colbuild.export.session import Decoder, Logits, feed_text
 from colbuild.progress import Progress, Report
 
 
@@ -31,7 +31,7 @@ def model_answers(model: PreTrainedModel, windows: torch.Tensor, report: Report)
     found = []
     for done, window in enumerate(windows):
         report(Progress(done, len(windows), "windows", "reading held-out text"))
-        found.append(_answers(logits_of(model, window[None, :-1]), window))
+        found.append(_answers([logits_of(model, window[None, :-1])], window))
     return found
 
 
@@ -44,10 +44,7 @@ def measure_quality(decoder: Decoder, windows: torch.Tensor, reference: Sequence
     ours = []
     for done, window in enumerate(windows):
         report(Progress(done, len(windows), "windows", "reading held-out text"))
-        logits = feed_whole(decoder, window[:-1].tolist())
-        if not numpy.isfinite(logits).all():
-            raise BuildError("the package gives logits that are not finite (nan or inf) on held-out text")
-        ours.append(_answers(logits, window))
+        ours.append(_answers(_finite(feed_text(decoder, window[:-1].tolist())), window))
     mine, theirs = (numpy.concatenate([one.nats for one in every]) for every in (ours, reference))
     agreed = numpy.concatenate([one.likeliest == other.likeliest for one, other in zip(ours, reference, strict=True)])
     return Quality(
@@ -59,11 +56,19 @@ def measure_quality(decoder: Decoder, windows: torch.Tensor, reference: Sequence
     )
 
 
-def _answers(logits: Logits, window: torch.Tensor) -> Answers:
+def _finite(pieces: Iterable[Logits]) -> Iterator[Logits]:
+    for logits in pieces:
+        if not numpy.isfinite(logits).all():
+            raise BuildError("the package gives logits that are not finite (nan or inf) on held-out text")
+        yield logits
+
+
+def _answers(pieces: Iterable[Logits], window: torch.Tensor) -> Answers:
     targets, nats, likeliest = window[1:].numpy(), [], []
-    for start in range(0, len(targets), CHUNK_ROWS):
-        rows = logits[start : start + CHUNK_ROWS].astype(numpy.float64)
-        chosen = targets[start : start + CHUNK_ROWS]
-        nats.append(log_sum_exp(rows)[:, 0] - rows[numpy.arange(len(rows)), chosen])
-        likeliest.append(rows.argmax(axis=1))
+    for logits in pieces:
+        for start in range(0, len(logits), CHUNK_ROWS):
+            rows = logits[start : start + CHUNK_ROWS].astype(numpy.float64)
+            chosen, targets = targets[: len(rows)], targets[len(rows) :]
+            nats.append(log_sum_exp(rows)[:, 0] - rows[numpy.arange(len(rows)), chosen])
+            likeliest.append(rows.argmax(axis=1))
     return Answers(numpy.concatenate(nats), numpy.concatenate(likeliest))

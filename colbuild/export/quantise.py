@@ -106,9 +106,9 @@ def fill_quantised(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], ro
 
     def blocks_of(name: str) -> Blocks:
         if name not in tables:
-            return rounded(name, weights[name].float())
+            return rounded(name, weights[name])
         if name not in kept:
-            kept[name] = rounded(name, weights[name].float())
+            kept[name] = rounded(name, weights[name])
         return kept[name]
 
     for use in linears(graph):

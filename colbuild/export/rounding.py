@@ -86,15 +86,15 @@ def round_blocks(weight: torch.Tensor, bits: int, block: int, inputs: Inputs | N
     """Rounds a matrix.
 
     Args:
-        weight: float32 [rows, columns].
+        weight: [rows, columns], of any type; computed with in float32.
         bits: 8: symmetric around the middle code; 4: each block has a zero of its own.
         block: Columns that share a scale.
         inputs: What it multiplies, for 4 bits; None rounds each weight to its nearest step.
     """
     columns = weight.shape[1]
-    padded = pad(weight, (0, -columns % block))
     if bits == 8:
-        return _symmetric(padded, block, columns)
+        return _symmetric(weight, block)
+    padded = pad(weight.float(), (0, -columns % block))
     if inputs is None:
         scales, zeros = _steps(_parts(padded, block), torch.ones(padded.shape[1] // block, block))
         codes = _codes(_parts(padded, block), scales[:, :, None], zeros[:, :, None])
@@ -107,13 +107,14 @@ def _parts(matrix: torch.Tensor, block: int) -> torch.Tensor:
     return matrix.reshape(matrix.shape[0], -1, block)
 
 
-def _symmetric(padded: torch.Tensor, block: int, columns: int) -> Blocks:
+def _symmetric(weight: torch.Tensor, block: int) -> Blocks:
     scales, codes = [], []
     # An embedding is larger than all else: it is not held several times over.
-    for parts in torch.split(_parts(padded, block), _ROWS):
+    for rows in torch.split(weight, _ROWS):
+        parts = _parts(pad(rows.float(), (0, -weight.shape[1] % block)), block)
         scales.append((parts.abs().amax(dim=2) / 127.0).clamp_min(_TINY))
         codes.append(((parts / scales[-1][:, :, None]).round().clamp(-127, 127) + 128).to(torch.uint8))
-    return Blocks(8, block, columns, torch.cat(codes), torch.cat(scales), None)
+    return Blocks(8, block, weight.shape[1], torch.cat(codes), torch.cat(scales), None)
 
 
 def _steps(parts: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -160,11 +160,16 @@ def feed(decoder: Decoder, ids: Ids, mask: Ids, pieces: Sequence[int]) -> Iterat
         start = end
 
 
+def feed_text(decoder: Decoder, ids: Sequence[int]) -> Iterator[Logits]:
+    """Logits [piece, vocab] for one text, a piece at a time."""
+    row = numpy.array([ids], numpy.int64)
+    for logits, _ in feed(decoder, row, numpy.ones_like(row), in_pieces(len(ids), PROMPT_PIECE)):
+        yield logits[0]
+
+
 def feed_whole(decoder: Decoder, ids: Sequence[int]) -> Logits:
     """Logits [length, vocab] for one text, fed in pieces."""
-    row = numpy.array([ids], numpy.int64)
-    parts = [logits[0] for logits, _ in feed(decoder, row, numpy.ones_like(row), in_pieces(len(ids), PROMPT_PIECE))]
-    whole: Logits = numpy.concatenate(parts)
+    whole: Logits = numpy.concatenate(list(feed_text(decoder, ids)))
     return whole
 
 

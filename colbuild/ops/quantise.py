@@ -67,7 +67,7 @@ def _tables(
     for name in names:
         parameter, rounded = (
             origins[name].parameter,
-            round_blocks(decoder.weights[name].float(), 8, profile.table_block),
+            round_blocks(decoder.weights[name], 8, profile.table_block),
         )
         # Positions beyond the package's context are not in its graph.
         tensor = model.tensors[parameter].float().clone()
