@@ -46,9 +46,11 @@ _STORED = 2
 _COMPUTED: Final[Mapping[str, int]] = {"bf16": 2, "fp32": 4}
 """Bytes of a number that is computed with."""
 
-_FITTING: Final[Mapping[str, tuple[int, int]]] = {"int4": (8, 20), "int4-mixed": (12, 24)}
-"""How many times as long an export takes whose rounding is fitted, and bytes that it holds of each parameter: the model, what
-its matrices saw, and they rounded; from one run of the first."""
+_FITTING: Final = 3
+"""How many times as long an export takes whose rounding is fitted; from one run of each (`tests.benchmarks.packages`)."""
+_EXPORTED: Final = 12
+"""Bytes that an export holds of each parameter at its peak: the PyTorch model and the package's session, or the model and
+what its matrices saw."""
 
 _PROCESS = 500_000_000
 """What a process that has loaded the libraries holds before it does anything."""
@@ -171,8 +173,9 @@ def _work(
     if op == "export":
         count = parameters(inputs["model"])
         # Text to fit to is read only where the rounding is fitted.
-        times, held = _FITTING[params["profile"]["precision"]] if "split" in params else (1, 12)
-        return Work(None, 4 * count * times, _package_size(inputs["model"], params["profile"]), _PROCESS + held * count)
+        times = _FITTING if "split" in params else 1
+        memory = _PROCESS + _EXPORTED * count
+        return Work(None, 4 * count * times, _package_size(inputs["model"], params["profile"]), memory)
     if op == "quantise":
         return _quantising(params, inputs["model"])
     if op == "teach":
@@ -215,13 +218,14 @@ def _work(
 
 
 def _quantising(params: Mapping[str, Any], model: Structure) -> Work:
-    """A model that is calibrated, forward and back, and trained towards itself; codes take a byte each."""
+    """A model that is calibrated, forward and back, and whose scales are trained; codes take a byte each."""
     recipe, count = recipe_of(params), parameters(model)
     forward = forward_flops(model, recipe.sequence)
     flops = distillation_flops(trained_tokens(recipe), forward, forward)
     flops += 3 * params["profile"]["calibration"] * forward_flops(model, WINDOW)
-    tokens = _at_once(recipe)
-    return Work(flops, None, count, training_memory(model, model, recipe, tokens) + 4 * count)
+    # No weight has a master, a gradient and averages, but a code and what it computes as in fp32.
+    memory = training_memory(model, model, recipe, _at_once(recipe)) - (4 + 4 + 8) * count + (1 + 4) * count
+    return Work(flops, None, count, memory)
 
 
 def _interpolation_flops(params: Mapping[str, Any], made: Structure, larger: Structure, nested: bool) -> int:
