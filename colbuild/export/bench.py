@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -21,12 +20,11 @@ import psutil
 from colbuild.errors import BuildError
 from colbuild.export.manifest import check_files, read_manifest
 from colbuild.export.session import PROMPT_PIECE, generate_tokens, open_decoder
+from colbuild.train.peak import peak_bytes
 
 PROMPT_TOKENS: Final = 256
 NEW_TOKENS: Final = 64
 _SEED: Final = 20_260_102
-_KIB: Final = 1 if sys.platform == "darwin" else 1024
-"""What the system counts a process's peak in."""
 
 
 @dataclass(frozen=True)
@@ -103,20 +101,10 @@ def _measure(folder: Path, threads: int | None, prompt: int, new: int) -> Speed:
         load_seconds=round(loaded, 4),
         prefill_tps=round(prompt / (times[0] - started), 2),
         decode_tps=round(new / max(times[-1] - times[0], 1e-9), 2),
-        peak_memory=max(0, _peak() - before),
+        peak_memory=max(0, peak_bytes() - before),
         prompt_tokens=prompt,
         new_tokens=new,
     )
-
-
-def _peak() -> int:
-    """The most memory that this process ever had, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # What `getrusage` says begins with what the parent process had.
-        [line] = [line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from colbuild.weights.origin import LICENCES, copy_files
 
 GENAI: Final = "genai_config.json"
 CARD: Final = "README.md"
+TOKENIZER: Final = "tokenizer.json"
 _GENAI_KINDS: Final = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 """What onnxruntime-genai knows by name; anything else is a `decoder` to it."""
 
@@ -31,10 +32,24 @@ def write_companions(folder: Path, config: Mapping[str, Any], profile: Device, o
     """
     output.mkdir(parents=True, exist_ok=True)
     copy_files((*COMPANIONS, *LICENCES), folder, output)
+    _shorten(output / TOKENIZER)
     dtype = "float16" if profile.precision == "fp16" else "float32"
     write_json(output / CONFIG, {**config, "dtype": dtype, positions_key(config): profile.context})
     if not (output / GENERATION).exists():
         write_json(output / GENERATION, {key: config[key] for key in SPECIAL_IDS if config.get(key) is not None})
+
+
+def _shorten(path: Path) -> None:
+    """Writes JSON without spaces, which are half of a tokenizer; the file stays where that cannot be done, or is no shorter."""
+    if not path.is_file():
+        return
+    whole = path.read_bytes()
+    try:
+        short = json.dumps(json.loads(whole), ensure_ascii=False, separators=(",", ":")).encode()
+    except ValueError:  # also half of a surrogate pair, which UTF-8 does not have
+        return
+    if len(short) < len(whole):
+        path.write_bytes(short)
 
 
 def write_genai_config(output: Path, graph: Graph, structure: Structure, profile: Device) -> None:

@@ -7,13 +7,13 @@ reads them back.
 from __future__ import annotations
 
 import re
-import resource
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
+
+from colbuild.train.peak import peak_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -144,8 +144,7 @@ def peak_memory(device: torch.device) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    return peak_bytes()
 
 
 def ledger_to_json(ledger: Ledger) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +14,17 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from colbuild.export import onnx_file
+from colbuild.export import companions, onnx_file
 from colbuild.export.decoder import decoder_graph
 from colbuild.export.graph import fill_float
 from colbuild.export.manifest import check_files, read_manifest
 from colbuild.export.runtime import generate, open_package
 from colbuild.progress import Progress
 from colbuild.weights.checkpoint import load_checkpoint
-from tests.export.helpers import CONTEXT, VERSIONS, export, failure, files, graph_of, manifest, save_llama
+from tests.export.helpers import CONTEXT, VERSIONS, build, export, failure, files, graph_of, manifest, save_llama
 from tests.helpers.configs import random_llama_config
 from tests.helpers.profiles import INT8
 from tests.helpers.tiny import make_tiny_model
@@ -167,3 +170,22 @@ def test_graph_lets_go_of_its_weights_once_written(tiny_model: Path, tmp_path: P
     onnx_file.write_onnx(decoder.model, tmp_path / "model.onnx")
     assert values
     assert all(value.const_value is None for value in values)
+
+
+def test_a_tokenizer_is_written_without_spaces(tmp_path: Path):
+    model = tmp_path / "model"
+    shutil.copytree(make_tiny_model(tmp_path / "tiny"), model)
+    whole = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    (model / "tokenizer.json").write_text(json.dumps(whole, indent=4), encoding="utf-8")
+    short = build(model, tmp_path / "package") / "tokenizer.json"
+    assert json.loads(short.read_text(encoding="utf-8")) == whole
+    assert short.stat().st_size < 0.7 * (model / "tokenizer.json").stat().st_size
+    assert Tokenizer.from_file(str(short)).encode("Ada visits Zürich.").ids
+
+
+def test_a_tokenizer_that_utf_8_cannot_hold_stays_as_it_is(tmp_path: Path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text('{"half": "\\ud800",  "a": 1}', encoding="ascii")
+    before = path.read_bytes()
+    companions._shorten(path)
+    assert path.read_bytes() == before
