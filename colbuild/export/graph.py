@@ -77,9 +77,15 @@ def add_initializer(graph: onnx_ir.Graph, name: str, array: Array) -> onnx_ir.Va
 
 def replace_node(graph: onnx_ir.Graph, old: onnx_ir.Node, new: list[onnx_ir.Node]) -> None:
     """Puts nodes in the place of one; the last one's output takes the name and the uses of the old one's."""
-    result, taken = new[-1].outputs[0], old.outputs[0]
-    result.name, result.shape, result.type = taken.name, taken.shape, taken.type
-    onnx_ir.convenience.replace_nodes_and_values(graph, old, [old], new, [taken], [result])
+    replace_nodes(graph, [old], new)
+
+
+def replace_nodes(graph: onnx_ir.Graph, old: list[onnx_ir.Node], new: list[onnx_ir.Node]) -> None:
+    """The same for several, none of which reads what another gives; the last new one has an output for each."""
+    results, taken = new[-1].outputs, [node.outputs[0] for node in old]
+    for result, each in zip(results, taken, strict=True):
+        result.name, result.shape, result.type = each.name, each.shape, each.type
+    onnx_ir.convenience.replace_nodes_and_values(graph, old[0], old, new, taken, list(results))
 
 
 def fill_float(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor]) -> None:

@@ -15,7 +15,7 @@ cost 4 MB for another 0.2%. 4 bits have a zero point for each block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy
@@ -23,9 +23,9 @@ import onnx_ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from colbuild.export.graph import Array, Use, add_initializer, fill_rest, linears, lookups, replace_node
+from colbuild.export.graph import Array, Use, add_initializer, fill_rest, linears, lookups, replace_node, replace_nodes
 from colbuild.export.quantise_standard import StandardForm
-from colbuild.export.rounding import Blocks
+from colbuild.export.rounding import Blocks, stacked
 
 CONTRIB: Final = "com.microsoft"
 INT8_ACTIVATIONS: Final = 4
@@ -33,6 +33,10 @@ INT8_ACTIVATIONS: Final = 4
 
 Rounded = Callable[[str, torch.Tensor], Blocks]
 """Rounds the weight of a name."""
+
+
+Product = tuple[Use, Blocks]
+"""A matrix product, and the rounded matrix."""
 
 
 class ContribForm:
@@ -53,18 +57,30 @@ class ContribForm:
             self.stored[name] = (data, scales, zeros)
         return self.stored[name]
 
-    def multiply(self, use: Use, weight: Blocks) -> list[onnx_ir.Node]:
-        """Nodes in the place of a MatMul."""
-        data, scales, zeros = self._store(use.weight, weight)
+    def together(self, uses: Sequence[Use]) -> list[list[Use]]:
+        """Products of the same x can be one: it is turned into bytes once, and threads meet once."""
+        groups: dict[int, list[Use]] = {}
+        for use in uses:
+            groups.setdefault(id(use.source), []).append(use)
+        return list(groups.values())
+
+    def multiply(self, every: Sequence[Product]) -> list[onnx_ir.Node]:
+        """Nodes in the place of the MatMuls of an x with matrices that are rounded alike; the last one has all results."""
+        whole = stacked([weight for _, weight in every])
+        data, scales, zeros = self._store(_joined([use.weight for use, _ in every]), whole)
         attributes = {
-            "K": weight.columns,
-            "N": weight.codes.shape[0],
-            "bits": weight.bits,
-            "block_size": weight.block,
+            "K": whole.columns,
+            "N": whole.codes.shape[0],
+            "bits": whole.bits,
+            "block_size": whole.block,
             "accuracy_level": INT8_ACTIVATIONS,
         }
-        inputs = [use.source, data, scales, *([] if zeros is None else [zeros])]
-        return [onnx_ir.node("MatMulNBits", inputs, attributes, domain=CONTRIB)]
+        inputs = [every[0][0].source, data, scales, *([] if zeros is None else [zeros])]
+        product = onnx_ir.node("MatMulNBits", inputs, attributes, domain=CONTRIB)
+        if len(every) == 1:
+            return [product]
+        rows = add_initializer(self.graph, f"{data.name}.rows", numpy.array([len(weight.codes) for _, weight in every]))
+        return [product, onnx_ir.node("Split", [product.outputs[0], rows], {"axis": -1}, num_outputs=len(every))]
 
     def look_up(self, use: Use, weight: Blocks) -> list[onnx_ir.Node]:
         """Nodes in the place of a Gather.
@@ -111,12 +127,30 @@ def fill_quantised(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], ro
             kept[name] = rounded(name, weights[name])
         return kept[name]
 
-    for use in linears(graph):
-        replace_node(graph, use.node, form.multiply(use, blocks_of(use.weight)))
+    for uses in form.together(linears(graph)):
+        for alike in _alike([(use, blocks_of(use.weight)) for use in uses]):
+            replace_nodes(graph, [use.node for use, _ in alike], form.multiply(alike))
     for use in lookups(graph):
         replace_node(graph, use.node, form.look_up(use, blocks_of(use.weight)))
     RemoveUnusedNodesPass()(model)
     fill_rest(model, weights)
+
+
+def _alike(every: Sequence[Product]) -> Iterable[list[Product]]:
+    """Those of some matrices that can be stored as one: as many bits, and as large blocks."""
+    groups: dict[tuple[int, int], list[Product]] = {}
+    for use, weight in every:
+        groups.setdefault((weight.bits, weight.block), []).append((use, weight))
+    return groups.values()
+
+
+def _joined(names: Sequence[str]) -> str:
+    """A name for some weights as one, such as model.layers.0.self_attn.q_proj+k_proj.weight."""
+    if len(names) == 1:
+        return names[0]
+    stem, _, _ = names[0].removesuffix(".weight").rpartition(".")
+    kinds = (name.removesuffix(".weight").rpartition(".")[2] for name in names)
+    return f"{stem}.{'+'.join(kinds)}.weight"
 
 
 def packed(codes: torch.Tensor, bits: int) -> Array:

@@ -6,6 +6,8 @@ make it each time, which is slow and right.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import ml_dtypes
 import numpy
 import onnx_ir
@@ -23,8 +25,13 @@ class StandardForm:
         self.looked_up = {use.weight for use in lookups(graph)}
         self.tables: dict[str, tuple[onnx_ir.Value, onnx_ir.Value]] = {}
 
-    def multiply(self, use: Use, weight: Blocks) -> list[onnx_ir.Node]:
+    def together(self, uses: Sequence[Use]) -> list[list[Use]]:
+        """Each product for itself."""
+        return [[use] for use in uses]
+
+    def multiply(self, every: Sequence[tuple[Use, Blocks]]) -> list[onnx_ir.Node]:
         """Nodes in the place of a MatMul."""
+        [(use, weight)] = every
         if use.weight in self.looked_up:
             data, scales = self._table(use.weight, weight)
             whole = onnx_ir.node("DequantizeLinear", [data, scales], {"axis": 1, "block_size": weight.block})

@@ -7,7 +7,8 @@ made up for by those that are not rounded yet (GPTQ, arXiv 2210.17323, sections 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -57,6 +58,13 @@ class Blocks:
         """The same by blocks, float32 [rows, blocks, block]; the last one may be filled up."""
         zeros = self.middle if self.zeros is None else self.zeros.float()[:, :, None]
         return (self.codes.float() - zeros) * self.scales[:, :, None]
+
+
+def stacked(every: Sequence[Blocks]) -> Blocks:
+    """Matrices of as many columns that are rounded alike, one below the other."""
+    codes, scales = (torch.cat(parts) for parts in zip(*((each.codes, each.scales) for each in every), strict=True))
+    zeros = [each.zeros for each in every if each.zeros is not None]
+    return replace(every[0], codes=codes, scales=scales, zeros=torch.cat(zeros) if zeros else None)
 
 
 @dataclass(frozen=True, eq=False)

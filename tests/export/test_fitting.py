@@ -39,8 +39,10 @@ def bits_of(folder: Path) -> dict[str, int]:
     found = {}
     for node in graph_of(folder).node:
         if node.op_type == "MatMulNBits":
-            name = node.input[1].removesuffix(".bytes")
-            found[name] = next(one.i for one in node.attribute if one.name == "bits")
+            # Several of the same x are one.
+            stem, _, kinds = node.input[1].removesuffix(".weight.bytes").rpartition(".")
+            bits = next(one.i for one in node.attribute if one.name == "bits")
+            found |= {f"{stem}.{kind}.weight": bits for kind in kinds.split("+")}
     return found
 
 
