@@ -12,7 +12,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -186,11 +186,11 @@ def _traced(model: Path, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
-def genai_build(model: Path, folder: Path, precision: str = "fp32") -> Path:
+def genai_build(model: Path, folder: Path, precision: str = "fp32", more: Sequence[str] = ()) -> Path:
     """The graph of onnxruntime-genai's own builder, with our blocks where there are any; raises what it says."""
     options = ["-m", str(model), "-i", str(model), "-o", str(folder), "-p", precision, "-e", "cpu", "-c", str(folder)]
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *options]
-    command += ["--extra_options", "int4_block_size=32"] if precision != "fp32" else []
+    command += ["--extra_options", "block_size=32", *more] if precision != "fp32" else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +30,8 @@ from tests.benchmarks.packages_models import ANSNET, Model, ansnet, desnet, fold
 
 COMMAND = "python -m tests.benchmarks.packages_rivals"
 FORMS = {"int8": {"precision": "int8"}, "int4": {"precision": "int4"}}
+LIKE = "onnxruntime-genai's own int4, its head in 8 bits"
+"""As ours: with zero points, and more bits where they are worth most. By default it has 4 bits without zero points in all."""
 LLAMA = "node-llama-cpp@3.22.1"
 HERE = Path(__file__).parent
 
@@ -80,6 +82,8 @@ def _measure(model: Model, quick: bool, work: Path) -> Result:
         contenders[f"colbuild {form}"] = ([sys.executable, "-c", _OURS, str(package)], package)
         contenders[f"colbuild {form}, in onnxruntime-genai"] = ([sys.executable, "-c", _GENAI, str(package)], package)
         contenders[f"onnxruntime-genai's own {form}"] = ([sys.executable, "-c", _GENAI, str(built)], built)
+    built = _genai_build(model, "int4", "like ours", ("is_symmetric=false", "algo_config=rtn_last"))
+    contenders[LIKE] = ([sys.executable, "-c", _GENAI, str(built)], built)
     if (script := _llama(work)) is not None:
         for name, path in _llama_files(model, work).items():
             contenders[f"llama.cpp {name}"] = (["node", str(script), str(path)], path)
@@ -112,16 +116,19 @@ def _bars(model: Model, found: Mapping[tuple[str, int], float]) -> list[Bar]:
             theirs = found[f"onnxruntime-genai's own {form}", threads]
             told = f"{model.name}, {form}, {threads} thread{'s' if threads > 1 else ''}: tokens/s over"
             bars.append(at_least(f"{told} those of onnxruntime-genai's own build", ours / theirs, 1.0))
+            if form == "int4":
+                alike = found[LIKE, threads]
+                bars.append(at_least(f"{told} those of its build with a head in 8 bits", ours / alike, 1.0))
             if (llama, threads) in found:
                 bars.append(at_least(f"{told} those of {llama}", ours / found[llama, threads], 1.2))
     return bars
 
 
-def _genai_build(model: Model, form: str) -> Path:
-    """The model as onnxruntime-genai's builder makes it, with its defaults and our blocks."""
-    folder = model.packages / f"genai {form}"
+def _genai_build(model: Model, form: str, name: str = "", more: Sequence[str] = ()) -> Path:
+    """The model as onnxruntime-genai's builder makes it, with our blocks and its defaults but for what is said."""
+    folder = model.packages / f"genai {form} {name}".rstrip()
     if not (folder / "genai_config.json").exists():
-        genai_build(model.folder, folder, form)
+        genai_build(model.folder, folder, form, more)
     return folder
 
 
