@@ -92,7 +92,9 @@ def test_peak_memory_remembers_what_is_gone():
     filled = torch.ones(before // 4 + 10_000_000)
     most = peak_memory(CPU)
     del filled
-    assert peak_memory(CPU) >= most > before + 30_000_000
+    assert most > before + 30_000_000
+    # The kernel adds up its processors' counters when it is asked, and not to the page.
+    assert peak_memory(CPU) > most - 1_000_000
 
 
 def test_a_ledger_survives_json():
