@@ -122,7 +122,7 @@ def _by_hand(
     def rounded(name: str) -> Blocks:
         bits = 8 if _is_kept(name, profile, layers) else 4
         inputs = inputs_of(known.pop(name).moments) if bits == 4 else None
-        return round_blocks(weights[name].float(), bits, profile.block, inputs)
+        return round_blocks(weights[name], bits, profile.block, inputs)
 
     return Fitted(fixed, _of_each(matrices, rounded, report))
 

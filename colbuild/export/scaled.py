@@ -78,8 +78,10 @@ class ScaledParameters:
         """The parameter that some gains make, in float32."""
         if name in self.vectors:
             return self.vectors[name] + gains * _unit(self.vectors[name])
-        upright = torch.cat([part.scaled(some).values() for part, some in self._each(name, gains)])
-        upright = upright[torch.cat([part.rows for part in self.parts[name]]).argsort()]
+        parts = self.parts[name]
+        upright = torch.empty(sum(len(part.rows) for part in parts), parts[0].blocks.columns, device=gains.device)
+        for part, some in self._each(name, gains):
+            upright[part.rows] = part.scaled(some).values()
         return upright.T if name in self.turned else upright
 
     def gradient(self, name: str, gradient: torch.Tensor) -> torch.Tensor:

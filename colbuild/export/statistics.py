@@ -161,8 +161,9 @@ class _Sums:
 
     def seen(self, tokens: int, shrinkage: float) -> Seen:
         """The means over so many tokens."""
+        mean = self.pull.mean().clamp_min(_TINY)
         for strip in self.strips:
-            strip /= self.pull.mean().clamp_min(_TINY)
+            strip /= mean
         return Seen(shrunk(self.strips, shrinkage), self.pull / tokens)
 
 

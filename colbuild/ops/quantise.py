@@ -46,7 +46,7 @@ def run(step: StepRun) -> None:
     tables = _tables(teacher, decoder, fitted.fixed, origins, profile)
 
     def keep(gains: Mapping[str, torch.Tensor]) -> None:
-        trained = {name: scaled.computed(name, each) for name, each in gains.items()}
+        trained = {name: scaled.computed(name, gains[name]) for name in vectors}
         named = graph_weights(teacher.config, {**teacher.tensors, **trained})
         write_rounded(step.output, scaled.matrices(gains), {name: one for name, one in named.items() if one.ndim == 1})
 

