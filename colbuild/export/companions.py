@@ -70,7 +70,7 @@ def write_genai_config(output: Path, graph: Graph, structure: Structure, profile
         "num_hidden_layers": graph.layers,
         "num_key_value_heads": graph.kv_heads,
         "inputs": {
-            **{name: name for name in graph.inputs},
+            **{str(name): name for name in graph.inputs},
             "past_key_names": past[0],
             "past_value_names": past[1],
         },
@@ -87,8 +87,7 @@ def write_genai_config(output: Path, graph: Graph, structure: Structure, profile
         **ids,
         "decoder": decoder,
     }
-    # Keys and values grow with each call: the graph does not write into a buffer that is shared.
-    search = {"do_sample": False, "max_length": profile.context, "past_present_share_buffer": False}
+    search = {"do_sample": False, "max_length": profile.context, "past_present_share_buffer": graph.in_place}
     write_json(output / GENAI, {"model": model, "search": search})
 
 

@@ -22,6 +22,7 @@ from transformers import AutoConfig
 from colbuild import __version__
 from colbuild.errors import BuildError
 from colbuild.export.graph import set_value
+from colbuild.export.grouped import can_group, group
 from colbuild.export.opset import in_opset
 
 PROVIDERS: Final[Mapping[str, str]] = {"contrib": "default", "standard": "onnx-standard"}
@@ -95,6 +96,8 @@ def decoder_graph(
         named = _renamed(module, _scaled(weights, config))
     except (KeyError, ValueError, NotImplementedError) as error:
         raise BuildError(f"no ONNX graph can be built for this model's config.json: {error}") from error
+    if operators == "contrib" and sequence is None and can_group(config, settings.head_dim):
+        group(model, config.get("sliding_window") if config["model_type"] == "mistral" else None)
     _strip(model)
     _name_lengths(model, sequence, context)
     _tie(model, named)
@@ -271,9 +274,18 @@ def _check(model: onnx_ir.Model, weights: Weights) -> None:
         )
 
 
+def _leave_out(graph: onnx_ir.Graph) -> None:
+    """Tells operators which of their results nobody reads, so that these are not computed."""
+    for node in graph:
+        for output in node.outputs:
+            if not output.uses() and not output.is_graph_output():
+                output.name = ""
+
+
 def _strip(model: onnx_ir.Model) -> None:
     """Removes what says how the graph was made: it is of no use to a device, and may differ between runs."""
     RemoveUnusedNodesPass()(model)
+    _leave_out(model.graph)
     model.producer_name, model.producer_version = "colbuild", __version__
     model.graph.name = "decoder"
     model.doc_string = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -21,6 +21,9 @@ SCHEMA_VERSION: Final = 1
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Natural = Annotated[int, Field(ge=0)]
+Input = Literal["input_ids", "attention_mask", "position_ids"]
+INPUTS: Final[tuple[Input, ...]] = get_args(Input)
+"""What a graph may read besides the cache."""
 
 
 class Part(BaseModel):
@@ -71,7 +74,8 @@ class Graph(Part):
     Attributes:
         file: The graph inside the package.
         opsets: Operator domain -> version; "" is ONNX itself.
-        inputs: Names besides the cache, int64: ids and positions [batch, sequence], mask [batch, past + sequence].
+        inputs: Names besides the cache, int64: ids [batch, sequence], mask [batch, past + sequence], and positions [batch,
+            sequence] if the graph does not count them.
         outputs: Names besides the cache: logits, float32 [batch, sequence, vocab].
         past: Name patterns of the cache that goes in.
         present: Name patterns of the cache that comes out, in the order of `past`.
@@ -81,11 +85,13 @@ class Graph(Part):
         cache: What the cache is made of: float32, or float16.
         sequence: Tokens in each call where that is fixed, and then one text at a time; None: any number.
         cache_length: Length of the cache that goes in where that is fixed, its newest entries on the right; None: any length.
+        in_place: Whether a cache that is as long as all text to come may be both what goes in and what comes out. Then a batch
+            is fed whole first and token by token after that; a single text still in any pieces.
     """
 
     file: str
     opsets: dict[str, int]
-    inputs: tuple[str, ...]
+    inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
     past: tuple[str, ...]
     present: tuple[str, ...]
@@ -95,6 +101,7 @@ class Graph(Part):
     cache: Literal["float32", "float16"] = "float32"
     sequence: Natural | None = None
     cache_length: Natural | None = None
+    in_place: bool = False
 
     def names(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
         """The cache's tensor names, layer by layer."""

@@ -19,8 +19,10 @@ from colbuild.export.companions import CARD, model_card, write_companions, write
 from colbuild.export.decoder import decoder_graph
 from colbuild.export.fitting import fit, room_for_matrices
 from colbuild.export.graph import fill_float
+from colbuild.export.grouped import is_grouped
 from colbuild.export.limits import broken_limits
 from colbuild.export.manifest import (
+    INPUTS,
     MANIFEST,
     SCHEMA_VERSION,
     Graph,
@@ -202,7 +204,7 @@ def _write_graph(
     graph = Graph(
         file=file,
         opsets=dict(sorted(model.graph.opset_imports.items())),
-        inputs=("input_ids", "attention_mask", "position_ids"),
+        inputs=tuple(name for name in INPUTS if any(value.name == name for value in model.graph.inputs)),
         outputs=("logits",),
         past=("past_key_values.{layer}.key", "past_key_values.{layer}.value"),
         present=("present.{layer}.key", "present.{layer}.value"),
@@ -212,6 +214,7 @@ def _write_graph(
         cache="float16" if half else "float32",
         sequence=sequence,
         cache_length=None if sequence is None else profile.context - 1,
+        in_place=is_grouped(model.graph),
     )
     path = output / file
     path.parent.mkdir(parents=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.export.manifest import Parity, Sample
-from colbuild.export.session import Decoder, Ids, Logits, feed, feed_whole, generate_tokens, in_pieces
+from colbuild.export.session import Decoder, Ids, Logits, feed, feed_whole, generate_tokens
 
 SEED: Final = 20_260_101
 LONGEST: Final = 192
@@ -79,7 +79,7 @@ def parity_prompts(vocab: int, context: int, tokenizer: Tokenizer | None) -> tup
         _whole("short", short),
         _whole("long", long),
         Prompt("batch, padded on the left", padded, mask, (width,)),
-        Prompt("batch, padded on the left, in pieces", padded, mask, tuple(in_pieces(width, 7))),
+        Prompt("batch, padded on the left, in pieces", padded, mask, (width - width // 2, *[1] * (width // 2))),
         Prompt("token by token", cached, numpy.ones_like(cached), (1,) * cached.shape[1]),
     ]
     if tokenizer is not None and (english := tokenizer.encode(ENGLISH).ids[:context]):

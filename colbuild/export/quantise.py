@@ -24,10 +24,10 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from colbuild.export.graph import Array, Use, add_initializer, fill_rest, linears, lookups, replace_node, replace_nodes
+from colbuild.export.grouped import CONTRIB, read_stacked
 from colbuild.export.quantise_standard import StandardForm
 from colbuild.export.rounding import Blocks, stacked
 
-CONTRIB: Final = "com.microsoft"
 INT8_ACTIVATIONS: Final = 4
 """`accuracy_level` of MatMulNBits that multiplies bytes by bytes; at level 0 decoding is twenty times slower."""
 
@@ -132,6 +132,7 @@ def fill_quantised(model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], ro
             replace_nodes(graph, [use.node for use, _ in alike], form.multiply(alike))
     for use in lookups(graph):
         replace_node(graph, use.node, form.look_up(use, blocks_of(use.weight)))
+    read_stacked(graph)
     RemoveUnusedNodesPass()(model)
     fill_rest(model, weights)
 

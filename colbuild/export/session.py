@@ -138,10 +138,8 @@ def _newest(value: numpy.typing.NDArray[Any], kept: int, padding: int) -> Any:
 
 def _run(decoder: Decoder, ids: Ids, mask: Ids, positions: Ids, cache: Cache) -> list[Any]:
     value = onnxruntime.OrtValue.ortvalue_from_numpy
-    feeds = {
-        name: value(numpy.ascontiguousarray(array))
-        for name, array in zip(decoder.graph.inputs, (ids, mask, positions), strict=True)
-    }
+    given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    feeds: dict[str, Any] = {name: value(numpy.ascontiguousarray(given[name])) for name in decoder.graph.inputs}
     feeds.update(zip(decoder.past_names, cache.values, strict=True))
     return list(decoder.session.run_with_ort_values(decoder.result_names, feeds))
 

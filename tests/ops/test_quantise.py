@@ -178,9 +178,7 @@ def _logits(folder: Path, tokens: list[int]) -> numpy.ndarray:
     session = onnxruntime.InferenceSession(folder / graph.file, options, providers=["CPUExecutionProvider"])
     nothing = numpy.zeros((1, graph.kv_heads, 0, graph.head_dim), numpy.float32)
     feeds = {"input_ids": [tokens], "attention_mask": [[1] * len(tokens)], "position_ids": [list(range(len(tokens)))]}
-    whole = {name: numpy.array(value) for name, value in feeds.items()} | dict.fromkeys(
-        graph.names(graph.past), nothing
-    )
+    whole = {name: numpy.array(feeds[name]) for name in graph.inputs} | dict.fromkeys(graph.names(graph.past), nothing)
     logits: numpy.ndarray = session.run(["logits"], whole)[0][0]
     return logits
 
