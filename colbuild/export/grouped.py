@@ -126,13 +126,14 @@ def _lengths_and_padding(
         return result
 
     number = numpy.float16 if kind is onnx_ir.DataType.FLOAT16 else numpy.float32
-    zeroth, first_axis, one = constant("rows", [0]), constant("length", [1]), constant("one", numpy.int32(1))
-    shape = compute("Shape", inputs["attention_mask"])
-    length = compute("Cast", compute("Gather", shape, constant("columns", 1)), to=onnx_ir.DataType.INT32)
-    last = compute("Expand", compute("Sub", length, one), compute("Gather", shape, zeroth))
-    text = compute("Cast", inputs["attention_mask"], to=kind)
-    score = compute("Mul", compute("Sub", constant("text", number(1)), text), constant("padding", number(_PADDING)))
-    new = compute("Gather", compute("Shape", inputs["input_ids"]), first_axis)
+    mask = inputs["attention_mask"]
+    length = compute("Cast", compute("Shape", mask, start=1, end=2), to=onnx_ir.DataType.INT32)
+    last = compute(
+        "Expand", compute("Sub", length, constant("one", numpy.int32(1))), compute("Shape", mask, start=0, end=1)
+    )
+    is_text = compute("Cast", mask, to=onnx_ir.DataType.BOOL)
+    score = compute("Where", is_text, constant("text", number(0)), constant("padding", number(_PADDING)))
+    new = compute("Shape", inputs["input_ids"], start=1, end=2)
     wanted = compute("Concat", constant("batch_and_heads", [1, 1]), new, constant("every", [1]), axis=0)
     padding = compute("Expand", compute("Unsqueeze", score, constant("axes", [1, 2])), wanted)
     graph.insert_before(graph[0], nodes)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from colbuild.export.runtime import Package, generate, open_package
-from colbuild.export.session import feed, in_pieces
+from colbuild.export.session import Decoder, feed, in_pieces
 from colbuild.train.packing import evaluation_documents, open_corpus
 from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_kept_benchmark
 from tests.benchmarks.packages_models import Model, costs_file, folder_size, make_package, measure_each
@@ -66,7 +66,9 @@ def _measure(model: Model, quick: bool) -> Result:
     large = {"precision": "int4-mixed", "limits": {"max_package": folder_size(packages["int4, by hand"])}}
     packages["int4-mixed, as large"] = make_package(model, "int4-mixed, as large", large)
     again = make_package(model, "int4 again", {"precision": "int4"})
-    losses = {form: _loss(open_package(each, threads=2), model.corpus, tokens) for form, each in packages.items()}
+    losses = {
+        form: loss_of(open_package(each, threads=2).decoder, model.corpus, tokens) for form, each in packages.items()
+    }
     speeds: dict[tuple[str, int], list[float]] = {}
     for threads in (1, 2):
         for form in [form for _ in range(rounds) for form in packages]:
@@ -118,12 +120,12 @@ def _costs(package: Path) -> dict[str, float]:
     return {"export seconds": costs["seconds"], "export GiB": costs["gib"]}
 
 
-def _loss(package: Package, corpus: Path, tokens: int) -> float:
+def loss_of(decoder: Decoder, corpus: Path, tokens: int) -> float:
     """Mean loss in nats per token on held-out text."""
     nats = count = 0.0
     for window in evaluation_documents(open_corpus(corpus, "heldout"), tokens, 512):
         ids, targets = window.inputs.numpy()[None], window.targets.numpy()
-        for logits, wanted in _rows(package, ids, targets):
+        for logits, wanted in _rows(decoder, ids, targets):
             largest = logits.max(axis=-1, keepdims=True)
             total = np.log(np.exp(logits - largest).sum(axis=-1)) + largest[:, 0]
             nats += float((total - logits[np.arange(len(wanted)), wanted]).sum())
@@ -131,10 +133,10 @@ def _loss(package: Package, corpus: Path, tokens: int) -> float:
     return nats / count
 
 
-def _rows(package: Package, ids: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _rows(decoder: Decoder, ids: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     pieces = in_pieces(ids.shape[1], 256)
     start = 0
-    for (logits, _), piece in zip(feed(package.decoder, ids, np.ones_like(ids), pieces), pieces, strict=True):
+    for (logits, _), piece in zip(feed(decoder, ids, np.ones_like(ids), pieces), pieces, strict=True):
         yield logits[0].astype(np.float64), targets[start : start + piece]
         start += piece
 

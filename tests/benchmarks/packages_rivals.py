@@ -4,12 +4,14 @@
 one text, 1 and 2 threads, in turns, the median of the rounds. Packages run in colbuild's own session (onnxruntime) and in
 onnxruntime-genai; the latter's builds in the latter. llama.cpp comes with the package node-llama-cpp, as its prebuilt
 library, from npm (COLBUILD_LLAMA_MODULES names a node_modules that has it); without Node its rows are missing. All
-matrices of its files have the same bits, where packages keep 8 in embedding and head. `--quick` leaves the DesNet out.
+matrices of its files have the same bits, where packages keep 8 in embedding and head. Perplexity is measured by onnxruntime on
+the same held-out text. `--quick` leaves the DesNet out.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -21,10 +23,13 @@ from typing import Any
 
 import gguf
 
+from colbuild.export.manifest import INPUTS, MANIFEST, read_manifest
+from colbuild.export.runtime import open_package
+from colbuild.export.session import Decoder, open_decoder
 from colbuild.ops.source import fetch
 from tests.benchmarks.builders import genai_build
 from tests.benchmarks.harness import Bar, Result, at_least, run_kept_benchmark
-from tests.benchmarks.packages import PROMPT
+from tests.benchmarks.packages import PROMPT, loss_of
 from tests.benchmarks.packages_gguf import write_gguf
 from tests.benchmarks.packages_models import ANSNET, Model, folder_size, make_package, measure_each
 
@@ -73,7 +78,7 @@ def measure(quick: bool, work: Path) -> Result:
 
 def _measure(model: Model, quick: bool, work: Path) -> Result:
     """Builds each form of a model once and measures all in turns."""
-    tokens, rounds = (24, 1) if quick else (96, 5)
+    tokens, rounds, scored = (24, 1, 1000) if quick else (96, 5, 8000)
     contenders: dict[str, tuple[list[str], Path]] = {}
     for form, profile in FORMS.items():
         package, built = make_package(model, form, profile), _genai_build(model, form)
@@ -91,11 +96,15 @@ def _measure(model: Model, quick: bool, work: Path) -> Result:
             speed = _speed(contenders[name][0], threads, tokens)
             speeds.setdefault((name, threads), []).append(speed)
     found = {key: median(values) for key, values in speeds.items()}
+    losses = {
+        path: loss_of(_decoder(model, path), model.corpus, scored) for _, path in contenders.values() if path.is_dir()
+    }
     rows = tuple(
         {
             "model": model.name,
             "what": name,
             "MB": round(folder_size(path) / 1e6, 1),
+            "perplexity": math.exp(losses[path]) if path in losses else None,
             "tokens/s, 1 thread": found[name, 1],
             "tokens/s, 2 threads": found[name, 2],
         }
@@ -120,6 +129,14 @@ def _bars(model: Model, found: Mapping[tuple[str, int], float]) -> list[Bar]:
             if (llama, threads) in found:
                 bars.append(at_least(f"{told} those of {llama}", ours / found[llama, threads], 1.2))
     return bars
+
+
+def _decoder(model: Model, folder: Path) -> Decoder:
+    """A package, or a build of onnxruntime-genai's, whose graph takes the same."""
+    if (folder / MANIFEST).exists():
+        return open_package(folder, threads=2).decoder
+    ours = read_manifest(model.packages / "int8").graph
+    return open_decoder(folder / "model.onnx", ours.model_copy(update={"inputs": INPUTS[:2]}), threads=2)
 
 
 def _genai_build(model: Model, form: str, name: str = "", more: Sequence[str] = ()) -> Path:
