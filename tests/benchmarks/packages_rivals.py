@@ -1,7 +1,8 @@
 """How fast packages generate, beside onnxruntime-genai's own builds of the same model and llama.cpp.
 
 `python -m tests.benchmarks.packages_rivals [--quick] [--work FOLDER] [--json FILE]`. SmolLM2-135M-Instruct and a DesNet;
-one text, 1 and 2 threads, in turns, the median of the rounds. Packages run in colbuild's own session (onnxruntime) and in
+one text, 1 and 2 threads, in turns; medians of the rounds, and of what two are to each other in each, as a
+machine's speed drifts. Packages run in colbuild's own session (onnxruntime) and in
 onnxruntime-genai; the latter's builds in the latter. llama.cpp comes with the package node-llama-cpp, as its prebuilt
 library, from npm (COLBUILD_LLAMA_MODULES names a node_modules that has it); without Node its rows are missing. All
 matrices of its files have the same bits, where packages keep 8 in embedding and head. Perplexity is measured by onnxruntime on
@@ -78,7 +79,7 @@ def measure(quick: bool, work: Path) -> Result:
 
 def _measure(model: Model, quick: bool, work: Path) -> Result:
     """Builds each form of a model once and measures all in turns."""
-    tokens, rounds, scored = (24, 1, 1000) if quick else (96, 5, 8000)
+    tokens, rounds, scored = (24, 1, 1000) if quick else (96, 9, 8000)
     contenders: dict[str, tuple[list[str], Path]] = {}
     for form, profile in FORMS.items():
         package, built = make_package(model, form, profile), _genai_build(model, form)
@@ -95,7 +96,6 @@ def _measure(model: Model, quick: bool, work: Path) -> Result:
         for name in [name for _ in range(rounds) for name in contenders]:
             speed = _speed(contenders[name][0], threads, tokens)
             speeds.setdefault((name, threads), []).append(speed)
-    found = {key: median(values) for key, values in speeds.items()}
     losses = {
         path: loss_of(_decoder(model, path), model.corpus, scored) for _, path in contenders.values() if path.is_dir()
     }
@@ -105,30 +105,34 @@ def _measure(model: Model, quick: bool, work: Path) -> Result:
             "what": name,
             "MB": round(folder_size(path) / 1e6, 1),
             "perplexity": math.exp(losses[path]) if path in losses else None,
-            "tokens/s, 1 thread": found[name, 1],
-            "tokens/s, 2 threads": found[name, 2],
+            "tokens/s, 1 thread": median(speeds[name, 1]),
+            "tokens/s, 2 threads": median(speeds[name, 2]),
         }
         for name, (_, path) in contenders.items()
     )
-    return Result(rows, tuple(_bars(model, found)))
+    return Result(rows, tuple(_bars(model, speeds)))
 
 
-def _bars(model: Model, found: Mapping[tuple[str, int], float]) -> list[Bar]:
+def _bars(model: Model, speeds: Mapping[tuple[str, int], list[float]]) -> list[Bar]:
     rivals = {"int8": "llama.cpp Q8_0", "int4": "llama.cpp Q4_1"}
     bars = []
     for form, llama in rivals.items():
         for threads in (1, 2):
             # What is compared are packages; a runtime is the same for both where it can be.
-            ours = found[f"colbuild {form}, in onnxruntime-genai", threads]
-            theirs = found[f"onnxruntime-genai's own {form}", threads]
+            ours = speeds[f"colbuild {form}, in onnxruntime-genai", threads]
+            theirs = speeds[f"onnxruntime-genai's own {form}", threads]
             told = f"{model.name}, {form}, {threads} thread{'s' if threads > 1 else ''}: tokens/s over"
-            bars.append(at_least(f"{told} those of onnxruntime-genai's own build", ours / theirs, 1.0))
+            bars.append(at_least(f"{told} those of onnxruntime-genai's own build", _ratio(ours, theirs), 1.0))
             if form == "int4":
-                alike = found[LIKE, threads]
-                bars.append(at_least(f"{told} those of its build with a head in 8 bits", ours / alike, 1.0))
-            if (llama, threads) in found:
-                bars.append(at_least(f"{told} those of {llama}", ours / found[llama, threads], 1.2))
+                alike = speeds[LIKE, threads]
+                bars.append(at_least(f"{told} those of its build with a head in 8 bits", _ratio(ours, alike), 1.0))
+            if (llama, threads) in speeds:
+                bars.append(at_least(f"{told} those of {llama}", _ratio(ours, speeds[llama, threads]), 1.2))
     return bars
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
 def _decoder(model: Model, folder: Path) -> Decoder:
