@@ -23,6 +23,7 @@ from colbuild.cli.common import (
     Targets,
     event_listener,
     open_console,
+    print_error,
     print_json,
 )
 from colbuild.errors import EXIT_DONE, EXIT_FAILED, EXIT_WORK_PENDING, ColbuildError
@@ -249,10 +250,10 @@ def run_command(arguments: list[str]) -> int:
     try:
         result = command.main(args=arguments, prog_name="colbuild", standalone_mode=False)
     except ColbuildError as error:
-        _print_error(error.message, error.hint)
+        print_error(error.message, error.hint)
         return error.exit_code
     except KeyboardInterrupt:
-        _print_error("interrupted", "what was finished is kept; 'colbuild build' goes on from there")
+        print_error("interrupted", "what was finished is kept; 'colbuild build' goes on from there")
         return EXIT_FAILED
     except BrokenPipeError:
         # The reader of a pipe has had enough, as with `| head`.
@@ -273,17 +274,6 @@ def _usage_error(error: Exception) -> int:
         show()
         return EXIT_FAILED
     if type(error).__name__ == "Abort":
-        _print_error("interrupted", "what was finished is kept; 'colbuild build' goes on from there")
+        print_error("interrupted", "what was finished is kept; 'colbuild build' goes on from there")
         return EXIT_FAILED
     raise error
-
-
-def _print_error(message: str, hint: str | None) -> None:
-    from rich.text import Text
-
-    console = open_console(stderr=True)
-    text = Text.assemble(("error", "bold red"), (": ", "bold"), message)
-    if hint:
-        text.append("\n")
-        text.append_text(Text.assemble(("hint", "bold cyan"), (": ", "bold"), hint))
-    console.print(text, soft_wrap=True, highlight=False)

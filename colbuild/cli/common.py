@@ -56,6 +56,18 @@ def open_console(*, stderr: bool = False) -> Console:
     return console
 
 
+def print_error(message: str, hint: str | None = None) -> None:
+    """Says what is wrong, and what to do."""
+    from rich.text import Text
+
+    console = open_console(stderr=True)
+    text = Text.assemble(("error", "bold red"), (": ", "bold"), message)
+    if hint:
+        text.append("\n")
+        text.append_text(Text.assemble(("hint", "bold cyan"), (": ", "bold"), hint))
+    console.print(text, soft_wrap=True, highlight=False)
+
+
 def event_listener(console: Console, *, as_json: bool) -> AbstractContextManager[Listener]:
     """How events are shown: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
     from contextlib import nullcontext

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colbuild.cli.common import AsJson, open_console, print_json, showing_progress
+from colbuild.cli.common import AsJson, open_console, print_error, print_json, showing_progress
 from colbuild.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def verify(
             }
         )
     else:
-        for problem in found.problems:
-            open_console(stderr=True).print(f"[bold red]error[/]: {problem}", soft_wrap=True, highlight=False)
+        for place, problem in enumerate(found.problems, 1):
+            print_error(problem, "copy or build the package again" if place == len(found.problems) else None)
         for remark in found.remarks:
             console.print(remark, style="dim", soft_wrap=True, highlight=False)
         if not found.problems:

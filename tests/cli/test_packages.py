@@ -43,7 +43,8 @@ def test_a_package_that_is_not_sound(package, colbuild):
     finally:
         (package / "foreign.bin").unlink()
     assert ran.code == EXIT_FAILED
-    assert "foreign.bin does not belong to the package" in ran.err
+    assert ran.err.startswith(f"error: {package / 'foreign.bin'} does not belong to the package")
+    assert ran.err.splitlines()[-1].startswith("hint: copy or build the package again")
     assert "is sound" not in ran.out
 
 
