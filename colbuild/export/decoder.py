@@ -26,8 +26,8 @@ from colbuild.export.grouped import can_group, group
 from colbuild.export.opset import in_opset
 
 PROVIDERS: Final[Mapping[str, str]] = {"contrib": "default", "standard": "onnx-standard"}
-"""Which of the library's targets a profile's `operators` are: with onnxruntime's own operators where they carry their
-definition with them, or ONNX's alone."""
+"""Which of the library's targets a profile's `operators` are: with onnxruntime's own normalisation, or ONNX's operators
+alone. Its own attention is put in afterwards (`colbuild.export.grouped`)."""
 
 _TABLES: Final = ("cos_cache", "sin_cache")
 _POSITIONS: Final = "transformer.wpe.weight"
@@ -84,7 +84,7 @@ def decoder_graph(
 
     Raises:
         BuildError: The configuration asks for something that the library cannot build, or the graph needs tensors that the
-            checkpoint does not have, or leaves some out.
+            checkpoint does not have, or leaves some out; or a window shorter than the context that the operators do not have.
     """
     import mobius
 
@@ -96,8 +96,16 @@ def decoder_graph(
         named = _renamed(module, _scaled(weights, config))
     except (KeyError, ValueError, NotImplementedError) as error:
         raise BuildError(f"no ONNX graph can be built for this model's config.json: {error}") from error
+    # The others of its kind have a window in their configuration that they do not use.
+    window = config.get("sliding_window") if config["model_type"] == "mistral" else None
     if operators == "contrib" and sequence is None and can_group(config, settings.head_dim):
-        group(model, config.get("sliding_window") if config["model_type"] == "mistral" else None)
+        group(model, window)
+    elif window is not None and window < context:
+        raise BuildError(
+            f"the model's attention reaches back {window:,} tokens, and the profile's context of {context:,} is longer: "
+            "only onnxruntime's own attention has such a window",
+            hint=f"write context: {window}, or operators: contrib without static lengths",
+        )
     _strip(model)
     _name_lengths(model, sequence, context)
     _tie(model, named)

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from colbuild.export.grouped import can_group
-from tests.export.helpers import export, graph_of, manifest, saved
+from tests.export.helpers import export, failure, graph_of, manifest, saved
 from tests.helpers.configs import random_config
 
 HEADS = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16, "hidden_size": 96}
@@ -74,6 +74,16 @@ def test_angles_must_grow_evenly_with_the_position():
 def test_a_window_is_kept(tmp_path: Path):
     windowed = packaged(config_of("mistral", sliding_window=5), tmp_path)
     assert manifest(windowed)["parity"]["max_difference"] < 1e-3
+
+
+def test_a_window_that_the_operators_do_not_have_is_refused(tmp_path: Path):
+    model, _ = saved(config_of("mistral", sliding_window=5), tmp_path / "model")
+    error = failure(model, tmp_path / "refused", context=48, operators="standard")
+    assert "reaches back 5 tokens, and the profile's context of 48 is longer" in str(error)
+    assert error.hint is not None and "context: 5" in error.hint
+    assert (
+        manifest(export(model, tmp_path / "short", context=5, operators="standard"))["parity"]["max_difference"] < 1e-3
+    )
 
 
 def test_queries_keys_and_values_are_read_as_one_where_they_are_one(tmp_path: Path):
