@@ -112,5 +112,8 @@ def judge(broken: Sequence[str], profile: Device) -> tuple[str, ...]:
         if any("perplexity" in one for one in broken):
             finer = {"int4": "int4-mixed or int8", "int4-mixed": "a larger max_package, or int8"}
             smaller = finer.get(profile.precision, "a smaller block")
+        elif profile.limits.max_package is not None and any("max_package" in one for one in broken):
+            most = format_bytes(profile.limits.max_package).replace(" ", "")
+            smaller += f" (given max_package: {most} instead of params or shape, it is the largest that fits)"
         raise BuildError("; ".join(broken), hint=f"what would help: {smaller}; or write when_broken: warn")
     return tuple(broken)

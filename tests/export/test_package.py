@@ -125,6 +125,7 @@ def test_broken_size_limit_fails_and_says_by_how_much(tiny_model: Path, int8_pac
     error = failure(tiny_model, tmp_path / "a", precision="int8", limits={"max_package": 400_000})
     assert "400 kB" in error.message
     assert "more than its limit max_package" in error.message
+    assert error.hint is not None and "given max_package: 400kB instead of params or shape" in error.hint
     # The manifest repeats the limit, hence a few bytes more than the package without one.
     export(tiny_model, tmp_path / "b", precision="int8", limits={"max_package": size + 10})
 
