@@ -39,6 +39,12 @@ def write_companions(folder: Path, config: Mapping[str, Any], profile: Device, o
         write_json(output / GENERATION, {key: config[key] for key in SPECIAL_IDS if config.get(key) is not None})
 
 
+def tell_data_files(output: Path, file: str, parts: int) -> None:
+    """Says in config.json how many files of weights lie beside the graph, which Transformers.js cannot see over the web."""
+    config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
+    write_json(output / CONFIG, {**config, "transformers.js_config": {"use_external_data_format": {file: parts}}})
+
+
 def _shorten(path: Path) -> None:
     """Writes JSON without spaces, which are half of a tokenizer; the file stays where that cannot be done, or is no shorter."""
     if not path.is_file():

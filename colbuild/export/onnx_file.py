@@ -11,18 +11,26 @@ from typing import Final
 
 import onnx
 import onnx_ir
+from onnx_ir.external_data import convert_tensors_to_external
 
 LARGEST_FILE: Final = 2**31 - 1
 """A protobuf message cannot be longer."""
+SMALL: Final = 256
+"""Bytes of a tensor that stays in the graph: lengths and axes, which a runtime must know to read it."""
 LENGTH_DELIMITED: Final = 2
 """Protobuf's wire type for messages and bytes."""
 
 
-def write_onnx(model: onnx_ir.Model, path: Path) -> None:
-    """Writes a model as one file, or with its weights in `<name>_data` beside it where one file could not hold them.
+def write_onnx(model: onnx_ir.Model, path: Path) -> int:
+    """Writes a model as one file, or with its weights beside it where one file could not hold them.
 
-    The model's weights are let go of.
+    Files beside it are called `<name>_data`, `<name>_data_1` and so on, as Transformers.js expects; each is as large as a file
+    may be, or one tensor. The model's weights are let go of.
+
+    Returns:
+        How many files are beside it.
     """
+    parts = 0
     values = list(model.graph.initializers.values())
     tensors = [value.const_value for value in values if value.const_value is not None]
     heads = [_head(tensor) for tensor in tensors]
@@ -30,7 +38,7 @@ def write_onnx(model: onnx_ir.Model, path: Path) -> None:
     fields = [_field(onnx.GraphProto.INITIALIZER_FIELD_NUMBER, length) for length in messages]
     weights = sum(len(field) + length for field, length in zip(fields, messages, strict=True))
     if weights > LARGEST_FILE - _slack(len(model.graph)):
-        onnx_ir.save(model, path, external_data=f"{path.name}_data")
+        parts = _write_beside(model, path)
     else:
         model.graph.initializers.clear()
         start, graph = _without_weights(model)
@@ -45,6 +53,28 @@ def write_onnx(model: onnx_ir.Model, path: Path) -> None:
     # Something in onnxscript 0.7 keeps every graph for the life of the process; it need not keep the weights too.
     for value in values:
         value.const_value = None
+    return parts
+
+
+def _write_beside(model: onnx_ir.Model, path: Path) -> int:
+    """Writes the large weights into files of their own, in order, and then the rest; returns how many files these are."""
+    groups: list[list[onnx_ir.Value]] = []
+    room = 0
+    for value in model.graph.initializers.values():
+        if value.const_value is None or value.const_value.nbytes <= SMALL:
+            continue
+        room -= value.const_value.nbytes
+        if room < 0:
+            groups.append([])
+            room = LARGEST_FILE - value.const_value.nbytes
+        groups[-1].append(value)
+    for number, group in enumerate(groups):
+        name = f"{path.name}_data" + (f"_{number}" if number else "")
+        tensors = [value.const_value for value in group if value.const_value is not None]
+        for value, written in zip(group, convert_tensors_to_external(tensors, path.parent, name), strict=True):
+            value.const_value = written
+    onnx_ir.save(model, path)
+    return len(groups)
 
 
 def _without_weights(model: onnx_ir.Model) -> tuple[bytes, bytes]:

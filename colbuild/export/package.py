@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from colbuild import __version__
 from colbuild.arch import Structure, parameters, positions_key, read_structure
 from colbuild.errors import BuildError
-from colbuild.export.companions import CARD, model_card, write_companions, write_genai_config
+from colbuild.export.companions import CARD, model_card, tell_data_files, write_companions, write_genai_config
 from colbuild.export.decoder import decoder_graph
 from colbuild.export.fitting import fit, room_for_matrices
 from colbuild.export.graph import fill_float
@@ -218,7 +218,8 @@ def _write_graph(
     )
     path = output / file
     path.parent.mkdir(parents=True)
-    write_onnx(model, path)
+    if parts := write_onnx(model, path):
+        tell_data_files(output, path.name, parts)
     return graph, eight
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 import pytest
 
+from colbuild.export import onnx_file
 from colbuild.export.runtime import open_package
 from colbuild.export.session import feed_whole
 from tests.export.helpers import build
@@ -25,7 +26,10 @@ FORMS: dict[str, dict[str, Any]] = {
     "int4": {"precision": "int4"},
     "int8-standard": {"precision": "int8", "operators": "standard"},
     "int4-standard": {"precision": "int4", "operators": "standard"},
+    "fp32-parts": {"precision": "fp32"},
 }
+PARTS = "fp32-parts"
+"""As a model is that is too large for one file."""
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +38,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clients")
     model = make_tiny_model(folder / "model")
     for name, profile in FORMS.items():
-        build(model, folder / name, **profile)
+        with pytest.MonkeyPatch.context() as patch:
+            if name == PARTS:
+                patch.setattr(onnx_file, "LARGEST_FILE", 500_000)
+            build(model, folder / name, **profile)
+    assert (folder / PARTS / "onnx/model.onnx_data_1").exists()
     return folder
 
 

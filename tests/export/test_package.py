@@ -113,11 +113,17 @@ def test_any_grouping_head_width_and_biases_keep_parity(seed: int, tmp_path: Pat
 
 
 def test_weights_too_large_for_one_file_go_beside_it(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(onnx_file, "LARGEST_FILE", 2_000_000)
-    package = export(tiny_model, tmp_path / "package")
-    assert {"onnx/model.onnx", "onnx/model.onnx_data"} <= set(files(package))
-    check_files(package, read_manifest(package))
-    assert (package / "onnx/model.onnx").stat().st_size < 500_000
+    for number, largest in enumerate((2_000_000, 500_000)):
+        monkeypatch.setattr(onnx_file, "LARGEST_FILE", largest)
+        package = export(tiny_model, tmp_path / f"package{number}")
+        check_files(package, read_manifest(package))
+        assert (package / "onnx/model.onnx").stat().st_size < 500_000
+        beside = {name: len(data) for name, data in files(package).items() if "_data" in name}
+        assert "onnx/model.onnx_data" in beside
+        assert max(beside.values()) <= largest
+        told = json.loads((package / "config.json").read_text(encoding="utf-8"))["transformers.js_config"]
+        assert told == {"use_external_data_format": {"model.onnx": len(beside)}}
+    assert {"onnx/model.onnx_data", "onnx/model.onnx_data_1", "onnx/model.onnx_data_2"} <= set(beside)
 
 
 def test_broken_size_limit_fails_and_says_by_how_much(tiny_model: Path, int8_package: Path, tmp_path: Path):
