@@ -18,6 +18,7 @@ from colbuild.arch.architecture import (
     norm_sites,
     parameters,
     positions_key,
+    rotary_settings,
     structure_of,
     tensors,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "parameters",
     "positions_key",
     "read_structure",
+    "rotary_settings",
     "structure_from_json",
     "structure_to_json",
     "tensors",

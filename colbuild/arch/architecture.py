@@ -261,6 +261,12 @@ def positions_key(config: Mapping[str, Any]) -> str:
     return next((key for key in _POSITIONS if key in config), _POSITIONS[0])
 
 
+def rotary_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says of rotary positions, under its newer or its older name; `rope_type` is always among it."""
+    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return {"rope_type": found.get("type", "default"), **found}
+
+
 def config_for(config: Mapping[str, Any], structure: Structure, kept: Sequence[int] | None = None) -> dict[str, Any]:
     """A copy of config.json with another shape written into it.
 

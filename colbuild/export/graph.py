@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy.typing
 import onnx_ir
@@ -12,6 +12,8 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 Array = numpy.typing.NDArray[Any]
+CONTRIB: Final = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,13 @@ def add_initializer(graph: onnx_ir.Graph, name: str, array: Array) -> onnx_ir.Va
 
 
 def replace_node(graph: onnx_ir.Graph, old: onnx_ir.Node, new: list[onnx_ir.Node]) -> None:
-    """Puts nodes in the place of one; the last one's output takes the name and the uses of the old one's."""
+    """Puts nodes in the place of one; the last one's outputs take the names and the uses of the old one's."""
     replace_nodes(graph, [old], new)
 
 
 def replace_nodes(graph: onnx_ir.Graph, old: list[onnx_ir.Node], new: list[onnx_ir.Node]) -> None:
-    """The same for several, none of which reads what another gives; the last new one has an output for each."""
-    results, taken = new[-1].outputs, [node.outputs[0] for node in old]
+    """The same for several, none of which reads what another gives; the last new one has an output for each of theirs."""
+    results, taken = new[-1].outputs, [output for node in old for output in node.outputs]
     for result, each in zip(results, taken, strict=True):
         result.name, result.shape, result.type = each.name, each.shape, each.type
     onnx_ir.convenience.replace_nodes_and_values(graph, old[0], old, new, taken, list(results))

@@ -18,9 +18,9 @@ import numpy
 import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from colbuild.export.graph import add_initializer
+from colbuild.arch import rotary_settings
+from colbuild.export.graph import CONTRIB, add_initializer, replace_node
 
-CONTRIB: Final = "com.microsoft"
 _ARCHITECTURES: Final = ("llama", "mistral", "qwen2", "qwen3")
 """Those whose layers all see the same tokens, and rotate whole heads by one table."""
 _STEADY: Final = ("default", "linear", "llama3", "yarn")
@@ -33,9 +33,8 @@ _PADDING: Final = -30_000.0
 
 def can_group(config: Mapping[str, Any], head_dim: int) -> bool:
     """Whether the operator computes the attention of the model that a config.json describes."""
-    rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rotary.get("rope_type", rotary.get("type", "default"))
-    return config["model_type"] in _ARCHITECTURES and kind in _STEADY and head_dim % _WIDTH == 0
+    steady = rotary_settings(config)["rope_type"] in _STEADY
+    return config["model_type"] in _ARCHITECTURES and steady and head_dim % _WIDTH == 0
 
 
 def group(model: onnx_ir.Model, window: int | None) -> None:
@@ -47,7 +46,7 @@ def group(model: onnx_ir.Model, window: int | None) -> None:
     """
     graph = model.graph
     every = [node for node in graph if node.op_type == "Attention"]
-    shared = _lengths_and_padding(graph, every[0])
+    length, last, padding = _lengths_and_padding(graph, every[0])
     for node in every:
         query, key, value, _, past_key, past_value = node.inputs[:6]
         turned = [_rotation(one) for one in (query, key)]
@@ -59,13 +58,10 @@ def group(model: onnx_ir.Model, window: int | None) -> None:
             "do_rotary": 1,
             **({} if window is None else {"local_window_size": window}),
         }
-        length, last, padding = shared
         read = [turned[0].inputs[0], turned[1].inputs[0], value, past_key, past_value]
         inputs = [*read, last, length, *tables, None, padding]
         new = onnx_ir.node("GroupQueryAttention", inputs, attributes, domain=CONTRIB, num_outputs=3)
-        for ours, theirs in zip(new.outputs, node.outputs, strict=True):
-            ours.name, ours.shape, ours.type = theirs.name, theirs.shape, theirs.type
-        onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], [new], node.outputs, new.outputs)
+        replace_node(graph, node, [new])
     graph.opset_imports[CONTRIB] = 1
     RemoveUnusedNodesPass()(model)
     for value in [one for one in graph.inputs if one.name == "position_ids"]:

@@ -23,8 +23,18 @@ import onnx_ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from colbuild.export.graph import Array, Use, add_initializer, fill_rest, linears, lookups, replace_node, replace_nodes
-from colbuild.export.grouped import CONTRIB, read_stacked
+from colbuild.export.graph import (
+    CONTRIB,
+    Array,
+    Use,
+    add_initializer,
+    fill_rest,
+    linears,
+    lookups,
+    replace_node,
+    replace_nodes,
+)
+from colbuild.export.grouped import read_stacked
 from colbuild.export.quantise_standard import StandardForm
 from colbuild.export.rounding import Blocks, stacked
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import torch
 
-from colbuild.arch import Role, Structure, tensors
+from colbuild.arch import Role, Structure, rotary_settings, tensors
 from colbuild.weights.blocks import Linear, read_block, write_block
 
 WITHIN: Final = 512
@@ -55,9 +55,9 @@ class Rotary:
 
 def read_rotary(config: Mapping[str, Any], head_dim: int) -> Rotary | None:
     """A model's; None if it has none, or not the same in all layers and at all lengths."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    found = rotary_settings(config)
     base = found.get("rope_theta", config.get("rope_theta", config.get("rotary_emb_base")))
-    if base is None or found.get("rope_type", found.get("type", "default")) != "default":
+    if base is None or found["rope_type"] != "default":
         return None
     share = found.get("partial_rotary_factor", config.get("rotary_pct", 1.0))
     return Rotary(float(base), int(head_dim * share) // 2 * 2)
