@@ -109,9 +109,10 @@ def check(layout: Layout) -> None:
         return
     if not root.is_dir():
         raise BuildError(f"{root} cannot be the store: it is a file", hint="Name a folder with --store.")
+    # Listed before the marks are looked for: what another process makes here meanwhile comes with a mark, or is not listed.
+    foreign = sorted(entry.name for entry in root.iterdir() if not _belongs(entry.name))
     version = _version(root)
     if version is None:
-        foreign = sorted(entry.name for entry in root.iterdir() if not _belongs(entry.name))
         if foreign:
             message = f"{root} cannot be the store: it holds other things ({', '.join(foreign[:3])})"
             raise BuildError(message, hint="Name an empty or a new folder with --store.")
@@ -162,11 +163,13 @@ def _version(root: Path) -> int | None:
     Raises:
         BuildError: There are marks, and none is sound.
     """
+    # Looked for before they are read: a mark appears whole, so one that was there and is none is not the store's.
+    there = any((root / name).exists() for name in _MARKS)
     for name in _MARKS:
         version = _marked(root / name)
         if version is not None:
             return version
-    if not any((root / name).exists() for name in _MARKS):
+    if not there:
         return None
     message = f"{root / 'format'} is not what colbuild wrote, so {root} cannot be used as the store"
     raise BuildError(

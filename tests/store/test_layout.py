@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import pytest
 
 from colbuild.errors import BuildError
 from colbuild.store import open_store
+from colbuild.store.layout import Layout, create
 
 
 def refused(root):
@@ -61,6 +65,31 @@ def test_folder_that_only_looks_like_a_store_is_refused(tmp_path, name):
     (tmp_path / name / "thesis.txt").write_text("mine")
     assert "it holds other things" in refused(tmp_path)
     assert (tmp_path / name / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("moment", range(9))
+@pytest.mark.parametrize("empty", [True, False], ids=["an empty folder", "no folder"])
+def test_a_store_that_another_process_makes_meanwhile_is_one(tmp_path, monkeypatch, moment, empty):
+    """Whichever look at the disk the other process comes before."""
+    root, looks = tmp_path / "store", itertools.count()
+    if empty:
+        root.mkdir()
+
+    def before(name):
+        look = getattr(Path, name)
+
+        def looking(path, *arguments, **named):
+            if next(looks) == moment:
+                create(Layout(root))
+            return look(path, *arguments, **named)
+
+        monkeypatch.setattr(Path, name, looking)
+
+    for name in ("exists", "is_dir", "iterdir", "read_text"):
+        before(name)
+    open_store(root).prepare()
+    assert next(looks) > moment
+    assert (root / "format").read_text() == "colbuild store 1\n"
 
 
 def test_file_is_refused(tmp_path):
