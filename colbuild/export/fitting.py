@@ -15,7 +15,8 @@ from colbuild.errors import BuildError
 from colbuild.export.decoder import EmptyDecoder
 from colbuild.export.graph import linears, lookups
 from colbuild.export.rounding import Blocks, inputs_of, round_blocks
-from colbuild.export.statistics import Seen, harm, seen_by
+from colbuild.export.statistics import HEAD, Seen, harm, seen_by
+from colbuild.export.tables import embeddings, round_tables
 from colbuild.plan.package_size import int4_bytes, int8_bytes, spelt_out
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import COARSE, Device
@@ -60,16 +61,18 @@ class Fitted:
     """The rounded matrices of a package.
 
     Attributes:
-        fixed: Names of the embedding and the head, which are rounded as they are.
+        fixed: Names of what keeps 8 bits and is rounded as it is: learned positions, and embedding and head if they do.
         rounded: All but these.
+        tables: Names of the embedding and the head, if they are among the rounded.
     """
 
     fixed: frozenset[str]
     rounded: dict[str, Blocks] = field(default_factory=dict)
+    tables: frozenset[str] = frozenset()
 
     @property
     def eight(self) -> frozenset[str]:
-        """Names of those that keep 8 bits; embedding and head always do."""
+        """Names of those that keep 8 bits."""
         return self.fixed | {name for name, blocks in self.rounded.items() if blocks.bits == 8}
 
 
@@ -90,19 +93,29 @@ def fit(
         report: Told after each matrix.
 
     Raises:
-        BuildError: There is no room even with 4 bits everywhere.
+        BuildError: There is no room even with 4 bits in every layer.
     """
     weights, graph = decoder.weights, decoder.model.graph
     tables = {use.weight for use in lookups(graph)}
     names = [use.weight for use in linears(graph)]
     known = {name: found for name in names if (found := seen_by(name, statistics)) is not None}
+    head = statistics[HEAD]
     statistics.clear()
     # The head is the embedding, or as large, and no text says how often a token that it lacks would have been right.
-    fixed = frozenset(tables | (set(names) - known.keys()))
+    heads = set(names) - known.keys()
+    fixed = frozenset(tables | heads)
     matrices = [name for name in names if name not in fixed]
+    small: dict[str, Blocks] = {}
+    if profile.embedding_bits == 4:
+        small = round_tables(graph, weights, embeddings(graph) | heads, profile.table_block, head)
+        fixed -= small.keys()
     if room is None:
-        return _by_hand(weights, matrices, known, fixed, profile, report)
-    return _by_measure(weights, matrices, known, fixed, profile, room, report)
+        rounded = _by_hand(weights, matrices, known, profile, report)
+    else:
+        left = room - sum(stored_bytes(weights[name], 8, profile.table_block) for name in fixed)
+        left -= sum(stored_bytes(weights[name], 4, profile.table_block) for name in small)
+        rounded = _by_measure(weights, matrices, known, profile, left, report)
+    return Fitted(fixed, small | rounded, frozenset(small))
 
 
 Weights = Mapping[str, torch.Tensor]
@@ -112,10 +125,9 @@ def _by_hand(
     weights: Weights,
     matrices: Sequence[str],
     known: dict[str, Seen],
-    fixed: frozenset[str],
     profile: Device,
     report: Report,
-) -> Fitted:
+) -> dict[str, Blocks]:
     """4 bits for all but what the profile keeps in 8."""
     layers = 1 + max(_layer(name) for name in matrices)
 
@@ -124,27 +136,25 @@ def _by_hand(
         inputs = inputs_of(known.pop(name).moments) if bits == 4 else None
         return round_blocks(weights[name], bits, profile.block, inputs)
 
-    return Fitted(fixed, _of_each(matrices, rounded, report))
+    return _of_each(matrices, rounded, report)
 
 
 def _by_measure(
     weights: Weights,
     matrices: Sequence[str],
     known: dict[str, Seen],
-    fixed: frozenset[str],
     profile: Device,
     room: int,
     report: Report,
-) -> Fitted:
+) -> dict[str, Blocks]:
     """For each matrix 4 bits in coarse or fine blocks, or 8: what together does least harm in the room that there is."""
-    left = room - sum(stored_bytes(weights[name], 8, profile.table_block) for name in fixed)
 
     def forms(name: str) -> dict[Form, Blocks]:
         return _forms(weights[name].float(), known.pop(name), profile.block)
 
     tried = _of_each(matrices, forms, report)
-    chosen = allocate(left, {name: tuple(forms) for name, forms in tried.items()}, profile)
-    return Fitted(fixed, {name: tried.pop(name)[form] for name, form in chosen.items()})
+    chosen = allocate(room, {name: tuple(forms) for name, forms in tried.items()}, profile)
+    return {name: tried.pop(name)[form] for name, form in chosen.items()}
 
 
 def _of_each(matrices: Sequence[str], work: Callable[[str], Made], report: Report) -> dict[str, Made]:
@@ -182,9 +192,11 @@ def allocate(room: int, forms: Mapping[str, Sequence[Form]], profile: Device) ->
     chosen = {name: min(every, key=lambda form: form.size) for name, every in forms.items()}
     left = room - sum(form.size for form in chosen.values())
     if left < 0:
+        nearest = _rounded_up((profile.limits.max_package or 0) - left)
+        smaller = "; or embedding_bits: 4" if profile.has_large_embedding else ""
         raise BuildError(
-            f"the package would have {format_bytes(-left)} more than its limit max_package even with 4 bits everywhere",
-            hint=f"the nearest size that would fit is max_package: {_rounded_up((profile.limits.max_package or 0) - left)}",
+            f"the package would have {format_bytes(-left)} more than its limit max_package even with 4 bits in every layer",
+            hint=f"the nearest size that would fit is max_package: {nearest}{smaller}",
         )
     while True:
         better = [

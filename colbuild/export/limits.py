@@ -8,7 +8,7 @@ from pathlib import Path
 from colbuild.errors import BuildError
 from colbuild.export.bench import Speed, bench_package
 from colbuild.export.manifest import MANIFEST, Manifest, Quality
-from colbuild.plan.package_size import int8_bytes
+from colbuild.plan.package_size import int4_bytes, int8_bytes
 from colbuild.spec.device import Device, Limits
 from colbuild.units import format_bytes
 
@@ -40,7 +40,9 @@ def read_for_a_token(manifest: Manifest) -> int:
         return graph
     table = (model.shape["vocab"], model.shape["hidden"])
     each = {"fp32": 4, "fp16": 2}.get(profile.precision)
-    return graph - (int8_bytes(table, profile.table_block) if each is None else each * table[0] * table[1])
+    if each is not None:
+        return graph - each * table[0] * table[1]
+    return graph - (int8_bytes if profile.embedding_bits == 8 else int4_bytes)(table, profile.table_block)
 
 
 def size_limit(size: int, limits: Limits) -> str | None:
@@ -104,14 +106,15 @@ def judge(broken: Sequence[str], profile: Device) -> tuple[str, ...]:
         BuildError: There are any, and the profile does not only warn.
     """
     if broken and profile.limits.when_broken == "fail":
-        smaller = {
-            "fp32": "precision: int8, or a smaller DesNet",
-            "fp16": "precision: int8, or a smaller DesNet",
-            "int8": "precision: int4, or a smaller DesNet",
-        }.get(profile.precision, "a smaller DesNet")
+        form = {"fp32": "precision: int8", "fp16": "precision: int8", "int8": "precision: int4"}.get(profile.precision)
+        if form is None and profile.has_large_embedding:
+            form = "embedding_bits: 4"
+        smaller = "a smaller DesNet" if form is None else f"{form}, or a smaller DesNet"
         if any("perplexity" in one for one in broken):
             finer = {"int4": "int4-mixed or int8", "int4-mixed": "a larger max_package, or int8"}
             smaller = finer.get(profile.precision, "a smaller block")
+            if profile.embedding_bits == 4:
+                smaller = f"embedding_bits: 8, {smaller}"
         elif profile.limits.max_package is not None and any("max_package" in one for one in broken):
             most = format_bytes(profile.limits.max_package).replace(" ", "")
             smaller += f" (given max_package: {most} instead of params or shape, it is the largest that fits)"

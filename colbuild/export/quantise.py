@@ -35,6 +35,7 @@ from colbuild.export.graph import (
     replace_nodes,
 )
 from colbuild.export.grouped import read_stacked
+from colbuild.export.quantise_lookup import look_up
 from colbuild.export.quantise_standard import StandardForm
 from colbuild.export.rounding import Blocks, stacked
 
@@ -93,30 +94,8 @@ class ContribForm:
         return [product, onnx_ir.node("Split", [product.outputs[0], rows], {"axis": -1}, num_outputs=len(every))]
 
     def look_up(self, use: Use, weight: Blocks) -> list[onnx_ir.Node]:
-        """Nodes in the place of a Gather.
-
-        In plain operators: onnxruntime's GatherBlockQuantized does the same in one, but not in WebAssembly (1.31).
-        """
-        name, blocks = use.weight, weight.scales.shape[1]
-        data, stored, zeros = self._store(name, weight)
-        if zeros is not None:
-            raise ValueError("an embedding is kept in 8 bits")
-        middle = add_initializer(self.graph, f"{name}.middle", numpy.array(weight.middle, numpy.float32))
-        last = add_initializer(self.graph, f"{name}.last_axis", numpy.array([-1]))
-        joined = add_initializer(self.graph, f"{name}.row_shape", numpy.array([0, 0, blocks * weight.block]))
-        rows, scales = (onnx_ir.node("Gather", [part, use.source], {"axis": 0}) for part in (data, stored))
-        whole = onnx_ir.node("Cast", [rows.outputs[0]], {"to": onnx_ir.DataType.FLOAT})
-        around = onnx_ir.node("Sub", [whole.outputs[0], middle])
-        spread = onnx_ir.node("Unsqueeze", [scales.outputs[0], last])
-        scaled = onnx_ir.node("Mul", [around.outputs[0], spread.outputs[0]])
-        nodes = [rows, scales, whole, around, spread, scaled, onnx_ir.node("Reshape", [scaled.outputs[0], joined])]
-        if blocks * weight.block != weight.columns:
-            starts, ends, axes = (
-                add_initializer(self.graph, f"{name}.{part}", numpy.array([number]))
-                for part, number in (("first", 0), ("columns", weight.columns), ("axis", 2))
-            )
-            nodes.append(onnx_ir.node("Slice", [nodes[-1].outputs[0], starts, ends, axes]))
-        return nodes
+        """Nodes in the place of a Gather, in plain operators."""
+        return look_up(self.graph, use, weight, self._store(use.weight, weight))
 
 
 FORMS: Final[Mapping[str, Any]] = {"contrib": ContribForm, "standard": StandardForm}

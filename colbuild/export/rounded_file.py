@@ -5,7 +5,7 @@
     rounded.safetensors   for each matrix its codes and scales, and zeros if it has any; every vector in float32
     rounded.json          bits, block and columns of each matrix
 
-All by the names of the graph. The embedding, and a head of its own, are not among them: they are rounded as they are.
+All by the names of the graph. Embedding and head are among them where they have 4 bits: 8 they are rounded to as they are.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ _STRIP: Final = 128
 _CHUNK_TOKENS: Final = 64
 """Tokens whose logits exist at once, of which drawing from them takes several copies."""
 _TINY: Final = 1e-30
+HEAD: Final = "head"
+"""What the head saw goes by this name, whatever it is called."""
 SHRINKAGE: Final = 0.3
 """How much of the mean of H's diagonal is added to it. A few thousand tokens tell less of how a thousand inputs go together
 than it seems: a rounding that is fitted to them makes up for errors where other text does not have them. See
@@ -84,7 +86,7 @@ def gather(
     report: Report,
     shrinkage: float = SHRINKAGE,
 ) -> dict[str, Seen]:
-    """What each matrix in a model's blocks saw, by module name.
+    """What each matrix in a model's blocks saw, by module name, and `HEAD`, in which all tokens count alike.
 
     Args:
         model: In float32 or bf16. Its parameters need no gradient afterwards, and its blocks keep no activations.
@@ -102,6 +104,7 @@ def gather(
         parameter.requires_grad_(False)
     generator = torch.Generator().manual_seed(_SEED)
     sums = {name: _Sums(*_sides(module)) for name, module in modules.items()}
+    head = _Sums(head_weight(model).shape[1], 1)
 
     def drawn(logits: torch.Tensor, _: slice) -> torch.Tensor:
         # As torch.multinomial, which takes twice as long for so many.
@@ -116,6 +119,7 @@ def gather(
         for done, window in enumerate(windows):
             report(Progress(done, len(windows), "windows", "calibrating"))
             hidden = final_hidden(model, window[None, :-1])
+            head.add(hidden.detach().float(), torch.ones(len(hidden), 1))
             # Inputs are kept when blocks compute them again on the way back, not before.
             reading = [module.register_forward_pre_hook(sums[name].read) for name, module in modules.items()]
             backward_in_chunks(hidden, head_weight(model), drawn, _CHUNK_TOKENS)
@@ -125,7 +129,7 @@ def gather(
         for hook in hooks:
             hook.remove()
     tokens = windows[:, 1:].numel()
-    return {name: sums.pop(name).seen(tokens, shrinkage) for name in modules}
+    return {name: sums.pop(name).seen(tokens, shrinkage) for name in modules} | {HEAD: head.seen(tokens, shrinkage)}
 
 
 def _sides(module: nn.Module) -> tuple[int, int]:
@@ -151,13 +155,16 @@ class _Sums:
     def answer(self, _: nn.Module, __: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
         """Adds a window once its gradients are there."""
         assert self.inputs is not None
-        inputs, squares = self.inputs.float(), gradients[0].flatten(0, -2).float().square()
+        self.add(self.inputs.float(), gradients[0].flatten(0, -2).float().square())
+        self.inputs = None
+
+    def add(self, inputs: torch.Tensor, squares: torch.Tensor) -> None:
+        """Adds inputs [tokens, columns], and the squares of the gradients at what came out of them [tokens, rows]."""
         weighted = (inputs * squares.mean(dim=1, keepdim=True)).T
         for place, strip in enumerate(self.strips):
             start = place * _STRIP
             strip.addmm_(weighted[start : start + len(strip)], inputs[:, start:])
         self.pull += squares.sum(dim=0)
-        self.inputs = None
 
     def seen(self, tokens: int, shrinkage: float) -> Seen:
         """The means over so many tokens."""

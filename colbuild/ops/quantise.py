@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from colbuild.export.companions import write_companions
 from colbuild.export.decoder import EmptyDecoder, Origin, decoder_graph, graph_weights, matrix_origins
 from colbuild.export.fitting import Fitted, fit, room_for_matrices
 from colbuild.export.rounded_file import write_rounded
-from colbuild.export.rounding import round_blocks
+from colbuild.export.rounding import Blocks, round_blocks
 from colbuild.export.scaled import scaled_parameters
 from colbuild.export.statistics import gather
 from colbuild.ops.models import calibration, model_of
@@ -33,7 +33,7 @@ def run(step: StepRun) -> None:
     what `colbuild.export.rounded_file` writes, and `training.json`.
 
     Raises:
-        BuildError: As any training; or there is no room for the model even with 4 bits everywhere.
+        BuildError: As any training; or there is no room for the model even with 4 bits in every layer.
     """
     folder = step.inputs["model"]
     teacher = load_checkpoint(folder)
@@ -42,33 +42,29 @@ def run(step: StepRun) -> None:
     fitted = _fitted(teacher, decoder, profile, folder, step)
     origins = matrix_origins(teacher.config, teacher.tensors)
     vectors = {name: tensor for name, tensor in teacher.tensors.items() if tensor.ndim == 1}
-    scaled = scaled_parameters(fitted.rounded, origins, vectors)
-    tables = _tables(teacher, decoder, fitted.fixed, origins, profile)
+    small = {name: fitted.rounded[name] for name in fitted.tables}
+    scaled = scaled_parameters(
+        {name: one for name, one in fitted.rounded.items() if name not in small}, origins, vectors
+    )
+    large = {name: round_blocks(decoder.weights[name], 8, profile.table_block) for name in fitted.fixed}
+    tables = _tables(teacher, large | small, origins)
 
     def keep(gains: Mapping[str, torch.Tensor]) -> None:
         trained = {name: scaled.computed(name, gains[name]) for name in vectors}
         named = graph_weights(teacher.config, {**teacher.tensors, **trained})
-        write_rounded(step.output, scaled.matrices(gains), {name: one for name, one in named.items() if one.ndim == 1})
+        trained_vectors = {name: one for name, one in named.items() if one.ndim == 1}
+        write_rounded(step.output, scaled.matrices(gains) | small, trained_vectors)
 
     student = replace(teacher, tensors={**teacher.tensors, **tables})
     task = Task(student, teacher, steered_recipe(step), step, instead=Instead(scaled.on, frozenset(tables)))
     train_checkpoint(task, keep)
 
 
-def _tables(
-    model: Checkpoint,
-    decoder: EmptyDecoder,
-    names: Iterable[str],
-    origins: Mapping[str, Origin],
-    profile: Device,
-) -> dict[str, torch.Tensor]:
+def _tables(model: Checkpoint, every: Mapping[str, Blocks], origins: Mapping[str, Origin]) -> dict[str, torch.Tensor]:
     """Embedding and head rounded, by the model's names. Of them no text says what each row is worth: they stay."""
     found = {}
-    for name in names:
-        parameter, rounded = (
-            origins[name].parameter,
-            round_blocks(decoder.weights[name], 8, profile.table_block),
-        )
+    for name, rounded in every.items():
+        parameter = origins[name].parameter
         # Positions beyond the package's context are not in its graph.
         tensor = model.tensors[parameter].float().clone()
         upright = tensor.T if origins[name].turned else tensor

@@ -24,5 +24,5 @@ EPOCHS: Final[dict[str, int]] = {
     "recover": 2,
     "quantise": 2,
     "evaluate": 2,
-    "export": 5,
+    "export": 6,
 }

@@ -124,7 +124,7 @@ _PRECISIONS: Final[Mapping[str, Callable[[tuple[int, ...], int], int]]] = {
 """What a matrix takes; int4-mixed at the least, as it fills the room that there is."""
 
 _EVERY: Final = 2**31
-_TABLES: Final = (Role.EMBEDDING, Role.HEAD, Role.POSITION)
+_WORDS: Final = (Role.EMBEDDING, Role.HEAD)
 _KINDS: Final[Mapping[str, Role]] = {
     **dict.fromkeys(("query", "key", "value"), Role.ATTENTION_IN),
     "output": Role.ATTENTION_OUT,
@@ -137,6 +137,8 @@ def _layers_of_8_bits(pattern: TensorPattern, profile: Profile) -> int:
     """In how many layers a matrix keeps 8 bits in a form of 4, at most: what is stacked is not told apart."""
     if not profile.fitted:
         return 0
-    if pattern.role in _TABLES or any(_KINDS.get(kind) is pattern.role for kind in profile.keep_8bit):
+    if pattern.role in _WORDS:
+        return _EVERY if profile.embedding_bits == 8 else 0
+    if pattern.role is Role.POSITION or any(_KINDS.get(kind) is pattern.role for kind in profile.keep_8bit):
         return _EVERY
     return sum(kind in profile.keep_8bit for kind in ("first", "last"))

@@ -40,7 +40,7 @@ def draw_quantised(
 def _rounding(profile: Profile) -> dict[str, Any]:
     """As much of a profile as decides how its matrices are rounded: with int4-mixed all that decides how much room there is."""
     values = _values(profile)
-    deciding = {"precision", "block", "keep_8bit", "calibration"}
+    deciding = {"precision", "block", "keep_8bit", "embedding_bits", "calibration"}
     if profile.precision == "int4-mixed":
         deciding |= {"operators", "opset", "context", "static"}
         most = values["limits"]["max_package"]

@@ -139,8 +139,14 @@ class Device(Model):
     ] = 32
     keep_8bit: Annotated[
         tuple[Kind, ...],
-        Field(description="What keeps 8 bits in int4, besides the embedding and the head, which always do."),
+        Field(description="What keeps 8 bits in int4, besides the embedding and the head."),
     ] = ()
+    embedding_bits: Annotated[
+        Literal[4, 8],
+        Field(
+            description="Bits of the embedding and the head in int4 and int4-mixed; 4 is smaller, faster and less exact."
+        ),
+    ] = 8
     calibration: Annotated[
         Count, Field(description="Tokens of the family's text that int4 and int4-mixed are fitted on.")
     ] = 4096
@@ -178,9 +184,14 @@ class Device(Model):
         return self.precision in FITTED
 
     @property
+    def has_large_embedding(self) -> bool:
+        """Whether its embedding and head have 8 bits and could have 4."""
+        return self.fitted and self.embedding_bits == 8 and self.operators == "contrib"
+
+    @property
     def table_block(self) -> int:
         """Weights of the embedding and the head that share a scale; int4-mixed leaves the room to what loses more."""
-        return COARSE if self.precision == "int4-mixed" else self.block
+        return COARSE if self.precision == "int4-mixed" and self.embedding_bits == 8 else self.block
 
     @property
     def _dequantises(self) -> bool:
@@ -195,6 +206,12 @@ class Device(Model):
             message = f"'keep_8bit' is for precision: int4, and this profile's is {self.precision}"
             hint = "take it away; int4-mixed chooses by measurement" if self.fitted else "take it away, or write int4"
             clashes.append(clash(("keep_8bit",), message, hint))
+        if self.embedding_bits == 4 and not self.fitted:
+            message = f"'embedding_bits' is for precision: int4 and int4-mixed, and this profile's is {self.precision}"
+            clashes.append(clash(("embedding_bits",), message, "take it away, or write int4"))
+        elif self.embedding_bits == 4 and self.operators == "standard":
+            message = "ONNX's own operators look up no rows of 4 bits: its Gather takes whole bytes"
+            clashes.append(clash(("embedding_bits",), message, "write operators: contrib, or take it away"))
         if self.precision == "int4-mixed" and self.limits.max_package is None:
             message = (
                 "'int4-mixed' gives 8 bits to what loses most, as far as there is room, and there is no 'max_package'"

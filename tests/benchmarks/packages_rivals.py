@@ -5,8 +5,8 @@ one text, 1 and 2 threads, in turns; medians of the rounds, and of what two are 
 machine's speed drifts. Packages run in colbuild's own session (onnxruntime) and in
 onnxruntime-genai; the latter's builds in the latter. llama.cpp comes with the package node-llama-cpp, as its prebuilt
 library, from npm (COLBUILD_LLAMA_MODULES names a node_modules that has it); without Node its rows are missing. All
-matrices of its files have the same bits, where packages keep 8 in embedding and head. Perplexity is measured by onnxruntime on
-the same held-out text. `--quick` leaves the DesNet out.
+matrices of its files have the same bits, as packages have in "int4 in all"; in "int4" embedding and head keep 8. Perplexity is
+measured by onnxruntime on the same held-out text. `--quick` leaves the DesNet out.
 """
 
 from __future__ import annotations
@@ -35,9 +35,19 @@ from tests.benchmarks.packages_gguf import write_gguf
 from tests.benchmarks.packages_models import ANSNET, Model, folder_size, make_package, measure_each
 
 COMMAND = "python -m tests.benchmarks.packages_rivals"
-FORMS = {"int8": {"precision": "int8"}, "int4": {"precision": "int4"}}
-LIKE = "onnxruntime-genai's own int4, its head in 8 bits"
-"""As ours: with zero points, and more bits where they are worth most. By default it has 4 bits without zero points in all."""
+FORMS: dict[str, dict[str, Any]] = {
+    "int8": {"precision": "int8"},
+    "int4": {"precision": "int4"},
+    "int4 in all": {"precision": "int4", "embedding_bits": 4},
+}
+GENAI: dict[str, tuple[str, tuple[str, ...]]] = {
+    "int8": ("int8", ()),
+    "int4": ("int4", ("is_symmetric=false", "algo_config=rtn_last")),
+    "int4 in all": ("int4", ()),
+}
+"""The like of each: its precision, and what is not its builder's default. By that 4 bits are in all, without zero points; the
+other has zero points, and a head in 8 bits."""
+LLAMA_FORMS = {"int8": "Q8_0", "int4": "Q4_1", "int4 in all": "Q4_1"}
 LLAMA = "node-llama-cpp@3.22.1"
 HERE = Path(__file__).parent
 
@@ -86,8 +96,6 @@ def _measure(model: Model, quick: bool, work: Path) -> Result:
         contenders[f"colbuild {form}"] = ([sys.executable, "-c", _OURS, str(package)], package)
         contenders[f"colbuild {form}, in onnxruntime-genai"] = ([sys.executable, "-c", _GENAI, str(package)], package)
         contenders[f"onnxruntime-genai's own {form}"] = ([sys.executable, "-c", _GENAI, str(built)], built)
-    built = _genai_build(model, "int4", "like ours", ("is_symmetric=false", "algo_config=rtn_last"))
-    contenders[LIKE] = ([sys.executable, "-c", _GENAI, str(built)], built)
     if (script := _llama(work)) is not None:
         for name, path in _llama_files(model, work).items():
             contenders[f"llama.cpp {name}"] = (["node", str(script), str(path)], path)
@@ -114,20 +122,16 @@ def _measure(model: Model, quick: bool, work: Path) -> Result:
 
 
 def _bars(model: Model, speeds: Mapping[tuple[str, int], list[float]]) -> list[Bar]:
-    rivals = {"int8": "llama.cpp Q8_0", "int4": "llama.cpp Q4_1"}
     bars = []
-    for form, llama in rivals.items():
+    for form, llama in LLAMA_FORMS.items():
         for threads in (1, 2):
             # What is compared are packages; a runtime is the same for both where it can be.
             ours = speeds[f"colbuild {form}, in onnxruntime-genai", threads]
             theirs = speeds[f"onnxruntime-genai's own {form}", threads]
             told = f"{model.name}, {form}, {threads} thread{'s' if threads > 1 else ''}: tokens/s over"
             bars.append(at_least(f"{told} those of onnxruntime-genai's own build", _ratio(ours, theirs), 1.0))
-            if form == "int4":
-                alike = speeds[LIKE, threads]
-                bars.append(at_least(f"{told} those of its build with a head in 8 bits", _ratio(ours, alike), 1.0))
-            if (llama, threads) in speeds:
-                bars.append(at_least(f"{told} those of {llama}", _ratio(ours, speeds[llama, threads]), 1.2))
+            if theirs := speeds.get((f"llama.cpp {llama}", threads), []):
+                bars.append(at_least(f"{told} those of llama.cpp {llama}", _ratio(ours, theirs), 1.2))
     return bars
 
 
@@ -143,11 +147,11 @@ def _decoder(model: Model, folder: Path) -> Decoder:
     return open_decoder(folder / "model.onnx", ours.model_copy(update={"inputs": INPUTS[:2]}), threads=2)
 
 
-def _genai_build(model: Model, form: str, name: str = "", more: Sequence[str] = ()) -> Path:
-    """The model as onnxruntime-genai's builder makes it, with our blocks and its defaults but for what is said."""
-    folder = model.packages / f"genai {form} {name}".rstrip()
+def _genai_build(model: Model, form: str) -> Path:
+    """The model as onnxruntime-genai's builder makes it, with our blocks."""
+    folder, (precision, more) = model.packages / f"genai {form}", GENAI[form]
     if not (folder / "genai_config.json").exists():
-        genai_build(model.folder, folder, form, more)
+        genai_build(model.folder, folder, precision, more)
     return folder
 
 

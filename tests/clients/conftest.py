@@ -24,6 +24,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "fp16": {"precision": "fp16"},
     "int8": {"precision": "int8"},
     "int4": {"precision": "int4"},
+    "int4-whole": {"precision": "int4", "embedding_bits": 4},
     "int8-standard": {"precision": "int8", "operators": "standard"},
     "int4-standard": {"precision": "int4", "operators": "standard"},
     "fp32-parts": {"precision": "fp32"},

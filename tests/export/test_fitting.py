@@ -12,6 +12,7 @@ from colbuild.errors import BuildError
 from colbuild.export import package
 from colbuild.export.fitting import Form, allocate, stored_bytes
 from colbuild.export.manifest import Quality
+from colbuild.export.package import Texts, build_package, exported_model
 from colbuild.export.statistics import Seen, gather, harm, seen_by, strips_of
 from colbuild.ops.corpus import run as pack_corpus
 from colbuild.ops.export import run as export_model
@@ -19,8 +20,9 @@ from colbuild.ops.models import build_model, model_of
 from colbuild.ops.step import StepRun
 from colbuild.progress import silent
 from colbuild.spec.device import Device, Limits
+from colbuild.units import format_bytes
 from colbuild.weights.checkpoint import load_checkpoint
-from tests.export.helpers import build, graph_of, manifest, text
+from tests.export.helpers import build, graph_of, manifest, saved, text
 from tests.helpers.configs import random_config
 from tests.helpers.tiny import make_tiny_model, tiny_documents
 from tests.weights.helpers import random_checkpoint
@@ -42,7 +44,7 @@ def bits_of(folder: Path) -> dict[str, int]:
             # Several of the same x are one.
             stem, _, kinds = node.input[1].removesuffix(".weight.bytes").rpartition(".")
             bits = next(one.i for one in node.attribute if one.name == "bits")
-            found |= {f"{stem}.{kind}.weight": bits for kind in kinds.split("+")}
+            found |= {f"{stem}.{kind}.weight".lstrip("."): bits for kind in kinds.split("+")}
     return found
 
 
@@ -55,6 +57,51 @@ def test_int4_is_4_bits_but_for_embedding_and_head(int4_package: Path):
     assert told["graph"]["file"] == "onnx/model_q4.onnx"
     assert told["quality"]["tokens"] == 4 * 64
     assert 0.5 < told["quality"]["top1_agreement"] <= 1.0
+
+
+def words(bits: dict[str, int]) -> dict[str, int]:
+    return {name: each for name, each in bits.items() if ".layers." not in name}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_embedding_and_head_in_4_bits(tied: bool, tmp_path: Path):
+    """Both smaller by what 4 bits are, and hardly further from the model; one of its own is not read for a token."""
+    model = make_tiny_model(tmp_path / "model", tied=tied)
+    large = build(model, tmp_path / "large", precision="int4")
+    limits = {"min_decode_tps": 10.0, "when_broken": "warn"}
+    small = build(model, tmp_path / "small", precision="int4", embedding_bits=4, bandwidth="1kB", limits=limits)
+    head = "model.embed_tokens.weight" if tied else "lm_head.weight"
+    assert words(bits_of(large)) == {head: 8}
+    assert words(bits_of(small)) == {head: 4}
+    assert manifest(small)["eight_bits"] == []
+    vocab, hidden = manifest(small)["model"]["shape"]["vocab"], manifest(small)["model"]["shape"]["hidden"]
+    table = torch.zeros(vocab, hidden)
+    saved = (stored_bytes(table, 8, 32) - stored_bytes(table, 4, 32)) * (1 if tied else 2)
+    assert size_of(large) - size_of(small) == pytest.approx(saved, abs=6_000)
+    errors = [manifest(package)["parity"]["relative_error"] for package in (large, small)]
+    assert errors[0] < errors[1] < 0.5
+    graph = (small / manifest(small)["graph"]["file"]).stat().st_size
+    read = graph - (0 if tied else stored_bytes(table, 4, 32))
+    [broken] = manifest(small)["broken"]
+    assert f"each token reads {format_bytes(read)} of weights" in broken
+
+
+def test_learned_positions_keep_8_bits(tmp_path: Path):
+    model, _ = saved(random_config("gpt2", 3), tmp_path / "model")
+    exported = exported_model(model, lambda dtype: model_of(load_checkpoint(model), dtype))
+    device = Device(precision="int4", embedding_bits=4, context=32, block=16)
+    vocab = exported.structure.shape.vocab
+    build_package(exported, device, {}, tmp_path / "package", silent, Texts(text(1, vocab)[:, :17], None))
+    assert manifest(tmp_path / "package")["eight_bits"] == ["transformer.wpe.weight"]
+
+
+def test_mixed_has_more_room_where_embedding_and_head_have_4_bits(tiny_model: Path, int4_package: Path, tmp_path: Path):
+    limits = {"max_package": size_of(int4_package) + 100_000}
+    plain = build(tiny_model, tmp_path / "plain", precision="int4-mixed", limits=limits)
+    small = build(tiny_model, tmp_path / "small", precision="int4-mixed", embedding_bits=4, limits=limits)
+    eight = [sum(bits == 8 for bits in bits_of(package).values()) for package in (plain, small)]
+    assert eight[0] < eight[1]
+    assert size_of(small) <= limits["max_package"]
 
 
 def test_what_is_kept_is_kept(tiny_model: Path, tmp_path: Path):
@@ -85,9 +132,9 @@ def test_mixed_fills_the_room_and_no_more(tiny_model: Path, int4_package: Path, 
 def test_no_room_for_4_bits_names_the_nearest_size_that_fits(tiny_model: Path, tmp_path: Path):
     with pytest.raises(BuildError) as failed:
         build(tiny_model, tmp_path / "a", precision="int4-mixed", limits={"max_package": 200_000})
-    assert "more than its limit max_package even with 4 bits everywhere" in failed.value.message
+    assert "more than its limit max_package even with 4 bits in every layer" in failed.value.message
     assert failed.value.hint is not None
-    nearest = failed.value.hint.rpartition(" ")[2]
+    nearest = failed.value.hint.partition("max_package: ")[2].partition(";")[0]
     assert build(tiny_model, tmp_path / "b", precision="int4-mixed", limits={"max_package": nearest})
 
 
@@ -221,6 +268,9 @@ def test_too_little_room_says_how_much_would_do():
     profile = Device(precision="int4-mixed", limits=Limits(max_package=10_000_000))
     with pytest.raises(BuildError, match=r"would have 20 kB more") as failed:
         allocate(5_000, {"a": forms((25_000, 1.0))}, profile)
+    assert str(failed.value.hint).endswith("max_package: 10.02MB; or embedding_bits: 4")
+    with pytest.raises(BuildError) as failed:
+        allocate(5_000, {"a": forms((25_000, 1.0))}, profile.model_copy(update={"embedding_bits": 4}))
     assert str(failed.value.hint).endswith("max_package: 10.02MB")
 
 
@@ -235,6 +285,12 @@ def test_profiles_that_cannot_be_are_refused():
         Device(precision="int4-mixed")
     with pytest.raises(ValueError, match="'keep_8bit' is for precision: int4"):
         Device(precision="int8", keep_8bit=("down",))
+    with pytest.raises(
+        ValueError, match="'embedding_bits' is for precision: int4 and int4-mixed, and this profile's is int8"
+    ):
+        Device(precision="int8", embedding_bits=4)
+    with pytest.raises(ValueError, match="ONNX's own operators look up no rows of 4 bits"):
+        Device(precision="int4", embedding_bits=4, operators="standard")
     assert Device(precision="int4-mixed", limits=Limits(max_package=10**8)).fitted
 
 

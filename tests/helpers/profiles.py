@@ -11,6 +11,7 @@ INT8: dict[str, Any] = {
     "opset": None,
     "block": 32,
     "keep_8bit": [],
+    "embedding_bits": 8,
     "calibration": 4096,
     "recover": None,
     "context": 2048,

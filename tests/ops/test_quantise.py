@@ -40,14 +40,15 @@ STEPS = 32
 PROFILE = {"precision": "int4", "block": 16, "calibration": 512, "context": 256}
 
 
-def params_of(**recovery: Any) -> dict[str, Any]:
+def params_of(bits: int = 8, **recovery: Any) -> dict[str, Any]:
     asked = Recovery(**{"tokens": STEPS * 256, "sequence": 64, "batch": 4, "lr": 1e-3} | recovery)
-    return {"profile": PROFILE, "recipe": recipe_params(asked.recipe()), "split": "train"}
+    profile = PROFILE | {"embedding_bits": bits}
+    return {"profile": profile, "recipe": recipe_params(asked.recipe()), "split": "train"}
 
 
-def quantise(output: Path, **recovery: Any) -> Path:
+def quantise(output: Path, bits: int = 8, **recovery: Any) -> Path:
     output.mkdir(parents=True)
-    run(StepRun({"model": ansnet(), "corpus": packed()}, params_of(**recovery), output))
+    run(StepRun({"model": ansnet(), "corpus": packed()}, params_of(bits, **recovery), output))
     return output
 
 
@@ -190,6 +191,23 @@ def test_a_training_that_barely_moves_leaves_what_was_fitted(tmp_path: Path):
     fitted, _ = read_rounded(still, decoder.weights)
     assert manifest(package(tmp_path / "a", still))["parity"] == manifest(package(tmp_path / "b", None))["parity"]
     assert fitted.fixed == {"model.embed_tokens.weight"}
+
+
+def test_embedding_and_head_in_4_bits_stay_as_they_were_fitted(tmp_path: Path):
+    trained, still = quantise(tmp_path / "trained", 4), quantise(tmp_path / "still", 4, lr=1e-12, tokens=256)
+    weights = load_checkpoint(ansnet()).tensors
+    [(after, _), (before, _)] = [read_rounded(folder, weights) for folder in (trained, still)]
+    table, body = "model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"
+    assert after.rounded[table].bits == 4
+    assert after.fixed == frozenset()
+    assert torch.equal(after.rounded[table].scales, before.rounded[table].scales)
+    assert not torch.equal(after.rounded[body].scales, before.rounded[body].scales)
+    made, plain = package(tmp_path / "a", still, embedding_bits=4), package(tmp_path / "b", None, embedding_bits=4)
+    assert manifest(made)["parity"] == manifest(plain)["parity"]
+    assert manifest(made)["eight_bits"] == []
+    # What was trained for knew the rounded tables.
+    told = [json.loads((folder / "training.json").read_text())["heldout"]["kl"] for folder in (trained, still)]
+    assert told[0] < 0.85 * told[1]
 
 
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path):

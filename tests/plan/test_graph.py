@@ -159,7 +159,8 @@ def test_a_profile_that_recovers_has_its_model_trained_to_be_rounded(tmp_path):
     assert step.inputs == {"model": "interpolate phone", "corpus": "corpus train"}
     assert step.params["recipe"]["tokens"] == 8000
     assert step.params["recipe"]["optimizer"]["lr"] == 1e-4
-    assert step.params["profile"] == {"precision": "int4", "block": 32, "keep_8bit": [], "calibration": 4096}
+    deciding = {"precision": "int4", "block": 32, "keep_8bit": [], "embedding_bits": 8, "calibration": 4096}
+    assert step.params["profile"] == deciding
     assert package.inputs == {"model": "interpolate phone", "heldout": "corpus train", "rounded": step.id}
     assert "split" not in package.params
 

@@ -30,6 +30,12 @@ def test_packages_of_smollm2_that_were_built_are_met_within_a_thousandth(layers,
     assert built <= estimate <= built * 1.001
 
 
+@pytest.mark.parametrize(("bits", "block", "built"), [(8, 32, 102_232_444), (4, 32, 88_520_599), (4, 16, 107_431_946)])
+def test_packages_of_4_bits_that_were_built_are_met_within_two_thousandths(bits, block, built):
+    profile = Profile(name="watch", precision="int4", embedding_bits=bits, block=block)
+    assert built <= package_bytes(ANSNET, profile, 1_563_439) <= built * 1.002
+
+
 TINY = replace(ANSNET.shape, layers=6, hidden=96, ffn=192, heads=6, kv_heads=3, head_dim=16, vocab=512)
 
 
