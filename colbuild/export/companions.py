@@ -139,6 +139,8 @@ was made from{f": {named}" if named else ""}.
 
 def _weights(profile: Device) -> str:
     told: str = profile.precision
+    if profile.fitted:
+        told += f", embedding and head in {profile.embedding_bits} bits"
     if profile.precision in QUANTISED:
         told += ", blocks of " + " and ".join(map(str, sorted({profile.block, profile.table_block})))
     return told if profile.recover is None else f"{told}, trained to be rounded on {profile.recover.tokens:,} tokens"

@@ -74,6 +74,7 @@ def test_embedding_and_head_in_4_bits(tied: bool, tmp_path: Path):
     assert words(bits_of(large)) == {head: 8}
     assert words(bits_of(small)) == {head: 4}
     assert manifest(small)["eight_bits"] == []
+    assert "| Weights | int4, embedding and head in 4 bits, blocks of 32 |" in (small / "README.md").read_text()
     vocab, hidden = manifest(small)["model"]["shape"]["vocab"], manifest(small)["model"]["shape"]["hidden"]
     table = torch.zeros(vocab, hidden)
     saved = (stored_bytes(table, 8, 32) - stored_bytes(table, 4, 32)) * (1 if tied else 2)
