@@ -117,7 +117,7 @@ class Elastic(Model):
             description="'anchor' trains an anchor together with its sub-shapes down to the next one; 'segment' trains, "
             "with the step that distils the next anchor, everything between the two, which is kept beside that anchor."
         ),
-    ] = "segment"
+    ] = "anchor"
     share: Annotated[
         float,
         Field(gt=0.0, lt=1.0, description="The share of each step's sequences that pass through a random sub-shape."),

@@ -79,7 +79,7 @@ def test_plan_shows_every_anchors_teacher_and_why_an_anchor_is_not_built(project
     replace_in(project / SPEC, "{name: shaped, shape: {layers: 4, ffn: 128}", "{name: shaped, params: 350k")
     out = colbuild("plan", SPEC).out
     told = {line.split()[0]: line.split("kv)  ")[1] for line in out.splitlines() if "kv)" in line}
-    alone = ", not elastic: no DesNet lies between the two"
+    alone = ", not elastic: no DesNet lies right below it"
     assert told["large"] == f"distilled from the AnsNet{alone}"
     assert told["dear"] == "not built: no DesNet needs it, and brief is cheaper from large directly"
     assert told["brief"] == f"distilled from large, as a step towards small{alone}"
