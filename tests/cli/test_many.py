@@ -15,7 +15,7 @@ OTHER = "specs/other.yaml"
 
 @pytest.fixture
 def two(project, colbuild):
-    """A second family that only differs in its last anchor, to which the first one does not reach down: the chain begins alike."""
+    """A second family that only differs in its last anchor; the first one does not reach down to it, so it is the same."""
     replace_in(project / "recipes/distill.yaml", "form: anchor", "form: segment")
     text = (
         (project / SPEC).read_text().replace("name: tiny\n", "name: other\n", 1).replace("params: 200k", "params: 220k")
