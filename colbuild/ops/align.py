@@ -43,7 +43,7 @@ def run(step: StepRun) -> None:
     model, teacher = (model_of(one, forward_type()) for one in (candidate, predecessor))
     windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], teacher)[:, :-1]
     aligned = align(candidate, model, predecessor, teacher, windows, how)
-    importance = measure_importance(model_of(aligned, forward_type()), aligned.structure, windows, step.report)
+    importance = measure_importance(model_of(aligned, forward_type()), aligned.structure, windows, step.reached)
     lineage = replace(aligned.ordered, residual=importance.residual)
     save_checkpoint(replace(aligned, lineage=lineage), step.output, above)
 

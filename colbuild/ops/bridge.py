@@ -141,7 +141,7 @@ def _transplanted(
     if foreign:
         fit_norms(model, body, foreign, windows)
     if not alike:
-        follow(model, body, wanted, windows, step.report, free)
+        follow(model, body, wanted, windows, step.reached, free)
         if deciding:
             calm(model, body, text[-deciding:])
     return {name: parameter.detach() for name, parameter in model.named_parameters()}

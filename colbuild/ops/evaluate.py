@@ -45,7 +45,7 @@ def run(step: StepRun) -> None:
         total = total.plus(score_window(model, window.inputs[None], window.targets, reference))
         size += window.bytes
         report = {"bits/byte": total.nats / math.log(2) / size} if size else {}
-        step.report(Progress(total.tokens, wanted, "tokens", "measuring", report))
+        step.reached(Progress(total.tokens, wanted, "tokens", "measuring", report))
     loss = total.nats / total.tokens
     if not loss < _LOST:
         raise BuildError(f"the model's loss is {loss}: its weights are damaged, or its training diverged")

@@ -43,4 +43,4 @@ def run(step: StepRun) -> None:
         heldout = heldout[:, : profile.context + 1]
     exported = exported_model(folder, reference)
     texts, trained = Texts(fitted, heldout), step.inputs.get("rounded")
-    build_package(exported, profile, step.params["versions"], step.output, step.report, texts, trained)
+    build_package(exported, profile, step.params["versions"], step.output, step.reached, texts, trained)

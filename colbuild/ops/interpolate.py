@@ -51,7 +51,7 @@ def run(step: StepRun) -> None:
     how = None if asked.method in CONTROLS else given(asked, Ends(larger, smaller, larger.at(shape)))
     refits = step.params.get("refit") == "auto"
     if how is not None and not refits:
-        stream_mix(step.inputs["larger"], step.inputs["smaller"], shape, how, step.output, step.report)
+        stream_mix(step.inputs["larger"], step.inputs["smaller"], shape, how, step.output, step.reached)
         write_json(step.output / FACTS, _facts(how.to_json()))
         return
     if asked.method in CONTROLS:
@@ -80,10 +80,10 @@ def _search(step: StepRun, asked: Asked, pair: Neighbours) -> tuple[Checkpoint, 
     """The best of the candidates on calibration tokens, and all of their scores."""
     model = model_of(pair.base, forward_type())
     windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], model)
-    scoring = Scoring(pair, model, windows)
+    scoring = Scoring(pair, model, windows, step.check)
     search = SEARCHES[asked.method](asked, pair, scoring.slopes)
     axes = Axes(fill=pair.has_fill, depth=pair.has_depth, nested=pair.nested is not None)
-    scored = search(scoring.loss, axes, step.report)
+    scored = search(scoring.loss, axes, step.reached)
     best = best_of(scored)
     if not math.isfinite(best.loss):
         raise BuildError(f"every mixture of the two anchors has a loss of {best.loss}: the weights of one are damaged")

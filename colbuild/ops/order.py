@@ -19,5 +19,5 @@ def run(step: StepRun) -> None:
     checkpoint = load_checkpoint(folder)
     model = model_of(checkpoint, forward_type())
     windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], model)
-    importance = measure_importance(model, checkpoint.structure, windows[:, :-1], step.report)
+    importance = measure_importance(model, checkpoint.structure, windows[:, :-1], step.reached)
     save_checkpoint(order(checkpoint, importance), step.output, folder)

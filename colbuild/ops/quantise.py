@@ -77,9 +77,9 @@ def _fitted(teacher: Checkpoint, decoder: EmptyDecoder, profile: Device, folder:
     """How the model's export would round it."""
     model = model_of(teacher, forward_type())
     windows = calibration(step.inputs["corpus"], step.params["split"], profile.calibration, model)
-    statistics = gather(model, teacher.structure, windows, step.report)
+    statistics = gather(model, teacher.structure, windows, step.reached)
     del model
     with tempfile.TemporaryDirectory() as companions:
         write_companions(folder, teacher.config, profile, Path(companions))
         room = room_for_matrices(profile, decoder, Path(companions))
-    return fit(decoder, profile, statistics, room, step.report)
+    return fit(decoder, profile, statistics, room, step.reached)

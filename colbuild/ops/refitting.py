@@ -40,11 +40,11 @@ def refitted(step: StepRun, made: Checkpoint) -> tuple[Checkpoint, dict[str, Any
         return made, _untouched(
             f"'tokens: {step.params['tokens']}' make one window, which cannot be fitted and decided on"
         )
-    without = mean_loss(model, windows[-deciding:])
+    without = mean_loss(model, windows[-deciding:], step.check)
     layers = [larger.ordered.layers.index(layer) for layer in made.ordered.layers]
     wider = model_of(larger, forward_type())
-    fitted = refit(model, made.structure, wider, layers, windows[:-deciding, :-1], step.report)
-    loss = mean_loss(model, windows[-deciding:])
+    fitted = refit(model, made.structure, wider, layers, windows[:-deciding, :-1], step.reached)
+    loss = mean_loss(model, windows[-deciding:], step.check)
     kept = loss < without
     facts = {"kept": kept, "loss": loss, "without": without, "tokens": windows[:-deciding, 1:].numel()}
     if not kept:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from transformers import PreTrainedModel
@@ -22,16 +22,19 @@ class Scoring:
         pair: The anchors.
         model: A model of the DesNet's structure; its weights are overwritten.
         windows: Calibration tokens [windows, length + 1].
+        check: Called before each window of a mixture that is scored; its error ends the search.
     """
 
-    def __init__(self, pair: Neighbours, model: PreTrainedModel, windows: torch.Tensor) -> None:
-        self._pair, self._model, self._windows = pair, model, windows
+    def __init__(
+        self, pair: Neighbours, model: PreTrainedModel, windows: torch.Tensor, check: Callable[[], None]
+    ) -> None:
+        self._pair, self._model, self._windows, self._check = pair, model, windows, check
         self._weights = dict(model.named_parameters())
 
     def loss(self, how: Mix) -> float:
         """The loss of a mixture in nats per token."""
         self._install(how)
-        return mean_loss(self._model, self._windows)
+        return mean_loss(self._model, self._windows, self._check)
 
     def slopes(self, how: Mix) -> Slopes:
         """The loss of a mixture that has an alpha for each layer, and its slopes along these."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from colbuild.progress import Report, silent
+from colbuild.errors import StoppedError
+from colbuild.progress import Progress, Report, silent
 
 CHECKPOINT_EVERY = 300.0
 """Seconds between two checkpoints inside a long step, where nobody asks for another interval."""
@@ -55,3 +56,21 @@ class StepRun:
     metrics: Path | None = None
     compiled: Path | None = None
     note: Callable[[Mapping[str, Any]], None] = unnoted
+
+    def check(self) -> None:
+        """Ends a step that keeps nothing, if it shall stop.
+
+        Raises:
+            StoppedError: It shall.
+        """
+        if self.stopping():
+            raise StoppedError("stopped; this step starts again from its beginning")
+
+    def reached(self, progress: Progress) -> None:
+        """Reports a boundary, where a step that keeps nothing ends if it shall stop: its `report` for library functions.
+
+        Raises:
+            StoppedError: It shall stop.
+        """
+        self.report(progress)
+        self.check()

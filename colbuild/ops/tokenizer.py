@@ -14,6 +14,7 @@ from typing import Any, Final
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from colbuild.errors import BuildError
+from colbuild.ops.background import in_background
 from colbuild.ops.corpus.documents import documents
 from colbuild.ops.corpus.files import raw_files
 from colbuild.ops.corpus.readers import FORMATS
@@ -73,7 +74,8 @@ def _trained(step: StepRun) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(step), trainer)
+    # Counting and merging are one call into the library, which takes minutes on much text.
+    in_background(lambda: tokenizer.train_from_iterator(_texts(step), trainer), step.check)
     size = tokenizer.get_vocab_size()
     if size < step.params["rows"]:
         raise BuildError(
@@ -98,7 +100,7 @@ def _texts(step: StepRun) -> Iterator[str]:
     ):
         for document in documents(texts, limit):
             done += document.size
-            step.report(Progress(done, limit or 0, "bytes", "reading"))
+            step.reached(Progress(done, limit or 0, "bytes", "reading"))
             if document.rank >= step.params["heldout"]:
                 yield document.text
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from colbuild.errors import ColbuildError, SourceUnavailableError
+from colbuild.errors import ColbuildError, SourceUnavailableError, StoppedError
 from colbuild.ops.step import CHECKPOINT_EVERY, StepRun
 from colbuild.plan.keys import action_key, record_key
 from colbuild.plan.step import Step
@@ -54,13 +54,24 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
     step, store = job.step, Store(Layout(job.store))
     inputs = dict(job.inputs)
     for role, uri in step.sources.items():
-        inputs[role] = job.sources.digest(uri) or job.sources.fetch(uri, listener).digest
+        inputs[role] = job.sources.digest(uri) or job.sources.fetch(uri, listener, stopping).digest
     key = action_key(step.op, step.params, inputs)
 
     def report(progress: Progress) -> None:
         listener(StepProgress(step.id, progress))
 
-    with store.hold(key, lambda: listener(Notice(f"{step.id}: another build is making it; waiting"))):
+    def waiting() -> None:
+        listener(Notice(f"{step.id}: another build is making it; waiting"))
+
+    def check() -> None:
+        if stopping():
+            raise StoppedError("stopped before it started")
+
+    def fetching(progress: Progress) -> None:
+        report(progress)
+        check()
+
+    with store.hold(key, waiting, check):
         hit = claim(store, key)
         if hit is not None:
             store.note_step(job.family, as_step(hit, step))
@@ -69,7 +80,7 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
         damaged = store.set_aside_damaged(key)
         if damaged:
             listener(Notice(f"{step.id}: its result in the store was damaged ({damaged}); building it again"))
-        fetched = _fetched(job, key, store, listener, report)
+        fetched = _fetched(job, key, store, listener, fetching)
         if fetched is not None:
             return Done(fetched, fresh=False)
         listener(StepStarted(step.id, job.index, job.total))
@@ -127,7 +138,7 @@ def _run(
     _check_inputs(step, job.inputs, store)
     paths = {role: store.files(digest) for role, digest in job.inputs.items()}
     for role, uri in step.sources.items():
-        fetched = job.sources.fetch(uri, listener)
+        fetched = job.sources.fetch(uri, listener, stopping)
         _unchanged(uri, inputs[role], fetched.digest)
         paths[role] = fetched.path
     started = time.monotonic()

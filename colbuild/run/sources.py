@@ -6,13 +6,14 @@ what they were, unless it is frozen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source import Fetched, Pin, fetch, look
 from colbuild.ops.source.downloads import check_lock
+from colbuild.ops.step import never
 from colbuild.plan.lock import LockMode, LockState
 from colbuild.run.events import Listener, SourceProgress
 from colbuild.spec import LoadedFamily, Problem, spec_error
@@ -79,10 +80,11 @@ class Sources:
         # A content that is not what the spec demands is nothing to build from: fetching it tells the user so.
         return found if pinned in (None, found) else None
 
-    def fetch(self, uri: str, listener: Listener) -> Fetched:
-        """The content of a source, fetched if it is not here.
+    def fetch(self, uri: str, listener: Listener, stopping: Callable[[], bool] = never) -> Fetched:
+        """The content of a source, fetched if it is not here, unless `stopping` says meanwhile that the build shall stop.
 
         Raises:
+            StoppedError: It shall.
             SourceUnavailableError: It cannot be had, or is not what was pinned.
         """
         return fetch(
@@ -92,6 +94,7 @@ class Sources:
             sha256=self.pins.get(uri),
             report=lambda progress: listener(SourceProgress(uri, progress)),
             pin=self._binding(uri),
+            stopping=stopping,
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from pathlib import Path
 
 _SUFFIX = ".lock"
 _FILE_SUFFIX = ".file"
+_LOOK_EVERY = 0.1
+"""Seconds between two looks at a lock that somebody else holds, for those who must look elsewhere too."""
 
 
 def _nothing() -> None:
@@ -23,14 +26,26 @@ def _nothing() -> None:
 
 
 @contextmanager
-def hold(path: Path, on_wait: Callable[[], None] = _nothing) -> Iterator[None]:
-    """Hold the lock at `path`: no other process or thread holds it meanwhile. `on_wait` is called before a wait."""
+def hold(
+    path: Path, on_wait: Callable[[], None] = _nothing, check: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold the lock at `path`: no other process or thread holds it meanwhile.
+
+    Args:
+        path: The lock file.
+        on_wait: Called before a wait.
+        check: Called a few times a second during a wait; an error that it raises ends the wait.
+    """
     descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if descriptor is None:
         on_wait()
-        descriptor = _lock(path, fcntl.LOCK_EX)
-    if descriptor is None:
-        raise AssertionError("a blocking lock returned without being held")
+    while descriptor is None:
+        if check is None:
+            descriptor = _lock(path, fcntl.LOCK_EX)
+        else:
+            check()
+            time.sleep(_LOOK_EVERY)
+            descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield
     finally:

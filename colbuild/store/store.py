@@ -189,15 +189,17 @@ class Store:
             layouts.mark(self.layout)
 
     @contextmanager
-    def hold(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Holds the lock of one key: no other process builds it meanwhile. `on_wait` is called before a wait.
+    def hold(
+        self, key: str, on_wait: Callable[[], None], check: Callable[[], None] | None = None
+    ) -> Iterator[None]:
+        """Holds the lock of one key: no other process builds it meanwhile. See `colbuild.store.locks.hold`.
 
         Raises:
             BuildError: The lock file cannot be made.
         """
         with ExitStack() as stack:
             with storage_errors(self.root):
-                stack.enter_context(hold(self.layout.lock(key), on_wait))
+                stack.enter_context(hold(self.layout.lock(key), on_wait, check))
             yield
 
     def set_aside_damaged(self, key: str) -> str | None:

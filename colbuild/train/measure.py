@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -50,17 +50,30 @@ class HeldOut:
     kl: float | None = None
 
 
-def held_out(model: PreTrainedModel, reference: PreTrainedModel | None, windows: torch.Tensor) -> HeldOut:
-    """Measures a model on windows [windows, length + 1], also against another model on whatever device that is."""
+def _on() -> None:
+    """For measurements that nobody is going to stop."""
+
+
+def held_out(
+    model: PreTrainedModel,
+    reference: PreTrainedModel | None,
+    windows: torch.Tensor,
+    between: Callable[[], None] = _on,
+) -> HeldOut:
+    """Measures a model on windows [windows, length + 1], also against another model on whatever device that is.
+
+    `between` is called before each window; its error ends the measurement.
+    """
     total = NOTHING
     for window in windows:
+        between()
         total = total.plus(score_window(model, window[None, :-1], window[1:], reference))
     return HeldOut(total.nats / total.tokens, None if reference is None else total.kl / total.tokens)
 
 
-def mean_loss(model: PreTrainedModel, windows: torch.Tensor) -> float:
-    """Mean loss in nats per token over windows [windows, length + 1]."""
-    return held_out(model, None, windows).loss
+def mean_loss(model: PreTrainedModel, windows: torch.Tensor, between: Callable[[], None] = _on) -> float:
+    """Mean loss in nats per token over windows [windows, length + 1]; `between` as for `held_out`."""
+    return held_out(model, None, windows, between).loss
 
 
 # Not `inference_mode`: what a model computes once and keeps, such as a mask, must be of use to a training too.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -44,11 +44,11 @@ def run(step: StepRun) -> None:
         # Closed at the limit, so that files and processes of the reader do not wait for the garbage collector.
         closing(form.read(Reading(files, step.params["text"], Path(scratch)))) as texts,
     ):
-        for batch in tokenise(documents(texts, limit), vocabulary):
+        for batch in tokenise(documents(_unless_stopped(texts, step), limit), vocabulary):
             for document in batch:
                 (heldout if document.document.rank < step.params["heldout"] else train).add(document)
                 limited = limited or document.document.limited
-            step.report(Progress(train.counts.bytes + heldout.counts.bytes, limit or 0, "bytes", "tokenising"))
+            step.reached(Progress(train.counts.bytes + heldout.counts.bytes, limit or 0, "bytes", "tokenising"))
     counts = (train.counts, heldout.counts)
     if sum(split.tokens - split.documents for split in counts) == 0:
         raise _empty(step, files)
@@ -59,6 +59,13 @@ def run(step: StepRun) -> None:
     done = counts[0].bytes + counts[1].bytes
     _write_meta(step.output, vocabulary, dict(zip(("train", "heldout"), counts, strict=True)), limited=limited)
     step.report(Progress(done, done, "bytes", "tokenising"))
+
+
+def _unless_stopped(texts: Iterable[str], step: StepRun) -> Iterator[str]:
+    """Texts, until the step shall stop: many without a word may come between two that are packed."""
+    for text in texts:
+        step.check()
+        yield text
 
 
 def _write_meta(folder: Path, vocabulary: Vocabulary, splits: dict[str, SplitCounts], *, limited: bool) -> None:

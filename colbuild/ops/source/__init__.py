@@ -5,13 +5,14 @@ Nothing here imports torch or transformers except `convert` and what only it use
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from colbuild.ops.source import local, package
 from colbuild.ops.source.downloads import Download, Fetched, Get, Pin, check_lock, check_pin, fetch_once, recorded
 from colbuild.ops.source.model_config import read_config
+from colbuild.ops.step import never
 from colbuild.progress import Report, silent
 from colbuild.spec.sources import (
     HubSource,
@@ -64,6 +65,7 @@ def fetch(
     sha256: str | None = None,
     report: Report = silent,
     pin: Pin | None = None,
+    stopping: Callable[[], bool] = never,
 ) -> Fetched:
     """Gets a source, unless it is here already.
 
@@ -74,8 +76,10 @@ def fetch(
         sha256: The digest that it must have.
         report: Called now and then with the progress made.
         pin: What a lock says that it must be.
+        stopping: Asked a few times a second whether to stop.
 
     Raises:
+        StoppedError: It was asked to stop.
         SourceUnavailableError: It cannot be reached, does not exist, or is not what was asked for, pinned or was before.
         BuildError: It cannot be kept on this disk.
     """
@@ -87,7 +91,7 @@ def fetch(
         return found
     source = parse_source(uri)
     download = Download(uri, source_file_name(source), _getter(source))
-    return fetch_once(download, downloads=downloads, sha256=sha256, report=report, pin=pin)
+    return fetch_once(download, downloads=downloads, sha256=sha256, report=report, pin=pin, stopping=stopping)
 
 
 def _getter(source: Source) -> Get:

@@ -41,7 +41,7 @@ def run(step: StepRun) -> None:
     raw = step.inputs["raw"]
     config = read_config(raw)
     structure = read_structure(config)
-    weights = dict(_reported(_weights(raw, config, structure), parameters(structure), step.report))
+    weights = dict(_reported(_weights(raw, config, structure), parameters(structure), step.reached))
     check_tensors(structure, weights)
     dtype = _name_of(weights)
     # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.

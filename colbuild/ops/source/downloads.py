@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from colbuild.errors import SourceUnavailableError
+from colbuild.errors import SourceUnavailableError, StoppedError
+from colbuild.ops.background import in_background
 from colbuild.ops.source.remembered import remembered_hash
+from colbuild.ops.step import never
 from colbuild.progress import Progress, Report
 from colbuild.store.files import read_json, seal_tree, storage_errors, sync_folder, write_json_durably
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
@@ -127,11 +129,18 @@ def check_lock(uri: str, digest: str, pin: Pin | None) -> None:
 
 
 def fetch_once(
-    download: Download, *, downloads: Path, sha256: str | None, report: Report, pin: Pin | None = None
+    download: Download,
+    *,
+    downloads: Path,
+    sha256: str | None,
+    report: Report,
+    pin: Pin | None = None,
+    stopping: Callable[[], bool] = never,
 ) -> Fetched:
     """Fetches a source unless its content is here, intact; other processes that want the same one wait meanwhile.
 
     Raises:
+        StoppedError: `stopping` said so.
         SourceUnavailableError: It cannot be had, or is not what it was, or not what `sha256` or a lock says.
         BuildError: The disk refuses.
     """
@@ -141,16 +150,24 @@ def fetch_once(
     def waiting() -> None:
         report(Progress(0, 0, "bytes", "waiting for another download of it"))
 
+    def check() -> None:
+        if stopping():
+            raise StoppedError(f"stopped before {download.uri} was fetched")
+
+    def get(path: Path, known: Mapping[str, str], report: Report) -> Mapping[str, str]:
+        # A server may stop to answer, and a client has patience.
+        return in_background(lambda: download.get(path, known, report), check)
+
     with storage_errors(place):
         place.mkdir(parents=True, exist_ok=True)
-        with hold(place.with_suffix(".lock"), waiting):
+        with hold(place.with_suffix(".lock"), waiting, check):
             record = _read_record(place, download.uri)
             if record is not None:
                 check_pin(download.uri, record.digest, sha256)
                 check_lock(download.uri, record.digest, pin)
                 if _is_intact(target, record, downloads):
                     return Fetched(target, record.digest)
-            return Fetched(target, _fetch(download, place, record, sha256, pin, report).digest)
+            return Fetched(target, _fetch(replace(download, get=get), place, record, sha256, pin, report).digest)
 
 
 def _fetch(
@@ -171,7 +188,9 @@ def _fetch(
         partial.rename(place / "content")
         sync_folder(place)
     finally:
-        remove(partial)
+        with suppress(OSError):
+            # A download that was left behind may still write there; the next one clears it away.
+            remove(partial)
         with suppress(OSError):
             # Only if nothing was fetched is the folder empty, and so removed.
             place.rmdir()
