@@ -26,9 +26,7 @@ def _nothing() -> None:
 
 
 @contextmanager
-def hold(
-    path: Path, on_wait: Callable[[], None] = _nothing, check: Callable[[], None] | None = None
-) -> Iterator[None]:
+def hold(path: Path, on_wait: Callable[[], None] = _nothing, check: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock at `path`: no other process or thread holds it meanwhile.
 
     Args:

@@ -189,9 +189,7 @@ class Store:
             layouts.mark(self.layout)
 
     @contextmanager
-    def hold(
-        self, key: str, on_wait: Callable[[], None], check: Callable[[], None] | None = None
-    ) -> Iterator[None]:
+    def hold(self, key: str, on_wait: Callable[[], None], check: Callable[[], None] | None = None) -> Iterator[None]:
         """Holds the lock of one key: no other process builds it meanwhile. See `colbuild.store.locks.hold`.
 
         Raises:

@@ -30,9 +30,7 @@ def asked_after(count: int, op: Any, inputs: dict[str, Path], params: dict[str, 
     """What a step reports that is asked to stop once it has reported so often."""
     told: list[Progress] = []
     output.mkdir(parents=True)
-    step = StepRun(
-        inputs, json.loads(json.dumps(params)), output, told.append, stopping=lambda: len(told) >= count
-    )
+    step = StepRun(inputs, json.loads(json.dumps(params)), output, told.append, stopping=lambda: len(told) >= count)
     with pytest.raises(StoppedError):
         op(step)
     return told
