@@ -131,7 +131,7 @@ def test_a_download_that_does_not_answer_is_left(tmp_path: Path, monkeypatch: py
         monkeypatch.setenv("PIP_INDEX_URL", url)
         monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
         started = time.monotonic()
-        with pytest.raises(StoppedError, match="pypi://thing==1.0/file"):
+        with pytest.raises(StoppedError, match=r"pypi://thing==1\.0/file"):
             fetch(
                 "pypi://thing==1.0/file",
                 root=tmp_path,
