@@ -18,18 +18,26 @@ class ColbuildError(Exception):
     Args:
         message: What is wrong and where, in one or a few lines.
         hint: The next thing to try, if there is one.
+        placed: Whether the message begins with a place in the spec.
     """
 
     exit_code: ClassVar[int] = EXIT_FAILED
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, placed: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.placed = placed
 
 
 class BuildError(ColbuildError):
     """A step failed, or what it was given cannot be used."""
+
+
+class SourceError(BuildError):
+    """A source is there, and its content is not what the spec takes it for: no model, another format, damaged."""
+
+    exit_code: ClassVar[int] = EXIT_SPEC_ERROR
 
 
 class StoppedError(ColbuildError):

@@ -48,8 +48,8 @@ def make_plan(
     Raises:
         UnknownNameError: A target is no part of the family.
         SpecError: A size or shape cannot be, or the lock is not what it is taken for.
-        SourceUnavailableError: The AnsNet cannot be had, or a source is not what a frozen lock pins.
-        BuildError: The AnsNet's architecture is not supported.
+        SourceUnavailableError: A source is unavailable, or is not what a frozen lock pins.
+        SourceError: The AnsNet's architecture is not supported, or another source's content is not what the spec says.
     """
     state, sources = held_lock(loaded, workspace.store, lock)
     config = ansnet_config(loaded, workspace.store, sources, state, listener)
@@ -72,12 +72,18 @@ def make_plan(
 
 
 def held_lock(loaded: LoadedFamily, store: Store, mode: LockMode) -> tuple[LockState, Sources]:
-    """A family's lock, compared with what there is, and the sources as it pins them."""
+    """A family's lock, compared with what there is, and the sources as it pins them.
+
+    Raises:
+        SourceUnavailableError: With every source that should be on this machine and is not.
+        SpecError: The lock is not what it is taken for.
+    """
     state = open_lock(loaded, mode)
     sources = sources_of(loaded, store, state)
     if mode is LockMode.FROZEN:
         for uri in source_uris(loaded.family):
             sources.check(uri)
+    sources.find_all()
     return compare(state, loaded, sources.digest), sources
 
 
@@ -135,6 +141,9 @@ def ansnet_config(
     uri = loaded.family.ansnet.source
     digest = sources.digest(uri)
     if state.lock is not None and state.lock.describes(uri, digest):
+        # An older colbuild may have locked what this one refuses.
+        with sources.reading(uri):
+            read_structure(state.lock.ansnet)
         return state.lock.ansnet
 
     def read(path: Path) -> dict[str, Any]:
@@ -145,7 +154,10 @@ def ansnet_config(
         read_structure(config)
         return config
 
-    return _remembered("config", dict, uri, read, "the AnsNet, whose shape everything else", store, sources, listener)
+    config = _remembered("config", dict, uri, read, "the AnsNet, whose shape everything else", store, sources, listener)
+    with sources.reading(uri):
+        read_structure(config)
+    return config
 
 
 def bridge_vocabulary(
@@ -185,7 +197,8 @@ def _remembered(
         listener(Notice(f"fetching {what} follows from: {uri}"))
         store.prepare()
     fetched = sources.fetch(uri, listener)
-    found = read(fetched.path)
+    with sources.reading(uri):
+        found = read(fetched.path)
     if is_fetched(uri):
         store.remember(kind, fetched.digest, found)
     return found

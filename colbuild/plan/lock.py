@@ -25,6 +25,7 @@ from colbuild.plan.lock_file import Link, Lock, LockedSource, lock_error, lock_p
 from colbuild.plan.operations import EPOCHS
 from colbuild.spec import LoadedFamily, Places, Problem, spec_error
 from colbuild.spec.models import Family, ShapeRequest, Sized
+from colbuild.spec.places import Path as ValuePath
 from colbuild.spec.recipe import deciding
 
 
@@ -113,7 +114,8 @@ def compare(state: LockState, loaded: LoadedFamily, source_digest: Callable[[str
         return state
     lost = next((uri for uri in source_uris(loaded.family) if uri not in state.lock.sources), None)
     if lost is not None and state.mode is LockMode.FROZEN:
-        raise SpecError(f"the source {lost} is not in {state.name}", hint="'colbuild lock' pins it")
+        place = loaded.places.nearest(source_paths(loaded.family)[lost])
+        raise spec_error([Problem(place, f"the source {lost} is not in {state.name}", "'colbuild lock' pins it")])
     spec = tuple(_spec_changes(state.lock.spec, loaded))
     sources = dict(_source_changes(state.lock, loaded.family, source_digest))
     epochs = tuple(
@@ -136,10 +138,29 @@ def compare(state: LockState, loaded: LoadedFamily, source_digest: Callable[[str
 
 def source_uris(family: Family) -> tuple[str, ...]:
     """Every source of a family, once each."""
+    return tuple(source_paths(family))
+
+
+def source_paths(family: Family) -> dict[str, ValuePath]:
+    """Every source of a family -> the path of the value that names it, the first one where several do."""
     data = family.data
-    starts = (anchor.init.checkpoint for anchor in family.anchors if anchor.init is not None)
-    every = (family.ansnet.source, data.train.source, data.eval.source, tokenizer_source(family.bridge), *starts)
-    return tuple(dict.fromkeys(uri for uri in every if uri is not None))
+    starts = (
+        (anchor.init.checkpoint, ("anchors", index, "init", "checkpoint"))
+        for index, anchor in enumerate(family.anchors)
+        if anchor.init is not None
+    )
+    every: tuple[tuple[str | None, ValuePath], ...] = (
+        (family.ansnet.source, ("ansnet", "source")),
+        (data.train.source, ("data", "train", "source")),
+        (data.eval.source, ("data", "eval", "source")),
+        (tokenizer_source(family.bridge), ("bridge", "tokenizer")),
+        *starts,
+    )
+    paths: dict[str, ValuePath] = {}
+    for uri, path in every:
+        if uri is not None:
+            paths.setdefault(uri, path)
+    return paths
 
 
 def lock_of(family: Family, config: Mapping[str, Any], chain: Chain, sources: Mapping[str, LockedSource]) -> Lock:

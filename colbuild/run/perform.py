@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from colbuild.errors import ColbuildError, SourceUnavailableError, StoppedError
@@ -161,7 +162,10 @@ def _run(
             note=noted.update,
         )
         try:
-            operation(step.op)(run)
+            with ExitStack() as reading:
+                for uri in step.sources.values():
+                    reading.enter_context(job.sources.reading(uri))
+                operation(step.op)(run)
         except BrokenPipeError:
             raise
         except Exception as error:

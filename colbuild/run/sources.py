@@ -6,17 +6,19 @@ what they were, unless it is frozen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from colbuild.errors import SourceUnavailableError
+from colbuild.errors import BuildError, ColbuildError, SourceError, SourceUnavailableError
 from colbuild.ops.source import Fetched, Pin, fetch, look
 from colbuild.ops.source.downloads import check_lock
 from colbuild.ops.step import never
-from colbuild.plan.lock import LockMode, LockState
+from colbuild.plan.lock import LockMode, LockState, source_paths
 from colbuild.run.events import Listener, SourceProgress
-from colbuild.spec import LoadedFamily, Problem, spec_error
+from colbuild.spec import LoadedFamily, Place, Problem, spec_error
+from colbuild.spec.problems import render
 from colbuild.spec.sources import HubSource, PyPISource, parse_source
 from colbuild.store import Store
 
@@ -31,6 +33,7 @@ class Sources:
         pins: URI -> the sha256 that the spec demands.
         locked: URI -> what the lock says of it.
         frozen: Whether the lock decides about files on this machine, too.
+        places: URI -> where the spec names it; None for a value that no file holds.
     """
 
     root: Path
@@ -38,6 +41,37 @@ class Sources:
     pins: Mapping[str, str]
     locked: Mapping[str, Pin] = field(default_factory=dict)
     frozen: bool = False
+    places: Mapping[str, Place | None] = field(default_factory=dict)
+
+    @contextmanager
+    def reading(self, uri: str) -> Iterator[None]:
+        """Gives every mistake that is met in a source's content the place where the spec names the source.
+
+        Raises:
+            SourceUnavailableError: As it was raised, with the place.
+            SourceError: For a `BuildError`: the source is there, and its content is not what the spec takes it for.
+        """
+        try:
+            with self._finding(uri):
+                yield
+        except BuildError as error:
+            # Other subclasses tell of the machine: memory ran out, the store is damaged.
+            if error.placed or type(error) not in (BuildError, SourceError):
+                raise
+            raise SourceError(self._at(uri, error), hint=error.hint, placed=True) from error
+
+    @contextmanager
+    def _finding(self, uri: str) -> Iterator[None]:
+        """The same for a source that is unavailable; what else goes wrong while it is fetched is no mistake in the spec."""
+        try:
+            yield
+        except SourceUnavailableError as error:
+            if error.placed:
+                raise
+            raise SourceUnavailableError(self._at(uri, error), hint=error.hint, placed=True) from error
+
+    def _at(self, uri: str, error: ColbuildError) -> str:
+        return render(Problem(self.places.get(uri), error.message))
 
     def digest(self, uri: str) -> str | None:
         """The digest of a source's content; None when only fetching it can tell.
@@ -48,12 +82,31 @@ class Sources:
         if self._binding(uri) is not None:
             return self.locked[uri].digest
         try:
-            return self._found(uri)
+            with self._finding(uri):
+                return self._found(uri)
         except SourceUnavailableError:
             # What was built of it can be planned and used without it; a step that has to read it will miss it.
             if uri not in self.locked:
                 raise
             return self.locked[uri].digest
+
+    def find_all(self) -> None:
+        """Looks every source of the family up.
+
+        Raises:
+            SourceUnavailableError: With all that should be on this machine and are not.
+        """
+        lost = []
+        for uri in self.places:
+            try:
+                self.digest(uri)
+            except SourceUnavailableError as error:
+                lost.append(error)
+        if len(lost) == 1:
+            raise lost[0]
+        if lost:
+            told = [error.message + (f"\n  = {error.hint}" if error.hint else "") for error in lost]
+            raise SourceUnavailableError(f"{len(lost)} sources are unavailable\n\n" + "\n\n".join(told), placed=True)
 
     def check(self, uri: str) -> None:
         """Compares what is known of a source without the network with what binds it.
@@ -66,7 +119,8 @@ class Sources:
         except SourceUnavailableError:
             return
         if found is not None:
-            check_lock(uri, found, self._binding(uri))
+            with self._finding(uri):
+                check_lock(uri, found, self._binding(uri))
 
     def _binding(self, uri: str) -> Pin | None:
         """What the lock demands of a source."""
@@ -87,15 +141,16 @@ class Sources:
             StoppedError: It shall.
             SourceUnavailableError: It cannot be had, or is not what was pinned.
         """
-        return fetch(
-            uri,
-            root=self.root,
-            downloads=self.downloads,
-            sha256=self.pins.get(uri),
-            report=lambda progress: listener(SourceProgress(uri, progress)),
-            pin=self._binding(uri),
-            stopping=stopping,
-        )
+        with self._finding(uri):
+            return fetch(
+                uri,
+                root=self.root,
+                downloads=self.downloads,
+                sha256=self.pins.get(uri),
+                report=lambda progress: listener(SourceProgress(uri, progress)),
+                pin=self._binding(uri),
+                stopping=stopping,
+            )
 
 
 def is_fetched(uri: str) -> bool:
@@ -123,8 +178,9 @@ def sources_of(loaded: LoadedFamily, store: Store, lock: LockState | None = None
         ):
             message = f"'sha256': {item.source} has another sha256 elsewhere in this file"
             raise spec_error([Problem(loaded.places.nearest((*path, "sha256")), message, "give it one, everywhere")])
+    places = {uri: loaded.places.nearest(path) for uri, path in source_paths(family).items()}
     if lock is None or lock.lock is None:
-        return Sources(loaded.root, store.downloads, pins)
+        return Sources(loaded.root, store.downloads, pins, places=places)
     frozen = lock.mode is LockMode.FROZEN
     locked = {
         uri: Pin(source.digest, source.origin, lock.name)
@@ -132,4 +188,4 @@ def sources_of(loaded: LoadedFamily, store: Store, lock: LockState | None = None
         # A digest that was written into the spec since then is what the user wants now.
         if frozen or pins.get(uri) in (None, source.digest)
     }
-    return Sources(loaded.root, store.downloads, pins, locked, frozen)
+    return Sources(loaded.root, store.downloads, pins, locked, frozen, places)

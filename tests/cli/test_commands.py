@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from colbuild import __version__
-from colbuild.errors import EXIT_FAILED
+from colbuild.errors import EXIT_SPEC_ERROR
 from tests.helpers.project import ROOT, command, replace_in
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -112,7 +112,7 @@ def test_plan_writes_nothing(project, colbuild):
 
 def test_store_can_be_moved(project, colbuild, tmp_path):
     (project / ".tiny" / "corpus.txt").write_text("")
-    assert colbuild("build", SPEC, "--store", str(tmp_path / "elsewhere")).code == EXIT_FAILED
+    assert colbuild("build", SPEC, "--store", str(tmp_path / "elsewhere")).code == EXIT_SPEC_ERROR
     plan = json.loads(colbuild("plan", SPEC, "--store", str(tmp_path / "elsewhere"), "--json").out)
     assert plan["steps"][0]["state"] == "cached"
     assert not (project / ".colbuild").exists()

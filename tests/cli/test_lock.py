@@ -99,7 +99,7 @@ def test_locked_and_frozen_exclude_each_other(colbuild):
 
 def test_build_writes_a_missing_lock_before_it_builds_and_mends_a_stale_one(project, colbuild):
     (project / ".tiny" / "corpus.txt").write_text("")
-    assert colbuild("build", SPEC).code == EXIT_FAILED  # the corpus is empty
+    assert colbuild("build", SPEC).code == EXIT_SPEC_ERROR  # the corpus is empty
     assert line(colbuild("plan", SPEC)) == "lock: up to date"
     replace_in(project / SPEC, "{name: middle, params: 270k", "{name: middle, params: 280k")
     ran = colbuild("build", SPEC)
