@@ -18,7 +18,11 @@ NO_SHA = "0" * 64
 
 UNAVAILABLE = {
     "the AnsNet's folder": (ANSNET, "source: ./.tiny/absent", "9:11: ./.tiny/absent does not exist"),
-    "the AnsNet's package": (ANSNET, "source: pkg://no_such/x.gguf", "9:11: pkg://no_such/x.gguf: no package 'no_such'"),
+    "the AnsNet's package": (
+        ANSNET,
+        "source: pkg://no_such/x.gguf",
+        "9:11: pkg://no_such/x.gguf: no package 'no_such'",
+    ),
     "the AnsNet's sha256": (ANSNET, f"{ANSNET}\n  sha256: '{NO_SHA}'", "9:11: ./.tiny/ansnet is not what 'sha256'"),
     "the text": (TRAIN, "train: {source: ./absent.txt", "13:19: ./absent.txt does not exist"),
     "the text to measure on": ("eval: {", "eval: {source: ./absent.txt, ", "14:18: ./absent.txt does not exist"),
