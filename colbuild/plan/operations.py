@@ -12,7 +12,7 @@ from typing import Final
 
 EPOCHS: Final[dict[str, int]] = {
     "source": 2,
-    "generate": 1,
+    "generate": 2,
     "tokenizer": 1,
     "corpus": 1,
     "order": 1,

@@ -1,10 +1,13 @@
-"""Causal attention in blocks of queries, and documents that do not see each other.
+"""Causal attention in blocks of queries, with or without a cache, and documents that do not see each other.
 
 PyTorch's own attention on a CPU takes a third of a training step of a small model. Here each block of queries meets only the
 keys up to its own end, in plain matrix products with the heads of a group folded into one::
 
     queries   0..127   x keys 0..127
             128..255   x keys 0..255      half of the products of the whole square
+
+With a cache there are more keys than queries, and the queries are the last of them: query 0 meets `keys - queries` keys before
+its own. Only a mask can say otherwise (a static cache is longer than the text in it), so a mask is then followed alone.
 
 It is registered with transformers under `BLOCKED`, which a model's configuration then names. The documents of a sequence are
 kept apart by a mask and by positions that begin anew, which any attention understands.
@@ -17,6 +20,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
 
 BLOCKED: Final = "colbuild_blocked"
 BLOCK: Final = 128
@@ -37,41 +41,83 @@ def blocked_attention(
 
     Args:
         module: Not used.
-        query: [rows, heads, tokens, head_dim].
-        key: [rows, kv_heads, tokens, head_dim]; heads are a multiple of kv_heads.
+        query: [rows, heads, queries, head_dim], the last of the keys' positions unless the mask says otherwise.
+        key: [rows, kv_heads, keys, head_dim]; heads are a multiple of kv_heads.
         value: The same.
-        attention_mask: [rows, 1, tokens, tokens], true where a query may look, within what is causal; None: everywhere.
+        attention_mask: [rows, 1 or heads, queries, keys], true where a query may look, or what is added to the scores. With as
+            many keys as queries it narrows what is causal; with more keys it stands alone. None: all that is causal.
         scaling: What scores are multiplied by; 1 / sqrt(head_dim) by default.
         dropout: 0: nothing here is trained with it.
 
     Returns:
-        ([rows, tokens, heads, head_dim], None).
+        ([rows, queries, heads, head_dim], None).
     """
     rows, heads, tokens, width = query.shape
-    kv_heads = key.shape[1]
+    kv_heads, keys = key.shape[1:3]
+    before = keys - tokens
     scale = width**-0.5 if scaling is None else scaling
     grouped = query.reshape(rows, kv_heads, heads // kv_heads, tokens, width)
     blocks = []
     for start in range(0, tokens, BLOCK):
         stop = min(start + BLOCK, tokens)
+        reach = keys if before and attention_mask is not None else before + stop
         some = (grouped[:, :, :, start:stop] * scale).flatten(2, 3)
-        scores = (some @ key[:, :, :stop].transpose(2, 3)).float().reshape(rows, kv_heads, -1, stop - start, stop)
-        seen = torch.ones(stop - start, stop, dtype=torch.bool, device=query.device).tril(start)
-        if attention_mask is not None:
-            seen = (seen & attention_mask[:, :, start:stop, :stop]).unsqueeze(1)
-        likely = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1).to(value.dtype)
-        found = likely.flatten(2, 3) @ value[:, :, :stop]
+        scores = (some @ key[:, :, :reach].transpose(2, 3)).float().reshape(rows, kv_heads, -1, stop - start, reach)
+        if attention_mask is None:
+            seen = torch.ones(stop - start, reach, dtype=torch.bool, device=query.device).tril(before + start)
+            scores = scores.masked_fill(~seen, float("-inf"))
+        else:
+            scores = _masked(scores, attention_mask[:, :, start:stop, :reach], None if before else start)
+        likely = scores.softmax(dim=-1).to(value.dtype)
+        found = likely.flatten(2, 3) @ value[:, :, :reach]
         blocks.append(found.reshape(rows, kv_heads, -1, stop - start, width))
     whole = torch.cat(blocks, dim=3).flatten(1, 2)
     return whole.transpose(1, 2).contiguous(), None
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """What is causal needs no mask here."""
+def _masked(scores: torch.Tensor, mask: torch.Tensor, start: int | None) -> torch.Tensor:
+    """Scores [rows, kv_heads, group, queries, keys] behind a mask.
+
+    What is masked gets the smallest number and not -infinity: a query of padding sees nothing, and must not become NaN.
+
+    Args:
+        scores: The scores.
+        mask: [rows, 1 or heads, queries, keys], boolean or added.
+        start: The first query's position, if only what is causal counts; None: the mask alone decides.
+    """
+    kv_heads = scores.shape[1]
+    mask = mask.unsqueeze(2) if mask.shape[1] == 1 else mask.unflatten(1, (kv_heads, -1))
+    if mask.dtype != torch.bool:
+        scores, mask = scores + mask, torch.ones_like(mask, dtype=torch.bool)
+    if start is not None:
+        mask = mask & torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(start)
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+
+
+def _mask_of(**asked: Any) -> torch.Tensor | None:
+    """The mask that transformers asks for: none where the queries are the last of the keys and see all before them."""
+    plain = asked["attention_mask"] is None and asked.get("allow_is_causal_skip", True)
+    if plain and _at_the_end(**asked):
+        return None
+    # transformers' own rule for leaving a mask out takes the queries of a static cache for the first positions.
+    return sdpa_mask(**{**asked, "allow_is_causal_skip": False})
+
+
+def _at_the_end(
+    kv_length: int,
+    q_length: int = 0,
+    q_offset: int | torch.Tensor = 0,
+    cache_position: torch.Tensor | None = None,
+    **_: Any,
+) -> bool:
+    """Whether the last query is the last key; before transformers 5.4 positions come as a tensor."""
+    if cache_position is not None:
+        return int(cache_position[-1]) + 1 == kv_length
+    return isinstance(q_offset, int) and q_offset + q_length == kv_length
 
 
 AttentionInterface.register(BLOCKED, blocked_attention)
-AttentionMaskInterface.register(BLOCKED, _no_mask)
+AttentionMaskInterface.register(BLOCKED, _mask_of)
 
 
 def use_blocked_attention(model: PreTrainedModel) -> bool:
@@ -82,6 +128,7 @@ def use_blocked_attention(model: PreTrainedModel) -> bool:
     """
     config = model.config
     plain = getattr(config, "sliding_window", None) is None and not getattr(config, "attention_chunk_size", None)
+    plain = plain and getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
     if model.device.type != "cpu" or not plain or not model._supports_attention_backend:
         return False
     model.set_attn_implementation(BLOCKED)
