@@ -85,8 +85,7 @@ def _masked(scores: torch.Tensor, mask: torch.Tensor, start: int | None) -> torc
         mask: [rows, 1 or heads, queries, keys], boolean or added.
         start: The first query's position, if only what is causal counts; None: the mask alone decides.
     """
-    kv_heads = scores.shape[1]
-    mask = mask.unsqueeze(2) if mask.shape[1] == 1 else mask.unflatten(1, (kv_heads, -1))
+    mask = mask.unsqueeze(2) if mask.shape[1] == 1 else mask.reshape(len(mask), scores.shape[1], -1, *mask.shape[2:])
     if mask.dtype != torch.bool:
         scores, mask = scores + mask, torch.ones_like(mask, dtype=torch.bool)
     if start is not None:
@@ -100,7 +99,8 @@ def _mask_of(**asked: Any) -> torch.Tensor | None:
     if plain and _at_the_end(**asked):
         return None
     # transformers' own rule for leaving a mask out takes the queries of a static cache for the first positions.
-    return sdpa_mask(**{**asked, "allow_is_causal_skip": False})
+    mask: torch.Tensor = sdpa_mask(**{**asked, "allow_is_causal_skip": False})
+    return mask
 
 
 def _at_the_end(
