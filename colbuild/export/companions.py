@@ -13,6 +13,7 @@ from colbuild.spec.device import QUANTISED, Device
 from colbuild.units import format_count
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, GENERATION, SPECIAL_IDS, write_json
 from colbuild.weights.origin import LICENCES, copy_files
+from colbuild.weights.tokenizer_file import without_orders
 
 GENAI: Final = "genai_config.json"
 CARD: Final = "README.md"
@@ -46,15 +47,20 @@ def tell_data_files(output: Path, file: str, parts: int) -> None:
 
 
 def _shorten(path: Path) -> None:
-    """Writes JSON without spaces, which are half of a tokenizer; the file stays where that cannot be done, or is no shorter."""
+    """Writes tokenizer.json without orders to cut or pad texts, and without spaces, which are half of it.
+
+    The file stays where that cannot be done, or is no shorter.
+    """
     if not path.is_file():
         return
     whole = path.read_bytes()
     try:
-        short = json.dumps(json.loads(whole), ensure_ascii=False, separators=(",", ":")).encode()
+        content = json.loads(whole)
+        kept = without_orders(content)
+        short = json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()
     except ValueError:  # also half of a surrogate pair, which UTF-8 does not have
         return
-    if len(short) < len(whole):
+    if len(short) < len(whole) or kept != content:
         path.write_bytes(short)
 
 

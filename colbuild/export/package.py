@@ -51,6 +51,7 @@ from colbuild.train.devices import forward_type
 from colbuild.weights.checkpoint import CONFIG, load_checkpoint, write_json
 from colbuild.weights.origin import read_origin
 from colbuild.weights.tensor_files import WEIGHTS
+from colbuild.weights.tokenizer_file import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ def _compare(
 
 def _tokenizer(folder: Path) -> Tokenizer | None:
     path = folder / "tokenizer.json"
-    return Tokenizer.from_file(str(path)) if path.exists() else None
+    return load_tokenizer(path) if path.exists() else None
 
 
 def _facts(exported: Exported) -> ModelFacts:

@@ -17,6 +17,7 @@ from colbuild.export.manifest import Manifest, check_files, read_manifest
 from colbuild.export.session import Decoder, Logits, generate_tokens, open_decoder
 from colbuild.export.text import ChatTemplate, read_template, stream_text
 from colbuild.units import format_duration
+from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def open_package(folder: Path, threads: int | None = None) -> Package:
         folder=folder,
         manifest=manifest,
         decoder=open_decoder(folder / manifest.graph.file, manifest.graph, threads),
-        tokenizer=Tokenizer.from_file(str(folder / "tokenizer.json")),
+        tokenizer=load_tokenizer(folder / "tokenizer.json", hint="copy or build the package again"),
         template=read_template(folder),
         beginning=settings.get("bos_token_id"),
         ends=frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends]),
@@ -142,8 +143,10 @@ def generate(
         chat: False continues the prompt as plain text. Otherwise the chat template is used, where there is one.
 
     Raises:
-        BuildError: The prompt is empty or fills the package's context, or the chat template fails.
+        BuildError: The prompt is empty, fills the package's context or spells a token that the model does not have, or the
+            chat template fails.
     """
+    refuse_dropped([prompt], dropped_tokens(package.folder), "the prompt")
     template = package.template if chat is not False else None
     ids = _encode(package, prompt, template)
     context = package.manifest.profile.context

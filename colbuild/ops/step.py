@@ -23,6 +23,10 @@ def unnoted(_: Mapping[str, Any]) -> None:
     """For runs whose figures nobody records."""
 
 
+def unheard(_: str) -> None:
+    """For runs whose remarks nobody reads."""
+
+
 @dataclass(frozen=True)
 class StepRun:
     """One run of one step. An operation reads `inputs` and `params`, and fills `output`; it knows nothing else.
@@ -43,6 +47,7 @@ class StepRun:
         metrics: A file for readings, one JSON line each, appended to; None: nobody reads them.
         compiled: A directory that keeps what compilers made, shared by all steps of a store; None: nothing is kept.
         note: Takes figures about the run itself (seconds, bytes, FLOPs) for its record; they are in no output.
+        remark: Takes a sentence for the user about what the step changed or left out; it is shown during the build.
     """
 
     inputs: Mapping[str, Path]
@@ -56,6 +61,7 @@ class StepRun:
     metrics: Path | None = None
     compiled: Path | None = None
     note: Callable[[Mapping[str, Any]], None] = unnoted
+    remark: Callable[[str], None] = unheard
 
     def check(self) -> None:
         """Ends a step that keeps nothing, if it shall stop.

@@ -19,12 +19,14 @@ from colbuild.ops.corpus.documents import documents
 from colbuild.ops.corpus.files import raw_files
 from colbuild.ops.corpus.readers import FORMATS
 from colbuild.ops.corpus.reading import Reading
+from colbuild.ops.source.added_tokens import reset_orders
 from colbuild.ops.source.tokenizer import SETTINGS, copy_tokenizer
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
 from colbuild.train.spelling import spelling_of
 from colbuild.weights.checkpoint import CONFIG, GENERATION, write_json
+from colbuild.weights.tokenizer_file import load_tokenizer
 
 CHAT: Final = "chat_template.jinja"
 SEPARATOR: Final = "<|endoftext|>"
@@ -48,9 +50,10 @@ def run(step: StepRun) -> None:
         _trained(step)
     else:
         _copied(step)
-    _with_chat(step)
     path = step.output / TOKENIZER
-    tokenizer = Tokenizer.from_file(str(path))
+    reset_orders(path)
+    _with_chat(step)
+    tokenizer = load_tokenizer(path)
     spelling_of(tokenizer, "the tokenizer")
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if highest >= step.params["rows"]:
@@ -125,7 +128,7 @@ def _with_chat(step: StepRun) -> None:
     if (output / CHAT).is_file() or settings.get("chat_template"):
         return
     path = output / TOKENIZER
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = load_tokenizer(path)
     known = tokenizer.get_vocab(with_added_tokens=True)
     missing = [token for token in _wanted(model) if token not in known]
     if missing:
@@ -195,7 +198,7 @@ def _names_by_id(model: Path) -> dict[str, str]:
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(folder / TOKENIZER))
+    return load_tokenizer(folder / TOKENIZER)
 
 
 def _content(token: Any) -> str:

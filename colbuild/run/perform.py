@@ -144,6 +144,11 @@ def _run(
         paths[role] = fetched.path
     started = time.monotonic()
     noted: dict[str, Any] = {}
+
+    def remark(text: str) -> None:
+        noted.setdefault("remarks", []).append(text)
+        listener(Notice(f"{step.id}: {text}"))
+
     with store.draft() as draft:
         output = draft / "files"
         partial = store.partial(key)
@@ -160,6 +165,7 @@ def _run(
             metrics=job.metrics,
             compiled=store.layout.folder("compiled"),
             note=noted.update,
+            remark=remark,
         )
         try:
             with ExitStack() as reading:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from colbuild.errors import BuildError
+from colbuild.weights.tokenizer_file import load_tokenizer, unlimited
 
 NOWHERE: Final = -1
 """The end of a token that does not end between two characters of the text as it was given."""
@@ -107,11 +108,7 @@ def read_spelling(folder: Path) -> Spelling:
         BuildError: There is none, it cannot be read, or it cannot spell `_SAMPLES`.
     """
     path = folder / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises nothing narrower.
-        raise BuildError(f"{path} cannot be read: {error}", hint="name a folder that holds a tokenizer.json") from error
-    return spelling_of(tokenizer, str(path))
+    return spelling_of(load_tokenizer(path, hint="name a folder that holds a tokenizer.json"), str(path))
 
 
 def spelling_of(tokenizer: Tokenizer, called: str = "the tokenizer") -> Spelling:
@@ -120,8 +117,7 @@ def spelling_of(tokenizer: Tokenizer, called: str = "the tokenizer") -> Spelling
     Raises:
         BuildError: It cannot spell one of `_SAMPLES`, which the message names.
     """
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    unlimited(tokenizer)
     facts = json.loads(tokenizer.to_str())
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     added = {token["id"]: token for token in facts.get("added_tokens") or ()}

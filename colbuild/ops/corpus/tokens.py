@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.documents import Document
 from colbuild.ops.corpus.files import pieces
+from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 
 PART: Final = 1 << 14
 """Characters of a document that are tokenised as one. The byte count of every part is kept, so a measurement can stop
@@ -32,11 +33,13 @@ class Vocabulary:
         tokenizer: From the `tokenizers` library.
         size: One more than its largest id.
         separator: The id that follows each document.
+        dropped: Added tokens that the model's embedding has no row for; no document may spell one.
     """
 
     tokenizer: Tokenizer
     size: int
     separator: int
+    dropped: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -61,15 +64,9 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise BuildError(f"{folder} has no tokenizer.json", hint="the model must come with a tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises nothing narrower.
-        raise BuildError(f"{path} cannot be read: {error}", hint="get the model again") from error
-    # It may come with orders to cut or pad, which a corpus must not suffer.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = load_tokenizer(path, hint="get the model again")
     size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    return Vocabulary(tokenizer, size, _separator(tokenizer, folder))
+    return Vocabulary(tokenizer, size, _separator(tokenizer, folder), dropped_tokens(folder))
 
 
 def tokenise(documents: Iterable[Document], vocabulary: Vocabulary) -> Iterator[list[Tokenised]]:
@@ -87,6 +84,7 @@ def tokenise(documents: Iterable[Document], vocabulary: Vocabulary) -> Iterator[
 
 
 def _tokenise(batch: list[Document], vocabulary: Vocabulary) -> list[Tokenised]:
+    refuse_dropped((document.text for document in batch), vocabulary.dropped, "a document of the corpus")
     parts = [list(pieces(document.text, PART)) for document in batch]
     flat = [part for document in parts for part in document]
     encodings = iter(vocabulary.tokenizer.encode_batch_fast(flat, add_special_tokens=False))

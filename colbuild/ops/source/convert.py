@@ -13,11 +13,12 @@ from transformers import AutoConfig
 
 from colbuild.arch import Structure, parameters, read_structure
 from colbuild.errors import BuildError
+from colbuild.ops.source.added_tokens import fit_tokenizer
 from colbuild.ops.source.folder_weights import read_folder_weights
 from colbuild.ops.source.gguf_file import read_header
 from colbuild.ops.source.gguf_weights import read_gguf_weights
 from colbuild.ops.source.model_config import read_config
-from colbuild.ops.source.tokenizer import check_tokenizer, convert_gguf_tokenizer, copy_tokenizer
+from colbuild.ops.source.tokenizer import convert_gguf_tokenizer, copy_tokenizer
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report
 from colbuild.store.hashing import hash_file
@@ -55,7 +56,7 @@ def run(step: StepRun) -> None:
         copy_files(LICENCES, raw, step.output)
     else:
         convert_gguf_tokenizer(raw, read_header(raw).metadata, step.output)
-    check_tokenizer(step.output, structure.shape.vocab)
+    fit_tokenizer(step.output, structure.shape.vocab, step.remark)
     write_json(step.output / ORIGIN, asdict(Origin(hash_file(step.output / WEIGHTS), _license(raw))))
 
 

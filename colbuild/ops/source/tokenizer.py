@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from colbuild.errors import BuildError
-from colbuild.ops.source.vocabulary import TOKENIZER, highest_id
+from colbuild.ops.source.json_file import read_object
+from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, write_json
 from colbuild.weights.origin import copy_files
 
@@ -37,7 +37,7 @@ def copy_tokenizer(folder: Path, output: Path) -> None:
     Raises:
         BuildError: There is none, or it needs code of its own, or it cannot be converted.
     """
-    settings = _read(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    settings = read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     if settings.get("auto_map"):
         raise BuildError(f"the tokenizer in {folder} asks for code of its own ('auto_map'), which colbuild never runs")
     copy_files(COMPANIONS, folder, output)
@@ -63,7 +63,7 @@ def convert_gguf_tokenizer(path: Path, metadata: Mapping[str, Any], output: Path
     splitter = _splitter(path.name, metadata)
     _convert(path.parent, path.name, output)
     if splitter is not None:
-        write_json(output / TOKENIZER, {**_read(output / TOKENIZER), "pre_tokenizer": splitter})
+        write_json(output / TOKENIZER, {**read_object(output / TOKENIZER), "pre_tokenizer": splitter})
 
 
 def _splitter(name: str, metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -81,21 +81,6 @@ def _splitter(name: str, metadata: Mapping[str, Any]) -> Mapping[str, Any] | Non
             hint="Use the model's safetensors folder instead.",
         )
     return _SPLITTERS[kind]
-
-
-def check_tokenizer(output: Path, vocabulary: int) -> None:
-    """Compares the tokenizer that was written with the rows of the model's embedding.
-
-    Raises:
-        BuildError: It is not readable, or has ids that the model has no embedding for.
-    """
-    content = _read(output / TOKENIZER)
-    highest = highest_id(content)
-    if highest >= vocabulary:
-        raise BuildError(
-            f"the tokenizer has the id {highest}, but the model's embedding has {vocabulary} rows",
-            hint="Tokenizer and weights are not of the same model.",
-        )
 
 
 def _convert_merges(folder: Path, output: Path) -> None:
@@ -130,19 +115,9 @@ def _convert(folder: Path, gguf_file: str | None, output: Path) -> None:
         ) from error
     if not (output / TOKENIZER).is_file():
         raise BuildError(f"transformers makes no {TOKENIZER} of the tokenizer of {gguf_file or folder}")
-    settings = _read(output / SETTINGS)
+    settings = read_object(output / SETTINGS)
     # The same model from another folder is the same model. The class has this name since version 4, and still in 5.
     kept = {key: value for key, value in settings.items() if key not in _FROM_THIS_RUN and key != "backend"}
     if kept.get("tokenizer_class") == "TokenizersBackend":
         kept["tokenizer_class"] = _ANY_FAST
     write_json(output / SETTINGS, kept)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BuildError(f"{path} is not readable JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise BuildError(f"{path} holds no JSON object")
-    return value

@@ -310,10 +310,3 @@ def test_an_index_may_name_files_beside_it_only(copy: Path, output: Path, tmp_pa
 def test_weights_that_do_not_fit_the_configuration_are_refused(copy: Path, output: Path) -> None:
     edit(copy / "config.json", num_hidden_layers=3)
     assert "missing: model.layers.2" in refused(copy, output).message
-
-
-def test_a_tokenizer_of_another_model_is_refused(copy: Path, output: Path) -> None:
-    content = json.loads((copy / "tokenizer.json").read_text())
-    content["added_tokens"].append({**content["added_tokens"][0], "id": 512, "content": "<|new|>"})
-    (copy / "tokenizer.json").write_text(json.dumps(content))
-    assert "id 512" in refused(copy, output).message

@@ -1,0 +1,69 @@
+"""A tokenizer.json as a tokenizer that neither cuts nor pads: the one place that opens such a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import Tokenizer
+
+from colbuild.errors import BuildError
+
+ORDERS: Final = ("truncation", "padding")
+"""Keys of tokenizer.json that say how an earlier program cut and padded its texts. transformers resets both at every call."""
+
+SETTINGS: Final = "tokenizer_config.json"
+DROPPED: Final = "dropped_tokens"
+"""Key of tokenizer_config.json that lists the added tokens without a row in the embedding, which the source step dropped."""
+
+
+def load_tokenizer(path: Path, hint: str | None = None) -> Tokenizer:
+    """Reads a tokenizer.json, without what it says of cutting and padding texts.
+
+    Args:
+        path: The file.
+        hint: What to do about a file that cannot be read.
+
+    Raises:
+        BuildError: The file is missing or is not a tokenizer.
+    """
+    if not path.is_file():
+        raise BuildError(f"there is no {path}", hint=hint)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises nothing narrower.
+        raise BuildError(f"{path} cannot be read: {error}", hint=hint) from error
+    return unlimited(tokenizer)
+
+
+def unlimited(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer, made to encode whole texts and to add no padding."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def without_orders(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a tokenizer.json that neither cuts nor pads."""
+    return {**content, **{key: None for key in ORDERS if content.get(key) is not None}}
+
+
+def dropped_tokens(folder: Path) -> tuple[str, ...]:
+    """The added tokens of a model's tokenizer that the source step dropped, because the embedding has no row for them."""
+    path = folder / SETTINGS
+    settings = json.loads(path.read_bytes()) if path.is_file() else {}
+    found = settings.get(DROPPED) if isinstance(settings, dict) else None
+    return tuple(token for token in found if isinstance(token, str)) if isinstance(found, list) else ()
+
+
+def refuse_dropped(texts: Iterable[str], dropped: Collection[str], called: str) -> None:
+    """Raises BuildError if a text spells a dropped token: the model has never seen its characters as plain text."""
+    for text in texts if dropped else ():
+        for token in dropped:
+            if token in text:
+                raise BuildError(
+                    f"{called} contains '{token}', a token of the tokenizer that the model's embedding has no row for",
+                    hint=f"remove '{token}' from the text",
+                )
