@@ -44,7 +44,9 @@ def fit_tokenizer(output: Path, rows: int, remark: Callable[[str], None]) -> Non
     if dropped:
         content = _without(content, dropped, rows)
         names = ", ".join(f"'{name}'" for name in dropped[:4]) + (" …" if dropped[4:] else "")
-        remark(f"the embedding has {rows:,} rows, none for the added tokens {names}: they are dropped from the tokenizer")
+        remark(
+            f"the embedding has {rows:,} rows, none for the added tokens {names}: they are dropped from the tokenizer"
+        )
     highest = highest_id(content)
     if highest >= rows:
         raise BuildError(

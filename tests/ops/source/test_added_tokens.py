@@ -81,9 +81,10 @@ def test_orders_to_cut_and_pad_are_reset_when_a_model_is_read(raw: Path, tmp_pat
     cutting(raw / "tokenizer.json")
     folder, remarks = convert(raw, tmp_path / "made")
     assert Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids == whole
-    assert Tokenizer.from_file(str(folder / "tokenizer.json")).encode("Ada").ids == load_tokenizer(
-        raw / "tokenizer.json"
-    ).encode("Ada").ids
+    assert (
+        Tokenizer.from_file(str(folder / "tokenizer.json")).encode("Ada").ids
+        == load_tokenizer(raw / "tokenizer.json").encode("Ada").ids
+    )
     assert any("cuts or pads" in remark for remark in remarks)
 
 
