@@ -140,6 +140,8 @@ def _elastic(step: Distillation, chain: Chain, recipe: Recipe) -> str:
 def _place(placed: Placed) -> str:
     if placed.smaller is None:
         return f"equals {_called(placed.larger.name)}"
+    if not placed.mixed:
+        return f"part of {_called(placed.larger.name)}"
     return f"between {_called(placed.larger.name)} and {_called(placed.smaller.name)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from colbuild.arch import Shape
@@ -23,10 +24,11 @@ from colbuild.weights.checkpoint import (
     write_json,
 )
 from colbuild.weights.interpolate import Neighbours, mix, neighbours
-from colbuild.weights.mixture import Mix
+from colbuild.weights.mixture import SUBSET, Mix
 from colbuild.weights.search import Axes, Scored, best_of
-from colbuild.weights.strategies import CONTROLS, SEARCHES, Asked, Ends, asked_of, given
-from colbuild.weights.stream import stream_mix
+from colbuild.weights.strategies import CONTROLS, SEARCHES, Asked, Ends, asked_of, given, is_subset
+from colbuild.weights.stream import stream_mix, stream_subset
+from colbuild.weights.subset import subset
 
 FACTS: Final = "interpolation.json"
 
@@ -34,7 +36,7 @@ FACTS: Final = "interpolation.json"
 def run(step: StepRun) -> None:
     """Makes a DesNet between two nested anchors by one of the strategies.
 
-    Inputs: `larger`, `smaller`; `corpus` where text decides. Params: `shape`, `method`, and what belongs to it: `fill`,
+    Inputs: `larger`, `smaller` where the strategy reads it; `corpus` where text decides. Params: `shape`, `method`, and what belongs to it: `fill`,
     `alpha`, `seed`; `refit`; where text decides `split` and `tokens`, how many calibration tokens score a candidate. If the
     smaller anchor was cut from a nested student, which then lies beside it, mixtures with its prefix are candidates too.
 
@@ -47,15 +49,18 @@ def run(step: StepRun) -> None:
             is too little text.
     """
     asked, shape = asked_of(step.params), Shape(**step.params["shape"])
-    larger, smaller = (load_facts(step.inputs[role]).structure for role in ("larger", "smaller"))
-    how = None if asked.method in CONTROLS else given(asked, Ends(larger, smaller, larger.at(shape)))
-    refits = step.params.get("refit") == "auto"
+    alone, refits = asked.method in CONTROLS or is_subset(asked), step.params.get("refit") == "auto"
+    how = SUBSET if is_subset(asked) else None if alone else given(asked, _ends(step, shape))
     if how is not None and not refits:
-        stream_mix(step.inputs["larger"], step.inputs["smaller"], shape, how, step.output, step.reached)
+        if alone:
+            stream_subset(step.inputs["larger"], shape, step.output, step.reached)
+        else:
+            stream_mix(step.inputs["larger"], step.inputs["smaller"], shape, how, step.output, step.reached)
         write_json(step.output / FACTS, _facts(how.to_json()))
         return
-    if asked.method in CONTROLS:
-        found, facts = CONTROLS[asked.method](asked, load_checkpoint(step.inputs["larger"]), shape), _facts(None)
+    if alone:
+        part = subset if how is not None else partial(CONTROLS[asked.method], asked)
+        found, facts = part(load_checkpoint(step.inputs["larger"]), shape), _facts(None if how is None else how.to_json())
     elif how is not None:
         pair = _pair(step, shape)
         found, facts = _mixed(pair, how), _facts(how.to_json())
@@ -65,6 +70,11 @@ def run(step: StepRun) -> None:
         found, facts["refit"] = refitted(step, found)
     save_checkpoint(found, step.output, step.inputs["larger"])
     write_json(step.output / FACTS, facts)
+
+
+def _ends(step: StepRun, shape: Shape) -> Ends:
+    larger, smaller = (load_facts(step.inputs[role]).structure for role in ("larger", "smaller"))
+    return Ends(larger, smaller, larger.at(shape))
 
 
 def _pair(step: StepRun, shape: Shape) -> Neighbours:

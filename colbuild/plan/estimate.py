@@ -377,7 +377,7 @@ def _reads(chain: Chain, graph: BuildGraph, works: Mapping[str, Work]) -> Reads 
         flops += distillation_flops(direct[-1], above, below)
     if not direct:
         return None
-    making = ("generate", "order", "teach", "bridge", "distill", "interpolate", "recover")
+    making = ("generate", "order", "align", "teach", "bridge", "distill", "interpolate", "recover")
     spent = sum(works[step.id].flops or 0 for step in graph.steps if step.op in making)
     return Reads(sum(by_ansnet), len(by_ansnet), spent, tuple(direct), flops)
 
@@ -389,7 +389,7 @@ def _has_written(step: Step) -> bool:
 
 def _taught_tokens(step: Step) -> int:
     """Tokens for which a step computes its teacher."""
-    if step.op == "generate":
+    if step.op in ("generate", "align"):
         return int(step.params["tokens"])
     if step.op == "teach":
         return int(step.params["windows"]) * int(step.params["sequence"])

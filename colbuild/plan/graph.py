@@ -196,7 +196,9 @@ def _desnet(draft: Draft, family: Family, chain: Chain, index: int, models: Mapp
     if placed.smaller is not None:
         how = desnet.interpolate
         params = {"shape": asdict(placed.member.structure.shape), **how.params()}
-        inputs = {"larger": larger, "smaller": models[placed.smaller.name]}
+        inputs = {"larger": larger}
+        if placed.mixed:
+            inputs["smaller"] = models[placed.smaller.name]
         if how.reads_text:
             params["split"], inputs["corpus"] = split, corpus
         places = {key: (*path, "interpolate", key) for key in how.params()}

@@ -216,7 +216,7 @@ def pinned_chain(loaded: LoadedFamily, ansnet: Structure, state: LockState, voca
     route = {link.student: link.teacher for link in lock.route}
     chain = resolve_chain(replace(loaded, family=family), ansnet, route, vocabulary=vocabulary)
     built = {member.name for member in (chain.top, *(step.student for step in chain.route))}
-    around = [node.name for desnet in chain.desnets for node in (desnet.larger, desnet.smaller) if node is not None]
+    around = (node.name for desnet in chain.desnets for node in desnet.needed)
     lost = next((name for name in around if name not in built), None)
     if lost is not None:
         raise SpecError(f"the route in {state.name} does not reach '{lost}', which a DesNet needs", hint=_MEND)

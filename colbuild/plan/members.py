@@ -51,12 +51,19 @@ class Placed:
         larger: The neighbour above it, or the member that it equals.
         smaller: The neighbour below it; None when it equals `larger`.
         packages: Name of each of its profiles -> bytes that its package takes at most.
+        mixed: Whether it is made of both neighbours; else of the larger one alone, and the smaller one is not needed.
     """
 
     member: Member
     larger: Member
     smaller: Member | None
     packages: Mapping[str, int] = field(default_factory=dict)
+    mixed: bool = True
+
+    @property
+    def needed(self) -> tuple[Member, ...]:
+        """The neighbours that it is made of."""
+        return (self.larger, self.smaller) if self.smaller is not None and self.mixed else (self.larger,)
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,9 @@ class Members:
 
     @property
     def required(self) -> frozenset[int]:
-        """Positions in `nodes` of every DesNet's neighbours."""
+        """Positions in `nodes` of the neighbours that each DesNet is made of."""
         position = {node.name: index for index, node in enumerate(self.nodes)}
-        around = (node for desnet in self.desnets for node in (desnet.larger, desnet.smaller) if node is not None)
-        return frozenset(position[node.name] for node in around)
+        return frozenset(position[node.name] for desnet in self.desnets for node in desnet.needed)
 
 
 def solve_members(loaded: LoadedFamily, top: Member, tokenizer: int | None = None) -> Members:
@@ -107,7 +113,11 @@ def solve_members(loaded: LoadedFamily, top: Member, tokenizer: int | None = Non
     if problems:
         raise spec_error(problems)
     placed = tuple(
-        replace(desnet, packages=_packages(desnet.member, item, tokenizer))
+        replace(
+            desnet,
+            packages=_packages(desnet.member, item, tokenizer),
+            mixed=desnet.smaller is not None and item.interpolate.reads_smaller,
+        )
         for desnet, item in zip(desnets, loaded.family.desnets, strict=True)
         if desnet is not None
     )

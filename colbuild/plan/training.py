@@ -76,15 +76,21 @@ def elastic_of(chain: Chain, anchor: str, recipe: Recipe) -> Elastic | None:
         return None
 
     def is_used(placed: Placed) -> bool:
-        end = placed.larger if asked.form == "anchor" else placed.smaller
-        return placed.smaller is not None and end is not None and end.name == anchor
+        if asked.form == "segment":
+            return placed.mixed and placed.smaller is not None and placed.smaller.name == anchor
+        return placed.smaller is not None and placed.larger.name == anchor
 
     return asked if any(map(is_used, chain.desnets)) else None
 
 
 def lower_end(chain: Chain, anchor: str) -> Member:
-    """The next anchor on the route, down to which the anchor's sub-shapes are trained; there is one."""
-    return next(step.student for step in chain.route if step.teacher.name == anchor)
+    """The next anchor on the route, down to which the anchor's sub-shapes are trained.
+
+    If there is none, as no DesNet needs one: the next anchor below those DesNets, for its shape.
+    """
+    onward = (step.student for step in chain.route if step.teacher.name == anchor)
+    below = (placed.smaller for placed in chain.desnets if placed.larger.name == anchor and placed.smaller is not None)
+    return (*onward, *below)[0]
 
 
 def distill_params(chain: Chain, index: int, split: str) -> dict[str, Any]:

@@ -199,7 +199,8 @@ def _work(
             # A mixture that is given is written some rows at a time.
             return Work(None, disk, disk, _PROCESS)
         flops = _interpolation_flops(params, made, inputs["larger"], nested)
-        ends = sum(parameters(inputs[role]) for role in ("larger", "smaller", *(("larger",) if nested else ())))
+        roles = ("larger", *(("smaller",) if "smaller" in inputs else ()), *(("larger",) if nested else ()))
+        ends = sum(parameters(inputs[role]) for role in roles)
         # The mixture is computed in fp32 beside both ends; a nested student is as large as the larger one.
         return Work(flops, None, disk, _forward_memory([made]) + _STORED * ends + 4 * count)
     recipe, teacher = recipe_of(params), inputs["teacher"]

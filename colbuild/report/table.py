@@ -82,7 +82,7 @@ def family_rows(
 def _origin(placed: Placed) -> str:
     if placed.smaller is None:
         return f"= {placed.larger.name}"
-    return f"{placed.larger.name} <> {placed.smaller.name}"
+    return f"{placed.larger.name} <> {placed.smaller.name}" if placed.mixed else f"part of {placed.larger.name}"
 
 
 def _row(

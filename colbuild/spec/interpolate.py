@@ -14,6 +14,9 @@ from colbuild.spec.typed import Typed
 _SEARCHED: Final = ("group_alpha", "layer_alpha", "nested")
 """Methods that always score mixtures on text."""
 
+_LARGER_ALONE: Final = ("subset", "random", "uniform")
+"""Methods that take all of the larger anchor, and nothing of the smaller one."""
+
 
 def _alpha(value: object) -> object:
     """A share, "auto" or "distance"; as one check, since of several that fail none would say what is meant."""
@@ -100,6 +103,11 @@ class Interpolate(Typed):
     def reads_text(self) -> bool:
         """Whether calibration text decides the result; else it follows from the anchors and the shape alone."""
         return self.method in _SEARCHED or self.alpha == "auto" or self.refit == "auto"
+
+    @property
+    def reads_smaller(self) -> bool:
+        """Whether the smaller anchor decides the result."""
+        return self.method not in _LARGER_ALONE and self.alpha != 0
 
     def params(self) -> dict[str, Any]:
         """What decides the result, as JSON values; what follows from the method alone is not there."""

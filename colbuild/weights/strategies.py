@@ -12,7 +12,7 @@ from colbuild.weights.checkpoint import Checkpoint
 from colbuild.weights.controls import random_subset, uniform_subset
 from colbuild.weights.interpolate import Neighbours
 from colbuild.weights.layer_alpha import Slopes, layer_alpha
-from colbuild.weights.mixture import PATCH, SUBSET, Fill, Mix, even
+from colbuild.weights.mixture import PATCH, Fill, Mix, even
 from colbuild.weights.search import Search, donor_alpha, expanded_alpha, group_alpha, nested_alpha
 
 
@@ -49,7 +49,6 @@ class Ends:
 
 
 GIVEN: Final[Mapping[str, Callable[[Asked, Ends], Mix | None]]] = {
-    "subset": lambda asked, ends: SUBSET,
     "expand": lambda asked, ends: even(1.0, asked.fill),
     "patch": lambda asked, ends: _patch(ends),
     "global_alpha": lambda asked, ends: _given_alpha(asked, ends),
@@ -69,6 +68,11 @@ CONTROLS: Final[Mapping[str, Callable[[Asked, Checkpoint, Shape], Checkpoint]]] 
     "uniform": lambda asked, larger, shape: uniform_subset(larger, shape),
 }
 """Strategies that are there to be compared with: parts of the larger anchor, chosen without looking."""
+
+
+def is_subset(asked: Asked) -> bool:
+    """Whether a strategy takes the larger anchor's subset, so that it needs no smaller one."""
+    return asked.method == "subset" or (asked.method == "global_alpha" and asked.alpha == 0)
 
 
 def given(asked: Asked, ends: Ends) -> Mix | None:

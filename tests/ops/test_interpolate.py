@@ -92,6 +92,7 @@ def test_one_alpha_between_subset_and_another_expansion(fill):
         ("expand", {"fill": "zero"}, even(1.0, "zero")),
         ("global_alpha", {"alpha": 0.25}, even(0.25)),
         ("global_alpha", {"alpha": 0.5, "fill": "copy"}, even(0.5, "copy")),
+        ("global_alpha", {"alpha": 0, "fill": "zero"}, SUBSET),
     ],
     ids=str,
 )
@@ -99,7 +100,7 @@ def test_a_given_mixture_needs_no_text_and_is_streamed(method, how, expected):
     inputs, params = between(method, how=how)
     assert "corpus" not in inputs
     found = carry_out("interpolate", inputs, params)
-    pair = neighbours(*(load_checkpoint(inputs[role]) for role in ("larger", "smaller")), Shape(**params["shape"]))
+    pair = neighbours(load_checkpoint(larger()), load_checkpoint(smaller()), Shape(**params["shape"]))
     written = load_checkpoint(found)
     assert all(torch.equal(written.tensors[name], tensor) for name, tensor in mix(pair, expected).items())
     assert written.ordered.layers == pair.base.ordered.layers
@@ -194,7 +195,7 @@ def test_expand_method_computes_the_smaller_anchor():
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", sorted({*SEARCHES, *GIVEN, *CONTROLS} - {"nested", "patch"}))
+@pytest.mark.parametrize("method", sorted({*SEARCHES, *GIVEN, *CONTROLS, "subset"} - {"nested", "patch"}))
 def test_same_inputs_give_the_same_bytes(method):
     first, second = twice("interpolate", *between(method))
     assert first == second

@@ -47,8 +47,34 @@ def test_a_step_is_told_what_decides_its_result_and_nothing_else(tmp_path, inter
     assert set(told) <= set(found.origins[step.id])
 
 
+@pytest.mark.parametrize(
+    ("interpolate", "needs"),
+    [
+        ("{}", True),
+        *((f"{{method: {method}}}", True) for method in ("global_alpha", "layer_alpha", "expand")),
+        *((f"{{method: {method}}}", False) for method in ("subset", "random", "uniform")),
+        ("{method: subset, refit: auto}", False),
+        ("{method: global_alpha, alpha: 0}", False),
+        ("{method: global_alpha, alpha: 0.1}", True),
+        ("{method: expand, fill: zero}", True),
+    ],
+)
+def test_an_anchor_that_a_strategy_does_not_read_is_not_waited_for_nor_built(tmp_path, interpolate, needs):
+    step, found = made(tmp_path, interpolate)
+    assert ("smaller" in step.inputs) == needs
+    assert ("distill small" in {step.id for step in found.steps}) == needs
+
+
+@pytest.mark.parametrize("form", ["anchor", "segment"])
+def test_an_elastic_anchor_above_a_subset_trains_down_to_the_anchor_that_is_not_built(tmp_path, form):
+    _, found = made(tmp_path, "{method: subset}", distill=DISTILL + f"elastic: {{form: {form}}}\n")
+    large = next(step for step in found.steps if step.id == "distill large")
+    interval = large.params.get("interval")
+    assert (interval and (interval["layers"], interval["ffn"])) == ((20, 1024) if form == "anchor" else None)
+
+
 def test_a_mixture_that_is_given_is_work_for_the_disk(tmp_path):
-    step, _ = made(tmp_path, "{method: subset}")
+    step, _ = made(tmp_path, "{method: expand}")
     family = chain(tmp_path, anchors=ANCHORS, desnets="  - {name: x, shape: {layers: 21, ffn: 1088}}\n")
     desnet, larger, smaller = (getattr(family.desnets[0], name).structure for name in ("member", "larger", "smaller"))
     work = work_of(step.op, step.params, {"larger": larger, "smaller": smaller}, desnet)
