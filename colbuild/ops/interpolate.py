@@ -60,7 +60,10 @@ def run(step: StepRun) -> None:
         return
     if alone:
         part = subset if how is not None else partial(CONTROLS[asked.method], asked)
-        found, facts = part(load_checkpoint(step.inputs["larger"]), shape), _facts(None if how is None else how.to_json())
+        found, facts = (
+            part(load_checkpoint(step.inputs["larger"]), shape),
+            _facts(None if how is None else how.to_json()),
+        )
     elif how is not None:
         pair = _pair(step, shape)
         found, facts = _mixed(pair, how), _facts(how.to_json())
