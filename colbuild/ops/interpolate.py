@@ -37,8 +37,8 @@ def run(step: StepRun) -> None:
     """Makes a DesNet between two nested anchors by one of the strategies.
 
     Inputs: `larger`, `smaller` where the strategy reads it; `corpus` where text decides. Params: `shape`, `method`, and what
-    belongs to it: `fill`, `alpha`, `seed`; `refit`; where text decides `split` and `tokens`, how many calibration tokens score a
-    candidate. If the smaller anchor was cut from a nested student, which then lies beside it, mixtures with its prefix are
+    belongs to it: `fill`, `alpha`, `seed`; `refit`; where text decides `split` and `tokens`, how many calibration tokens score
+    a candidate. If the smaller anchor was cut from a nested student, which then lies beside it, mixtures with its prefix are
     candidates too.
 
     The output holds the model and `interpolation.json`: `best`, the mixture that was taken, and every candidate with its loss,
