@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from colbuild.spec.check import check, suggest
+from colbuild.spec.kinds import KINDS, mistaken
 from colbuild.spec.models import API_VERSION
 from colbuild.spec.nodes import Fields, Node, Scalar, merge
 from colbuild.spec.places import Place
@@ -97,11 +98,29 @@ class Project:
         except (OSError, ValueError) as error:
             self._unreadable(path, noun, place, error)
             return None
-        return self.read(raw, path, model)
+        return self.read(raw, path, model, place)
 
-    def read(self, raw: bytes, file: str, model: type[BaseModel]) -> Fields | None:
-        """A file's tree, checked against its model; None if it has no keys to go on with."""
+    def read(self, raw: bytes, file: str, model: type[BaseModel], named: Place | None = None) -> Fields | None:
+        """A file's tree, checked against its model; None if it has no keys to go on with.
+
+        Args:
+            raw: The file's bytes.
+            file: Its path from the project's root.
+            model: What it should be.
+            named: Where another file names it.
+        """
         document = read_yaml(raw, file)
+        other = mistaken(document.root, model, file)
+        if other is not None and document.root is not None:
+            what, purpose = other
+            asked = KINDS[model]
+            subject = "this file" if named is None else f"'{file}'"
+            there = [f"{asked.folder}/{name}" for name in self.list(asked.folder)][:5]
+            hints = [purpose, f"files of this kind here: {', '.join(there)}" if there else ""]
+            self.note(
+                named or document.root.place, f"{subject} is {what}, not {asked.name}", "; ".join(filter(None, hints))
+            )
+            return None
         self.problems += document.problems
         if document.root is None:
             if not document.problems:

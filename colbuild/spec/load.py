@@ -8,7 +8,7 @@ from pathlib import Path
 
 from colbuild.errors import SpecError
 from colbuild.spec.check import check
-from colbuild.spec.files import Project
+from colbuild.spec.files import PROFILES, RECIPES, Project
 from colbuild.spec.models import Family
 from colbuild.spec.names import name_problems
 from colbuild.spec.nodes import known_places
@@ -18,6 +18,7 @@ from colbuild.spec.resolve import resolve
 from colbuild.spec.written import FamilyFile
 
 SPECS = "specs"
+OTHERS = (RECIPES, PROFILES)
 DEFAULT_SPEC = f"{SPECS}/family.yaml"
 
 
@@ -49,7 +50,8 @@ def load_family(path: Path) -> LoadedFamily:
     """
     raw = _read(path)
     path = Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve would follow links to another project)
-    root = path.parent.parent if path.parent.name == SPECS else path.parent
+    inside = path.parent.name == SPECS or (path.parent.name in OTHERS and (path.parent.parent / SPECS).is_dir())
+    root = path.parent.parent if inside else path.parent
     project = Project(root)
     written = project.read(raw, path.relative_to(root).as_posix(), FamilyFile)
     if written is None:
