@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from colbuild.arch.architecture import Architecture, Structure
+from colbuild.arch.architecture import Architecture, Role, Structure
+from colbuild.arch.correspond import biased
 from colbuild.arch.shape import Shape
 
 LEARNED_POSITIONS: Final = 1024
 """How many positions an architecture that has parameters for each of them gets where nobody says otherwise."""
 
 _TIED: Final = "tie_word_embeddings"
+_BIASES: Final = {
+    "attention_bias": {Role.ATTENTION_IN, Role.ATTENTION_OUT},
+    "mlp_bias": {Role.FFN_IN, Role.FFN_OUT},
+}
+"""The flags that give projections of some roles a bias."""
 
 
 def bridged(ansnet: Structure, architecture: Architecture, vocab: int, positions: int | None) -> Structure:
@@ -40,10 +46,10 @@ def bridged(ansnet: Structure, architecture: Architecture, vocab: int, positions
 
 
 def _flags(architecture: Architecture, ansnet: Structure) -> frozenset[tuple[str, bool]]:
-    theirs = dict(ansnet.flags)
-    return frozenset(
-        (flag, theirs.get(flag, usual) if flag == _TIED else usual) for flag, usual in architecture.flags.items()
-    )
+    """The head is tied as the AnsNet's is, and there is a place for each bias that it has, where the architecture has one."""
+    theirs = {flag: value for flag, value in ansnet.flags if flag == _TIED}
+    theirs |= {flag: True for flag, roles in _BIASES.items() if biased(ansnet) & roles}
+    return frozenset((flag, theirs.get(flag, usual)) for flag, usual in architecture.flags.items())
 
 
 def structure_to_json(structure: Structure) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from colbuild.plan.bridge import BRIDGE
 from colbuild.train.ledger import Ledger, ledger_from_json
 from colbuild.units import format_bytes, format_count, format_duration
 
@@ -31,10 +32,7 @@ def told_ledger(noted: Mapping[str, Any]) -> str:
 
 def reference(rows: Sequence[Row]) -> str:
     """What models are compared with token by token: the AnsNet, or a bridge of another vocabulary."""
-    ansnet, bridge = (next((row for row in rows if row.kind == kind), None) for kind in ("AnsNet", "bridge"))
-    if ansnet is None or bridge is None or ansnet.shape.vocab == bridge.shape.vocab:
-        return "the AnsNet"
-    return "the bridge"
+    return "the bridge" if any(row.reference == BRIDGE for row in rows) else "the AnsNet"
 
 
 def print_trainings(rows: Sequence[Row], console: Console) -> None:

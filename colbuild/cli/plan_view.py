@@ -103,7 +103,10 @@ def _models(plan: FamilyPlan) -> list[str]:
 
 
 def _bridge(head: Member, bridge: Bridged) -> tuple[str, int, Shape, str]:
-    start = "started from the AnsNet" if bridge.asked.start == "transplant" else "started from nothing"
+    start = "started from nothing"
+    if bridge.asked.start == "transplant":
+        near = f" approximately, since {' and '.join(bridge.approximate)}" if bridge.approximate else ""
+        start = f"started from the AnsNet{near}"
     return head.name, head.parameters, head.structure.shape, f"{start}, as {bridge.reason}"
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
+from transformers import AutoConfig, PreTrainedConfig
+
 from colbuild.arch import Structure, config_for, positions_key
-from colbuild.weights.blocks import GATED
+from colbuild.arch.correspond import is_gated
 from colbuild.weights.checkpoint import SPECIAL_IDS, Checkpoint
 from colbuild.weights.subset import kept_layers
+from colbuild.weights.translate import rotary_base
 
 _EPSILON: Final = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
 _ACTIVATION: Final = ("hidden_act", "hidden_activation", "activation_function")
-_USUAL: Final = 2048
+_THETA: Final = 10000.0
 
 
 def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | None) -> dict[str, Any]:
@@ -37,18 +42,20 @@ def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | No
     own |= {key: theirs[key] for key in SPECIAL_IDS if key in theirs}
     own |= {"model_type": name, "architectures": [architecture.model_class]}
     own |= {key: theirs[key] for key in ("dtype", "torch_dtype") if key in theirs}
-    usual = 1e-6 if teacher.structure.architecture.name in GATED else 1e-5
-    epsilon = next((theirs[key] for key in _EPSILON if key in theirs), usual)
-    own[{"gpt2": "layer_norm_epsilon", "gpt_neox": "layer_norm_eps"}.get(name, "rms_norm_eps")] = epsilon
-    activation = next((theirs[key] for key in _ACTIVATION if key in theirs), None)
-    if activation is not None and (name in GATED) == (teacher.structure.architecture.name in GATED):
-        own[{"gpt2": "activation_function", "gemma3_text": "hidden_activation"}.get(name, "hidden_act")] = activation
+    # As transformers reads it, with the defaults of each architecture. It fills nested mappings in place.
+    read = AutoConfig.for_model(**copy.deepcopy(dict(theirs)))
+    own[{"gpt2": "layer_norm_epsilon", "gpt_neox": "layer_norm_eps"}.get(name, "rms_norm_eps")] = _first(read, _EPSILON)
+    gated = is_gated(architecture)
+    if gated or not is_gated(teacher.structure.architecture):
+        key = {"gpt2": "activation_function", "gemma3_text": "hidden_activation"}.get(name, "hidden_act")
+        own[key] = _first(read, _ACTIVATION)
     if name == "gpt2":
         return own
-    own["max_position_embeddings"] = positions or theirs.get(positions_key(theirs), _USUAL)
-    rotary = _rotary(theirs)
+    own["max_position_embeddings"] = positions or read.max_position_embeddings
+    rotary = _rotary(read, teacher, layers)
     if name == "gpt_neox":
-        return {**own, "rope_parameters": {**rotary, "partial_rotary_factor": 1.0}, "use_parallel_residual": False}
+        return {**own, "rope_parameters": {"partial_rotary_factor": 1.0, **rotary}, "use_parallel_residual": False}
+    rotary = _of_all_channels(rotary, teacher)
     if name in ("qwen2", "qwen3", "gemma3_text"):
         own["layer_types"] = ["full_attention"] * layers
     if name == "mistral":
@@ -59,10 +66,27 @@ def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | No
     return {**own, "rope_theta": rotary["rope_theta"], "rope_parameters": rotary}
 
 
-def _rotary(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How positions turn queries and keys, as transformers writes it since version 5."""
-    found = config.get("rope_parameters") or {}
-    found = found.get("full_attention", found)
-    theta = config.get("rope_theta", config.get("rotary_emb_base", 10000.0))
-    scaling = config.get("rope_scaling") or {}
-    return {"rope_type": "default", "rope_theta": theta, **scaling, **found}
+def _first(read: PreTrainedConfig, names: Sequence[str]) -> Any:
+    """The value of the first of some settings that a configuration has."""
+    return next(getattr(read, name) for name in names if hasattr(read, name))
+
+
+def _rotary(read: PreTrainedConfig, teacher: Checkpoint, layers: int) -> dict[str, Any]:
+    """How positions turn queries and keys; where that differs between layers, as most of those that are kept do it."""
+    found = getattr(read, "rope_parameters", None) or {"rope_type": "default", "rope_theta": _THETA}
+    if "rope_theta" in found:
+        return dict(found)
+    whole = teacher.structure.shape.layers
+    kept = kept_layers(teacher.lineage, min(layers, whole)) if teacher.lineage is not None else range(whole)
+    kinds = Counter(read.layer_types[layer] for layer in kept)
+    return dict(found[kinds.most_common(1)[0][0]])
+
+
+def _of_all_channels(rotary: dict[str, Any], teacher: Checkpoint) -> dict[str, Any]:
+    """Settings for an architecture that turns all of a head's channels (`colbuild.weights.translate`)."""
+    share = rotary.pop("partial_rotary_factor", 1.0)
+    width = teacher.structure.shape.head_dim
+    turned = int(width * share) // 2 * 2
+    if turned not in (0, width):
+        rotary["rope_theta"] = rotary_base(float(rotary["rope_theta"]), width, turned)
+    return rotary

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from colbuild.arch import ARCHITECTURES, Structure, bridged, parameters
+from colbuild.arch.correspond import approximations, lost_biases
 from colbuild.arch.solve import NoShapeError, refusals, solve_down
 from colbuild.plan.auto import completed
 from colbuild.spec import LoadedFamily, Problem, spec_error
@@ -39,6 +40,7 @@ class Bridged:
         across: Whether its vocabulary is another than the AnsNet's.
         vocabulary: Ids of the tokenizer that it was asked for; None for one that is trained, or the AnsNet's.
         asked: What the spec says of it.
+        approximate: Why a transplanted start does not compute what the AnsNet does, in words; nothing where it does.
     """
 
     structure: Structure
@@ -46,6 +48,7 @@ class Bridged:
     across: bool
     vocabulary: int | None
     asked: Bridge
+    approximate: tuple[str, ...] = ()
 
 
 def tokenizer_source(bridge: Bridge | None) -> str | None:
@@ -93,8 +96,28 @@ def solve_bridge(loaded: LoadedFamily, ansnet: Structure, vocabulary: int | None
     if not reasons:
         return None
     whole = bridged(ansnet, architecture, rows, bridge.positions)
+    if bridge.start == "transplant":
+        _refuse_lost_biases(loaded, ansnet, whole)
     structure = _sized(loaded, bridge, whole)
-    return Bridged(structure, " and ".join(reasons), across, vocabulary, bridge)
+    return Bridged(structure, " and ".join(reasons), across, vocabulary, bridge, approximations(ansnet, whole))
+
+
+def _refuse_lost_biases(loaded: LoadedFamily, ansnet: Structure, whole: Structure) -> None:
+    """Raises SpecError if the bridge has no place for biases of the AnsNet, without which its start is worse than a guess."""
+    lost = lost_biases(ansnet, whole)
+    if not lost:
+        return
+    ours = whole.architecture.name
+    message = (
+        f"the AnsNet ({ansnet.architecture.name}) has biases on {', '.join(lost)}, and {ours} has no place for them"
+    )
+    able = [
+        name
+        for name, other in ARCHITECTURES.items()
+        if not lost_biases(ansnet, bridged(ansnet, other, whole.shape.vocab, None))
+    ]
+    hint = f"choose architecture: {' or '.join(able)}, or set start: random"
+    raise spec_error([Problem(loaded.places.nearest((BRIDGE, "architecture")), message, hint)])
 
 
 def _sized(loaded: LoadedFamily, bridge: Bridge, whole: Structure) -> Structure:

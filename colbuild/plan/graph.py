@@ -15,7 +15,7 @@ What comes before the chain, texts, vocabulary and bridge, is drawn by `colbuild
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from colbuild.plan.bridge import BRIDGE
@@ -45,6 +45,7 @@ class BuildGraph:
         models: Model name -> id of the step that makes it.
         metrics: Model name -> id of the step that measures it.
         packages: (model name, profile name) -> id of the step that packs it.
+        references: Model name -> name of the model that it is compared with token by token.
     """
 
     steps: tuple[Step, ...]
@@ -52,6 +53,7 @@ class BuildGraph:
     models: Mapping[str, str]
     metrics: Mapping[str, str]
     packages: Mapping[tuple[str, str], str]
+    references: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> BuildGraph:
@@ -84,12 +86,13 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
     metrics: dict[str, str] = {}
     packages: dict[tuple[str, str], str] = {}
     measured: dict[str, str] = {}
-    reference = models[chain.top.name] if chain.bridge is not None and chain.bridge.across else source
+    # Token by token only models of one vocabulary compare, and two of as many tokens may still be two.
+    head = chain.top.name if chain.bridge is not None and chain.bridge.across else ANSNET
     for name, (path, profiles) in wanted.items():
         # A DesNet that equals an anchor is the same model: it is measured once.
         made_by = models[name]
         if made_by not in measured:
-            against, held = (source, texts.ansnet_held) if name == ANSNET else (reference, texts.held)
+            against, held = (source, texts.ansnet_held) if name == ANSNET else (models[head], texts.held)
             measured[made_by] = _evaluate(draft, name, path, made_by, against, held, family.data.eval)
         metrics[name] = measured[made_by]
         for place, profile in enumerate(profiles):
@@ -103,7 +106,8 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
                 inputs["corpus"] = train
             packages[name, profile.name] = draw_export(draft, step, profile, inputs, where, versions, family.data)
     makers = {name: models[name] for name in wanted}
-    return BuildGraph(tuple(draft.steps.values()), draft.origins, makers, metrics, packages)
+    references = {name: ANSNET if name == ANSNET else head for name in metrics}
+    return BuildGraph(tuple(draft.steps.values()), draft.origins, makers, metrics, packages, references)
 
 
 def sources(graph: BuildGraph) -> Sequence[str]:

@@ -16,7 +16,7 @@ EPOCHS: Final[dict[str, int]] = {
     "tokenizer": 1,
     "corpus": 1,
     "order": 1,
-    "bridge": 1,
+    "bridge": 2,
     "align": 1,
     "teach": 1,
     "distill": 2,

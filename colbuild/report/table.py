@@ -37,10 +37,11 @@ class Row:
         parameters: Stored parameters.
         bits_per_byte: On held-out text.
         perplexity: On held-out text, per token.
-        agreement: How often its likeliest next token is the AnsNet's, 0 to 1.
-        kl: KL(AnsNet || model) on held-out text, in nats per token.
+        agreement: How often its likeliest next token is the reference's, 0 to 1.
+        kl: KL(reference || model) on held-out text, in nats per token.
         packages: Those that are built.
         ledger: Of the training that made it, if one did.
+        reference: What it is compared with token by token: the AnsNet, or the bridge where its vocabulary is another.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Row:
     kl: float | None
     packages: tuple[PackageRow, ...]
     ledger: Ledger | None = None
+    reference: str = ANSNET
 
 
 def family_rows(
@@ -112,6 +114,7 @@ def _row(
         kl=metrics.get("kl"),
         packages=packages,
         ledger=ledger_from_json(ledgers.get(graph.models[member.name], {})),
+        reference=graph.references.get(member.name, ANSNET),
     )
 
 

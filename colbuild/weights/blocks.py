@@ -1,7 +1,7 @@
 """A transformer block's parts by what they do, so that a block of one architecture can be written down in another's tensors.
 
 Every architecture has queries, keys, values and an output, norms before attention and FFN, and an FFN of two or three
-matrices; they differ in how these are named, stacked and turned, and in what they have besides.
+matrices; they differ in how these are named, stacked and turned, and in the norms that some have besides.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class Block:
         gate: What decides which inner channels are open, through the activation; None for an FFN without.
         up: [ffn, hidden]; through the activation where there is no gate.
         down: [hidden, ffn].
+        query_norm: What each head's queries are multiplied by behind a norm of their own [head_dim]; None without one.
+        key_norm: The same for keys.
+        attention_end: What the attention's output is multiplied by behind a norm of its own [hidden]; None without one.
+        ffn_end: The same for the FFN's.
     """
 
     attention_norm: Linear
@@ -50,6 +54,10 @@ class Block:
     gate: Linear | None
     up: Linear
     down: Linear
+    query_norm: torch.Tensor | None = None
+    key_norm: torch.Tensor | None = None
+    attention_end: torch.Tensor | None = None
+    ffn_end: torch.Tensor | None = None
 
 
 GATED: Final = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
@@ -61,6 +69,24 @@ STEMS: Final[Mapping[str, str]] = {
     "gpt_neox": "gpt_neox.layers.{layer}",
 }
 """Where each architecture's blocks are."""
+
+_INNER_NORMS: Final[Mapping[str, str]] = {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}
+_END_NORMS: Final[Mapping[str, str]] = {
+    "attention_end": "post_attention_layernorm",
+    "ffn_end": "post_feedforward_layernorm",
+}
+NORMS_INSIDE: Final[Mapping[str, Mapping[str, str]]] = {
+    "qwen3": _INNER_NORMS,
+    "gemma3_text": {**_INNER_NORMS, **_END_NORMS},
+}
+"""Architecture -> a block's norms beside those of the residual stream: field of `Block` -> name in the block."""
+
+
+def inside_norms(structure: Structure, layer: int) -> dict[str, str]:
+    """A block's norms beside those of the residual stream: field of `Block` -> name of the norm's weight."""
+    name = structure.architecture.name
+    stem = STEMS[name].format(layer=layer)
+    return {part: f"{stem}.{place}.weight" for part, place in NORMS_INSIDE.get(name, {}).items()}
 
 
 def read_block(structure: Structure, tensors: Tensors, layer: int) -> Block:
@@ -80,7 +106,9 @@ def read_block(structure: Structure, tensors: Tensors, layer: int) -> Block:
         second = "pre_feedforward_layernorm" if name == "gemma3_text" else "post_attention_layernorm"
         query, key, value, output = (linear(f"self_attn.{part}_proj") for part in ("q", "k", "v", "o"))
         gate, up, down = (linear(f"mlp.{part}_proj") for part in ("gate", "up", "down"))
-        return Block(norm("input_layernorm"), query, key, value, output, norm(second), gate, up, down)
+        found = Block(norm("input_layernorm"), query, key, value, output, norm(second), gate, up, down)
+        inside = {part: norm(inner).weight for part, inner in NORMS_INSIDE.get(name, {}).items()}
+        return replace(found, **inside)  # type: ignore[arg-type]  # its fields of that name are tensors
     if name == "gpt2":
         stacked = _unstacked(linear("attn.c_attn", True), structure, "3*heads")
         output, up, down = (linear(part, True) for part in ("attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
@@ -114,6 +142,10 @@ def write_block(structure: Structure, block: Block, layer: int) -> dict[str, tor
             linear(f"self_attn.{part}_proj", value)
         for part, inner in {"gate": block.gate, "up": block.up, "down": block.down}.items():
             linear(f"mlp.{part}_proj", inner)
+        for part, place in NORMS_INSIDE.get(name, {}).items():
+            weight: torch.Tensor | None = getattr(block, part)
+            if weight is not None:
+                norm(place, Linear(weight))
         return found
     parts = (block.query, block.key, block.value)
     if name == "gpt2":

@@ -10,7 +10,7 @@ also `colbuild.weights.refit`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -21,12 +21,19 @@ from transformers import PreTrainedModel
 from colbuild.arch import Role, Structure, Tensor
 from colbuild.progress import Progress, Report
 from colbuild.weights.activations import Activations, output_projections, remember, residual_norms, run_hooked
+from colbuild.weights.foreign_norms import norm_hooks
 
 RIDGE: Final = 1.0
 """Of the mean of X^T X's diagonal."""
 
 
-def streams(activations: Activations, structure: Structure, layers: Sequence[int], hidden: int) -> list[torch.Tensor]:
+def streams(
+    activations: Activations,
+    structure: Structure,
+    layers: Sequence[int],
+    hidden: int,
+    beside: Mapping[str, torch.Tensor] | None = None,
+) -> list[torch.Tensor]:
     """The residual stream behind each sublayer of some of a model's layers, [tokens, hidden], attention first.
 
     Behind the FFN of a layer it is what the next of these layers reads: what lies between them is made up for as well.
@@ -36,11 +43,21 @@ def streams(activations: Activations, structure: Structure, layers: Sequence[int
         structure: The model's structure, whose blocks have a norm before attention and one before the FFN.
         layers: Positions of layers, rising.
         hidden: How many channels are wanted, the first ones.
+        beside: The model's weights where its attention and its FFN run side by side, so that no norm reads the stream between
+            them; None where the FFN comes after the attention.
     """
     norms = residual_norms(structure)
+    attention = output_projections(structure, Role.ATTENTION_OUT)
     found = []
     for layer, following in zip(layers, [*layers[1:], structure.shape.layers], strict=True):
-        found += [activations.read[norms[2 * layer + 1]], activations.read[norms[2 * following]]]
+        if beside is None:
+            between = activations.read[norms[2 * layer + 1]]
+        else:
+            name = attention[layer].name
+            between = activations.read[norms[2 * layer]] + activations.read[name] @ beside[name].float().T
+            bias = beside.get(name.replace(".weight", ".bias"))
+            between = between if bias is None else between + bias.float()
+        found += [between, activations.read[norms[2 * following]]]
     return [stream[:, :hidden] for stream in found]
 
 
@@ -51,6 +68,7 @@ def follow(
     windows: torch.Tensor,
     report: Report,
     free: int | None = None,
+    foreign: Collection[Role] = (),
 ) -> None:
     """Fits every output projection of a model, in place, in one pass over all windows together.
 
@@ -61,6 +79,8 @@ def follow(
         windows: The calibration tokens [windows, length] of these.
         report: Told after each sublayer.
         free: How many channels of the residual stream may be written to, the first ones; None: all.
+        foreign: Norms that the model has and the other one lacks: each is set in the same pass, so that a norm behind a
+            projection keeps the length of what that was fitted to write.
     """
     modules = dict(model.named_modules())
     norms = residual_norms(structure)
@@ -71,7 +91,7 @@ def follow(
         )
         for tensor in pair
     ]
-    hooks = []
+    hooks = norm_hooks(model, structure, foreign)
     for place, (tensor, stream) in enumerate(zip(sublayers, wanted, strict=True)):
         seen: list[torch.Tensor] = []
         norm, projection = (modules[name.rsplit(".", 1)[0]] for name in (norms[place], tensor.name))

@@ -14,14 +14,16 @@ up for as far as it can (`colbuild.weights.follow`).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
+from transformers import AutoConfig
 
-from colbuild.arch import Role, Structure, rotary_settings, tensors
+from colbuild.arch import Role, Structure, tensors
 from colbuild.weights.blocks import Linear, read_block, write_block
 
 WITHIN: Final = 512
@@ -55,12 +57,11 @@ class Rotary:
 
 def read_rotary(config: Mapping[str, Any], head_dim: int) -> Rotary | None:
     """A model's; None if it has none, or not the same in all layers and at all lengths."""
-    found = rotary_settings(config)
-    base = found.get("rope_theta", config.get("rope_theta", config.get("rotary_emb_base")))
-    if base is None or found["rope_type"] != "default":
+    # As transformers reads it, with the defaults of each architecture. It fills nested mappings in place.
+    found = getattr(AutoConfig.for_model(**copy.deepcopy(dict(config))), "rope_parameters", None) or {}
+    if "rope_theta" not in found or found.get("rope_type", "default") != "default":
         return None
-    share = found.get("partial_rotary_factor", config.get("rotary_pct", 1.0))
-    return Rotary(float(base), int(head_dim * share) // 2 * 2)
+    return Rotary(float(found["rope_theta"]), int(head_dim * found.get("partial_rotary_factor", 1.0)) // 2 * 2)
 
 
 def write_positions(weights: Weights, structure: Structure, rotary: Rotary, reads: Sequence[torch.Tensor]) -> int:

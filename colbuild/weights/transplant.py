@@ -2,8 +2,9 @@
 
 - Body: the ordered model's subset at the new lengths, block by block. What both architectures have is copied: norms, queries,
   keys, values and output always (grouped keys and values once for each head that reads them), the FFN where both are gated or
-  neither is. Of a gated FFN the gate becomes a plain one's only input projection. What such a block puts out has to be fitted
-  (`colbuild.weights.follow`). What has no counterpart is drawn by lot: learned positions, further channels and layers.
+  neither is. Of a gated FFN the gate becomes a plain one's only input projection. What one of them lacks is translated
+  (`colbuild.weights.translate`), and what such a block puts out is fitted (`colbuild.weights.follow`). What has no
+  counterpart is drawn at random: learned positions, further channels and layers. A bias that cannot be held is refused.
 - Embedding: a token that both vocabularies spell alike is copied. Any other is composed of tokens that spell parts of it: those
   that overlap with it one after the other, by the share of its bytes, and those that orthogonal matching pursuit finds (Tropp
   and Gilbert 2007; for vocabularies arXiv 2506.06607, which pursues another model's embeddings; here, where there is no other
@@ -22,9 +23,13 @@ import numpy as np
 import torch
 
 from colbuild.arch import Role, Shape, Structure, Tensor, tensors
-from colbuild.weights.blocks import GATED, Block, heads_repeated, read_block, write_block
+from colbuild.arch.correspond import lost_biases
+from colbuild.errors import BuildError
+from colbuild.weights.blocks import inside_norms, read_block, write_block
 from colbuild.weights.checkpoint import Checkpoint
+from colbuild.weights.positions import read_rotary
 from colbuild.weights.subset import subset
+from colbuild.weights.translate import Change, translated
 
 INITIAL: Final = 0.02
 """Standard deviation of what is drawn by lot."""
@@ -60,16 +65,43 @@ def random_start(structure: Structure, seed: int) -> dict[str, torch.Tensor]:
     return {tensor.name: _drawn(tensor, structure, generator) for tensor in tensors(structure)}
 
 
-def transplant_body(ordered: Checkpoint, structure: Structure, seed: int) -> dict[str, torch.Tensor]:
-    """The weights [fp32] of a model of another architecture and shape but the same vocabulary, as far as they correspond."""
-    inner = subset(ordered, _inside(ordered.structure.shape, structure.shape))
+def transplant_body(
+    ordered: Checkpoint, structure: Structure, seed: int, lengths: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
+    """The weights [fp32] of a model of another architecture and shape but the same vocabulary, as far as they correspond.
+
+    Args:
+        ordered: The model that is transplanted.
+        structure: What it is transplanted into.
+        seed: Decides what is drawn at random.
+        lengths: What `colbuild.weights.foreign_norms.inverse_lengths` says of the norms of `inner_model` that the new
+            architecture has no place for.
+
+    Raises:
+        BuildError: The new architecture has no place for a bias that nothing makes up for.
+    """
+    lost = lost_biases(ordered.structure, structure)
+    if lost:
+        raise BuildError(
+            f"{structure.architecture.name} has no biases for {', '.join(lost)}, and the AnsNet has them",
+            hint="choose another architecture for the bridge, or set start: random",
+        )
+    inner = inner_model(ordered, structure)
     weights = random_start(structure, seed)
+    change = Change(inner.structure, structure, inner.config, _turned(inner))
     for layer in range(inner.structure.shape.layers):
-        block = _translated(read_block(inner.structure, inner.tensors, layer), inner.structure, structure)
+        measured = {part: (lengths or {}).get(name) for part, name in inside_norms(inner.structure, layer).items()}
+        found = {part: length for part, length in measured.items() if length is not None}
+        block = translated(read_block(inner.structure, inner.tensors, layer), change, found)
         for name, tensor in write_block(structure, block, layer).items():
             _paste(weights, name, tensor)
     _outer(inner, structure, weights)
     return weights
+
+
+def inner_model(ordered: Checkpoint, structure: Structure) -> Checkpoint:
+    """The part of a model that a structure has room for: what is transplanted into it."""
+    return subset(ordered, _inside(ordered.structure.shape, structure.shape))
 
 
 @dataclass(frozen=True)
@@ -142,20 +174,11 @@ def _inside(old: Shape, new: Shape) -> Shape:
     return replace(old, heads=kv_heads * group, kv_heads=kv_heads, **lengths)
 
 
-def _translated(block: Block, old: Structure, new: Structure) -> Block:
-    """A block with as many key and value heads as the new architecture has, and its kind of FFN."""
-    ours, theirs = new.shape.heads // new.shape.kv_heads, old.shape.heads // old.shape.kv_heads
-    width = old.shape.head_dim
-    if ours < theirs:
-        key, value = (heads_repeated(part, width, theirs // ours) for part in (block.key, block.value))
-        block = replace(block, key=key, value=value)
-    gated = (old.architecture.name in GATED, new.architecture.name in GATED)
-    if gated == (True, False) and block.gate is not None:
-        return replace(block, gate=None, up=block.gate)
-    if gated == (False, True):
-        # Its own gate: what the activation lets through is squared, and fitted afterwards.
-        return replace(block, gate=block.up)
-    return block
+def _turned(model: Checkpoint) -> int | None:
+    """How many of a head's channels rotary positions turn, if these are some of them."""
+    width = model.structure.shape.head_dim
+    rotary = read_rotary(model.config, width)
+    return None if rotary is None or rotary.width in (0, width) else rotary.width
 
 
 def _outer(inner: Checkpoint, structure: Structure, weights: dict[str, torch.Tensor]) -> None:
@@ -173,6 +196,10 @@ def _outer(inner: Checkpoint, structure: Structure, weights: dict[str, torch.Ten
         found = inner.tensors[source].float()
         if tensor.role is Role.EMBEDDING:
             found = found * times
+            learned = of_role.get((Role.POSITION, 2))
+            if learned is not None and Role.POSITION not in {other.role for other in tensors(new)}:
+                # The same for every token, so that a head that is the embedding says the same.
+                found = found + inner.tensors[learned].float().mean(dim=0)
         if tensor.role is Role.NORM:
             # A tied head is as many times larger as the embedding is.
             whole = (found + old.architecture.norm_offset) / (times if tied else 1.0)

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from colbuild.arch import ARCHITECTURES, parameters, structure_from_json, structure_to_json
+from colbuild.arch import ARCHITECTURES, parameters, read_structure, structure_from_json, structure_to_json
+from colbuild.cli.ledger_view import reference
+from colbuild.errors import SpecError
 from colbuild.plan.chain import resolve_chain
 from colbuild.plan.graph import build_graph
 from colbuild.plan.lock import lock_of, pinned_chain
 from colbuild.plan.lock_file import LockedSource
 from colbuild.plan.positions import position_problems
+from colbuild.report.table import family_rows
 from tests.helpers.configs import SMOLLM2
 from tests.plan.families import ANSNET, VERSIONS, chain, graph, load, refusal
 
@@ -115,6 +118,53 @@ def test_what_it_cannot_be_is_refused_at_its_place(tmp_path, bridge, message):
     assert problem.startswith("specs/family.yaml:9:")
 
 
+QWEN2 = {**SMOLLM2, "model_type": "qwen2"}
+
+
+def test_biases_that_nothing_can_hold_are_refused_in_the_plan(tmp_path):
+    qwen2 = read_structure(QWEN2)
+    with pytest.raises(SpecError) as caught:
+        resolve_chain(load(tmp_path, bridge="{architecture: mistral}", desnets=PHONE, anchors=ANCHORS), qwen2)
+    assert (
+        "the AnsNet (qwen2) has biases on queries, keys and values, and mistral has no place for them"
+        in caught.value.message
+    )
+    assert "specs/family.yaml:9:" in caught.value.message
+    assert "choose architecture: llama or qwen2 or qwen3 or gemma3_text or gpt2 or gpt_neox, or set start: random" in (
+        caught.value.message + str(caught.value.hint)
+    )
+    # A start that copies nothing loses nothing, and another architecture holds them.
+    for bridge in ("{architecture: mistral, start: random}", "{architecture: llama}"):
+        found = resolve_chain(load(tmp_path, bridge=bridge, desnets=PHONE, anchors=ANCHORS), qwen2)
+        assert found.bridge is not None
+    assert ("attention_bias", True) in found.bridge.structure.flags
+
+
+def test_it_knows_whether_its_start_is_approximate(tmp_path):
+    assert solved(tmp_path, TRAINED).bridge.approximate == ()
+    assert solved(tmp_path, "{architecture: mistral}").bridge.approximate == ()
+    assert solved(tmp_path, "{architecture: gpt2}").bridge.approximate == (
+        "gpt2 has learned positions",
+        "gpt2 has LayerNorm",
+        "gpt2 has no gate in its FFN",
+    )
+
+
+def test_a_vocabulary_of_as_many_tokens_is_still_another(tmp_path):
+    """Models of it are compared with the bridge, and said to be."""
+    bridge = "{tokenizer: {train: 49152}}"
+    loaded = load(tmp_path, bridge=bridge, desnets=PHONE, anchors=ANCHORS)
+    found = resolve_chain(loaded, ANSNET)
+    graph = build_graph(loaded.family, found, VERSIONS)
+    assert found.top.structure.shape.vocab == found.ansnet.structure.shape.vocab
+    assert graph.references["phone"] == "bridge"
+    rows = family_rows(found, graph, {}, {}, tmp_path)
+    assert {row.name: row.reference for row in rows} == {
+        "ansnet": "ansnet", "bridge": "bridge", "a90": "bridge", "a76": "bridge", "phone": "bridge",
+    }  # fmt: skip
+    assert reference(rows) == "the bridge"
+
+
 def test_a_structure_survives_as_json(tmp_path):
     structure = solved(tmp_path, "{architecture: gpt2, tokenizer: {train: 8k}}").top.structure
     assert structure_from_json(json.loads(json.dumps(structure_to_json(structure))), ARCHITECTURES) == structure
@@ -207,8 +257,6 @@ def test_learned_positions_bound_every_recipe(tmp_path):
 
 
 def test_lessons_of_another_vocabulary_cannot_be_kept(tmp_path):
-    from colbuild.errors import SpecError
-
     with pytest.raises(SpecError) as caught:
         load(tmp_path, bridge="{tokenizer: {train: 16k}, teacher: cached}", desnets=PHONE)
     assert "'teacher' cannot be cached for a bridge to another vocabulary" in caught.value.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, bridged
@@ -73,10 +74,18 @@ def test_nothing_but_attention_reads_the_channels_of_positions_and_no_word_write
         assert torch.equal(mine, theirs)
 
 
-def test_it_reads_what_configurations_say():
-    assert read_rotary({"rope_theta": 500.0}, 64) == Rotary(500.0, 64)
-    assert read_rotary({"rope_parameters": {"rope_theta": 10.0, "rope_type": "default"}}, 8) == Rotary(10.0, 8)
-    assert read_rotary({"rotary_emb_base": 10000, "rotary_pct": 0.25}, 64) == Rotary(10000.0, 16)
-    assert read_rotary({"rope_theta": 1.0, "rope_scaling": {"rope_type": "llama3"}}, 8) is None
-    assert read_rotary({"rope_parameters": {"full_attention": {"rope_theta": 1.0}}}, 8) is None
-    assert read_rotary({"model_type": "gpt2"}, 8) is None
+@pytest.mark.parametrize(
+    ("config", "head_dim", "expected"),
+    [
+        ({"model_type": "llama", "rope_theta": 500.0}, 64, Rotary(500.0, 64)),
+        ({"model_type": "llama", "rope_parameters": {"rope_theta": 10.0, "rope_type": "default"}}, 8, Rotary(10.0, 8)),
+        ({"model_type": "gpt_neox", "rotary_emb_base": 10000, "rotary_pct": 0.5}, 64, Rotary(10000.0, 32)),
+        # A quarter, where nothing is said.
+        ({"model_type": "gpt_neox"}, 64, Rotary(10000.0, 16)),
+        ({"model_type": "llama", "rope_theta": 1.0, "rope_scaling": {"type": "linear", "factor": 2.0}}, 8, None),
+        ({"model_type": "gemma3_text", "rope_theta": 1e6}, 8, None),
+        ({"model_type": "gpt2"}, 8, None),
+    ],
+)
+def test_it_reads_what_configurations_say(config, head_dim, expected):
+    assert read_rotary(config, head_dim) == expected

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, Role, bridged, parameters, tensors
+from colbuild.arch.correspond import lost_biases
 from colbuild.ops.bridge_config import bridge_config
 from colbuild.ops.models import build_model
 from colbuild.progress import silent
@@ -55,9 +56,7 @@ def said(model):
 def test_a_block_is_written_as_it_was_read(name):
     model = random_checkpoint(config_of(name))
     found = write_block(model.structure, read_block(model.structure, model.tensors, 1), 1)
-    extra = (Role.HEAD_NORM, Role.BRANCH_NORM)
-    wanted = {tensor.name for tensor in tensors(model.structure) if tensor.layer == 1 and tensor.role not in extra}
-    assert found.keys() == wanted
+    assert found.keys() == {tensor.name for tensor in tensors(model.structure) if tensor.layer == 1}
     assert all(torch.allclose(tensor, model.tensors[key], atol=1e-6) for key, tensor in found.items())
 
 
@@ -68,6 +67,8 @@ def test_a_block_is_written_as_it_was_read(name):
 def test_every_architecture_becomes_every_other_and_transformers_loads_it(pair):
     ordered = random_ordered(config_of(pair[0]))
     structure = target_of(ordered, pair[1])
+    if lost_biases(ordered.structure, structure):
+        pytest.skip("refused: tests/ops/test_bridge_pairs.py")
     weights = transplant_body(ordered, structure, 0)
     check_tensors(structure, weights)
     model = started(ordered, structure, weights)

@@ -1,0 +1,84 @@
+"""How much of a model another architecture can hold: known from the two structures alone, before anything is built.
+
+A transplanted start is *exact* (it computes what the AnsNet's subset computes), *approximate* (parts have no counterpart and
+are fitted on text), or *refused* (a bias would be lost that nothing can make up for).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from colbuild.arch.architecture import Architecture, Role, Structure, patterns
+
+BIASES: Final[Mapping[Role, str]] = {
+    Role.ATTENTION_IN: "queries, keys and values",
+    Role.ATTENTION_OUT: "the attention's output",
+    Role.FFN_IN: "the FFN's inner channels",
+    Role.FFN_OUT: "the FFN's output",
+}
+"""The roles of projections, and what the biases of each are added to."""
+
+_NORMS: Final[Mapping[Role, str]] = {
+    Role.HEAD_NORM: "norms over each head's queries and keys",
+    Role.BRANCH_NORM: "norms over the output of attention and FFN",
+}
+
+
+def is_gated(architecture: Architecture) -> bool:
+    """Whether the FFN has a gate beside its input projection."""
+    return any(".gate_proj." in pattern.name for pattern in architecture.tensors)
+
+
+def biased(structure: Structure) -> frozenset[Role]:
+    """The projections of a structure that have a bias."""
+    return frozenset(
+        pattern.role for pattern in patterns(structure) if pattern.role in BIASES and pattern.name.endswith(".bias")
+    )
+
+
+def copies_blocks(old: Structure, new: Structure) -> bool:
+    """Whether blocks are copied as they are; else their output projections are fitted."""
+    return old.architecture is new.architecture or (is_gated(old.architecture) and is_gated(new.architecture))
+
+
+def lost_biases(old: Structure, new: Structure) -> tuple[str, ...]:
+    """What the biases are added to that a transplant would lose; such a transplant is refused.
+
+    Biases of queries and keys decide what attention looks at, which no output projection can make up for. The others are lost
+    only where output projections are copied: a fitted one makes up for them.
+
+    Args:
+        old: The model that is transplanted.
+        new: What it is transplanted into.
+    """
+    missing = biased(old) - biased(new)
+    refused = missing if copies_blocks(old, new) else missing & {Role.ATTENTION_IN}
+    return tuple(called for role, called in BIASES.items() if role in refused)
+
+
+def approximations(old: Structure, new: Structure) -> tuple[str, ...]:
+    """Why a transplanted start does not compute what the old model computes; nothing where it does.
+
+    What follows from the configuration alone (gemma3's two rotary bases, gpt_neox's attention side by side with the FFN)
+    belongs to architectures whose transplants into any other one are approximate for these reasons already.
+
+    Args:
+        old: The model that is transplanted.
+        new: What it is transplanted into.
+    """
+    if old.architecture is new.architecture:
+        return ()
+    theirs, ours = ({pattern.role for pattern in patterns(one)} for one in (old, new))
+    reasons = [f"the AnsNet has no {called}" for role, called in _NORMS.items() if role in ours - theirs]
+    reasons += [f"{new.architecture.name} has no {called}" for role, called in _NORMS.items() if role in theirs - ours]
+    if Role.POSITION in ours ^ theirs:
+        learned = new if Role.POSITION in ours else old
+        reasons.append(f"{learned.architecture.name} has learned positions")
+    if (Role.NORM_BIAS in ours) != (Role.NORM_BIAS in theirs):
+        layered = new if Role.NORM_BIAS in ours else old
+        reasons.append(f"{layered.architecture.name} has LayerNorm")
+    if is_gated(old.architecture) != is_gated(new.architecture):
+        plain = new if is_gated(old.architecture) else old
+        reasons.append(f"{plain.architecture.name} has no gate in its FFN")
+    return tuple(reasons)
