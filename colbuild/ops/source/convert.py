@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from colbuild.errors import BuildError
 from colbuild.ops.source.added_tokens import fit_tokenizer
 from colbuild.ops.source.folder_weights import read_folder_weights
 from colbuild.ops.source.gguf_file import read_header
+from colbuild.ops.source.gguf_tokenizer import convert_gguf_tokenizer
 from colbuild.ops.source.gguf_weights import read_gguf_weights
-from colbuild.ops.source.model_config import read_config
-from colbuild.ops.source.tokenizer import convert_gguf_tokenizer, copy_tokenizer
+from colbuild.ops.source.model_config import model_parts, read_config
+from colbuild.ops.source.tokenizer import copy_tokenizer
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report
 from colbuild.store.hashing import hash_file
@@ -41,8 +42,9 @@ def run(step: StepRun) -> None:
     """
     raw = step.inputs["raw"]
     config = read_config(raw)
+    parts = model_parts(raw)
     structure = read_structure(config)
-    weights = dict(_reported(_weights(raw, config, structure), parameters(structure), step.reached))
+    weights = dict(_reported(_weights(raw, parts, config, structure), parameters(structure), step.reached))
     check_tensors(structure, weights)
     dtype = _name_of(weights)
     # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
@@ -51,27 +53,29 @@ def run(step: StepRun) -> None:
         {named(name): tensor for name, tensor in weights.items()}, step.output / WEIGHTS, metadata={"format": "pt"}
     )
     write_json(step.output / CONFIG, _plain(config, structure, dtype))
-    if raw.is_dir():
+    if parts:
+        convert_gguf_tokenizer(read_header(parts), step.output)
+    else:
         copy_tokenizer(raw, step.output)
         copy_files(LICENCES, raw, step.output)
-    else:
-        convert_gguf_tokenizer(raw, read_header(raw).metadata, step.output)
     fit_tokenizer(step.output, structure.shape.vocab, step.remark)
-    write_json(step.output / ORIGIN, asdict(Origin(hash_file(step.output / WEIGHTS), _license(raw))))
+    write_json(step.output / ORIGIN, asdict(Origin(hash_file(step.output / WEIGHTS), _license(raw, parts))))
 
 
-def _license(raw: Path) -> str | None:
+def _license(raw: Path, parts: Sequence[Path]) -> str | None:
     """What a model says its licence is called."""
-    if raw.is_dir():
+    if not parts:
         return card_license(raw)
-    told = read_header(raw).metadata.get("general.license")
+    told = read_header(parts).metadata.get("general.license")
     return told if isinstance(told, str) and told else None
 
 
-def _weights(raw: Path, config: dict[str, Any], structure: Structure) -> Iterator[tuple[str, torch.Tensor]]:
-    if raw.is_dir():
+def _weights(
+    raw: Path, parts: Sequence[Path], config: dict[str, Any], structure: Structure
+) -> Iterator[tuple[str, torch.Tensor]]:
+    if not parts:
         return read_folder_weights(raw, structure)
-    return read_gguf_weights(raw, read_header(raw), structure, getattr(torch, config["dtype"]))
+    return read_gguf_weights(read_header(parts), structure, getattr(torch, config["dtype"]))
 
 
 def _reported(

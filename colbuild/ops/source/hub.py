@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi, errors, hf_hub_download
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from colbuild.errors import SourceUnavailableError
+from colbuild.ops.source.hub_cache import copy_snapshot, download_command, find_snapshot
 from colbuild.ops.source.index_session import shown
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.progress import Progress, Report
-from colbuild.spec.sources import HubSource, is_plain_path
+from colbuild.spec.sources import HubSource, is_plain_path, split_names
 from colbuild.store.locks import remove
 from colbuild.weights.origin import LICENCES
 
@@ -30,6 +33,7 @@ _MODEL_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", *_LEGAL)
 _DATA_FILES = ("*.txt", "*.json", "*.jsonl", "*.parquet", "*.xml", "*.gz", "*.bz2", "*.xz", "*.zst")
 _LOOK_SECONDS = 30.0
 _WATCH_SECONDS = 0.5
+_COMMIT = re.compile("[0-9a-f]{40}$")
 _FAILURES: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError, errors.HFValidationError)
 """The bases are the errors of whichever HTTP library the installed client uses; a lost connection is one of these."""
 
@@ -37,7 +41,11 @@ _FAILURES: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSEr
 def get(source: HubSource, target: Path, origin: Mapping[str, str], report: Report) -> Mapping[str, str]:
     """Puts the file, or a folder with the repository's useful files, at `target` and returns the commit they are of.
 
+    Of a split GGUF file all parts come, in a folder.
+
     Endpoint, token and offline mode are the client's own: HF_ENDPOINT, HF_TOKEN or `hf auth login`, HF_HUB_OFFLINE.
+    Where the client is offline, its cache is read instead; so it is where the hub cannot be reached and a commit is wanted,
+    which is the same wherever it comes from.
 
     Raises:
         SourceUnavailableError: The hub cannot be reached or refuses, or has no such repository, revision or file, or
@@ -46,19 +54,44 @@ def get(source: HubSource, target: Path, origin: Mapping[str, str], report: Repo
     """
     if source.path is not None and source.path.endswith(PICKLES):
         raise _only_pickles(source, [source.path])
-    scratch = target.with_name("hub")
+    scratch, wanted = target.with_name("hub"), origin.get("commit", source.revision)
     try:
-        sizes, commit = _list_files(source, origin.get("commit", source.revision))
-        names = [source.path] if source.path is not None else _useful(source, list(sizes))
-        _download(source, names, commit, sizes, scratch, report)
+        sizes, commit = _list_files(source, wanted)
+        _download(source, _chosen(source, list(sizes)), commit, sizes, scratch, report)
     except _FAILURES as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise
-        raise _unavailable(source, error) from error
+        snapshot = find_snapshot(source, wanted) if _may_use_cache(error, wanted) else None
+        if snapshot is None:
+            raise _unavailable(source, error) from error
+        remove(scratch)
+        commit = copy_snapshot(source, snapshot, partial(_chosen, source), scratch, report)
     remove(scratch / ".cache")
-    (scratch if source.path is None else scratch / source.path).rename(target)
+    _taken(source, scratch).rename(target)
     remove(scratch)
     return {"commit": commit}
+
+
+def _may_use_cache(error: Exception, revision: str) -> bool:
+    """Whether the client's cache may stand for the hub."""
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return True
+    answered = isinstance(error, errors.HfHubHTTPError) and error.response is not None
+    return not answered and _COMMIT.match(revision) is not None
+
+
+def _chosen(source: HubSource, names: Sequence[str]) -> list[str]:
+    """The files of a repository that a source needs."""
+    if source.path is None:
+        return _useful(source, names)
+    return list(split_names(source.path)) or [source.path]
+
+
+def _taken(source: HubSource, folder: Path) -> Path:
+    """What a source is, in a folder with the repository's files at their places."""
+    if source.path is None:
+        return folder
+    return (folder / source.path).parent if split_names(source.path) else folder / source.path
 
 
 def _endpoint() -> str | None:
@@ -186,7 +219,9 @@ def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
         return SourceUnavailableError(f"{what} has no file '{source.path}' at revision '{source.revision}'")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return SourceUnavailableError(
-            f"{what} is not here yet, and the hub's client is offline", hint="Unset HF_HUB_OFFLINE to fetch it."
+            f"{what} is neither here yet nor in the cache of the hub's client, which is offline",
+            hint="Unset HF_HUB_OFFLINE to fetch it, or fill the client's cache "
+            f"where there is a network: {download_command(source)}.",
         )
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
         status = error.response.status_code

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source.remembered import remembered_hash
-from colbuild.spec.sources import LocalSource
+from colbuild.spec.sources import LocalSource, split_names
 from colbuild.store.hashing import TreeEntry, tree_digest
 
 
@@ -69,11 +69,26 @@ def digest(at: Place, downloads: Path) -> str:
             return tree_digest(entries)
         if not at.path.is_file():
             raise SourceUnavailableError(f"{at.uri} is neither a file nor a folder ({at.path})")
+        names = split_names(at.path.name)
+        if names:
+            return tree_digest([_part(at, name, downloads) for name in names])
         return remembered_hash(at.path, downloads)
     except OSError as error:
         raise SourceUnavailableError(
             f"{at.uri} cannot be read: {error.strerror or error} ({error.filename})"
         ) from error
+
+
+def _part(at: Place, name: str, downloads: Path) -> TreeEntry:
+    """One of the files that a split one is made of."""
+    path = at.path.with_name(name)
+    if not path.is_file():
+        raise SourceUnavailableError(
+            f"{at.uri} is one of several files, and {name} is not beside it",
+            hint="get all of them, or join them with 'gguf-split --merge' of llama.cpp",
+        )
+    _check_inside(at, path)
+    return TreeEntry(name, path.stat().st_size, remembered_hash(path, downloads))
 
 
 def _files(at: Place) -> Iterator[tuple[str, int]]:

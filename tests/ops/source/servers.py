@@ -129,6 +129,8 @@ class Hub:
                     self.send(200, hub.files[path.removeprefix("/large/")])
                 elif path.startswith(f"/api/{hub.kind}s/{hub.repo}/revision/"):
                     self.look(path.rsplit("/revision/", 1)[1])
+                elif path.startswith(f"/api/{hub.kind}s/{hub.repo}/tree/"):
+                    self.list(path.rsplit("/tree/", 1)[1])
                 elif path.startswith(f"{web}/resolve/"):
                     revision, _, name = path.removeprefix(f"{web}/resolve/").partition("/")
                     self.resolve(revision, name)
@@ -150,6 +152,14 @@ class Hub:
                     siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
                     info = {"id": hub.repo, "sha": hub.commit, "siblings": siblings, "private": False, "tags": []}
                     self.send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+
+            def list(self, revision: str) -> None:
+                if self.admitted(revision):
+                    files = [
+                        {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                        for name, content in hub.files.items()
+                    ]
+                    self.send(200, json.dumps(files).encode(), {"Content-Type": "application/json"})
 
             def resolve(self, revision: str, name: str) -> None:
                 if not self.admitted(revision):
