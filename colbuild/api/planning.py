@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from colbuild.plan.bridge import tokenizer_source
 from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.lock import LockMode, LockState, compare, open_lock, pinned_chain, source_uris
-from colbuild.plan.positions import position_problems
+from colbuild.plan.positions import position_problems, with_contexts
 from colbuild.plan.states import StepPlan, plan_steps
 from colbuild.plan.target import parse_target, restrict, select
 from colbuild.run.events import Listener, Notice
@@ -55,7 +56,7 @@ def make_plan(
     config = ansnet_config(loaded, workspace.store, sources, state, listener)
     vocabulary = bridge_vocabulary(loaded, workspace.store, sources, state, listener)
     chain = solved_chain(loaded, config, state, vocabulary)
-    graph = build_graph(loaded.family, chain, export_versions())
+    graph = build_graph(with_contexts(loaded.family, config), chain, export_versions())
     steps = steps_of(loaded, graph, workspace.store, sources)
     if not targets:
         return FamilyPlan(loaded, chain, graph, steps, state)
@@ -104,12 +105,13 @@ def solved_chain(
         vocabulary: Ids of the tokenizer that the bridge names, if it names one.
 
     Raises:
-        SpecError: A size, a shape or a sequence cannot be.
+        SpecError: A size, a shape or a length cannot be.
     """
     structure = read_structure(config)
     problems = position_problems(loaded, config)
     if problems:
         raise spec_error(problems)
+    loaded = replace(loaded, family=with_contexts(loaded.family, config))
     if state.pins:
         return pinned_chain(loaded, structure, state, vocabulary)
     return resolve_chain(loaded, structure, vocabulary=vocabulary)

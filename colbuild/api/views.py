@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from colbuild.api.family import FamilyPlan, Workspace, silent
-from colbuild.api.planning import bridge_vocabulary, export_versions, plan_sources, unbuilt
+from colbuild.api.planning import ansnet_config, bridge_vocabulary, export_versions, plan_sources, unbuilt
 from colbuild.errors import SpecError
 from colbuild.plan.chain import resolve_chain
 from colbuild.plan.estimate import Estimates, estimate
@@ -14,6 +15,7 @@ from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.lock import source_uris
 from colbuild.plan.machine import machine_speed
 from colbuild.plan.many import Together, together
+from colbuild.plan.positions import with_contexts
 from colbuild.plan.saved import SavedPlan, saved_plan
 from colbuild.plan.since import Since
 from colbuild.plan.since import compare as compare_graphs
@@ -68,9 +70,10 @@ def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: 
 
 def _graph_of(loaded: LoadedFamily, plan: FamilyPlan, workspace: Workspace, listener: Listener) -> BuildGraph:
     """The steps of a spec of the plan's family, solved anew."""
-    vocabulary = bridge_vocabulary(
-        loaded, workspace.store, sources_of(loaded, workspace.store, plan.lock), plan.lock, listener
-    )
+    store, lock = workspace.store, plan.lock
+    vocabulary = bridge_vocabulary(loaded, store, sources_of(loaded, store, lock), lock, listener)
+    config = ansnet_config(plan.loaded, store, plan_sources(plan, workspace), lock, listener)
+    loaded = replace(loaded, family=with_contexts(loaded.family, config))
     chain = resolve_chain(loaded, plan.chain.ansnet.structure, vocabulary=vocabulary)
     return build_graph(loaded.family, chain, export_versions())
 

@@ -159,7 +159,13 @@ class Device(Model):
             "unrounded; {tokens: 64k} and the like say how long."
         ),
     ] = None
-    context: Annotated[Length, Field(description="The longest text the package takes, in tokens.")] = 2048
+    context: Annotated[
+        Length,
+        Field(
+            description="The longest text the package takes, in tokens; by default 2048, or as many as the model has positions "
+            "if these are fewer."
+        ),
+    ] = 2048
     static: Annotated[
         Static | None,
         Field(description="Fixed lengths, for NPUs; by default texts and batches of any length are taken."),

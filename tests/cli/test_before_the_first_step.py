@@ -1,0 +1,31 @@
+"""What cannot end well is said by `plan`, `lock` and `build` alike, before anything is built."""
+
+from __future__ import annotations
+
+import pytest
+
+from colbuild.api.family import open_workspace
+from colbuild.api.planning import make_plan
+from colbuild.errors import EXIT_SPEC_ERROR
+from colbuild.spec import load_family
+from tests.helpers.project import replace_in
+
+SPEC = "specs/tiny.yaml"
+
+
+@pytest.mark.parametrize("command", ["plan", "lock", "build"])
+def test_a_context_beyond_the_models_positions_is_told_at_its_line(project, colbuild, command):
+    replace_in(project / "exports" / "tiny-int8.yaml", "context: 512", "context: 600")
+    ran = colbuild(command, SPEC)
+    assert ran.code == EXIT_SPEC_ERROR
+    assert "exports/tiny-int8.yaml:5:10: 'context' is 600 tokens: the AnsNet has 512 positions" in ran.err
+
+
+def test_a_context_that_is_not_given_is_what_the_model_has(project, colbuild):
+    replace_in(project / "exports" / "tiny-int8.yaml", "context: 512", "")
+    loaded = load_family(project / SPEC)
+    plan = make_plan(loaded, open_workspace(loaded))
+    contexts = {step.params["profile"]["context"] for step in plan.graph.steps if step.op == "export"}
+    assert contexts == {512}
+    assert colbuild("lock", SPEC).code == 0
+    assert "lock: up to date" in colbuild("plan", SPEC).out, "the lock holds what was written"
