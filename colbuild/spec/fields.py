@@ -15,7 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from colbuild.spec.sources import check_source
+from colbuild.spec.sources import check_data_source, check_source
 from colbuild.units import (
     BYTES_PATTERN,
     COUNT_PATTERN,
@@ -84,6 +84,13 @@ Source = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^(\./|/|pkg://|pypi://|hf://)."}),
 ]
 """Where something comes from: ./dir, ./file, pkg://, pypi:// or hf://."""
+
+DataSource = Annotated[
+    str,
+    AfterValidator(check_data_source),
+    WithJsonSchema({"type": "string", "pattern": r"^(\./|/|pkg://|pypi://|hf://)."}),
+]
+"""Where text comes from: as `Source`."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from colbuild.spec.bridge import SAME, BridgeForm
 from colbuild.spec.device import Profile
-from colbuild.spec.fields import Count, Digest, Length, Model, Name, Size, Source, Split
+from colbuild.spec.fields import Count, DataSource, Digest, Length, Model, Name, Size, Source, Split
 from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.recipe import Recipe, clash, refuse
 
@@ -123,7 +123,7 @@ class Generate(Model):
 class Data(Text):
     """Where text comes from and which part of it is meant: a source, or the AnsNet itself."""
 
-    source: Annotated[Source | None, Field(description="./file, ./folder, pkg://, pypi:// or hf://.")] = None
+    source: Annotated[DataSource | None, Field(description="./file, ./folder, pkg://, pypi:// or hf://.")] = None
     generate: Annotated[
         Generate | None,
         Field(validate_default=True, description="Text that the AnsNet writes itself, instead of a 'source'."),

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from colbuild.spec.source_mistakes import page_of_hub, source_mistake, with_owner
+
 DEFAULT_REVISION = "main"
 
 _SUPPORTED = (
@@ -101,25 +103,36 @@ def check_source(text: str) -> str:
     return text
 
 
-def parse_source(text: str) -> Source:
+def check_data_source(text: str) -> str:
+    """Like `check_source`, for a source of text: what is suggested instead is a dataset."""
+    parse_source(text, dataset=True)
+    return text
+
+
+def parse_source(text: str, *, dataset: bool = False) -> Source:
     """Reads a source.
+
+    Args:
+        text: As the user wrote it.
+        dataset: Whether a dataset is suggested where it is no source, rather than a model.
 
     Raises:
         ValueError: It is none of the supported kinds, or lacks a part; the message says what was expected.
     """
     if not text.strip():
-        raise ValueError(f"a source is needed: {_SUPPORTED}")
-    if "\\" in text:
-        raise ValueError("a source has no backslashes; write '/' between the parts of a path")
+        raise ValueError(f"a source is needed; {_SUPPORTED}")
     if any(ord(character) < 32 for character in text) or text != text.strip():
         raise ValueError("a source has no line breaks or control characters, nor spaces around it")
     scheme = _SCHEME.match(text)
-    if scheme is None:
-        return _local(text)
-    read = _READERS.get(scheme.group(1))
-    if read is None:
-        raise ValueError(f"'{scheme.group(1)}://' is not supported; supported: {_SUPPORTED}{_advice(scheme.group(1))}")
-    return read(scheme.group(2))
+    read = _READERS.get(scheme.group(1)) if scheme else None
+    if scheme is not None and read is not None:
+        return read(scheme.group(2))
+    mistake = source_mistake(text, dataset=dataset)
+    if mistake is not None:
+        raise ValueError("; ".join(mistake))
+    if scheme is not None:
+        raise ValueError(f"'{scheme.group(1)}://' is not supported; supported: {_SUPPORTED}")
+    return _local(text)
 
 
 def source_file_name(source: Source) -> str:
@@ -142,21 +155,9 @@ def is_plain_path(path: str) -> bool:
     return all(part not in ("", ".", "..") for part in path.split("/"))
 
 
-def _advice(scheme: str) -> str:
-    if scheme.lower() in ("http", "https", "ftp"):
-        return "; download the file and name it by its path"
-    near = scheme.lower()
-    return f"; did you mean '{near}://'?" if near in _READERS else ""
-
-
 def _local(text: str) -> LocalSource:
-    if text == ".." or text.startswith("../") or "/../" in text or text.endswith("/.."):
-        raise ValueError("'..' may not stand in a path; write an absolute path for what lies outside the project")
-    if text.startswith("~"):
-        raise ValueError("'~' is not expanded; write the absolute path")
     if not text.startswith(("./", "/")):
-        raise ValueError(f"'{text}' is not a source; a path starts with './' (did you mean './{text}'?) or with '/'. "
-                         f"Supported: {_SUPPORTED}")  # fmt: skip
+        raise ValueError(f"'{text}' is not a source; supported: {_SUPPORTED}")
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if not parts:
         raise ValueError(f"'{text}' names no file or folder")
@@ -183,7 +184,7 @@ def _pypi(rest: str) -> PyPISource:
 
 
 def _hub(rest: str) -> HubSource:
-    dataset = rest.startswith("datasets/")
+    whole, dataset = rest, rest.startswith("datasets/")
     form = "hf://datasets/org/name@revision[/file]" if dataset else "hf://org/name@revision[/file]"
     organisation, _, rest = (rest.removeprefix("datasets/")).partition("/")
     at, slash = rest.find("@"), rest.find("/")
@@ -195,9 +196,30 @@ def _hub(rest: str) -> HubSource:
         name, separator, after = rest.partition("/")
         revision, path = DEFAULT_REVISION, after if separator else None
     if not _HUB_NAME.match(organisation) or not _HUB_NAME.match(name):
-        raise ValueError(f"'{organisation}/{name}' is not a repository's name; write {form}")
+        raise ValueError(
+            f"'{organisation}/{name}' is not a repository's name; {_meant(whole, dataset) or f'write {form}'}"
+        )
+    if organisation in ("models", "spaces"):
+        raise ValueError(f"'{organisation}/' is not part of a repository's name; write {form}")
+    page = None if path is None or pinned else page_of_hub(path)
+    if page is not None:
+        kind = "datasets/" if dataset else ""
+        raise ValueError(f"'{path}' is part of a page's address; write 'hf://{kind}{organisation}/{name}{page}'")
     file = None if path is None else _member(path, form)
     return HubSource("dataset" if dataset else "model", f"{organisation}/{name}", revision, file)
+
+
+def _meant(rest: str, dataset: bool) -> str | None:
+    """What somebody meant whose hub source is no repository: 'hf://gpt2', 'hf://https://…', 'hf://org/name:Q4_K_M'."""
+    bare = rest.removeprefix("datasets/")
+    mistake = source_mistake(bare, dataset=dataset) if "://" in bare else None
+    if mistake is not None:
+        return mistake[1]
+    owned = with_owner(bare)
+    if owned is not None:
+        return f"did you mean 'hf://{'datasets/' if dataset else ''}{owned}'?"
+    name, colon, _ = bare.partition(":")
+    return f"name the file: hf://{name}@{DEFAULT_REVISION}/FILE.gguf" if colon and "/" in name else None
 
 
 def _revision(rest: str, form: str) -> tuple[str, str | None]:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from colbuild.spec.bridge import BridgeForm
 from colbuild.spec.device import DeviceProfile
-from colbuild.spec.fields import Count, Model, Name, Source
+from colbuild.spec.fields import Count, DataSource, Model, Name
 from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.models import (
     Ancestor,
@@ -96,7 +96,8 @@ class WrittenEval(Measured):
     """The text to measure on; without a `source` it is that of `train`, of which the held-out part is used."""
 
     source: Annotated[
-        Source | None, Field(description="Another text than train's; without it, all that is left out here is train's.")
+        DataSource | None,
+        Field(description="Another text than train's; without it, all that is left out here is train's."),
     ] = None
     generate: Annotated[
         Generate | None, Field(description="Another text than train's, written by the AnsNet, instead of a 'source'.")

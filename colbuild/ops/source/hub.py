@@ -202,6 +202,7 @@ def _some(names: Sequence[str]) -> str:
 def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
     what = f"the {source.kind} {source.repo}"
     login = "Log in with 'hf auth login', or set HF_TOKEN."
+    other = f"a dataset is hf://datasets/{source.repo}" if source.kind == "model" else f"a model is hf://{source.repo}"
     # Each is a kind of the one after it.
     if isinstance(error, errors.GatedRepoError):
         return SourceUnavailableError(
@@ -209,7 +210,7 @@ def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return SourceUnavailableError(
-            f"{what} does not exist, or you may not see it", hint=f"Check its name; if it is private: {login}"
+            f"{what} does not exist, or you may not see it", hint=f"Check its name ({other}); if it is private: {login}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return SourceUnavailableError(
