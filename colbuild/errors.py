@@ -19,15 +19,17 @@ class ColbuildError(Exception):
         message: What is wrong and where, in one or a few lines.
         hint: The next thing to try, if there is one.
         placed: Whether the message begins with a place in the spec.
+        key: For a mistake about a source, the key beside it that the mistake is about, such as `text`; None for the source.
     """
 
     exit_code: ClassVar[int] = EXIT_FAILED
 
-    def __init__(self, message: str, *, hint: str | None = None, placed: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, placed: bool = False, key: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.placed = placed
+        self.key = key
 
 
 class BuildError(ColbuildError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from colbuild.api.family import FamilyPlan, Selection, Workspace, silent
+from colbuild.api.texts import check_texts
 from colbuild.arch import read_structure
 from colbuild.plan.bridge import tokenizer_source
 from colbuild.plan.chain import Chain, resolve_chain
@@ -59,14 +60,17 @@ def make_plan(
     graph = build_graph(with_contexts(loaded.family, config), chain, export_versions())
     steps = steps_of(loaded, graph, workspace.store, sources)
     if not targets:
+        check_texts(steps, sources)
         return FamilyPlan(loaded, chain, graph, steps, state)
     chosen = select(graph, [parse_target(target) for target in targets], unbuilt(chain, graph))
     left = tuple(plan for plan in steps if plan.step.id not in chosen)
+    steps = tuple(plan for plan in steps if plan.step.id in chosen)
+    check_texts(steps, sources)
     return FamilyPlan(
         loaded,
         chain,
         restrict(graph, chosen),
-        tuple(plan for plan in steps if plan.step.id in chosen),
+        steps,
         state,
         Selection(tuple(targets), graph, left),
     )

@@ -15,8 +15,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from colbuild.errors import BuildError
 from colbuild.ops.background import in_background
+from colbuild.ops.corpus.choose import choose
 from colbuild.ops.corpus.documents import documents
-from colbuild.ops.corpus.files import raw_files
 from colbuild.ops.corpus.readers import FORMATS
 from colbuild.ops.corpus.reading import Reading
 from colbuild.ops.source.added_tokens import reset_orders
@@ -93,13 +93,12 @@ def _trained(step: StepRun) -> None:
 
 def _texts(step: StepRun) -> Iterator[str]:
     """The documents that models are trained on; what is held out stays out of the vocabulary too."""
-    form = FORMATS[step.params["format"]]
+    chosen = choose(step.inputs["raw"], step.params["format"], step.params.get("files", ()))
     limit: int | None = step.params["limit"]
-    files = raw_files(step.inputs["raw"], form.suffixes)
     done = 0
     with (
         tempfile.TemporaryDirectory(dir=step.output, prefix=".scratch-") as scratch,
-        closing(form.read(Reading(files, step.params["text"], Path(scratch)))) as texts,
+        closing(FORMATS[chosen.format].read(Reading(chosen.files, step.params["text"], Path(scratch)))) as texts,
     ):
         for document in documents(texts, limit):
             done += document.size

@@ -122,7 +122,7 @@ def _pair(draft: Draft, family: Family, source: str, tokenizer: str, name: str) 
 
 
 def _what(data: Data) -> tuple[Any, ...]:
-    return (_text(data), data.source, data.generate)
+    return (_text(data), data.content, data.generate)
 
 
 def _text(data: Data) -> dict[str, Any]:
@@ -133,7 +133,8 @@ def _text(data: Data) -> dict[str, Any]:
     elif form == "auto":
         form = detect_format(data.source or "")
     field = data.text if data.generate is None else "text"
-    return {"format": form, "text": field, "limit": data.limit, "heldout": data.heldout}
+    files = {} if data.files is None else {"files": list(data.files)}
+    return {"format": form, "text": field, "limit": data.limit, "heldout": data.heldout, **files}
 
 
 def _corpus(draft: Draft, part: str, data: Data, source: str, tokenizer: str, name: str, place: FamilyPath) -> str:
@@ -146,7 +147,7 @@ def _corpus(draft: Draft, part: str, data: Data, source: str, tokenizer: str, na
 def _raw(draft: Draft, part: str, data: Data, source: str, place: FamilyPath) -> tuple[dict[str, str], dict[str, str]]:
     """Where a text comes from: (inputs, sources) of who reads it."""
     if data.generate is None:
-        return {}, {"raw": data.source or ""}
+        return {}, {"raw": data.content or ""}
     return {"raw": _generated(draft, part, data.generate, source, (*place, "generate"))}, {}
 
 

@@ -151,8 +151,8 @@ def source_paths(family: Family) -> dict[str, ValuePath]:
     )
     every: tuple[tuple[str | None, ValuePath], ...] = (
         (family.ansnet.source, ("ansnet", "source")),
-        (data.train.source, ("data", "train", "source")),
-        (data.eval.source, ("data", "eval", "source")),
+        (data.train.content, ("data", "train", "source")),
+        (data.eval.content, ("data", "eval", "source")),
         (tokenizer_source(family.bridge), ("bridge", "tokenizer")),
         *starts,
     )

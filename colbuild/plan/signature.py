@@ -13,6 +13,7 @@ from pathlib import Path
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.keys import canonical_json
 from colbuild.plan.operations import EPOCHS
+from colbuild.spec.choice import split_files, with_files
 from colbuild.spec.sources import LocalSource, parse_source
 
 DOMAIN = b"colbuild.signature.v1\0"
@@ -43,5 +44,5 @@ def signatures(graph: BuildGraph, root: Path, contents: Mapping[str, str] | None
 def _absolute(uri: str, root: Path) -> str:
     source = parse_source(uri)
     if isinstance(source, LocalSource) and not source.is_absolute:
-        return (root / source.path).as_posix()
+        return with_files((root / source.path).as_posix(), split_files(uri)[1])
     return uri

@@ -18,6 +18,7 @@ from colbuild.ops.step import never
 from colbuild.plan.lock import LockMode, LockState, source_paths
 from colbuild.run.events import Listener, SourceProgress
 from colbuild.spec import LoadedFamily, Place, Problem, spec_error
+from colbuild.spec.models import Text
 from colbuild.spec.problems import render
 from colbuild.spec.sources import HubSource, PyPISource, parse_source
 from colbuild.store import Store
@@ -34,6 +35,7 @@ class Sources:
         locked: URI -> what the lock says of it.
         frozen: Whether the lock decides about files on this machine, too.
         places: URI -> where the spec names it; None for a value that no file holds.
+        beside: URI -> key beside it in the spec -> where that is written.
     """
 
     root: Path
@@ -42,6 +44,7 @@ class Sources:
     locked: Mapping[str, Pin] = field(default_factory=dict)
     frozen: bool = False
     places: Mapping[str, Place | None] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, Place | None]] = field(default_factory=dict)
 
     @contextmanager
     def reading(self, uri: str) -> Iterator[None]:
@@ -71,7 +74,8 @@ class Sources:
             raise SourceUnavailableError(self._at(uri, error), hint=error.hint, placed=True) from error
 
     def _at(self, uri: str, error: ColbuildError) -> str:
-        return render(Problem(self.places.get(uri), error.message))
+        place = self.beside.get(uri, {}).get(error.key or "") or self.places.get(uri)
+        return render(Problem(place, error.message))
 
     def digest(self, uri: str) -> str | None:
         """The digest of a source's content; None when only fetching it can tell.
@@ -166,21 +170,23 @@ def sources_of(loaded: LoadedFamily, store: Store, lock: LockState | None = None
     """
     family = loaded.family
     pins: dict[str, str] = {}
-    for path, item in (
-        (("ansnet",), family.ansnet),
-        (("data", "train"), family.data.train),
-        (("data", "eval"), family.data.eval),
+    data = family.data
+    for path, uri, item in (
+        (("ansnet",), family.ansnet.source, family.ansnet),
+        (("data", "train"), data.train.content, data.train),
+        (("data", "eval"), data.eval.content, data.eval),
     ):
-        if (
-            item.sha256 is not None
-            and item.source is not None
-            and pins.setdefault(item.source, item.sha256) != item.sha256
-        ):
-            message = f"'sha256': {item.source} has another sha256 elsewhere in this file"
+        if item.sha256 is not None and uri is not None and pins.setdefault(uri, item.sha256) != item.sha256:
+            message = f"'sha256': {uri} has another sha256 elsewhere in this file"
             raise spec_error([Problem(loaded.places.nearest((*path, "sha256")), message, "give it one, everywhere")])
     places = {uri: loaded.places.nearest(path) for uri, path in source_paths(family).items()}
+    beside = {
+        uri: {key: loaded.places.known.get((*path[:-1], key)) for key in Text.model_fields}
+        for uri, path in source_paths(family).items()
+        if path[0] == "data"
+    }
     if lock is None or lock.lock is None:
-        return Sources(loaded.root, store.downloads, pins, places=places)
+        return Sources(loaded.root, store.downloads, pins, places=places, beside=beside)
     frozen = lock.mode is LockMode.FROZEN
     locked = {
         uri: Pin(source.digest, source.origin, lock.name)
@@ -188,4 +194,4 @@ def sources_of(loaded: LoadedFamily, store: Store, lock: LockState | None = None
         # A digest that was written into the spec since then is what the user wants now.
         if frozen or pins.get(uri) in (None, source.digest)
     }
-    return Sources(loaded.root, store.downloads, pins, locked, frozen, places)
+    return Sources(loaded.root, store.downloads, pins, locked, frozen, places, beside)

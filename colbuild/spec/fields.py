@@ -15,6 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from colbuild.spec.choice import check_glob
 from colbuild.spec.sources import check_data_source, check_source
 from colbuild.units import (
     BYTES_PATTERN,
@@ -91,6 +92,27 @@ DataSource = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^(\./|/|pkg://|pypi://|hf://)."}),
 ]
 """Where text comes from: as `Source`."""
+
+
+def _as_list(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Globs = Annotated[
+    tuple[Annotated[str, AfterValidator(check_glob)], ...],
+    BeforeValidator(_as_list),
+    Field(min_length=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            ],
+            "examples": ["train-*", ["data/train-*", "extra/*.jsonl"]],
+        }
+    ),
+]
+"""Names of files with * and ?: one, or a list."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]

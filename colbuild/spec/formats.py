@@ -1,36 +1,51 @@
-"""What kind of text a source holds, from its name alone."""
+"""Formats of text and what their files are called: the format behind a source, as far as names tell it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
-TextFormat = Literal["text", "jsonl", "parquet", "mediawiki"]
+TextFormat = Literal["text", "jsonl", "parquet", "arrow", "csv", "mediawiki"]
 
-_COMPRESSED: Final = frozenset({".gz", ".bz2", ".xz", ".zst"})
-_BY_SUFFIX: Final[dict[str, TextFormat]] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".xml": "mediawiki",
+AUTO: Final = "auto"
+"""Neither the spec nor a name tells the format: the corpus step looks at the files, see `colbuild.ops.corpus.choose`."""
+
+SUFFIXES: Final[Mapping[TextFormat, frozenset[str]]] = {
+    "text": frozenset((".txt", ".text", ".md")),
+    "jsonl": frozenset((".jsonl", ".ndjson", ".json")),
+    "parquet": frozenset((".parquet", ".pq")),
+    "arrow": frozenset((".arrow",)),
+    "csv": frozenset((".csv", ".tsv")),
+    "mediawiki": frozenset((".xml",)),
 }
+COMPRESSED: Final = frozenset((".gz", ".bz2", ".xz", ".zst", ".lz4"))
+_BY_SUFFIX: Final = {suffix: form for form, suffixes in SUFFIXES.items() for suffix in suffixes}
+
 # The first bytes of Wikipedia dumps, known by these names to everybody who compresses text.
 _DUMPS: Final = frozenset({"enwik8", "enwik9"})
 
 
-def detect_format(source_uri: str) -> TextFormat:
-    """The format of the text behind a source, read off the name of what its URI points to.
+def detect_format(source_uri: str) -> TextFormat | Literal["auto"]:
+    """The format of the text behind a source, read off the name of what its URI points to; "auto" if that does not tell."""
+    return format_of_name(PurePosixPath(source_uri.split("://", 1)[-1]).name) or AUTO
 
-    Compression suffixes are looked through: `pages.xml.bz2` is a MediaWiki dump. What is not recognised is plain text.
+
+def format_of_name(name: str) -> TextFormat | None:
+    """The format of a file, by its name; None if that does not tell.
+
+    Compression suffixes are looked through: `pages.xml.bz2` is a MediaWiki dump.
     """
-    name = PurePosixPath(source_uri.split("://", 1)[-1]).name.lower()
-    path = PurePosixPath(name)
-    while path.suffix in _COMPRESSED:
+    path = PurePosixPath(name.lower())
+    while path.suffix in COMPRESSED:
         path = path.with_suffix("")
-    if path.name in _DUMPS:
-        return "mediawiki"
     # Wikimedia numbers the parts of a dump behind the suffix: enwiki-pages-articles1.xml-p1p41242.bz2
-    if ".xml-p" in path.name:
+    if path.name in _DUMPS or ".xml-p" in path.name:
         return "mediawiki"
-    return _BY_SUFFIX.get(path.suffix, "text")
+    return _BY_SUFFIX.get(path.suffix)
+
+
+def suffix_of(name: str) -> str:
+    """A file's suffix in lower case, that of its compression looked through."""
+    path = PurePosixPath(name.lower())
+    return PurePosixPath(path.stem).suffix if path.suffix in COMPRESSED else path.suffix

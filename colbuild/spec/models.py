@@ -12,8 +12,9 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from pydantic_core import PydanticCustomError
 
 from colbuild.spec.bridge import SAME, BridgeForm
+from colbuild.spec.choice import with_files
 from colbuild.spec.device import Profile
-from colbuild.spec.fields import Count, DataSource, Digest, Length, Model, Name, Size, Source, Split
+from colbuild.spec.fields import Count, DataSource, Digest, Globs, Length, Model, Name, Size, Source, Split
 from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.recipe import Recipe, clash, refuse
 
@@ -92,12 +93,17 @@ class Text(Model):
     """
 
     sha256: Annotated[Digest | None, Field(description="The file's sha256, checked before it is used.")] = None
+    files: Annotated[
+        Globs | None,
+        Field(description="Which files of a folder, repository or archive are read: a name with *, or a list of them."),
+    ] = None
     format: Annotated[
-        Literal["auto", "text", "jsonl", "parquet", "mediawiki"],
-        Field(description="What the source holds; 'auto' goes by its name."),
+        Literal["auto", "text", "jsonl", "parquet", "arrow", "csv", "mediawiki"],
+        Field(description="What the source holds; 'auto' goes by the names of its files, and by their first bytes."),
     ] = "auto"
     text: Annotated[
-        str, Field(min_length=1, description="The field of a jsonl or parquet row that holds the text.")
+        str,
+        Field(min_length=1, description="The field of a jsonl, parquet, arrow or csv row that holds the text."),
     ] = "text"
     limit: Annotated[Size | None, Field(description="Stop after this much text, such as 8MB; all of it if absent.")] = (
         None
@@ -142,11 +148,17 @@ class Data(Text):
         if source is not None and value is not None:
             hint = "keep one of the two"
             raise PydanticCustomError("data", "the text has both a 'source' and 'generate'", {"hint": hint})
-        if value is not None and info.data.get("sha256") is not None:
-            raise PydanticCustomError(
-                "data", "'sha256' is of a source, and this text is generated", {"hint": "take it away"}
-            )
+        for key in ("sha256", "files") if value is not None else ():
+            if info.data.get(key) is not None:
+                raise PydanticCustomError(
+                    "data", f"'{key}' is of a source, and this text is generated", {"hint": "take it away"}
+                )
         return value
+
+    @property
+    def content(self) -> str | None:
+        """The source with its choice of files, as `colbuild.spec.choice` writes both; None for generated text."""
+        return None if self.source is None else with_files(self.source, self.files)
 
 
 class Measured(Text):

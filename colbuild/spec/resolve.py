@@ -19,7 +19,7 @@ from colbuild.spec.places import Place
 from colbuild.spec.recipe import Recipe
 
 _TRAINING = tuple(Recipe.model_fields)
-_TEXT = ("source", "generate", "sha256", "format", "text", "limit", "heldout")
+_TEXT = ("source", "generate", "sha256", "files", "format", "text", "limit", "heldout")
 
 
 def resolve(project: Project, written: Fields) -> Fields:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from colbuild.spec.choice import MARK, split_files
 from colbuild.spec.source_mistakes import page_of_hub, source_mistake, with_owner
 
 DEFAULT_REVISION = "main"
@@ -99,18 +100,24 @@ def check_source(text: str) -> str:
     Raises:
         ValueError: It is not; the message says what was expected.
     """
-    parse_source(text)
+    parse_source(_without_choice(text))
     return text
 
 
 def check_data_source(text: str) -> str:
     """Like `check_source`, for a source of text: what is suggested instead is a dataset."""
-    parse_source(text, dataset=True)
+    parse_source(_without_choice(text), dataset=True)
+    return text
+
+
+def _without_choice(text: str) -> str:
+    if MARK in text:
+        raise ValueError(f"'{MARK}' may not stand in a source; write the choice of files beside it: files: train-*")
     return text
 
 
 def parse_source(text: str, *, dataset: bool = False) -> Source:
-    """Reads a source.
+    """Reads a source; which of its files are meant, if that is part of the text, is left out.
 
     Args:
         text: As the user wrote it.
@@ -119,6 +126,7 @@ def parse_source(text: str, *, dataset: bool = False) -> Source:
     Raises:
         ValueError: It is none of the supported kinds, or lacks a part; the message says what was expected.
     """
+    text, _ = split_files(text)
     if not text.strip():
         raise ValueError(f"a source is needed; {_SUPPORTED}")
     if any(ord(character) < 32 for character in text) or text != text.strip():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from colbuild.ops import export, quantise
-from colbuild.ops.corpus import run as pack_corpus
+from colbuild.ops.corpus.build import run as pack_corpus
 from colbuild.ops.source import convert, fetch
 from colbuild.ops.step import StepRun
 from colbuild.plan.training import recipe_params, settings

@@ -14,7 +14,7 @@ from colbuild.export.fitting import Form, allocate, stored_bytes
 from colbuild.export.manifest import Quality
 from colbuild.export.package import Texts, build_package, exported_model
 from colbuild.export.statistics import Seen, gather, harm, seen_by, strips_of
-from colbuild.ops.corpus import run as pack_corpus
+from colbuild.ops.corpus.build import run as pack_corpus
 from colbuild.ops.export import run as export_model
 from colbuild.ops.models import build_model, model_of
 from colbuild.ops.step import StepRun

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops.corpus import run as pack
+from colbuild.ops.corpus.build import run as pack
 from colbuild.ops.step import StepRun
 from colbuild.store.hashing import scan_tree
 from colbuild.weights.checkpoint import load_checkpoint

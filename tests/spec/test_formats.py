@@ -18,9 +18,12 @@ from colbuild.spec.formats import detect_format
         ("./corpus.ndjson.zst", "jsonl"),
         ("hf://datasets/org/name@main/data/train-0.parquet", "parquet"),
         ("pkg://package/notes.txt.xz", "text"),
-        ("./README", "text"),
-        ("./folder.jsonl/book", "text"),
-        ("./books/", "text"),
+        ("./table.tsv.lz4", "csv"),
+        ("./data-00000-of-00001.arrow", "arrow"),
+        ("./notes.md", "text"),
+        ("./README", "auto"),
+        ("./folder.jsonl/book", "auto"),
+        ("./books/", "auto"),
     ],
 )
 def test_the_format_is_read_off_the_name(source, expected):

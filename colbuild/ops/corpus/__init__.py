@@ -2,10 +2,8 @@
 
 ::
 
-    files ─> reader of the format ─> documents ─> limit, split ─> parts ─> token ids ─> train.bin, heldout.bin
-            (text jsonl parquet mediawiki)                               (in batches, so memory stays bounded)
+    source ─> its files ─> reader of the format ─> documents ─> limit, split ─> parts ─> token ids ─> train.bin, heldout.bin
+                          (text jsonl csv parquet arrow mediawiki)                     (in batches: memory stays bounded)
+
+`build` is the step. It is not imported here: a plan, which only peeks into texts, needs no tokenizer.
 """
-
-from colbuild.ops.corpus.build import run
-
-__all__ = ["run"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 from colbuild.errors import BuildError
+from colbuild.ops.corpus.choose import Chosen, choose
 from colbuild.ops.corpus.documents import documents
-from colbuild.ops.corpus.files import raw_files
 from colbuild.ops.corpus.pack import SplitWriter, fill_empty
 from colbuild.ops.corpus.readers import FORMATS
 from colbuild.ops.corpus.reading import Reading
@@ -24,17 +24,16 @@ from colbuild.train.packing import FORMAT, META, SplitCounts
 def run(step: StepRun) -> None:
     """Packs a corpus.
 
-    Inputs: `raw` (a file or folder), `tokenizer` (a folder with tokenizer.json). Params: `format`, a key of `FORMATS`;
-    `text`, the field that holds the text; `limit`, bytes of text or None; `heldout`, the share of documents held out.
-    The output is what `colbuild.train.packing` reads.
+    Inputs: `raw` (a file or folder), `tokenizer` (a folder with tokenizer.json). Params: `format`, a key of `FORMATS` or
+    "auto"; `files`, globs of the files that are meant, if not all are; `text`, the field that holds the text; `limit`, bytes of
+    text or None; `heldout`, the share of documents held out. The output is what `colbuild.train.packing` reads.
 
     Raises:
         BuildError: There is no text, it cannot be read as the format, or there is too little to hold some out.
     """
-    form = FORMATS[step.params["format"]]
+    chosen = choose(step.inputs["raw"], step.params["format"], step.params.get("files", ()))
     limit: int | None = step.params["limit"]
     vocabulary = load_vocabulary(step.inputs["tokenizer"])
-    files = raw_files(step.inputs["raw"], form.suffixes)
     step.report(Progress(0, limit or 0, "bytes", "reading"))
     limited = False
     with (
@@ -42,7 +41,7 @@ def run(step: StepRun) -> None:
         SplitWriter(step.output, "train", vocabulary) as train,
         SplitWriter(step.output, "heldout", vocabulary) as heldout,
         # Closed at the limit, so that files and processes of the reader do not wait for the garbage collector.
-        closing(form.read(Reading(files, step.params["text"], Path(scratch)))) as texts,
+        closing(FORMATS[chosen.format].read(Reading(chosen.files, step.params["text"], Path(scratch)))) as texts,
     ):
         for batch in tokenise(documents(_unless_stopped(texts, step), limit), vocabulary):
             for document in batch:
@@ -51,7 +50,7 @@ def run(step: StepRun) -> None:
             step.reached(Progress(train.counts.bytes + heldout.counts.bytes, limit or 0, "bytes", "tokenising"))
     counts = (train.counts, heldout.counts)
     if sum(split.tokens - split.documents for split in counts) == 0:
-        raise _empty(step, files)
+        raise _empty(step, chosen)
     if step.params["heldout"] > 0.0:
         counts = fill_empty(train, heldout)
         if not all(split.documents for split in counts):
@@ -80,8 +79,8 @@ def _write_meta(folder: Path, vocabulary: Vocabulary, splits: dict[str, SplitCou
     (folder / META).write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _empty(step: StepRun, files: Sequence[Path]) -> BuildError:
-    form = step.params["format"]
+def _empty(step: StepRun, chosen: Chosen) -> BuildError:
+    form, files = chosen.format, chosen.files
     size = sum(path.stat().st_size for path in files)
     which = f"{files[0]}" if len(files) == 1 else f"{len(files)} files in {step.inputs['raw']}"
     limit = step.params["limit"]

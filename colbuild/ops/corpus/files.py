@@ -1,4 +1,4 @@
-"""The raw files of a corpus: which ones, and their bytes, lines and pieces of text, decompressed on the way.
+"""A raw file of a corpus: its bytes, lines and pieces of text, decompressed on the way.
 
 Compression is told by a file's first bytes, never by its name.
 """
@@ -10,40 +10,33 @@ import codecs
 import gzip
 import lzma
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, SourceError
 
 CHUNK: Final = 1 << 18
 _MAGIC_BYTES: Final = 6
-_NOT_READ: Final = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"), (b"7z\xbc\xaf", "7z"))
+_NOT_READ: Final = ((b"PK\x03\x04", "zip"), (b"7z\xbc\xaf", "7z"))
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DAMAGE: Final = (zlib.error, lzma.LZMAError, OSError)
 _RETURN: Final = "\r"
-_PACKINGS: Final = frozenset((".gz", ".bz2", ".xz"))
+
+_TAR: Final = slice(257, 262)
+"""Where a tar archive says that it is one."""
+
+_LFS: Final = b"version https://git-lfs.github.com/spec/"
+
+
+_CUT_OFF: Final = "Truncated compressed stream"
+"""What Arrow's codecs say of data that ends too early (seen in pyarrow 26)."""
 
 
 class CutOffError(Exception):
     """A compressed file ends before its end marker; everything before was delivered."""
-
-
-def raw_files(raw: Path, suffixes: Collection[str]) -> tuple[Path, ...]:
-    """The files of a corpus, in the order of their paths.
-
-    In a folder, hidden files are left out; if any file bears one of the `suffixes` of the format (perhaps before .gz,
-    .bz2 or .xz), only such files are read, so that a README beside the data is not taken for data.
-
-    Raises:
-        BuildError: There is no file.
-    """
-    if raw.is_file():
-        return (raw,)
-    found = sorted(path for path in raw.rglob("*") if path.is_file() and not _hidden(path.relative_to(raw)))
-    if not found:
-        raise BuildError(f"the corpus {raw} holds no files", hint="check 'source' of the data")
-    return tuple(path for path in found if _suffix(path) in suffixes) or tuple(found)
 
 
 def starts_with(path: Path, size: int) -> bytes:
@@ -55,6 +48,31 @@ def starts_with(path: Path, size: int) -> bytes:
 def is_compressed(path: Path) -> bool:
     """Whether `chunks` will decompress the file."""
     return _opener(starts_with(path, _MAGIC_BYTES)) is not None
+
+
+def unpacked(path: Path, scratch: Path) -> Path:
+    """A compressed file, decompressed: what is read from its end, or at places of its own, has to be unpacked first.
+
+    Raises:
+        BuildError: It is damaged or cut off.
+    """
+    target = scratch / "unpacked"
+    with target.open("wb") as file:
+        for data in _whole(path):
+            file.write(data)
+    return target
+
+
+def wrong_file(plain: Path, path: Path) -> SourceError | None:
+    """Why a file holds no data of any format, if it is a well-known case.
+
+    Args:
+        plain: The file, decompressed.
+        path: What messages call it.
+    """
+    if starts_with(plain, len(_LFS)) == _LFS:
+        return SourceError(f"{path} is a Git LFS pointer, not the data", hint="fetch the data: git lfs pull")
+    return None
 
 
 def chunks(path: Path) -> Iterator[bytes]:
@@ -81,14 +99,17 @@ def chunks(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _next(path: Path, file: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile) -> bytes:
+def _next(path: Path, file: Any) -> bytes:
     try:
         # read1, not read: read would lose what it has gathered when the file turns out to be cut off.
-        return file.read1(CHUNK)
+        data: bytes = file.read1(CHUNK)
     except EOFError as error:
         raise CutOffError(f"{path} is cut off: its compressed data ends before its end marker") from error
     except _DAMAGE as error:
+        if str(error) == _CUT_OFF:
+            raise CutOffError(f"{path} is cut off: its compressed data ends before its end marker") from error
         raise BuildError(f"{path} is damaged: {error}", hint="get it again, and give its sha256 in the spec") from error
+    return data
 
 
 def texts(path: Path) -> Iterator[str]:
@@ -111,15 +132,16 @@ def texts(path: Path) -> Iterator[str]:
     _decode(path, pending, offset, final=True)
 
 
-def lines(path: Path, longest: int | None = None) -> Iterator[str]:
+def lines(path: Path, longest: int | None = None, most: int | None = None) -> Iterator[str]:
     """A file's lines with their line ends, CR LF made LF; the last one may lack it.
 
     Args:
         path: The file.
         longest: Lines of more characters come in pieces of at most so many, cut at a space where there is one.
+        most: Lines of more characters are an error.
 
     Raises:
-        BuildError: As for `texts`.
+        BuildError: As for `texts`; or a line is too long.
     """
     held: list[str] = []
     size = 0
@@ -136,6 +158,9 @@ def lines(path: Path, longest: int | None = None) -> Iterator[str]:
             *ready, last = pieces("".join(held), longest)
             yield from ready
             held, size = [last], len(last)
+        if most is not None and size > most:
+            message = f"{path} has a line of more than {most:,} characters"
+            raise SourceError(message, hint="check 'format' of the data, and the file", key="format")
     if size:
         yield from pieces("".join(held), longest)
 
@@ -171,24 +196,38 @@ def _decode(path: Path, data: bytes, offset: int, *, final: bool) -> tuple[str, 
 
 def _check_start(path: Path, data: bytes) -> None:
     if data.startswith(_UTF16):
-        raise BuildError(f"{path} is UTF-16 text, not UTF-8", hint="convert it: iconv -f UTF-16 -t UTF-8")
-    if data.startswith(b"PAR1"):
-        raise BuildError(f"{path} is a Parquet file, not text", hint="say 'format: parquet'")
+        raise SourceError(f"{path} is UTF-16 text, not UTF-8", hint="convert it: iconv -f UTF-16 -t UTF-8")
+    if data.count(0) * 4 > len(data):
+        hint = "convert it: iconv -f UTF-16LE -t UTF-8, or choose other files: 'files'"
+        raise SourceError(f"{path} is binary, or UTF-16 text, not UTF-8", hint=hint)
+    if data.startswith(_LFS):
+        raise SourceError(f"{path} is a Git LFS pointer, not the data", hint="fetch the data: git lfs pull")
+    if data[_TAR] == b"ustar":
+        raise SourceError(f"{path} is a tar archive, which a corpus cannot be", hint="unpack it, and name its folder")
+    for sign, name, form in _TABLES:
+        if data.startswith(sign):
+            raise SourceError(f"{path} is {name} file, not text", hint=f"say 'format: {form}'", key="format")
 
 
-def _opener(magic: bytes) -> type[gzip.GzipFile] | type[bz2.BZ2File] | type[lzma.LZMAFile] | None:
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File
-    if magic.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMAFile
-    return None
+_TABLES: Final = ((b"PAR1", "a Parquet", "parquet"), (b"ARROW1", "an Arrow", "arrow"))
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _opener(magic: bytes) -> Callable[[Path], AbstractContextManager[Any]] | None:
+    return next((opener for sign, opener in _OPENERS.items() if magic.startswith(sign)), None)
 
 
-def _suffix(path: Path) -> str:
-    return Path(path.stem).suffix.lower() if path.suffix.lower() in _PACKINGS else path.suffix.lower()
+def _by_arrow(codec: str, path: Path) -> AbstractContextManager[Any]:
+    """A file that Python itself cannot decompress: by a codec that Arrow comes with."""
+    import pyarrow as pa
+
+    opened: AbstractContextManager[Any] = pa.CompressedInputStream(pa.OSFile(str(path)), codec)
+    return opened
+
+
+_OPENERS: Final[Mapping[bytes, Callable[[Path], AbstractContextManager[Any]]]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": partial(_by_arrow, "zstd"),
+    b"\x04\x22\x4d\x18": partial(_by_arrow, "lz4"),
+}

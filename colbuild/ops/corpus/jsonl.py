@@ -1,35 +1,60 @@
-"""JSON lines: one object per line, one of its fields the text."""
+"""JSON: one object per line, or one array of objects; a field of each object is the text."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, Final
 
-from colbuild.errors import BuildError
-from colbuild.ops.corpus.files import lines
+from colbuild.errors import SourceError
+from colbuild.ops.corpus.files import lines, texts
+from colbuild.ops.corpus.json_array import elements
 from colbuild.ops.corpus.reading import Reading, field_text
+
+LONGEST: Final = 1 << 28
+"""Characters of the longest record: more are a file that is no JSON lines, and would not fit into memory."""
 
 
 def read(reading: Reading) -> Generator[str, None, None]:
     """The text of each record; blank lines are passed over.
 
     Raises:
-        BuildError: A line is no JSON object or lacks the field; a file is damaged, cut off, or not UTF-8.
+        BuildError: A record is no JSON object or lacks the field; a file is damaged, cut off, or not UTF-8.
     """
     for path in reading.files:
-        for number, line in enumerate(lines(path), start=1):
-            if not line.strip():
-                continue
-            place = f"{path}:{number}"
-            try:
-                record = json.loads(line.rstrip())
-            except (ValueError, RecursionError) as error:
-                message = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-                column = f":{error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-                raise BuildError(f"{place}{column}: broken JSON: {message}", hint=_HINT) from error
+        for place, record in elements(path, LONGEST) if _is_array(path) else _records(path):
             if not isinstance(record, dict):
-                raise BuildError(f"{place}: not a JSON object", hint=_HINT)
+                raise SourceError(f"{place}: not a JSON object", hint=_HINT, key="format")
             yield field_text(record, reading.field, place)
 
 
-_HINT = "'format: jsonl' wants one JSON object per line"
+def _is_array(path: Path) -> bool:
+    for piece in texts(path):
+        if piece.strip():
+            return piece.lstrip().startswith("[")
+    return False
+
+
+def _records(path: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(lines(path, most=LONGEST), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield f"{path}:{number}", json.loads(line.rstrip())
+        except (ValueError, RecursionError) as error:
+            raise _broken(path, number, line, error) from error
+
+
+def _broken(path: Path, number: int, line: str, error: ValueError | RecursionError) -> SourceError:
+    if not isinstance(error, json.JSONDecodeError):
+        return SourceError(f"{path}:{number}: broken JSON: nested too deeply", hint=_HINT, key="format")
+    hint = _HINT
+    if number == 1 and line.strip() in ("{", "[{"):
+        hint = "write each object in one line, as 'jq -c .' does"
+    elif number > 1 and not line.endswith("\n"):
+        hint = "the file may end inside a record: get it again, or remove its last line"
+    return SourceError(f"{path}:{number}:{error.colno}: broken JSON: {error.msg}", hint=hint, key="format")
+
+
+_HINT = "'format: jsonl' wants one JSON object per line, or one array of objects"

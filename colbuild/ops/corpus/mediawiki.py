@@ -11,7 +11,6 @@ from xml.parsers import expat
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.files import CutOffError, chunks
 from colbuild.ops.corpus.reading import Reading
-from colbuild.ops.corpus.workers import plain_texts
 
 _REDIRECT: Final = re.compile(r"\s*#redirect\b", re.IGNORECASE)
 _WITH_TEXT: Final = frozenset(("title", "ns", "model", "text", "namespace"))
@@ -33,6 +32,9 @@ def read(reading: Reading) -> Generator[str, None, None]:
     Raises:
         BuildError: A file is no dump, not well-formed before its end, or damaged.
     """
+    # What parses wikitext is slow to import, and a plan, which only peeks, does not need it.
+    from colbuild.ops.corpus.workers import plain_texts
+
     for path in reading.files:
         dump = _Dump(path)
         articles = dump.articles()
@@ -40,6 +42,15 @@ def read(reading: Reading) -> Generator[str, None, None]:
         if first is not None:
             # The first page stands after the list of namespaces, so their names are known now.
             yield from plain_texts(_chain(first, articles), dump.file_names())
+
+
+def peek(reading: Reading) -> None:
+    """Reads the first article's wikitext.
+
+    Raises:
+        BuildError: The first file is no dump, or damaged before its first article ends.
+    """
+    next(_Dump(reading.files[0]).articles(), None)
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:

@@ -1,58 +1,54 @@
-"""Parquet, through `datasets`, streamed: a limit reads no more row groups than it needs."""
+"""Parquet, some rows at a time: a limit reads no more than it needs, and memory holds no row group."""
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Final
 
-from colbuild.errors import BuildError
-from colbuild.ops.corpus.files import CutOffError, chunks, is_compressed, starts_with
-from colbuild.ops.corpus.reading import Reading, field_text
+from colbuild.errors import BuildError, SourceError
+from colbuild.ops.corpus.columns import column_texts, text_column
+from colbuild.ops.corpus.files import is_compressed, starts_with, unpacked, wrong_file
+from colbuild.ops.corpus.reading import Reading
 
 _MAGIC = b"PAR1"
+_ROWS: Final = 64
+"""Rows that are decoded at once: few, since a row may be a book."""
+
+_BUFFER: Final = 1 << 20
+"""Bytes of a column that are read at once; without a buffer the whole column of a row group is."""
 
 
 def read(reading: Reading) -> Generator[str, None, None]:
-    """The text of each row.
+    """The text of each row; a file without rows has none.
 
     Raises:
         BuildError: A file is not Parquet, is damaged, or lacks the column.
     """
     for path in reading.files:
-        plain = _decompressed(path, reading.scratch) if is_compressed(path) else path
+        plain = unpacked(path, reading.scratch) if is_compressed(path) else path
         if starts_with(plain, len(_MAGIC)) != _MAGIC:
-            raise BuildError(f"{path} is not a Parquet file", hint="check 'format' of the data")
+            raise wrong_file(plain, path) or SourceError(
+                f"{path} is not a Parquet file", hint="check 'format' of the data", key="format"
+            )
         yield from _rows(plain, path, reading)
 
 
 def _rows(plain: Path, path: Path, reading: Reading) -> Iterator[str]:
-    from datasets import Dataset
+    from pyarrow.parquet import ParquetFile
 
-    # A path is taken for a pattern unless escaped.
-    where, scratch = glob.escape(str(plain)), str(reading.scratch)
     try:
-        columns = Dataset.from_parquet(where, cache_dir=scratch, streaming=True).features or {}
-        column = reading.field if reading.field in columns else reading.field.split(".")[0]
-        if column not in columns:
-            # Told before any row is read, so with the names of all columns.
-            field_text(dict.fromkeys(columns), reading.field, str(path))
-        rows = Dataset.from_parquet(where, columns=[column], cache_dir=scratch, streaming=True)
-        for number, row in enumerate(rows, start=1):
-            yield field_text(row, reading.field, f"{path}, row {number}")
+        with ParquetFile(plain, buffer_size=_BUFFER, pre_buffer=False) as file:
+            if not file.metadata.num_rows:
+                return
+            column = text_column(file.schema_arrow, reading.field, str(path))
+            wanted = [reading.field if column != reading.field else column]
+            number = 1
+            for batch in file.iter_batches(_ROWS, columns=wanted, use_threads=False):
+                yield from column_texts(batch, column, reading.field, str(path), number)
+                number += batch.num_rows
     except (ValueError, OSError) as error:
+        # Arrow's errors are kinds of these two.
         raise BuildError(
             f"{path} cannot be read as Parquet: {error}", hint="it may be cut off: get it again"
         ) from error
-
-
-def _decompressed(path: Path, scratch: Path) -> Path:
-    """Parquet is read from its end, so a compressed file has to be unpacked first."""
-    target = scratch / "unpacked.parquet"
-    try:
-        with target.open("wb") as file:
-            for data in chunks(path):
-                file.write(data)
-    except CutOffError as error:
-        raise BuildError(str(error), hint="get it again") from error
-    return target

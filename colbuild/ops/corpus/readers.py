@@ -1,12 +1,14 @@
-"""The formats of a corpus: a new one is a module with a `read` and an entry here."""
+"""The formats of a corpus: a new one is a module with a `read`, an entry here and its suffixes in `colbuild.spec.formats`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from colbuild.ops.corpus import jsonl, mediawiki, parquet, text
-from colbuild.ops.corpus.reading import Reader
+from colbuild.ops.corpus import arrow, delimited, jsonl, mediawiki, parquet, text
+from colbuild.ops.corpus.reading import Reader, Reading
+from colbuild.spec.formats import TextFormat
 
 
 @dataclass(frozen=True)
@@ -15,20 +17,22 @@ class Format:
 
     Attributes:
         read: From files to documents.
-        suffixes: What its files are usually called; tells data from other files in a folder.
         check: What to look at when no text is found.
+        peek: Reads a little of the first files, to find out early whether they can be read; by default a document.
     """
 
     read: Reader
-    suffixes: frozenset[str]
     check: str
+    peek: Callable[[Reading], object] | None = None
 
 
-FORMATS: Final = {
-    "text": Format(text.read, frozenset((".txt", ".text", ".md")), "the files hold only blank lines"),
-    "jsonl": Format(jsonl.read, frozenset((".jsonl", ".ndjson", ".json")), "'text' names the field with the text"),
-    "parquet": Format(parquet.read, frozenset((".parquet", ".pq")), "'text' names the column with the text"),
+FORMATS: Final[Mapping[TextFormat, Format]] = {
+    "text": Format(text.read, "the files hold only blank lines"),
+    "jsonl": Format(jsonl.read, "'text' names the field with the text"),
+    "parquet": Format(parquet.read, "'text' names the column with the text"),
+    "arrow": Format(arrow.read, "'text' names the column with the text"),
+    "csv": Format(delimited.read, "'text' names the column with the text"),
     "mediawiki": Format(
-        mediawiki.read, frozenset((".xml",)), "only pages of the main namespace that are no redirects are read"
+        mediawiki.read, "only pages of the main namespace that are no redirects are read", mediawiki.peek
     ),
 }

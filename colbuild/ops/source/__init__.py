@@ -5,15 +5,17 @@ Nothing here imports torch or transformers except `convert` and what only it use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source import local, package
 from colbuild.ops.source.downloads import Download, Fetched, Get, Pin, check_lock, check_pin, fetch_once, recorded
 from colbuild.ops.source.model_config import read_config
 from colbuild.ops.step import never
 from colbuild.progress import Report, silent
+from colbuild.spec.choice import split_files
 from colbuild.spec.sources import (
     HubSource,
     LocalSource,
@@ -24,7 +26,7 @@ from colbuild.spec.sources import (
     source_file_name,
 )
 
-__all__ = ["Fetched", "Pin", "fetch", "look", "origin", "read_config"]
+__all__ = ["Fetched", "Pin", "fetch", "look", "origin", "path_here", "read_config"]
 
 
 def look(uri: str, *, root: Path, downloads: Path) -> str | None:
@@ -49,6 +51,15 @@ def look(uri: str, *, root: Path, downloads: Path) -> str | None:
         return local.digest(here, downloads)
     record = recorded(downloads, uri)
     return record.digest if record else None
+
+
+def path_here(uri: str, *, root: Path) -> Path | None:
+    """Where a source lies on this machine; None if it has to be fetched, or is not there."""
+    try:
+        found = _here(uri, root)
+    except SourceUnavailableError:
+        return None
+    return found.path if found is not None else None
 
 
 def origin(uri: str, *, downloads: Path) -> Mapping[str, str]:
@@ -90,20 +101,20 @@ def fetch(
         check_lock(uri, found.digest, pin)
         return found
     source = parse_source(uri)
-    download = Download(uri, source_file_name(source), _getter(source))
+    download = Download(uri, source_file_name(source), _getter(source, split_files(uri)[1]))
     return fetch_once(download, downloads=downloads, sha256=sha256, report=report, pin=pin, stopping=stopping)
 
 
-def _getter(source: Source) -> Get:
+def _getter(source: Source, globs: Sequence[str]) -> Get:
     # The clients are slow to import, and a plan, which only looks, needs none of them.
     if isinstance(source, HubSource):
         from colbuild.ops.source import hub
 
-        return partial(hub.get, source)
+        return partial(hub.get, source, globs)
     if isinstance(source, PyPISource):
         from colbuild.ops.source import pypi
 
-        return partial(pypi.get, source)
+        return partial(pypi.get, source, globs)
     raise AssertionError(f"{source} is on this machine and is not fetched")
 
 
@@ -111,7 +122,7 @@ def _here(uri: str, root: Path) -> local.Place | None:
     """Where a source lies if it is on this machine; None if it has to be fetched."""
     source = parse_source(uri)
     if isinstance(source, LocalSource):
-        return local.place(uri, source, root)
+        return local.choosing(local.place(uri, source, root))
     if isinstance(source, PackageSource):
-        return package.place(uri, source)
+        return local.choosing(package.place(uri, source))
     return None

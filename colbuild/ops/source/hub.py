@@ -19,6 +19,8 @@ from colbuild.ops.source.hub_cache import copy_snapshot, download_command, find_
 from colbuild.ops.source.index_session import shown
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.progress import Progress, Report
+from colbuild.spec.choice import chosen, unmatched
+from colbuild.spec.formats import COMPRESSED, SUFFIXES
 from colbuild.spec.sources import HubSource, is_plain_path, split_names
 from colbuild.store.locks import remove
 from colbuild.weights.origin import LICENCES
@@ -30,7 +32,8 @@ _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 # README.md says what the licence is called.
 _LEGAL = ("README.md", *LICENCES)
 _MODEL_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", *_LEGAL)
-_DATA_FILES = ("*.txt", "*.json", "*.jsonl", "*.parquet", "*.xml", "*.gz", "*.bz2", "*.xz", "*.zst")
+# No Markdown: beside data it says what the data is. 'files' chooses it where it is the text.
+_DATA_FILES = tuple(f"*{suffix}" for suffix in sorted(COMPRESSED.union(*SUFFIXES.values()) - {".md"}))
 _LOOK_SECONDS = 30.0
 _WATCH_SECONDS = 0.5
 _COMMIT = re.compile("[0-9a-f]{40}$")
@@ -38,10 +41,15 @@ _FAILURES: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSEr
 """The bases are the errors of whichever HTTP library the installed client uses; a lost connection is one of these."""
 
 
-def get(source: HubSource, target: Path, origin: Mapping[str, str], report: Report) -> Mapping[str, str]:
+def get(
+    source: HubSource, globs: Sequence[str], target: Path, origin: Mapping[str, str], report: Report
+) -> Mapping[str, str]:
     """Puts the file, or a folder with the repository's useful files, at `target` and returns the commit they are of.
 
     Of a split GGUF file all parts come, in a folder.
+
+    With `globs`, the files that these match are meant, of the repository or of the folder in it that the source names; only
+    they are downloaded.
 
     Endpoint, token and offline mode are the client's own: HF_ENDPOINT, HF_TOKEN or `hf auth login`, HF_HUB_OFFLINE.
     Where the client is offline, its cache is read instead; so it is where the hub cannot be reached and a commit is wanted,
@@ -57,7 +65,7 @@ def get(source: HubSource, target: Path, origin: Mapping[str, str], report: Repo
     scratch, wanted = target.with_name("hub"), origin.get("commit", source.revision)
     try:
         sizes, commit = _list_files(source, wanted)
-        _download(source, _chosen(source, list(sizes)), commit, sizes, scratch, report)
+        _download(source, _chosen(source, globs, list(sizes)), commit, sizes, scratch, report)
     except _FAILURES as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise
@@ -65,9 +73,9 @@ def get(source: HubSource, target: Path, origin: Mapping[str, str], report: Repo
         if snapshot is None:
             raise _unavailable(source, error) from error
         remove(scratch)
-        commit = copy_snapshot(source, snapshot, partial(_chosen, source), scratch, report)
+        commit = copy_snapshot(source, snapshot, partial(_chosen, source, globs), scratch, report)
     remove(scratch / ".cache")
-    _taken(source, scratch).rename(target)
+    _taken(source, globs, scratch).rename(target)
     remove(scratch)
     return {"commit": commit}
 
@@ -80,18 +88,33 @@ def _may_use_cache(error: Exception, revision: str) -> bool:
     return not answered and _COMMIT.match(revision) is not None
 
 
-def _chosen(source: HubSource, names: Sequence[str]) -> list[str]:
+def _chosen(source: HubSource, globs: Sequence[str], names: Sequence[str]) -> list[str]:
     """The files of a repository that a source needs."""
+    if globs:
+        return _matching(source, globs, names)
     if source.path is None:
         return _useful(source, names)
     return list(split_names(source.path)) or [source.path]
 
 
-def _taken(source: HubSource, folder: Path) -> Path:
+def _matching(source: HubSource, globs: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The files that a glob matches, of the repository or of the folder that the source names."""
+    folder = f"{source.path}/" if source.path is not None else ""
+    inside = [name.removeprefix(folder) for name in names if name.startswith(folder)]
+    visible = [name for name in inside if not any(part.startswith(".") for part in name.split("/"))]
+    found = [name for name in chosen(visible, globs) if not name.endswith(PICKLES)]
+    if not found:
+        message, hint = unmatched(globs, visible)
+        where = f"the {source.kind} {source.repo}" + (f", folder '{source.path}'" if source.path else "")
+        raise SourceUnavailableError(f"{where}: {message}", hint=hint, key="files")
+    return sorted(folder + name for name in found)
+
+
+def _taken(source: HubSource, globs: Sequence[str], folder: Path) -> Path:
     """What a source is, in a folder with the repository's files at their places."""
     if source.path is None:
         return folder
-    return (folder / source.path).parent if split_names(source.path) else folder / source.path
+    return (folder / source.path).parent if split_names(source.path) and not globs else folder / source.path
 
 
 def _endpoint() -> str | None:

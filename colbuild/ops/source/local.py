@@ -6,11 +6,12 @@ import difflib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source.remembered import remembered_hash
+from colbuild.spec.choice import chosen, split_files, unmatched
 from colbuild.spec.sources import LocalSource, split_names
 from colbuild.store.hashing import TreeEntry, tree_digest
 
@@ -23,11 +24,13 @@ class Place:
         uri: The source that names it.
         path: Where it is.
         inside: The folder that nothing of it may lie outside of, symbolic links followed; None for no limit.
+        globs: Which files of a folder are meant; all if empty.
     """
 
     uri: str
     path: Path
     inside: Path | None
+    globs: tuple[str, ...] = ()
 
 
 def place(uri: str, source: LocalSource, root: Path) -> Place:
@@ -55,15 +58,36 @@ def existing(at: Place) -> Place:
     return at
 
 
+def choosing(at: Place) -> Place:
+    """The place, with the choice of files that its URI holds.
+
+    Raises:
+        SourceUnavailableError: Files are to be chosen of what is no folder.
+    """
+    plain, globs = split_files(at.uri)
+    if globs and not at.path.is_dir():
+        raise SourceUnavailableError(
+            f"{plain} is a file, and 'files: {', '.join(globs)}' chooses files of a folder",
+            hint="remove 'files', or name the folder in 'source'",
+            key="files",
+        )
+    return replace(at, globs=globs)
+
+
 def digest(at: Place, downloads: Path) -> str:
     """The sha256 of a file's content, or the tree digest of a folder's files; hidden files do not count.
+
+    Of a folder of which files are chosen, only these count.
 
     Raises:
         SourceUnavailableError: It cannot be read, is empty, or holds something other than files and folders.
     """
     try:
         if at.path.is_dir():
-            entries = [TreeEntry(name, size, remembered_hash(at.path / name, downloads)) for name, size in _files(at)]
+            files = _chosen(at, dict(_files(at)))
+            entries = [
+                TreeEntry(name, size, remembered_hash(at.path / name, downloads)) for name, size in files.items()
+            ]
             if not entries:
                 raise SourceUnavailableError(f"{at.uri} is a folder without any files ({at.path})")
             return tree_digest(entries)
@@ -89,6 +113,14 @@ def _part(at: Place, name: str, downloads: Path) -> TreeEntry:
         )
     _check_inside(at, path)
     return TreeEntry(name, path.stat().st_size, remembered_hash(path, downloads))
+
+
+def _chosen(at: Place, sizes: dict[str, int]) -> dict[str, int]:
+    names = chosen(sizes, at.globs)
+    if sizes and not names:
+        message, hint = unmatched(at.globs, list(sizes))
+        raise SourceUnavailableError(f"{split_files(at.uri)[0]}: {message}", hint=hint, key="files")
+    return {name: sizes[name] for name in names}
 
 
 def _files(at: Place) -> Iterator[tuple[str, int]]:

