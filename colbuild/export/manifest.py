@@ -52,7 +52,7 @@ class ModelFacts(Part):
         sha256: Of the model.safetensors that it was made from.
         ansnet: sha256 of the model.safetensors of the AnsNet that its family was made from.
         license: What the AnsNet's licence is called, where it says so.
-        chat: Whether a chat template comes with it; without one it only continues text.
+        chat: Whether a chat template that takes a user's message comes with it; without one it only continues text.
     """
 
     architecture: str

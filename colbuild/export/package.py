@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from colbuild import __version__
 from colbuild.arch import Structure, parameters, positions_key, read_structure
 from colbuild.errors import BuildError
+from colbuild.export.chat_template import read_template
 from colbuild.export.companions import CARD, model_card, tell_data_files, write_companions, write_genai_config
 from colbuild.export.decoder import decoder_graph
 from colbuild.export.fitting import fit, room_for_matrices
@@ -42,7 +43,6 @@ from colbuild.export.rounded_file import read_rounded
 from colbuild.export.rounding import Blocks, round_blocks
 from colbuild.export.session import open_decoder
 from colbuild.export.statistics import Seen, gather
-from colbuild.export.text import read_template
 from colbuild.progress import Progress, Report
 from colbuild.spec.device import QUANTISED, Device
 from colbuild.store.hashing import hash_file, scan_tree
@@ -266,5 +266,5 @@ def _facts(exported: Exported) -> ModelFacts:
         sha256=hash_file(exported.folder / WEIGHTS),
         ansnet=None if origin is None else origin.ansnet,
         license=None if origin is None else origin.license,
-        chat=read_template(exported.folder) is not None,
+        chat=(template := read_template(exported.folder)) is not None and template.works,
     )

@@ -13,9 +13,10 @@ import numpy
 from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
+from colbuild.export.chat_template import ChatTemplate, read_template
 from colbuild.export.manifest import Manifest, check_files, read_manifest
 from colbuild.export.session import Decoder, Logits, generate_tokens, open_decoder
-from colbuild.export.text import ChatTemplate, read_template, stream_text
+from colbuild.export.text import stream_text
 from colbuild.units import format_duration
 from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 

@@ -1,17 +1,13 @@
-"""Chat templates, and text that is decoded while its tokens still come."""
+"""Text that is decoded while its tokens still come."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from colbuild.errors import BuildError
-from colbuild.export.text import ChatTemplate, read_template, stream_text
+from colbuild.export.text import stream_text
 from tests.helpers.tiny import make_tiny_tokenizer
 
 
@@ -54,31 +50,3 @@ def test_an_unfinished_character_is_told_at_the_end(tokenizer: Tokenizer):
 def test_pieces_joined_are_the_whole_text(tokenizer: Tokenizer, text: str):
     ids = tokenizer.encode(text).ids
     assert "".join(stream_text(tokenizer, ids)) == tokenizer.decode(ids)
-
-
-def test_template_is_read_from_either_place(tmp_path: Path):
-    assert read_template(tmp_path) is None
-    named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes {{ bos_token }}"}]
-    config = {"chat_template": named, "bos_token": {"content": "<s>"}}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    found = read_template(tmp_path)
-    assert found is not None
-    assert found.render("x") == "yes <s>"
-    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].role }}: {{ messages[0]['content'] }}")
-    found = read_template(tmp_path)
-    assert found is not None
-    assert found.render("hello") == "user: hello"
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{% for %}",
-        "{{ raise_exception('roles must alternate') }}",
-        "{{ ''.__class__.__mro__ }}",
-        "{{ messages[0].content.no() }}",
-    ],
-)
-def test_template_that_fails_or_escapes_is_an_error_not_a_traceback(source: str):
-    with pytest.raises(BuildError, match="chat template fails"):
-        ChatTemplate(source, {}).render("hello")
