@@ -38,7 +38,7 @@ def _check_text(uri: str, form: str, field: str, globs: Iterable[str], sources: 
     from colbuild.ops.corpus.peek import peek
     from colbuild.ops.source import path_here
 
-    raw = path_here(uri, root=sources.root)
+    raw = path_here(uri, root=sources.root, downloads=sources.downloads)
     if raw is None:
         return
     # What the disk refuses now it may give later; the step tells it then.

@@ -84,6 +84,7 @@ def test_every_text_that_cannot_be_read_is_told_at_once(project, colbuild):
             "13:19",
             "a Git LFS pointer",
         ),
+        ({"a.txt": "a"}, "{source: ./texts, text: body}", "13:34", "names a field"),
         ({"a.txt": "<html>"}, "{source: ./texts, format: mediawiki}", "13:19", "is not a MediaWiki XML dump"),
     ],
 )

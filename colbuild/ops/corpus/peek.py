@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
+from colbuild.errors import SourceError
 from colbuild.ops.corpus.choose import choose
 from colbuild.ops.corpus.files import is_compressed
 from colbuild.ops.corpus.readers import FORMATS
 from colbuild.ops.corpus.reading import Reading
 
-_UNPACKED_FIRST = ("parquet", "arrow")
+_UNPACKED_FIRST: Final = ("parquet", "arrow")
+_WITHOUT_FIELDS: Final = ("text", "mediawiki")
+_DEFAULT: Final = "text"
 
 
 def peek(raw: Path, form: str, field: str, globs: Sequence[str] = ()) -> None:
@@ -28,6 +32,9 @@ def peek(raw: Path, form: str, field: str, globs: Sequence[str] = ()) -> None:
         OSError: The disk refuses.
     """
     chosen = choose(raw, form, globs)
+    if chosen.format in _WITHOUT_FIELDS and field != _DEFAULT:
+        message = f"'text: {field}' names a field, and {raw} is read as {chosen.format}, which has no fields"
+        raise SourceError(message, hint="remove 'text', or name the format: 'format: jsonl'", key="text")
     first = next((path for path in chosen.files if path.stat().st_size), None)
     if first is None or (chosen.format in _UNPACKED_FIRST and is_compressed(first)):
         return

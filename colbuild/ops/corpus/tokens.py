@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.documents import Document
@@ -22,6 +22,9 @@ PART: Final = 1 << 14
 inside a long document and its bits per byte stay exact."""
 
 _BATCH: Final = 1 << 20
+_AT_ONCE: Final = _BATCH // PART
+"""Parts that are encoded at once: an encoding takes many times the memory of its text, and a document may be a library."""
+
 _END: Final = "<|endoftext|>"
 
 
@@ -86,8 +89,7 @@ def tokenise(documents: Iterable[Document], vocabulary: Vocabulary) -> Iterator[
 def _tokenise(batch: list[Document], vocabulary: Vocabulary) -> list[Tokenised]:
     refuse_dropped((document.text for document in batch), vocabulary.dropped, "a document of the corpus")
     parts = [list(pieces(document.text, PART)) for document in batch]
-    flat = [part for document in parts for part in document]
-    encodings = iter(vocabulary.tokenizer.encode_batch_fast(flat, add_special_tokens=False))
+    encodings = _encoded([part for document in parts for part in document], vocabulary)
     return [
         Tokenised(
             document,
@@ -95,6 +97,12 @@ def _tokenise(batch: list[Document], vocabulary: Vocabulary) -> list[Tokenised]:
         )
         for document, own in zip(batch, parts, strict=True)
     ]
+
+
+def _encoded(parts: list[str], vocabulary: Vocabulary) -> Iterator[Encoding]:
+    """The encodings of parts, about a batch of text at once: a document may be many times as long as a batch."""
+    for start in range(0, len(parts), _AT_ONCE):
+        yield from vocabulary.tokenizer.encode_batch_fast(parts[start : start + _AT_ONCE], add_special_tokens=False)
 
 
 def _separator(tokenizer: Tokenizer, folder: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source import local, package
-from colbuild.ops.source.downloads import Download, Fetched, Get, Pin, check_lock, check_pin, fetch_once, recorded
+from colbuild.ops.source.downloads import Download, Fetched, Get, Pin, check_lock, check_pin, fetch_once, kept, recorded
 from colbuild.ops.source.model_config import read_config
 from colbuild.ops.step import never
 from colbuild.progress import Report, silent
@@ -53,13 +53,13 @@ def look(uri: str, *, root: Path, downloads: Path) -> str | None:
     return record.digest if record else None
 
 
-def path_here(uri: str, *, root: Path) -> Path | None:
-    """Where a source lies on this machine; None if it has to be fetched, or is not there."""
+def path_here(uri: str, *, root: Path, downloads: Path) -> Path | None:
+    """Where a source's content lies on this machine, fetched before if need be; None if it is not here."""
     try:
         found = _here(uri, root)
     except SourceUnavailableError:
         return None
-    return found.path if found is not None else None
+    return found.path if found is not None else kept(downloads, uri, source_file_name(parse_source(uri)))
 
 
 def origin(uri: str, *, downloads: Path) -> Mapping[str, str]:

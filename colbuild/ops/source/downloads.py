@@ -102,6 +102,18 @@ def recorded(downloads: Path, uri: str) -> Record | None:
     return _read_record(_folder(downloads, uri), uri)
 
 
+def kept(downloads: Path, uri: str, name: str) -> Path | None:
+    """Where the content of an earlier fetch lies, unchecked; None if there is none, or it was deleted.
+
+    Args:
+        downloads: Where fetched sources are kept.
+        uri: The source.
+        name: The name that its content is kept under.
+    """
+    path = _folder(downloads, uri) / "content" / name
+    return path if path.exists() else None
+
+
 def check_pin(uri: str, digest: str, sha256: str | None) -> None:
     """Compares a source's digest with the one that was asked for.
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
+from colbuild.ops.corpus.documents import Document
+from colbuild.ops.corpus.tokens import load_vocabulary, tokenise
 from tests.helpers.tiny import SEPARATOR, tiny_documents
 from tests.ops.corpus.helpers import build, failure, files, packed_texts, tokenizer_folder
 
@@ -210,3 +214,18 @@ def test_missing_or_broken_tokenizer_is_a_clear_error(tmp_path, content):
 def test_the_step_imports_no_torch():
     code = "import sys, colbuild.ops.corpus.build, colbuild.train.packing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_long_document_is_encoded_a_batch_at_a_time(monkeypatch):
+    sizes = []
+
+    class Counting:
+        def encode_batch_fast(self, parts, **_):
+            sizes.append(sum(map(len, parts)))
+            return [Tokenizer.from_file(str(tokenizer_folder() / "tokenizer.json")).encode("a") for _ in parts]
+
+    vocabulary = replace(load_vocabulary(tokenizer_folder()), tokenizer=Counting())
+    (batch,) = tokenise([Document("x " * (1 << 20), 1 << 21, 0.5)], vocabulary)
+    assert len(batch[0].parts) == 129
+    assert len(sizes) == 3
+    assert max(sizes) <= 1 << 20

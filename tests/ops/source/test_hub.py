@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from colbuild.errors import SourceUnavailableError
-from colbuild.ops.source import Fetched, fetch, look
+from colbuild.ops.source import Fetched, fetch, look, path_here
 from colbuild.ops.source.vocabulary import read_vocabulary
 from colbuild.ops.step import StepRun
 from colbuild.ops.tokenizer import run as make_family_tokenizer
@@ -135,6 +135,8 @@ def test_of_a_repository_only_the_chosen_files_are_downloaded(
         assert not any("test-0" in request or ".pkl" in request for request in hub.requests)
         # Another choice is another content, with a record of its own.
         assert look(source, root=downloads, downloads=downloads) is None
+        assert path_here(source, root=downloads, downloads=downloads) is None
+    assert path_here(f"{source}#files={files}", root=downloads, downloads=downloads) == fetched.path
 
 
 def test_a_choice_that_matches_nothing_says_what_the_repository_has(
