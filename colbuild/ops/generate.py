@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError, StoppedError
+from colbuild.ops.authorship import check_author, check_begun
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.models import running_model
 from colbuild.ops.step import StepRun
+from colbuild.ops.writing import Text, draw_texts
 from colbuild.plan.work import GENERATED_AT_ONCE
 from colbuild.progress import Progress
 from colbuild.store.files import read_json, storage_errors, write_json_durably
@@ -24,48 +26,70 @@ from colbuild.weights.checkpoint import load_checkpoint
 
 TEXTS: Final = "texts.jsonl"
 
+FEWEST: Final = 16
+"""Texts at once at least; fewer are hardly faster."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts that were written at once.
+
+    Attributes:
+        begun: How many were begun.
+        texts: Those that are not empty, and the tokens of each.
+    """
+
+    begun: int
+    texts: list[tuple[str, int]]
+
 
 def run(step: StepRun) -> None:
     """Writes texts of at most `length` tokens until they have `tokens` tokens together.
 
     Inputs: `model` (the AnsNet). Params: `tokens`, `temperature`, `prompts` (taken in turn), `length`, `seed`. A text begins
-    after the separator of documents, with its prompt, and ends with it or at its length. The output is `texts.jsonl`, a text
-    to a line.
+    after the separator of documents, with its prompt, and ends with it or at its length. Texts of nothing but a prompt are left
+    out. The output is `texts.jsonl`, a text to a line.
 
     Each batch is drawn from its own seed, so an interrupted run, which leaves its batches in the step's `partial`, goes on to
-    the same texts.
+    the same texts. Some texts of the first batch are read again, to see that the AnsNet takes them for its own.
 
     Raises:
-        BuildError: A prompt is as long as a text, or the model computes no numbers.
+        BuildError: A prompt is as long as a text, the model computes no numbers, most texts are empty, or the AnsNet finds them
+            unlikely.
         StoppedError: The step was asked to stop.
     """
     folder = step.inputs["model"]
     model = running_model(load_checkpoint(folder), forward_type(), open_accelerator().device)
     vocabulary = load_vocabulary(folder)
+    begin = [vocabulary.separator]
     length = min(int(step.params["length"]), int(model.config.max_position_embeddings) - 1)
     prompts = [_prompt(text, vocabulary.tokenizer, length) for text in step.params["prompts"]] or [[]]
     ends = {vocabulary.separator, *_ends(model)}
-    written, batch = 0, 0
+    written, begun, empty, batch = 0, 0, 0, 0
     wanted: int = step.params["tokens"]
     with (step.output / TEXTS).open("w", encoding="utf-8") as file:
         while written < wanted:
-            texts = _kept(step.partial, batch)
-            if texts is None:
+            kept = _kept(step.partial, batch)
+            if kept is None:
                 if step.stopping():
                     raise StoppedError(f"stopped after {written:,} of {wanted:,} tokens")
-                first = batch * GENERATED_AT_ONCE
-                rows = [prompts[(first + row) % len(prompts)] for row in range(GENERATED_AT_ONCE)]
-                drawn = write_texts(
+                rows = _rows(wanted - written, written / begun if written else length)
+                starts = [[*begin, *prompts[(begun + row) % len(prompts)]] for row in range(rows)]
+                drawn = draw_texts(
                     model,
-                    [[vocabulary.separator, *row] for row in rows],
+                    starts,
                     length,
                     ends,
                     temperature=step.params["temperature"],
                     seed=int.from_bytes(hashlib.sha256(f"{step.params['seed']}:{batch}".encode()).digest()[:7], "big"),
                 )
-                texts = [(vocabulary.tokenizer.decode(ids[1:], skip_special_tokens=True), len(ids)) for ids in drawn]
-                _keep(step.partial, batch, texts)
-            for text, count in texts:
+                if batch == 0:
+                    check_author(model, drawn)
+                kept = Batch(rows, _texts(vocabulary.tokenizer, drawn, len(begin)))
+                _keep(step.partial, batch, kept)
+            begun, empty = begun + kept.begun, empty + kept.begun - len(kept.texts)
+            check_begun(empty, begun, vocabulary.tokenizer.decode(begin, skip_special_tokens=False))
+            for text, count in kept.texts:
                 if written >= wanted:
                     break
                 written += count
@@ -74,7 +98,6 @@ def run(step: StepRun) -> None:
             batch += 1
 
 
-@torch.no_grad()
 def write_texts(
     model: PreTrainedModel,
     starts: Sequence[Sequence[int]],
@@ -84,55 +107,25 @@ def write_texts(
     temperature: float,
     seed: int,
 ) -> list[list[int]]:
-    """Goes on with some beginnings at once, keys and values kept.
+    """Texts as the step draws them, their ids alone: see `draw_texts`."""
+    return [text.ids for text in draw_texts(model, starts, length, ends, temperature=temperature, seed=seed)]
 
-    Beginnings of different lengths run side by side: a row that still has tokens of its own takes those instead of drawing
-    any. A row that has ended is taken out of the batch, once a quarter of the rows have.
 
-    Args:
-        model: The model.
-        starts: Token ids of each beginning, at least one.
-        length: Tokens of a text at most, its beginning's first one not counted.
-        ends: Ids after which a text is over.
-        temperature: Divides the logits.
-        seed: Decides what is drawn.
+def _rows(missing: int, mean: float) -> int:
+    """How many texts to write at once: as many as are still missing, if they are as long as those before."""
+    return max(FEWEST, min(GENERATED_AT_ONCE, math.ceil(missing / mean)))
 
-    Returns:
-        The ids of each text, its beginning included and without the id that ended it.
-    """
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    texts = [list(start[:1]) for start in starts]
-    rows = list(range(len(starts)))
-    cache = DynamicCache(config=model.config)
-    # Since transformers 5.24 it has the shorter name.
-    kept = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    fed = torch.tensor([[start[0]] for start in starts], device=device)
-    over: set[int] = set()
-    for place in range(1, length + 1):
-        logits = model(input_ids=fed, use_cache=True, **{kept: cache}).logits[:, -1].float().cpu()
-        if not torch.isfinite(logits).all():
-            raise BuildError(
-                "the AnsNet computes NaN or infinity: its weights are damaged", hint="run colbuild cache verify"
-            )
-        drawn = torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator).squeeze(1).tolist()
-        following = []
-        for row, index in zip(rows, drawn, strict=True):
-            token = starts[row][place] if place < len(starts[row]) else index
-            if row not in over:
-                if place >= len(starts[row]) and token in ends:
-                    over.add(row)
-                else:
-                    texts[row].append(token)
-            following.append(token)
-        if len(over) == len(starts):
-            break
-        left = [at for at, row in enumerate(rows) if row not in over]
-        if len(left) <= 0.75 * len(rows):
-            cache.batch_select_indices(torch.tensor(left, device=device))
-            rows, following = [rows[at] for at in left], [following[at] for at in left]
-        fed = torch.tensor([[token] for token in following], device=device)
-    return texts
+
+def _texts(tokenizer: Any, drawn: Sequence[Text], begin: int) -> list[tuple[str, int]]:
+    """Each text and its tokens, but for those that have nothing beyond their beginning, the first ids of which are no text."""
+    found = []
+    for text in drawn:
+        whole, prompt = (
+            tokenizer.decode(ids[begin:], skip_special_tokens=True) for ids in (text.ids, text.ids[: -text.drawn])
+        )
+        if text.drawn and whole.strip() != prompt.strip():
+            found.append((whole, len(text.ids)))
+    return found
 
 
 def _prompt(text: str, tokenizer: Any, length: int) -> list[int]:
@@ -150,18 +143,18 @@ def _ends(model: PreTrainedModel) -> Iterator[int]:
     yield from eos if isinstance(eos, list) else [] if eos is None else [eos]
 
 
-def _kept(partial: Path | None, batch: int) -> list[tuple[str, int]] | None:
-    """The texts of a batch that an earlier run wrote; None if there are none."""
+def _kept(partial: Path | None, batch: int) -> Batch | None:
+    """A batch that an earlier run wrote; None if there is none."""
     found = None if partial is None else read_json(_path(partial, batch))
-    return None if found is None else [(text, count) for text, count in found]
+    return None if found is None else Batch(found["begun"], [(text, count) for text, count in found["texts"]])
 
 
-def _keep(partial: Path | None, batch: int, texts: Sequence[tuple[str, int]]) -> None:
+def _keep(partial: Path | None, batch: int, kept: Batch) -> None:
     if partial is None:
         return
     with storage_errors(partial):
         partial.mkdir(parents=True, exist_ok=True)
-        write_json_durably(partial, _path(partial, batch), texts)
+        write_json_durably(partial, _path(partial, batch), asdict(kept))
 
 
 def _path(partial: Path, batch: int) -> Path:

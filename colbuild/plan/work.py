@@ -31,7 +31,7 @@ FILLED_CANDIDATES: Final = 5
 REFIT_TEXT: Final = 4
 """How many times the calibration tokens a refit reads: three parts to fit on, one to decide whether it is kept."""
 
-GENERATED_AT_ONCE: Final = 32
+GENERATED_AT_ONCE: Final = 64
 """Texts that are written at once; more are faster, and need memory for their keys and values."""
 
 _WORD: Final = 5

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AttentionInterface
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError, StoppedError
 from colbuild.ops import generate
+from colbuild.ops.authorship import check_author
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.generate import write_texts
 from colbuild.ops.models import model_of, running_model
 from colbuild.ops.step import StepRun
+from colbuild.ops.writing import _drawn, draw_texts
 from colbuild.store.hashing import scan_tree
+from colbuild.train.attention import BLOCKED, blocked_attention
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.ops.bridges import done
 from tests.ops.family import ansnet
@@ -27,7 +33,7 @@ PARAMS = {"tokens": 1500, "temperature": 1.0, "prompts": [], "length": 40, "seed
 
 
 def texts(folder):
-    return [json.loads(line)["text"] for line in (folder / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["text"] for line in (folder / "texts.jsonl").open(encoding="utf-8", newline="\n")]
 
 
 def written(name, **changes):
@@ -121,6 +127,71 @@ def test_an_interrupted_run_goes_on_to_the_same_texts(tmp_path):
     (tmp_path / "second").mkdir()
     generate.run(StepRun({"model": ansnet()}, params, tmp_path / "second", partial=partial))
     assert texts(tmp_path / "second") == texts(whole)
+
+
+def test_a_row_is_the_same_whatever_the_others_are():
+    ends = set(range(1, 512, 2))
+    together = write_texts(running(), [[0]] * 16, 30, ends, temperature=1.0, seed=3)
+    longer = write_texts(running(), [[0]] * 16, 30, set(), temperature=1.0, seed=3)
+    assert all(one == other[: len(one)] for one, other in zip(together, longer, strict=True))
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely():
+    logits = torch.tensor([0.5, 2.0, -torch.inf, 1.0]).repeat(20_000, 1)
+    drawn = _drawn(logits, 0.7, torch.rand(20_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    shares = torch.bincount(torch.tensor([token for token, _ in drawn]), minlength=4) / 20_000
+    torch.testing.assert_close(shares, (logits[0] / 0.7).softmax(dim=-1), rtol=0.0, atol=0.01)
+    assert drawn[0][1] == pytest.approx(-float(logits[0].log_softmax(dim=-1)[drawn[0][0]]))
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_text_that_its_author_finds_unlikely_fails_the_step(temperature, monkeypatch):
+    def forgetful(module, query, key, value, mask, **settings):
+        """Attention that cuts the keys to as many as there are queries."""
+        seen = query.shape[2]
+        return blocked_attention(module, query, key[:, :, :seen], value[:, :, :seen], mask, **settings)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, BLOCKED, forgetful)
+    with pytest.raises(BuildError, match="the text that the AnsNet wrote is not its own"):
+        written("unlikely", temperature=temperature)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_what_is_drawn_costs_as_much_in_one_pass(name, dtype):
+    model = running_model(random_checkpoint(config_of(name), seed=2), dtype, CPU)
+    drawn = draw_texts(model, [[5], [6, 7, 8]] * 4, 20, set(), temperature=1.0, seed=1)
+    running = model.config._attn_implementation
+    check_author(model, drawn)
+    assert model.config._attn_implementation == running
+    with pytest.raises(BuildError, match=r"drew \d+ tokens at \d\.\d\d nats each, and reads the same text at"):
+        check_author(model, [replace(text, nats=[cost - 0.3 for cost in text.nats]) for text in drawn])
+
+
+def ending(tmp_path, ids):
+    """An AnsNet whose texts end with any of these ids."""
+    folder = shutil.copytree(ansnet(), tmp_path / "ending")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": list(ids)}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("prompts", [[], ["Ada builds", "The sea"]])
+def test_texts_of_nothing_but_a_prompt_do_not_count(prompts, tmp_path):
+    folder = done("generate", {"model": ending(tmp_path, range(150))}, {**PARAMS, "prompts": prompts}, "some empty")
+    found = texts(folder)
+    assert all(text.strip() and text not in prompts for text in found)
+    assert len(found) >= 1500 // 40
+
+
+@pytest.mark.parametrize("prompts", [[], ["Ada builds", "The sea"]])
+def test_mostly_empty_texts_fail_the_step(prompts, tmp_path):
+    message = (
+        r"of \d+ texts that the AnsNet wrote for data.generate are empty: after its begin token, '<\|endoftext\|>'"
+    )
+    with pytest.raises(BuildError, match=message) as caught:
+        done("generate", {"model": ending(tmp_path, range(400))}, {**PARAMS, "prompts": prompts}, "empty")
+    assert "data.begin" in caught.value.hint
 
 
 def test_a_damaged_ansnet_is_said_so():
