@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from colbuild.run.outputs import outputs_of, place_outputs
 from colbuild.run.sources import Sources
 from colbuild.spec import LoadedFamily
 from colbuild.store import ActionRecord, Store
+from colbuild.store.files import NotWritableError
 from colbuild.store.roots import note_root
 
 DEFAULTS = Options()
@@ -150,9 +151,27 @@ def build(plan: FamilyPlan, workspace: Workspace, listener: Listener = silent, o
     options = _with_remote(options, listener)
     from colbuild.run.record import recorded
 
-    store.prepare()
-    with recorded(listener, store.layout.folder("runs")) as recording:
+    with ExitStack() as stack:
+        with _not_writable(plan, store):
+            store.prepare()
+            recording = stack.enter_context(recorded(listener, store.layout.folder("runs")))
         return _build(plan, workspace, recording, options, store.layout.folder("logs") / recording.id)
+
+
+@contextmanager
+def _not_writable(plan: FamilyPlan, store: Store) -> Iterator[None]:
+    """Says which steps a store would have to take that may only be read, and how to build them all the same."""
+    try:
+        yield
+    except NotWritableError as error:
+        steps = [pending.step.id for pending in plan.pending]
+        named = ", ".join(steps[:3]) + (f" and {len(steps) - 3} more" if steps[3:] else "")
+        count = "one step is" if len(steps) == 1 else f"{len(steps)} steps are"
+        raise NotWritableError(
+            f"{error.message}; {count} not in the store yet: {named}",
+            hint="build in a store of your own, and read this one as a remote cache: "
+            f"--store DIR --remote {store.root}",
+        ) from error
 
 
 def _with_remote(options: Options, listener: Listener) -> Options:

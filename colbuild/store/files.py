@@ -14,15 +14,18 @@ from typing import Any
 from urllib.parse import quote
 
 from colbuild.errors import BuildError
-from colbuild.store.locks import scratch_file
+from colbuild.store.locks import NOT_ALLOWED, scratch_file
 
 CHECK = "check"
 """The key under which JSON values carry a check."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _KEPT = "What was finished is kept: run the build again afterwards."
+
+
+class NotWritableError(BuildError):
+    """A place may only be read."""
 
 
 def storage_error(error: OSError, path: Path) -> BuildError:
@@ -34,9 +37,9 @@ def storage_error(error: OSError, path: Path) -> BuildError:
     if error.errno == errno.EFBIG:
         message = f"a limit on the size of files is reached: cannot write {place} ({_free(path)} free on the disk)"
         return BuildError(message, hint=f"Raise the limit (see 'ulimit -f'). {_KEPT}")
-    if error.errno in _NOT_ALLOWED:
+    if error.errno in NOT_ALLOWED:
         message = f"cannot write {place}: {_reason(error)}"
-        return BuildError(message, hint="Check who owns it, or use another store with --store or COLBUILD_STORE.")
+        return NotWritableError(message, hint="Check who owns it, or use another store with --store or COLBUILD_STORE.")
     return BuildError(f"cannot use {place}: {_reason(error)}")
 
 

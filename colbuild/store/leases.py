@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from colbuild.store.layout import Layout
+from colbuild.store.locks import NO_LOCKS
 
 if TYPE_CHECKING:
     # Publishing renews leases too, so at run time this module lies below the store.
@@ -47,7 +48,7 @@ def shared(layout: Layout) -> Iterator[None]:
         yield
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:
         os.close(descriptor)
@@ -55,10 +56,13 @@ def shared(layout: Layout) -> Iterator[None]:
 
 @contextmanager
 def alone(layout: Layout) -> Iterator[None]:
-    """Keep everybody out who claims results; waits until they have. Raises OSError where the store cannot be written."""
+    """Keep everybody out who claims results; waits until they have. Raises OSError where the store cannot be written.
+
+    Where the file system has no locks nobody is kept out: leases protect, and a result that goes all the same is built again.
+    """
     descriptor = os.open(layout.lock(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -88,18 +92,30 @@ def is_leased(used: float, now: float, lease: float) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the flock of a file: a build that is running holds its record's."""
+    """Whether a process holds the flock of a file: a build that is running holds its record's.
+
+    A file that may not be read, or lies on a file system without locks, counts as free.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
         os.close(descriptor)
     return False
+
+
+def _flock(descriptor: int, operation: int) -> None:
+    """Locks a file where its file system has locks. Raises BlockingIOError, OSError."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
 
 
 def _renewed(layout: Layout, digest: str) -> bool:

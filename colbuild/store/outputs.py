@@ -19,10 +19,10 @@ from typing import Any
 
 from colbuild.errors import BuildError
 from colbuild.store.files import read_json, write_json
-from colbuild.store.hashing import TreeEntry, hash_file, tree_digest
+from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
 from colbuild.store.layout import Layout
 from colbuild.store.links import put
-from colbuild.store.locks import hold, remove
+from colbuild.store.locks import NOT_ALLOWED, hold, remove
 from colbuild.store.objects import Tree, entries_from_json
 from colbuild.store.stamps import Stamp, Stamps, stamp_from_json, stamps_of
 
@@ -88,7 +88,8 @@ def place_tree(layout: Layout, tree: Tree, target: Path) -> Placement:
             remove(draft)
         note = _read_note(layout, target)
         if _holds(layout, target, tree.entries):
-            # Put there by another build meanwhile, by one that died before it noted it, or with a store that is gone.
+            # Put there by another build meanwhile, by one that died before it noted it, with a store that is gone, or
+            # from one that may only be read.
             _write_note(layout, target, _described(tree, stored, target))
             return Placement(changed=False)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -112,13 +113,22 @@ def _clear(layout: Layout, target: Path, note: Note | None, old: Path) -> Path |
     """Takes what stands at `target` away: to `old` what was placed from the store, anything else to where it is kept."""
     if not target.exists() and not target.is_symlink():
         return None
-    if note is not None and _is_ours(layout, target, note):
+    if _is_in_store(layout, target) if note is None else _is_ours(layout, target, note):
         # A rename first: a build that dies while it removes a folder must not leave half of one at its place.
         target.rename(old)
         return None
     kept = target.with_name(f"{target.name}.kept-{uuid.uuid4().hex[:8]}")
     target.rename(kept)
     return kept
+
+
+def _is_in_store(layout: Layout, target: Path) -> bool:
+    """Whether the store has just this tree: of what came from a store that may only be read there is no note."""
+    try:
+        digest = tree_digest(scan_tree(target)) if target.is_dir() and not target.is_symlink() else None
+    except (OSError, BuildError):
+        return False
+    return digest is not None and layout.object(digest).exists()
 
 
 def _is_ours(layout: Layout, target: Path, note: Note) -> bool:
@@ -215,7 +225,12 @@ def _entries(note: Note) -> tuple[TreeEntry, ...]:
 
 def _write_note(layout: Layout, target: Path, note: Note) -> None:
     rows = [asdict(placed.entry) | {"stamp": placed.stamp, "linked": placed.linked} for placed in note]
-    write_json(layout.folder("tmp"), layout.output(target), rows)
+    try:
+        write_json(layout.folder("tmp"), layout.output(target), rows)
+    except OSError as error:
+        # A store that may only be read: the next build compares the contents.
+        if error.errno not in NOT_ALLOWED:
+            raise
 
 
 def _read_note(layout: Layout, target: Path) -> Note | None:

@@ -14,7 +14,7 @@ from typing import Any
 from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report, silent
 from colbuild.store import layout as layouts
-from colbuild.store.files import checksum, read_json, storage_errors, write_json, write_json_durably
+from colbuild.store.files import NotWritableError, checksum, read_json, storage_errors, write_json, write_json_durably
 from colbuild.store.layout import Layout
 from colbuild.store.locks import hold, remove, remove_stale, scratch_path
 from colbuild.store.objects import (
@@ -237,10 +237,14 @@ class Store:
         self._write_step(family, record)
 
     def note_step(self, family: str, record: ActionRecord) -> None:
-        """Notes what a family's step last ran or found, for the reasons in the next plan; and its stamps, if need be."""
+        """Notes what a family's step last ran or found, for the reasons in the next plan; and its stamps, if need be.
+
+        In a store that may only be read, nothing is noted.
+        """
         self._renew(record.output)
         if self.last(family, record.step) != record:
-            self._write_step(family, record)
+            with suppress(NotWritableError):
+                self._write_step(family, record)
 
     def _write_step(self, family: str, record: ActionRecord) -> None:
         with storage_errors(self.root):

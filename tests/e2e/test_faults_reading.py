@@ -77,8 +77,39 @@ def test_build_that_has_to_write_where_nothing_may_be_written_says_so(read_only)
     done = run("build", SPEC)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: cannot write {project}/.colbuild"), done.stderr
-    assert "--store" in done.stderr
+    assert "not in the store yet: " in done.stderr
+    assert f"--store DIR --remote {project}/.colbuild" in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
+
+
+def test_fresh_checkout_gets_its_family_out_of_a_store_that_may_only_be_read(read_only, good, tiny_inputs, tmp_path):
+    shared = read_only[0] / ".colbuild"
+    fresh = faults_project(tmp_path / "fresh", tiny_inputs)
+    before = content(shared)
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-B", "-m", "colbuild", *arguments, "--store", str(shared)],
+            cwd=fresh,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=obey_modes,
+            timeout=120,
+        )
+
+    for command in (("plan", SPEC, "--exit-code"), ("build", SPEC), ("build", SPEC)):
+        done = run(*command)
+        assert done.returncode == 0, (command, done.stdout + done.stderr)
+    assert content(fresh / "out") == good.made.out
+    # Another family of the same project, of which the store noted nothing yet.
+    other = (fresh / SPEC).read_text().replace("name: faults", "name: others")
+    (fresh / "specs/others.yaml").write_text(other)
+    done = run("build", "specs/others.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert content(fresh / "out" / "others") == content(fresh / "out" / "faults")
+    assert content(shared) == before
 
 
 @pytest.mark.slow

@@ -101,7 +101,6 @@ def test_store_that_may_not_be_written_is_told_by_every_way_of_writing(tmp_path,
         "hold": lambda: store.hold("k" * 64, lambda: None).__enter__(),
         "draft": lambda: store.draft().__enter__(),
         "record": lambda: store.record("fam", record),
-        "note_step": lambda: store.note_step("fam", record),
         "remember": lambda: store.remember("config", digest, 1),
         "place": lambda: store.place(digest, tmp_path / "out"),
     }
@@ -110,6 +109,9 @@ def test_store_that_may_not_be_written_is_told_by_every_way_of_writing(tmp_path,
             way()
         assert caught.value.message.startswith(f"cannot write {store.root}"), name
         assert caught.value.message.endswith(": permission denied"), name
+    # What only explains a later plan is left out without a word.
+    store.note_step("fam", record)
+    assert store.last("fam", record.step) is None
 
 
 def test_damaged_tree_that_cannot_be_moved_is_told(tmp_path, monkeypatch):
