@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +12,13 @@ from typing import Any, TypeVar
 from colbuild.api.family import FamilyPlan, Selection, Workspace, silent
 from colbuild.api.texts import check_texts
 from colbuild.arch import read_structure
+from colbuild.errors import SourceUnavailableError
 from colbuild.plan.bridge import tokenizer_source
 from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.lock import LockMode, LockState, compare, open_lock, pinned_chain, source_uris
 from colbuild.plan.positions import position_problems, with_contexts
+from colbuild.plan.starts import check_start
 from colbuild.plan.states import StepPlan, plan_steps
 from colbuild.plan.target import parse_target, restrict, select
 from colbuild.run.events import Listener, Notice
@@ -57,6 +60,7 @@ def make_plan(
     config = ansnet_config(loaded, workspace.store, sources, state, listener)
     vocabulary = bridge_vocabulary(loaded, workspace.store, sources, state, listener)
     chain = solved_chain(loaded, config, state, vocabulary)
+    check_starts(loaded, chain, sources, listener)
     graph = build_graph(with_contexts(loaded.family, config), chain, export_versions())
     steps = steps_of(loaded, graph, workspace.store, sources)
     if not targets:
@@ -155,15 +159,39 @@ def ansnet_config(
     def read(path: Path) -> dict[str, Any]:
         from colbuild.ops.source import read_config
 
-        config = read_config(path)
+        config = read_config(path, lambda text: listener(Notice(text)))
         # What is not supported is refused before it is remembered.
         read_structure(config)
         return config
 
-    config = _remembered("config", dict, uri, read, "the AnsNet, whose shape everything else", store, sources, listener)
+    # Older colbuilds remembered a whole config.json as "config".
+    config = _remembered(
+        "settings", dict, uri, read, "the AnsNet, whose shape everything else", store, sources, listener
+    )
     with sources.reading(uri):
         read_structure(config)
     return config
+
+
+def check_starts(loaded: LoadedFamily, chain: Chain, sources: Sources, listener: Listener) -> None:
+    """Compares the checkpoints that anchors start from with the anchors, as far as they lie on this machine.
+
+    Raises:
+        SourceError: One cannot be read, or is not of its anchor's kind and shape.
+    """
+    members = {member.name: member for member in chain.anchors}
+    for anchor in loaded.family.anchors:
+        if anchor.init is None or is_fetched(anchor.init.checkpoint):
+            continue
+        from colbuild.ops.source import read_config
+
+        uri = anchor.init.checkpoint
+        # A checkpoint that only the lock knows is missed by the step that reads it, if that step has to run.
+        with suppress(SourceUnavailableError):
+            path = sources.fetch(uri, listener).path
+            with sources.reading(uri):
+                found = read_structure(read_config(path, lambda text: listener(Notice(text))))
+                check_start(found, members[anchor.name].structure)
 
 
 def bridge_vocabulary(

@@ -25,6 +25,7 @@ from colbuild.arch.architecture import (
 from colbuild.arch.bridged import LEARNED_POSITIONS, bridged, structure_from_json, structure_to_json
 from colbuild.arch.gpt import GPT2, GPT_NEOX
 from colbuild.arch.llama import GEMMA3, LLAMA, MISTRAL, QWEN2, QWEN3
+from colbuild.arch.settings import own_settings, setting_problems
 from colbuild.arch.shape import Shape
 from colbuild.errors import BuildError
 
@@ -47,6 +48,7 @@ __all__ = [
     "config_for",
     "forward_flops",
     "norm_sites",
+    "own_settings",
     "parameters",
     "positions_key",
     "read_structure",
@@ -61,7 +63,8 @@ def read_structure(config: Mapping[str, Any]) -> Structure:
     """The structure that a config.json describes.
 
     Raises:
-        BuildError: The architecture is not supported, or the configuration lacks a key.
+        BuildError: The architecture is not supported, or the configuration lacks a key, or has one with a value that
+            transformers refuses or that no graph can hold.
     """
     name = config.get("model_type")
     architecture = ARCHITECTURES.get(str(name))
@@ -69,6 +72,13 @@ def read_structure(config: Mapping[str, Any]) -> Structure:
         raise BuildError(
             f"architecture '{name}' is not supported",
             hint=f"supported: {', '.join(sorted(ARCHITECTURES))}; a new one is one table in colbuild/arch/",
+        )
+    problems = list(setting_problems(config, architecture.config_keys, architecture.defaults))
+    if problems:
+        more = f"; and {len(problems) - 3} more" if problems[3:] else ""
+        raise BuildError(
+            f"the model's config.json cannot be used: {'; '.join(problems[:3])}{more}",
+            hint="correct the file, or get the model from its publisher again",
         )
     try:
         return structure_of(config, architecture)

@@ -250,7 +250,9 @@ def structure_of(config: Mapping[str, Any], architecture: Architecture) -> Struc
     else:
         lengths["ffn"] = int(config[keys["ffn"]])
     for axis, derived in (("kv_heads", heads), ("head_dim", hidden // heads)):
-        lengths[axis] = config.get(keys.get(axis, "")) or usual.get(axis, derived)
+        # A key without a value is not a missing one: transformers then derives the length, whatever the usual one is.
+        given = keys.get(axis) in config
+        lengths[axis] = (config[keys[axis]] or derived) if given else usual.get(axis, derived)
     flags = frozenset((flag, bool(config.get(flag, default))) for flag, default in architecture.flags.items())
     fixed = frozenset((axis, int(config[key])) for axis, key in architecture.fixed.items())
     return Structure(architecture, Shape(**lengths), flags, fixed)

@@ -68,6 +68,7 @@ LLAMA: Final = Architecture(
     model_class="LlamaForCausalLM",
     config_keys=_KEYS,
     flags={"tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False},
+    prefix="model.",
     buffers=_BUFFERS,
     tensors=_table((_NORMS[0], *_ATTENTION, *_attention_biases(_BIASED, True), _NORMS[1], *_MLP, *_MLP_BIASES)),
 )
@@ -78,6 +79,7 @@ MISTRAL: Final = Architecture(
     config_keys=_KEYS,
     flags={"tie_word_embeddings": False},
     defaults={"kv_heads": 8},
+    prefix="model.",
     buffers=_BUFFERS,
     tensors=_table((_NORMS[0], *_ATTENTION, _NORMS[1], *_MLP)),
 )
@@ -90,6 +92,7 @@ QWEN2: Final = Architecture(
     defaults={"kv_heads": 32},
     per_layer=("layer_types",),
     accepts={"use_sliding_window": False},
+    prefix="model.",
     buffers=_BUFFERS,
     tensors=_table((_NORMS[0], *_ATTENTION, *_attention_biases(None, False), _NORMS[1], *_MLP)),
 )
@@ -102,6 +105,7 @@ QWEN3: Final = Architecture(
     defaults={"kv_heads": 32, "head_dim": 128},
     per_layer=("layer_types",),
     accepts={"use_sliding_window": False},
+    prefix="model.",
     buffers=_BUFFERS,
     tensors=_table(
         (_NORMS[0], *_ATTENTION, *_attention_biases(_BIASED, True), *_HEAD_NORMS, _NORMS[1], *_MLP),
@@ -118,6 +122,7 @@ GEMMA3: Final = Architecture(
     norm_offset=1.0,
     scales_embedding=True,
     accepts={"final_logit_softcapping": None, "attn_logit_softcapping": None, "use_bidirectional_attention": False},
+    prefix="model.",
     buffers=_BUFFERS,
     tensors=_table(
         (

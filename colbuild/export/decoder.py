@@ -17,13 +17,13 @@ from typing import Any, Final
 import onnx_ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from transformers import AutoConfig
 
 from colbuild import __version__
 from colbuild.errors import BuildError
 from colbuild.export.graph import set_value
 from colbuild.export.grouped import can_group, group
 from colbuild.export.opset import in_opset
+from colbuild.weights.transformers_config import transformers_config
 
 PROVIDERS: Final[Mapping[str, str]] = {"contrib": "default", "standard": "onnx-standard"}
 """Which of the library's targets a profile's `operators` are: with onnxruntime's own normalisation, or ONNX's operators
@@ -169,7 +169,7 @@ def _module(config: Mapping[str, Any], dtype: onnx_ir.DataType) -> tuple[Any, An
     """The library's module for a configuration, and its settings."""
     import mobius
 
-    found = mobius.ArchitectureConfig.from_transformers(AutoConfig.for_model(**config))
+    found = mobius.ArchitectureConfig.from_transformers(transformers_config(config))
     # mobius 0.1.0 looks for "use_mlp_bias", which llama's configuration calls "mlp_bias". Which head is tied to which
     # embedding we know better.
     biased = found.mlp_bias or bool(config.get("mlp_bias", False))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from colbuild.arch import ARCHITECTURES, Role, Structure, structure_from_json, tensors
 from colbuild.ops.bridge_config import bridge_config
@@ -24,6 +23,7 @@ from colbuild.train.teaching import Across
 from colbuild.train.vocabularies import events, nearest_tokens
 from colbuild.weights.checkpoint import SPECIAL_IDS, Checkpoint, load_checkpoint, save_checkpoint
 from colbuild.weights.origin import LICENCES, ORIGIN, copy_files
+from colbuild.weights.transformers_config import transformers_config
 from colbuild.weights.transplant import compose, random_start, transplant_rows
 
 WITHOUT_TEACHER: Final = "seqkd"
@@ -115,7 +115,7 @@ class _Described:
 
 def _text(step: StepRun, config: Mapping[str, object]) -> torch.Tensor:
     """Calibration windows in the AnsNet's tokens, as long as the bridge can read."""
-    described = _Described(AutoConfig.for_model(**copy.deepcopy(dict(config))))
+    described = _Described(transformers_config(config))
     return calibration(step.inputs["calibration"], step.params["split"], step.params["tokens"], described)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from colbuild.arch import Structure, config_for, positions_key
 from colbuild.arch.correspond import is_gated
 from colbuild.weights.checkpoint import SPECIAL_IDS, Checkpoint
 from colbuild.weights.subset import kept_layers
+from colbuild.weights.transformers_config import transformers_config
 from colbuild.weights.translate import rotary_base
 
 _EPSILON: Final = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
@@ -43,7 +43,7 @@ def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | No
     own |= {"model_type": name, "architectures": [architecture.model_class]}
     own |= {key: theirs[key] for key in ("dtype", "torch_dtype") if key in theirs}
     # As transformers reads it, with the defaults of each architecture. It fills nested mappings in place.
-    read = AutoConfig.for_model(**copy.deepcopy(dict(theirs)))
+    read = transformers_config(theirs)
     own[{"gpt2": "layer_norm_epsilon", "gpt_neox": "layer_norm_eps"}.get(name, "rms_norm_eps")] = _first(read, _EPSILON)
     gated = is_gated(architecture)
     if gated or not is_gated(teacher.structure.architecture):

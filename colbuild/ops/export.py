@@ -6,13 +6,14 @@ from types import SimpleNamespace
 from typing import Final
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from colbuild.export.package import Texts, build_package, exported_model
 from colbuild.ops.models import calibration, heldout_windows, model_of
 from colbuild.ops.step import StepRun
 from colbuild.spec.device import Device
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.weights.checkpoint import load_checkpoint, load_facts
+from colbuild.weights.transformers_config import transformers_config
 
 HELDOUT_TOKENS: Final = 2048
 """How much held-out text a package is measured on."""
@@ -32,7 +33,7 @@ def run(step: StepRun) -> None:
         return model_of(load_checkpoint(folder), dtype)
 
     profile = Device.model_validate(step.params["profile"], strict=False)
-    config = SimpleNamespace(config=AutoConfig.from_pretrained(folder, local_files_only=True))
+    config = SimpleNamespace(config=transformers_config(load_facts(folder).config))
     fitted = None
     if "corpus" in step.inputs:
         fitted = calibration(step.inputs["corpus"], step.params["split"], profile.calibration, config)

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.train.attention import use_blocked_attention
 from colbuild.train.forward import owner_of
 from colbuild.train.packing import PackedCorpus, calibration_windows, open_corpus, window_count
 from colbuild.weights.checkpoint import Checkpoint
+from colbuild.weights.transformers_config import transformers_config
 
 CALIBRATION_WINDOW = 512
 
@@ -28,7 +29,7 @@ def build_model(
     Raises:
         BuildError: The weights are not those of the configuration.
     """
-    settings = AutoConfig.for_model(**config)
+    settings = transformers_config(config)
     # Only the parameters are left out: what is stored in no file, such as rotary frequencies, is computed here.
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(settings, dtype=dtype)

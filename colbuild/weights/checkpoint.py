@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from colbuild.arch import Structure, norm_sites, read_structure, tensors
+from colbuild.arch import Structure, norm_sites, read_structure
 from colbuild.errors import BuildError
+from colbuild.weights.headers import check_lengths
 from colbuild.weights.numbers import check_numbers
 from colbuild.weights.origin import LICENCES, ORIGIN, copy_files
 from colbuild.weights.tensor_files import WEIGHTS, weight_files
@@ -150,21 +151,6 @@ def check_tensors(structure: Structure, weights: Mapping[str, torch.Tensor]) -> 
         BuildError: Tensors are missing, unknown, or of another shape.
     """
     check_lengths(structure, {name: tuple(tensor.shape) for name, tensor in weights.items()})
-
-
-def check_lengths(structure: Structure, found: Mapping[str, tuple[int, ...]]) -> None:
-    """The same for the shapes of weights, by their names."""
-    expected = {tensor.name: tensor.lengths for tensor in tensors(structure)}
-    missing = sorted(expected.keys() - found.keys())
-    unknown = sorted(found.keys() - expected.keys())
-    wrong = sorted(name for name in expected.keys() & found.keys() if found[name] != expected[name])
-    if missing or unknown or wrong:
-        parts = [
-            f"{what}: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
-            for what, names in (("missing", missing), ("not in the architecture", unknown), ("of another shape", wrong))
-            if names
-        ]
-        raise BuildError(f"the weights do not match the model's configuration; {'; '.join(parts)}")
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, companions: Path) -> None:

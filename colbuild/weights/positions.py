@@ -14,17 +14,16 @@ up for as far as it can (`colbuild.weights.follow`).
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
-from transformers import AutoConfig
 
 from colbuild.arch import Role, Structure, tensors
 from colbuild.weights.blocks import Linear, read_block, write_block
+from colbuild.weights.transformers_config import transformers_config
 
 WITHIN: Final = 512
 """A pair is fast if it turns once within so many tokens."""
@@ -58,7 +57,7 @@ class Rotary:
 def read_rotary(config: Mapping[str, Any], head_dim: int) -> Rotary | None:
     """A model's; None if it has none, or not the same in all layers and at all lengths."""
     # As transformers reads it, with the defaults of each architecture. It fills nested mappings in place.
-    found = getattr(AutoConfig.for_model(**copy.deepcopy(dict(config))), "rope_parameters", None) or {}
+    found = getattr(transformers_config(config), "rope_parameters", None) or {}
     if "rope_theta" not in found or found.get("rope_type", "default") != "default":
         return None
     return Rotary(float(found["rope_theta"]), int(head_dim * found.get("partial_rotary_factor", 1.0)) // 2 * 2)

@@ -20,7 +20,8 @@ from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report
 from colbuild.weights.blend import Blend, Index, as_index, prefix_of, runs
 from colbuild.weights.blending import blend
-from colbuild.weights.checkpoint import Checkpoint, check_lengths, copy_companions, load_facts, save_facts
+from colbuild.weights.checkpoint import Checkpoint, copy_companions, load_facts, save_facts
+from colbuild.weights.headers import check_lengths
 from colbuild.weights.interpolate import check_types, partners, ranked_as, towards
 from colbuild.weights.mixture import Mix
 from colbuild.weights.numbers import finite, no_numbers

@@ -1,12 +1,7 @@
-"""Where tensors lie in safetensors files, so that parts of them can be read without mapping or loading a file.
-
-A file is 8 bytes that give the length of a JSON header, the header, and the tensors one after the other, row by row. A model
-is one such file or several with an index (https://huggingface.co/docs/safetensors, "Format").
-"""
+"""Tensors in safetensors files, so that parts of them can be read without mapping or loading a file."""
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Mapping
@@ -14,20 +9,17 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import torch
 
 from colbuild.errors import BuildError
+from colbuild.weights.headers import AGAIN, INDEX, WEIGHTS, Entry, check_kind_of, entries, weight_files
 
-WEIGHTS: Final = "model.safetensors"
-INDEX: Final = f"{WEIGHTS}.index.json"
-PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+__all__ = ["DTYPES", "INDEX", "WEIGHTS", "Stored", "TensorReader", "stored_tensors", "weight_files"]
+
 DTYPES: Final[Mapping[str, torch.dtype]] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types that weights may have, as files call them."""
-
-_HEADER_LIMIT: Final = 100_000_000
-_AGAIN: Final = "It may be cut off: fetch or build it again."
 
 
 @dataclass(frozen=True)
@@ -67,83 +59,16 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
             that weights cannot have.
     """
     found: dict[str, Stored] = {}
-    for path in weight_files(folder):
-        for name, tensor in _of_file(path).items():
-            if name in found:
-                raise BuildError(f"{folder} stores {name} twice; it cannot be told which one is meant")
-            found[name] = tensor
+    for entry in entries(folder):
+        if entry.name in found:
+            raise BuildError(f"{folder} stores {entry.name} twice; it cannot be told which one is meant")
+        found[entry.name] = _stored(entry)
     return found
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder: one, or those that its index names.
-
-    Raises:
-        BuildError: There are none, the index is damaged, or names files that are missing or lie elsewhere.
-    """
-    index = folder / INDEX
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if not index.is_file():
-        raise _no_safetensors(folder)
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise BuildError(f"{index} is not an index of safetensors files ({error})") from None
-    for name in names:
-        if not isinstance(name, str) or "/" in name or "\\" in name or not name.endswith(".safetensors"):
-            raise BuildError(f"{index} names {name!r}, which is no safetensors file beside it")
-        if not (folder / name).is_file():
-            raise BuildError(f"{folder} lacks {name}, which its index names", hint="Fetch the model again.")
-    return [folder / name for name in names]
-
-
-def _no_safetensors(folder: Path) -> BuildError:
-    pickles = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-    if pickles:
-        return BuildError(
-            f"{folder} holds pickled weights only ({pickles[0]}), which run code when they are loaded",
-            hint="Convert it to safetensors.",
-        )
-    return BuildError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}")
-
-
-def _of_file(path: Path) -> dict[str, Stored]:
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
-                raise BuildError(f"{path} is no safetensors file, or is cut off within its header", hint=_AGAIN)
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise BuildError(f"{path} cannot be read: {error}") from None
-    except ValueError as error:
-        raise BuildError(f"{path} has a damaged header: {error}", hint=_AGAIN) from None
-    if not isinstance(header, dict):
-        raise BuildError(f"{path} has a damaged header: it is no JSON object", hint=_AGAIN)
-    header.pop("__metadata__", None)
-    return {name: _tensor(path, name, entry, 8 + length, size) for name, entry in header.items()}
-
-
-def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> Stored:
-    try:
-        kind, lengths, (begin, end) = entry["dtype"], tuple(map(int, entry["shape"])), entry["data_offsets"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise BuildError(f"{path} has a damaged header: {name}: {error}", hint=_AGAIN) from None
-    if kind not in DTYPES:
-        raise BuildError(
-            f"{name} in {path} is of type {kind}; {', '.join(DTYPES)} can be used",
-            hint="Use the model's original weights rather than quantised ones.",
-        )
-    stored = Stored(name, path, start + int(begin), DTYPES[kind], lengths)
-    if end - begin != stored.bytes or begin < 0 or min(lengths, default=0) < 0:
-        raise BuildError(f"{path} has a damaged header: {name} does not take {end - begin:,} bytes", hint=_AGAIN)
-    if stored.offset + stored.bytes > size:
-        raise BuildError(
-            f"{path} is cut off: {name} ends {stored.offset + stored.bytes - size:,} bytes past its end", hint=_AGAIN
-        )
-    return stored
+def _stored(entry: Entry) -> Stored:
+    check_kind_of(entry)
+    return Stored(entry.name, entry.path, entry.offset, DTYPES[entry.kind], entry.lengths)
 
 
 class TensorReader:
@@ -195,7 +120,7 @@ class TensorReader:
             while memory:
                 done = os.preadv(file, [memory], offset)
                 if not done:
-                    raise BuildError(f"{tensor.path} ends early", hint=_AGAIN)
+                    raise BuildError(f"{tensor.path} ends early", hint=AGAIN)
                 memory, offset = memory[done:], offset + done
         except OSError as error:
             raise BuildError(f"{tensor.path} cannot be read: {error}") from None

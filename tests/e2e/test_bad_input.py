@@ -122,18 +122,18 @@ def test_pickled_weights_are_refused(project, colbuild):
     model = project / ".tiny" / "ansnet"
     (model / "model.safetensors").unlink()
     torch.save({}, model / "pytorch_model.bin")
-    told(colbuild("build", SPEC), EXIT_FAILED, "pytorch_model.bin", "safetensors")
+    told(colbuild("plan", SPEC), EXIT_SPEC_ERROR, "specs/tiny.yaml:9:11", "pytorch_model.bin", "safetensors")
 
 
 def test_unsupported_architecture(project, colbuild):
     config = project / ".tiny" / "ansnet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "mamba"}))
-    told(colbuild("plan", SPEC), EXIT_FAILED, "'mamba' is not supported", "llama")
+    told(colbuild("plan", SPEC), EXIT_SPEC_ERROR, "'mamba' is not supported", "llama")
 
 
 def test_empty_corpus(project, colbuild):
     (project / ".tiny" / "corpus.txt").write_text("\n\n\n")
-    told(colbuild("build", SPEC), EXIT_FAILED, "corpus train", "empty")
+    told(colbuild("build", SPEC), EXIT_SPEC_ERROR, "corpus train", "empty")
 
 
 def test_store_that_is_something_else(project, colbuild):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from colbuild.errors import BuildError
 from colbuild.ops.source.json_file import read_object
-from colbuild.ops.source.vocabulary import TOKENIZER, highest_id
+from colbuild.ops.source.vocabulary import TOKENIZER, highest_id, ids_inside
 from colbuild.weights.checkpoint import GENERATION, write_json
 from colbuild.weights.tokenizer_file import DROPPED, SETTINGS, load_tokenizer, without_orders
 
@@ -143,19 +143,10 @@ def fit_generation(output: Path, rows: int, remark: Callable[[str], None]) -> No
         if not key.endswith(("_token_id", "_token_ids", "_tokens")):
             after[key] = value
             continue
-        kept = inside(value, rows)
+        kept = ids_inside(value, rows)
         if kept != value:
             remark(f"{GENERATION}: {key}: {value} is outside the vocabulary of {rows:,}: it is dropped")
         if kept is not None:
             after[key] = kept
     if after != {key: value for key, value in before.items() if value is not None or key in after}:
         write_json(path, after)
-
-
-def inside(value: Any, rows: int) -> Any:
-    """Ids without those outside a vocabulary: None where none is left; anything but ids stays."""
-    if isinstance(value, list):
-        return [kept for one in value if (kept := inside(one, rows)) is not None] or None
-    if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < rows:
-        return None
-    return value

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig
 
-from colbuild.arch import Structure, parameters, read_structure
+from colbuild.arch import Structure, own_settings, parameters, read_structure
 from colbuild.errors import BuildError
 from colbuild.ops.source.added_tokens import fit_tokenizer
 from colbuild.ops.source.folder_weights import read_folder_weights
 from colbuild.ops.source.gguf_file import read_header
 from colbuild.ops.source.gguf_tokenizer import convert_gguf_tokenizer
 from colbuild.ops.source.gguf_weights import read_gguf_weights
-from colbuild.ops.source.model_config import model_parts, read_config
+from colbuild.ops.source.model_config import model_parts, read_model
+from colbuild.ops.source.model_folder import Model
 from colbuild.ops.source.tokenizer import copy_tokenizer
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report
@@ -26,8 +26,7 @@ from colbuild.store.hashing import hash_file
 from colbuild.weights.checkpoint import CONFIG, check_tensors, write_json
 from colbuild.weights.origin import LICENCES, ORIGIN, Origin, card_license, copy_files
 from colbuild.weights.tensor_files import WEIGHTS
-
-_OF_ANOTHER_MACHINE = ("_name_or_path", "transformers_version")
+from colbuild.weights.transformers_config import transformers_config
 
 
 def run(step: StepRun) -> None:
@@ -41,10 +40,13 @@ def run(step: StepRun) -> None:
         BuildError: It is no model, is damaged, would have to run code of its own, or is of an unsupported architecture.
     """
     raw = step.inputs["raw"]
-    config = read_config(raw)
+    model = read_model(raw)
+    config = model.config
+    for told in model.remarks:
+        step.remark(told)
     parts = model_parts(raw)
     structure = read_structure(config)
-    weights = dict(_reported(_weights(raw, parts, config, structure), parameters(structure), step.reached))
+    weights = dict(_reported(_weights(parts, model, structure), parameters(structure), step.reached))
     check_tensors(structure, weights)
     dtype = _name_of(weights)
     # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
@@ -70,12 +72,10 @@ def _license(raw: Path, parts: Sequence[Path]) -> str | None:
     return told if isinstance(told, str) and told else None
 
 
-def _weights(
-    raw: Path, parts: Sequence[Path], config: dict[str, Any], structure: Structure
-) -> Iterator[tuple[str, torch.Tensor]]:
+def _weights(parts: Sequence[Path], model: Model, structure: Structure) -> Iterator[tuple[str, torch.Tensor]]:
     if not parts:
-        return read_folder_weights(raw, structure)
-    return read_gguf_weights(read_header(parts), structure, getattr(torch, config["dtype"]))
+        return read_folder_weights(model.stored)
+    return read_gguf_weights(read_header(parts), structure, getattr(torch, model.config["dtype"]))
 
 
 def _reported(
@@ -101,10 +101,10 @@ def _name_of(weights: dict[str, torch.Tensor]) -> str:
 
 def _plain(config: dict[str, Any], structure: Structure, dtype: str) -> dict[str, Any]:
     """The configuration with what transformers needs to load it, in the spelling of its old and its new versions."""
-    kept = {key: value for key, value in config.items() if key not in _OF_ANOTHER_MACHINE}
+    kept = own_settings(config)
     missing = [key for key in structure.architecture.per_layer if not kept.get(key)]
     if missing:
         # What follows from a layer's place is written down before any layer goes.
-        listed = AutoConfig.for_model(**kept).to_dict()
+        listed = transformers_config(kept).to_dict()
         kept |= {key: listed[key] for key in missing if listed.get(key)}
     return kept | {"architectures": [structure.architecture.model_class], "dtype": dtype, "torch_dtype": dtype}

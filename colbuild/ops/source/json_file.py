@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from colbuild.errors import BuildError
-
-_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+from colbuild.weights.headers import refuse_pointer
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -25,17 +24,3 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BuildError(f"{path} holds no JSON object")
     return value
-
-
-def refuse_pointer(path: Path) -> None:
-    """Raises BuildError if a file is a Git LFS pointer in place of its content."""
-    try:
-        with path.open("rb") as file:
-            found = file.read(len(_POINTER)) == _POINTER
-    except OSError:
-        return
-    if found:
-        raise BuildError(
-            f"{path} is a Git LFS pointer: the file itself was never downloaded",
-            hint=f"run 'git lfs pull' in {path.parent}, or download {path.name} from the model's page",
-        )

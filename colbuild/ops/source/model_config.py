@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError
 from colbuild.ops.source.gguf_config import config_from_gguf
 from colbuild.ops.source.gguf_file import gguf_parts, read_header
+from colbuild.ops.source.model_folder import (
+    CONFIG_FILE,
+    Model,
+    fitted_ids,
+    has_no_weights,
+    read_folder_config,
+    read_model_folder,
+)
+from colbuild.weights.headers import refuse_pointer
 
-CONFIG_FILE = "config.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """The configuration of a model, as transformers' config.json holds it.
+
+    A folder that holds a configuration and no weights of any kind can be planned with, before a large download.
 
     Args:
         path: A Hugging Face model folder or a GGUF file.
+        tell: Told that there are no weights.
 
     Raises:
-        BuildError: It is neither, it is damaged, or it needs code of its own to run.
+        BuildError: It is neither, it is damaged or incomplete, or it needs code of its own to run.
+    """
+    if has_no_weights(path):
+        tell(f"{path} holds a configuration and no weights: its family can be planned, and not built")
+        return fitted_ids(Model(read_folder_config(path))).config
+    return read_model(path).config
+
+
+def read_model(path: Path) -> Model:
+    """A model's configuration and where its tensors lie.
+
+    Raises:
+        BuildError: As `read_config`.
     """
     try:
         parts = model_parts(path)
         if parts:
-            return config_from_gguf(read_header(parts))
+            return fitted_ids(Model(config_from_gguf(read_header(parts))))
         if path.is_dir():
-            return _read_folder(path)
+            return fitted_ids(read_model_folder(path))
+        refuse_pointer(path)
     except OSError as error:
         raise BuildError(f"the model {path} cannot be read: {error.strerror or error}") from error
     raise _not_a_model(path)
@@ -42,31 +66,6 @@ def model_parts(path: Path) -> tuple[Path, ...]:
         OSError: It cannot be read.
     """
     return () if (path / CONFIG_FILE).is_file() else gguf_parts(path)
-
-
-def _read_folder(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        ggufs = sorted(entry.name for entry in folder.glob("*.gguf"))
-        hint = f"It holds GGUF files; name one of them: {', '.join(ggufs[:3])}." if ggufs else None
-        raise BuildError(f"{folder} is not a model: it has no {CONFIG_FILE}", hint=hint)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BuildError(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise BuildError(f"{path} holds no JSON object")
-    if config.get("auto_map"):
-        raise BuildError(
-            f"{path} asks for code of its own ('auto_map'), which colbuild never runs",
-            hint="Use a model whose architecture transformers itself knows.",
-        )
-    if config.get("quantization_config"):
-        raise BuildError(
-            f"{path} describes quantised weights ('quantization_config'), which cannot be trained or subset",
-            hint="Use the model's original weights, or a GGUF file, which is dequantised.",
-        )
-    return config
 
 
 def _not_a_model(path: Path) -> BuildError:

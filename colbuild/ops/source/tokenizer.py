@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from colbuild.errors import BuildError
 from colbuild.ops.source.json_file import read_object
+from colbuild.ops.source.model_folder import CONVERTIBLE
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, write_json
 from colbuild.weights.origin import copy_files
@@ -15,7 +16,6 @@ from colbuild.weights.origin import copy_files
 SETTINGS = "tokenizer_config.json"
 _ANY_FAST = "PreTrainedTokenizerFast"
 _END = "<|endoftext|>"
-_CONVERTIBLE = ("tokenizer.model", "vocab.json")
 _FROM_THIS_RUN = ("name_or_path", "_commit_hash", "is_local", "local_files_only", "trust_remote_code", "gguf_file")
 # What transformers raises for a tokenizer that it cannot read or convert, a missing package among it.
 _FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, NotImplementedError)
@@ -32,8 +32,8 @@ def copy_tokenizer(folder: Path, output: Path) -> None:
         raise BuildError(f"the tokenizer in {folder} asks for code of its own ('auto_map'), which colbuild never runs")
     copy_files(COMPANIONS, folder, output)
     if not (folder / TOKENIZER).is_file():
-        if not any((folder / name).is_file() for name in _CONVERTIBLE):
-            raise BuildError(f"{folder} has no tokenizer: neither {TOKENIZER} nor {' nor '.join(_CONVERTIBLE)}")
+        if not any((folder / name).is_file() for name in CONVERTIBLE):
+            raise BuildError(f"{folder} has no tokenizer: neither {TOKENIZER} nor {' nor '.join(CONVERTIBLE)}")
         if (folder / "merges.txt").is_file() and not any((folder / name).is_file() for name in (SETTINGS, CONFIG)):
             _convert_merges(folder, output)
         else:

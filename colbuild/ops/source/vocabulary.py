@@ -49,3 +49,12 @@ def highest_id(content: Mapping[str, Any]) -> int:
         return int(max([highest, *(token["id"] for token in content.get("added_tokens") or ())]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BuildError(f"{TOKENIZER} is not a tokenizer: {error!r} is missing or of another form") from None
+
+
+def ids_inside(value: Any, rows: int) -> Any:
+    """Token ids without those outside a vocabulary: None where none is left; anything but ids stays."""
+    if isinstance(value, list):
+        return [kept for one in value if (kept := ids_inside(one, rows)) is not None] or None
+    if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < rows:
+        return None
+    return value
