@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from colbuild.api.building import Built, build, lock_family
 from colbuild.api.family import FamilyPlan, Workspace, load_families, open_workspace, remote_url
-from colbuild.api.planning import make_plan
+from colbuild.api.planning import check_possible, make_plan
 from colbuild.api.views import (
     check_plan,
     estimate_plan,
@@ -50,6 +50,7 @@ __all__ = [
     "bench_package",
     "build",
     "check_plan",
+    "check_possible",
     "estimate_plan",
     "explain_step",
     "family_history",

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.api.family import FamilyPlan, Workspace, silent
-from colbuild.api.planning import ansnet_config, bridge_vocabulary, held_lock, plan_sources, solved_chain, steps_of
+from colbuild.api.planning import (
+    ansnet_config,
+    bridge_vocabulary,
+    check_possible,
+    held_lock,
+    make_plan,
+    plan_sources,
+    solved_chain,
+    steps_of,
+)
 from colbuild.api.views import family_status, rows_of
 from colbuild.errors import BuildError
 from colbuild.plan.chain import Chain
@@ -25,6 +34,7 @@ from colbuild.run.executor import Options, execute
 from colbuild.run.outputs import outputs_of, place_outputs
 from colbuild.run.sources import Sources
 from colbuild.spec import LoadedFamily
+from colbuild.spec.problems import in_line
 from colbuild.store import ActionRecord, Store
 from colbuild.store.files import NotWritableError
 from colbuild.store.roots import note_root
@@ -74,6 +84,7 @@ def lock_family(loaded: LoadedFamily, workspace: Workspace, listener: Listener =
         SourceUnavailableError: A source cannot be had.
         BuildError: The AnsNet's architecture is not supported, or the disk refuses.
     """
+    check_possible(make_plan(loaded, workspace, listener))
     state, sources = held_lock(loaded, workspace.store, LockMode.REFRESH)
     config = ansnet_config(loaded, workspace.store, sources, state, listener)
     vocabulary = bridge_vocabulary(loaded, workspace.store, sources, state, listener)
@@ -140,9 +151,13 @@ def build(plan: FamilyPlan, workspace: Workspace, listener: Listener = silent, o
         options: How many steps run side by side, with what, and what happens when one fails.
 
     Raises:
+        SpecError: It is known that the plan fails.
         StoppedError: Somebody stopped it. Everything finished is kept, and what long steps go on from.
         ColbuildError: A step failed. Everything finished before it is kept, and the next build goes on from there.
     """
+    check_possible(plan)
+    for warning in plan.warnings:
+        listener(Notice(f"warning: {in_line(warning)}"))
     store = workspace.store
     plan = _refreshed(plan, workspace, listener)
     if not plan.pending:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from colbuild.errors import SpecError
+from colbuild.plan.amounts import Known
 from colbuild.plan.chain import Chain
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.lock import LockState
 from colbuild.plan.states import State, StepPlan
 from colbuild.run.events import Event
-from colbuild.spec import LoadedFamily, load_family
+from colbuild.spec import LoadedFamily, Problem, load_family
 from colbuild.store import Store, open_store
 
 STORE_VARIABLE = "COLBUILD_STORE"
@@ -59,6 +60,9 @@ class FamilyPlan:
         steps: What each is going to do.
         lock: How the family's lock stands.
         selection: What was asked for, if that is not everything.
+        texts: Step that packs a corpus -> what is known of it.
+        impossible: What makes steps fail that are still to run, as far as that is known.
+        warnings: What is likely to be a mistake.
     """
 
     loaded: LoadedFamily
@@ -67,6 +71,9 @@ class FamilyPlan:
     steps: tuple[StepPlan, ...]
     lock: LockState
     selection: Selection | None = None
+    texts: Mapping[str, Known] = field(default_factory=dict)
+    impossible: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def pending(self) -> tuple[StepPlan, ...]:

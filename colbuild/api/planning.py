@@ -13,6 +13,7 @@ from colbuild.api.family import FamilyPlan, Selection, Workspace, silent
 from colbuild.api.texts import check_texts
 from colbuild.arch import read_structure
 from colbuild.errors import SourceUnavailableError
+from colbuild.plan.amounts import META, Known, known_texts, text_problems
 from colbuild.plan.bridge import tokenizer_source
 from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.graph import BuildGraph, build_graph
@@ -25,6 +26,7 @@ from colbuild.run.events import Listener, Notice
 from colbuild.run.sources import Sources, is_fetched, sources_of
 from colbuild.spec import LoadedFamily, spec_error
 from colbuild.store import Store
+from colbuild.store.files import read_json
 
 T = TypeVar("T")
 
@@ -63,21 +65,31 @@ def make_plan(
     check_starts(loaded, chain, sources, listener)
     graph = build_graph(with_contexts(loaded.family, config), chain, export_versions())
     steps = steps_of(loaded, graph, workspace.store, sources)
-    if not targets:
-        check_texts(steps, sources)
-        return FamilyPlan(loaded, chain, graph, steps, state)
-    chosen = select(graph, [parse_target(target) for target in targets], unbuilt(chain, graph))
-    left = tuple(plan for plan in steps if plan.step.id not in chosen)
-    steps = tuple(plan for plan in steps if plan.step.id in chosen)
-    check_texts(steps, sources)
-    return FamilyPlan(
-        loaded,
-        chain,
-        restrict(graph, chosen),
-        steps,
-        state,
-        Selection(tuple(targets), graph, left),
-    )
+    texts = texts_of(loaded, workspace.store, sources, steps)
+    selection, planned, whole = None, steps, graph
+    if targets:
+        chosen = select(graph, [parse_target(target) for target in targets], unbuilt(chain, graph))
+        selection = Selection(tuple(targets), graph, tuple(plan for plan in steps if plan.step.id not in chosen))
+        graph, planned = restrict(graph, chosen), tuple(plan for plan in steps if plan.step.id in chosen)
+    check_texts(planned, sources)
+    impossible, warnings = text_problems(whole, planned, texts, loaded)
+    return FamilyPlan(loaded, chain, graph, planned, state, selection, texts, tuple(impossible), tuple(warnings))
+
+
+def check_possible(*plans: FamilyPlan) -> None:
+    """Refuses plans that are known to fail.
+
+    Raises:
+        SpecError: With every reason, each at its place.
+    """
+    problems = [problem for plan in plans for problem in plan.impossible]
+    if problems:
+        raise spec_error(problems)
+
+
+def texts_of(loaded: LoadedFamily, store: Store, sources: Sources, steps: Sequence[StepPlan]) -> Mapping[str, Known]:
+    """What is known of the corpora of a family, without reading a text."""
+    return known_texts(steps, loaded, sources.text_size, lambda digest: read_json(store.files(digest) / META))
 
 
 def held_lock(loaded: LoadedFamily, store: Store, mode: LockMode) -> tuple[LockState, Sources]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from colbuild.api.family import FamilyPlan, Workspace, silent
 from colbuild.api.planning import ansnet_config, bridge_vocabulary, export_versions, plan_sources, unbuilt
 from colbuild.errors import SpecError
+from colbuild.plan.amounts import text_bytes
 from colbuild.plan.chain import resolve_chain
 from colbuild.plan.estimate import Estimates, estimate
 from colbuild.plan.graph import BuildGraph, build_graph
@@ -28,6 +29,7 @@ from colbuild.run.makespan import makespan
 from colbuild.run.resources import machine
 from colbuild.run.sources import sources_of
 from colbuild.spec import LoadedFamily
+from colbuild.spec.problems import in_line
 from colbuild.spec.revision import changed_since, find_revision, load_at
 from colbuild.spec.sources import LocalSource, parse_source
 from colbuild.store import ActionRecord
@@ -99,12 +101,21 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
     def together(seconds: Mapping[str, float], memory: Mapping[str, int]) -> tuple[float, int]:
         return makespan(plan.graph, seconds, memory, resources)
 
-    return estimate(plan.graph, plan.steps, plan.chain, workspace.store.records, machine_speed, together, whole)
+    return estimate(
+        plan.graph,
+        plan.steps,
+        plan.chain,
+        workspace.store.records,
+        machine_speed,
+        together,
+        whole,
+        text_bytes(plan.texts),
+    )
 
 
 def save_plan(plan: FamilyPlan, workspace: Workspace, estimates: Estimates | None = None) -> SavedPlan:
     """A plan as a value that can be written to a file, and be checked later; see `colbuild.plan.saved`."""
-    return saved_plan(
+    saved = saved_plan(
         plan.loaded,
         plan.chain,
         plan.graph,
@@ -113,6 +124,7 @@ def save_plan(plan: FamilyPlan, workspace: Workspace, estimates: Estimates | Non
         targets=plan.selection.targets if plan.selection else (),
         source_digest=plan_sources(plan, workspace).digest,
     )
+    return saved.model_copy(update={"warnings": (*saved.warnings, *map(in_line, plan.warnings))})
 
 
 def check_plan(saved: SavedPlan, plan: FamilyPlan, workspace: Workspace) -> None:

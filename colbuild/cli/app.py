@@ -88,6 +88,7 @@ def plan(
     with event_listener(open_console(stderr=True), as_json=False) as listener:
         workspace = api.open_workspace(loaded, store)
         planned = api.make_plan(loaded, workspace, listener, target or (), mode)
+    api.check_possible(planned)
     estimates = api.estimate_plan(planned, workspace)
     if as_json or output is not None:
         saved = api.save_plan(planned, workspace, estimates)

@@ -36,6 +36,7 @@ def show_since(
     with event_listener(open_console(stderr=True), as_json=False) as listener:
         workspace = api.open_workspace(loaded, store)
         planned = api.make_plan(loaded, workspace, listener, targets, mode)
+        api.check_possible(planned)
         since = api.plan_since(planned, workspace, revision, listener)
     if as_json:
         print_json(since_to_json(planned, since))
@@ -55,6 +56,7 @@ def show_many(specs: Sequence[Path], store: Path | None, mode: LockMode, *, as_j
             api.make_plan(loaded, workspace, listener, (), mode)
             for loaded, workspace in zip(families, workspaces, strict=True)
         ]
+    api.check_possible(*plans)
     sum_ = api.plans_together(plans, workspaces)
     pairs = list(zip(plans, workspaces, strict=True))
     if as_json:

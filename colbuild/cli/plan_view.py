@@ -20,6 +20,7 @@ from colbuild.plan.members import HEADS, Member, Placed
 from colbuild.plan.states import StepPlan
 from colbuild.plan.training import elastic_of, lower_end
 from colbuild.spec.models import DesNet
+from colbuild.spec.problems import in_line
 from colbuild.spec.recipe import Recipe
 from colbuild.units import format_bytes, format_count, format_duration
 
@@ -32,10 +33,12 @@ def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None
     console.print(_headline(plan), soft_wrap=True)
     console.print(lock_line(plan.lock), soft_wrap=True)
     # Printed at once: of thousands of models each call would cost.
-    if models := _models(plan):
-        console.print("\n".join(models), soft_wrap=True)
+    if lines := [*_models(plan), *(f"  text {text.told}" for text in plan.texts.values())]:
+        console.print("\n".join(lines), soft_wrap=True)
     for warning in plan.chain.warnings:
         console.print(f"warning: {warning}", soft_wrap=True, style="yellow")
+    for problem in plan.warnings:
+        console.print(f"warning: {in_line(problem)}", soft_wrap=True, style="yellow")
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("  step", no_wrap=True)

@@ -15,7 +15,7 @@ machine's speed is a share that was found elsewhere. The first step that runs ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from statistics import median
 from typing import Final
@@ -149,6 +149,7 @@ def estimate(
     speed: Callable[[], MachineSpeed],
     together: Callable[[Mapping[str, float], Mapping[str, int]], tuple[float, int]],
     whole: BuildGraph | None = None,
+    texts: Mapping[str, int] | None = None,
 ) -> Estimates:
     """Estimates a plan.
 
@@ -161,11 +162,12 @@ def estimate(
         together: (step id -> seconds, step id -> bytes of memory) -> (seconds in all, bytes at the fullest moment) of steps
             that may run side by side.
         whole: The graph of the whole family, if the plan is of a part of it.
+        texts: Step that packs a corpus -> bytes of text that it reads, where these are known.
     """
     ansnet = chain.ansnet.structure
     every_step = whole or graph
     made = _structures(every_step, ansnet, chain.top.structure)
-    works = _works(every_step, made)
+    works = _with_texts(_works(every_step, made), texts or {})
     pending = [plan for plan in steps if plan.state is not State.CACHED]
     runs = _runs(records(), _known_models(steps, made), chain.top.structure) if pending else []
     measured = cache(speed)
@@ -223,6 +225,14 @@ def _works(graph: BuildGraph, made: Mapping[str, Structure]) -> dict[str, Work]:
         assert work is not None
         works[step.id] = work
     return works
+
+
+def _with_texts(works: Mapping[str, Work], texts: Mapping[str, int]) -> dict[str, Work]:
+    """The same with the work of packing a text by its size: what the spec says of it is a limit at most."""
+    return {
+        step: replace(work, bytes=texts[step], disk=texts[step]) if step in texts else work
+        for step, work in works.items()
+    }
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------
@@ -285,6 +295,8 @@ def _time(
     own = [run for run in alike if run.record.step == step.id]
     # A step's work may be unknown, as that of a corpus without a limit; its own runs tell its time all the same.
     same = [run for run in own if run.amount == amount and (amount is not None or run.record.params == step.params)]
+    # How much text a run had read is not written down where the spec sets no limit.
+    same = same or [run for run in own if run.amount is None and run.record.params == step.params]
     if same:
         return median(run.record.seconds for run in same), f"median of {_runs_of(len(same))}", len(same)
     if amount:

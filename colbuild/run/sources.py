@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from colbuild.errors import BuildError, ColbuildError, SourceError, SourceUnavailableError
 from colbuild.ops.source import Fetched, Pin, fetch, look
@@ -137,6 +138,18 @@ class Sources:
             return pinned
         # A content that is not what the spec demands is nothing to build from: fetching it tells the user so.
         return found if pinned in (None, found) else None
+
+    def text_size(self, uri: str, params: Mapping[str, Any]) -> tuple[int, bool] | None:
+        """Bytes of a text's files, and whether any is compressed; None if that is not known without fetching it.
+
+        Args:
+            uri: Where it comes from.
+            params: How the step that packs it reads it.
+        """
+        from colbuild.ops.corpus.text_size import text_size  # nothing else of a plan needs it
+
+        found = text_size(uri, params["format"], params.get("files", ()), root=self.root, downloads=self.downloads)
+        return None if found is None else (found.bytes, found.packed)
 
     def fetch(self, uri: str, listener: Listener, stopping: Callable[[], bool] = never) -> Fetched:
         """The content of a source, fetched if it is not here, unless `stopping` says meanwhile that the build shall stop.

@@ -63,6 +63,13 @@ def render(problem: Problem) -> str:
     return "\n".join(lines)
 
 
+def in_line(problem: Problem) -> str:
+    """One problem in one line, for what is only a warning."""
+    place = problem.place
+    at = "" if place is None else f"{place.file}:{place.line}:{place.column}: "
+    return f"{at}{problem.message}" + (f" ({problem.hint})" if problem.hint else "")
+
+
 def _order(problem: Problem) -> tuple[bool, str, int, int, str]:
     place = problem.place
     if place is None:

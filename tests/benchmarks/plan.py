@@ -148,7 +148,7 @@ def family(root: Path, desnets: int, anchors: str = "", last: str = "") -> None:
     (root / "ansnet/config.json").write_text(json.dumps(SMOLLM2))
     (root / "ansnet/model.safetensors").write_bytes(bytes(64))
     (root / "ansnet/tokenizer.json").write_text("{}")
-    (root / "corpus.txt").write_text("some text\n")
+    (root / "corpus.txt").write_text("some text\n" * 1_000_000)
 
 
 def _fill(root: Path) -> int:

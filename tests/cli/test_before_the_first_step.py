@@ -14,6 +14,27 @@ SPEC = "specs/tiny.yaml"
 
 
 @pytest.mark.parametrize("command", ["plan", "lock", "build"])
+def test_more_tokens_than_the_text_has_are_told_at_their_line(project, colbuild, command):
+    replace_in(project / SPEC, "  tokens: 4k", "  tokens: 20M")
+    ran = colbuild(command, SPEC)
+    assert ran.code == EXIT_SPEC_ERROR
+    assert f"{SPEC}:20:11: 'tokens' asks for 19,999,744 tokens: ./.tiny/corpus.txt has at most" in ran.err
+    assert ran.err.count("20:11") == 1, "once for all anchors"
+    replace_in(project / "recipes" / "distill.yaml", "epochs: once", "epochs: allow")
+    assert colbuild("plan", SPEC).code == 0
+
+
+def test_more_tokens_than_the_text_is_likely_to_have_are_a_warning(project, colbuild):
+    replace_in(project / SPEC, "  tokens: 4k", "  tokens: 100k")
+    ran = colbuild("plan", SPEC)
+    assert ran.code == 0
+    assert (
+        f"warning: {SPEC}:20:11: 'tokens' asks for 99,840 tokens: the train split of ./.tiny/corpus.txt is likely"
+        in ran.out
+    )
+
+
+@pytest.mark.parametrize("command", ["plan", "lock", "build"])
 def test_a_context_beyond_the_models_positions_is_told_at_its_line(project, colbuild, command):
     replace_in(project / "exports" / "tiny-int8.yaml", "context: 512", "context: 600")
     ran = colbuild(command, SPEC)

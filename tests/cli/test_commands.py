@@ -111,7 +111,7 @@ def test_plan_writes_nothing(project, colbuild):
 
 
 def test_store_can_be_moved(project, colbuild, tmp_path):
-    (project / ".tiny" / "corpus.txt").write_text("")
+    (project / ".tiny" / "corpus.txt").write_text("\n" * 100_000)
     assert colbuild("build", SPEC, "--store", str(tmp_path / "elsewhere")).code == EXIT_SPEC_ERROR
     plan = json.loads(colbuild("plan", SPEC, "--store", str(tmp_path / "elsewhere"), "--json").out)
     assert plan["steps"][0]["state"] == "cached"

@@ -98,8 +98,8 @@ def test_locked_and_frozen_exclude_each_other(colbuild):
 
 
 def test_build_writes_a_missing_lock_before_it_builds_and_mends_a_stale_one(project, colbuild):
-    (project / ".tiny" / "corpus.txt").write_text("")
-    assert colbuild("build", SPEC).code == EXIT_SPEC_ERROR  # the corpus is empty
+    (project / ".tiny" / "corpus.txt").write_text("\n" * 100_000)
+    assert colbuild("build", SPEC).code == EXIT_SPEC_ERROR  # there is no text
     assert line(colbuild("plan", SPEC)) == "lock: up to date"
     replace_in(project / SPEC, "{name: middle, params: 270k", "{name: middle, params: 280k")
     ran = colbuild("build", SPEC)
@@ -126,7 +126,7 @@ def test_who_may_not_write_beside_the_spec_can_build_all_the_same(project, colbu
     def refuse(*_):
         raise PermissionError(13, "Permission denied", str(project / LOCK))
 
-    (project / ".tiny" / "corpus.txt").write_text("")
+    (project / ".tiny" / "corpus.txt").write_text("\n" * 100_000)
     monkeypatch.setattr("pathlib.Path.replace", refuse)
     ran = colbuild("lock", SPEC)
     assert (ran.code, f"cannot write {project / LOCK}" in ran.err) == (EXIT_FAILED, True)

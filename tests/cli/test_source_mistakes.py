@@ -82,7 +82,7 @@ def test_a_config_that_an_older_colbuild_locked_is_refused_at_the_same_place(pro
 
 
 def test_a_text_that_a_step_cannot_read_is_told_where_the_spec_names_it(project, colbuild):
-    (project / ".tiny" / "corpus.txt").write_text("\n\n")
+    (project / ".tiny" / "corpus.txt").write_text("\n" * 100_000)
     ran = colbuild("build", SPEC)
     assert ran.code == EXIT_SPEC_ERROR
     assert f"corpus train: {SPEC}:13:19: " in ran.err

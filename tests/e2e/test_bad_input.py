@@ -133,6 +133,8 @@ def test_unsupported_architecture(project, colbuild):
 
 def test_empty_corpus(project, colbuild):
     (project / ".tiny" / "corpus.txt").write_text("\n\n\n")
+    told(colbuild("build", SPEC), EXIT_SPEC_ERROR, "./.tiny/corpus.txt has at most 3 bytes of text")
+    (project / ".tiny" / "corpus.txt").write_text("\n" * 100_000)
     told(colbuild("build", SPEC), EXIT_SPEC_ERROR, "corpus train", "empty")
 
 
@@ -146,9 +148,9 @@ def test_not_a_package(colbuild):
 
 def test_failed_step_keeps_what_was_built(project, colbuild):
     replace_in(project / "recipes" / "recover.yaml", "lr: 1e-4", "lr: 1e4")
-    replace_in(project / SPEC, "tokens: 4k", "tokens: 40M")
+    replace_in(project / SPEC, "tokens: 4k", "tokens: 100k")
     told(colbuild("build", SPEC), EXIT_FAILED, "distill large", "it would be read", "epochs: allow")
-    replace_in(project / SPEC, "tokens: 40M", "tokens: 4k")
+    replace_in(project / SPEC, "tokens: 100k", "tokens: 4k")
     plan = json.loads(colbuild("plan", SPEC, "--json").out)
     states = {step["id"]: step["state"] for step in plan["steps"]}
     assert states["source ansnet"] == states["corpus train"] == states["order ansnet"] == "cached"

@@ -43,7 +43,7 @@ def family(tmp_path: Path) -> Path:
     project(root, anchors=ANCHORS, desnets=DESNETS, data=DATA, ansnet="{source: ./ansnet, exports: [phone-int8]}")
     (root / "ansnet").mkdir()
     (root / "ansnet" / "config.json").write_text(json.dumps(SMOLLM2))
-    (root / "corpus.txt").write_text("A lamp by the sea.\n")
+    (root / "corpus.txt").write_text("A lamp by the sea.\n" * 500_000)
     return root
 
 
