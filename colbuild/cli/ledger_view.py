@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colbuild.plan.bridge import BRIDGE
-from colbuild.train.ledger import Ledger, ledger_from_json
+from colbuild.train.ledger import Ledger, ledger_from_json, worsened_remark
 from colbuild.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def told_ledger(noted: Mapping[str, Any]) -> str:
         parts.append(f"MFU {ledger.mfu:.0%}")
     if ledger.kl_to_teacher is not None:
         parts.append(f"KL {ledger.kl_to_teacher:.3f} to its teacher")
+    if ledger.given_up is not None:
+        parts.append("its start was kept")
     return ", ".join(parts)
 
 
@@ -72,6 +74,9 @@ def print_trainings(rows: Sequence[Row], console: Console) -> None:
         )
     console.print()
     console.print(table)
+    for row, ledger in trained:
+        if ledger.given_up is not None and ledger.heldout_loss is not None:
+            console.print(f"{row.name}: {worsened_remark(ledger.heldout_loss, ledger.given_up)}", soft_wrap=True)
     console.print()
 
 

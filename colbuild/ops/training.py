@@ -23,7 +23,7 @@ from colbuild.train.devices import computing_type, open_accelerator, processes, 
 from colbuild.train.elastic import Nested
 from colbuild.train.hidden import DEFAULT_WEIGHT, blocks_of, counterparts
 from colbuild.train.keeper import Keeper, Keeping
-from colbuild.train.ledger import ledger_to_json
+from colbuild.train.ledger import ledger_to_json, worsened_remark
 from colbuild.train.loop import Batches, Running, train
 from colbuild.train.measure import HeldOut, held_out
 from colbuild.train.micro import first_micro, recompute
@@ -134,6 +134,9 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
             measure=_measure(task, wanted, taught, dtype, accelerator),
             student_forward=lambda index: _mean_flops(student.passes(index, recipe.batch)),
         )
+        # What is trained in the place of weights is computed first.
+        student.renew()
+        observer.begin()
         running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report)
         with _compiled(task, student, taught, accelerator):
             state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running)
@@ -141,24 +144,34 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
             return
         forward = 0 if taught.model is None else forward_flops(task.teacher.structure, recipe.sequence)
         ledger = observer.finish(
-            state, teacher_forward=forward, device=accelerator.device, devices=accelerator.num_processes
+            state,
+            go_back=student.go_back,
+            teacher_forward=forward,
+            device=accelerator.device,
+            devices=accelerator.num_processes,
         )
     if task.instead is not None:
         finish({name: tensor.detach().cpu() for name, tensor in student.masters.items()})
+    elif observer.worsened is not None:
+        # To the last bit: what computes may be rounded to the recipe's precision.
+        finish(task.start.tensors)
     else:
         stored = {name: tensor.dtype for name, tensor in task.start.tensors.items()}
         finish({name: weight.detach().cpu().to(stored[name]) for name, weight in model.named_parameters()})
-    write_json(step.output / "training.json", _summary(state, recipe, corpus.tokens, observer.latest))
+    write_json(step.output / "training.json", _summary(state, recipe, corpus.tokens, observer))
     step.note(ledger_to_json(ledger))
+    if observer.worsened is not None:
+        step.remark(worsened_remark(observer.worsened.start, observer.worsened.end))
 
 
-def _summary(state: State, recipe: Recipe, available: int, heldout: HeldOut | None) -> dict[str, object]:
-    trained = trained_tokens(recipe)
+def _summary(state: State, recipe: Recipe, available: int, observer: Observer) -> dict[str, object]:
+    trained, heldout, worse = trained_tokens(recipe), observer.latest, observer.worsened
     return {
         "steps": state.step,
         "tokens": trained,
         "epochs": round(trained / available, 4),
-        "heldout": None if heldout is None else asdict(heldout),
+        "heldout": None if heldout is None else {"loss": heldout.loss, "kl": heldout.kl},
+        **({} if worse is None else {"kept": "start", "worsened": asdict(worse)}),
         "setback": None if state.setback is None else asdict(state.setback),
         "curve": [asdict(reading) for reading in state.readings],
     }
@@ -243,10 +256,11 @@ def _measure(
     if not accelerator.is_main_process:
         return None
 
-    def measure(tokens: int) -> HeldOut:
+    def measure(tokens: int, beside: bool) -> HeldOut:
         windows = calibration_windows(heldout, tokens, task.recipe.sequence)
-        teacher = None if task.two_vocabularies else taught.model
-        if teacher is None and not task.two_vocabularies:
+        beside = beside and not task.two_vocabularies
+        teacher = taught.model if beside else None
+        if teacher is None and beside:
             # Whose lessons are read from a cache is in memory only as long as it is needed.
             teacher = running_model(task.teacher, dtype, accelerator.device)
         with eagerly():

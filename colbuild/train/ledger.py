@@ -56,6 +56,8 @@ class Ledger:
         final_loss: What the last step was trained on, in nats per token.
         heldout_loss: Cross-entropy with held-out text at the end, in nats per token; None if it was not measured.
         kl_to_teacher: KL(teacher || student) there.
+        given_up: The cross-entropy that the training ended with, where that is worse than its start's, which is kept then: the
+            two figures above are the start's. None where the end is kept.
     """
 
     tokens: int
@@ -69,6 +71,7 @@ class Ledger:
     final_loss: float
     heldout_loss: float | None = None
     kl_to_teacher: float | None = None
+    given_up: float | None = None
 
 
 _ADAPTER = TypeAdapter(Ledger)
@@ -86,6 +89,7 @@ def training_ledger(
     final_loss: float,
     heldout_loss: float | None = None,
     kl_to_teacher: float | None = None,
+    given_up: float | None = None,
 ) -> Ledger:
     """The ledger of a training that has just ended in this process.
 
@@ -101,6 +105,7 @@ def training_ledger(
         final_loss: See `Ledger`.
         heldout_loss: See `Ledger`.
         kl_to_teacher: See `Ledger`.
+        given_up: See `Ledger`.
     """
     name = device_name(device)
     speed = timed_tokens / seconds if seconds > 0 else 0.0
@@ -118,6 +123,15 @@ def training_ledger(
         final_loss=final_loss,
         heldout_loss=heldout_loss,
         kl_to_teacher=kl_to_teacher,
+        given_up=given_up,
+    )
+
+
+def worsened_remark(start: float, end: float) -> str:
+    """What is told of a training whose start is kept, with the losses of its start and its end."""
+    return (
+        f"WARNING: the training made the model worse on held-out text, {start:.3f} to {end:.3f} nats per token: its start is "
+        "kept; lower optimizer.lr or give more tokens in the recipe"
     )
 
 

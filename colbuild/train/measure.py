@@ -44,10 +44,12 @@ class HeldOut:
     Attributes:
         loss: Cross-entropy with the text.
         kl: KL(reference || model); None without a reference.
+        windows: The cross-entropy of each window.
     """
 
     loss: float
     kl: float | None = None
+    windows: tuple[float, ...] = ()
 
 
 def _on() -> None:
@@ -64,11 +66,13 @@ def held_out(
 
     `between` is called before each window; its error ends the measurement.
     """
-    total = NOTHING
+    scores = []
     for window in windows:
         between()
-        total = total.plus(score_window(model, window[None, :-1], window[1:], reference))
-    return HeldOut(total.nats / total.tokens, None if reference is None else total.kl / total.tokens)
+        scores.append(score_window(model, window[None, :-1], window[1:], reference))
+    total = _sum(scores)
+    each = tuple(score.nats / score.tokens for score in scores)
+    return HeldOut(total.nats / total.tokens, None if reference is None else total.kl / total.tokens, each)
 
 
 def mean_loss(model: PreTrainedModel, windows: torch.Tensor, between: Callable[[], None] = _on) -> float:

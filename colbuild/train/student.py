@@ -131,6 +131,11 @@ class Student:
             start = self._start[name].to(weight.device, weight.dtype)
             self.masters[name].copy_(self._trained.start(name, start))
 
+    def go_back(self) -> None:
+        """Brings masters and weights back to where the training began."""
+        self.begin()
+        self.renew()
+
     def forget_gradients(self) -> None:
         """Drops what has been summed so far."""
         for name, weight in self._computing.items():
