@@ -56,6 +56,7 @@ __all__ = [
     "family_history",
     "family_shapes",
     "family_status",
+    "find_package",
     "load_families",
     "load_family",
     "lock_family",
@@ -76,6 +77,17 @@ __all__ = [
 ]
 
 
+def find_package(given: Path) -> Path:
+    """The package that a folder is, or holds as the only one; see `colbuild.export.locate`.
+
+    Raises:
+        BuildError: There is no package, or several.
+    """
+    from colbuild.export.locate import find_package as find
+
+    return find(given)
+
+
 def answer(
     package: Path,
     prompt: str,
@@ -93,7 +105,7 @@ def answer(
     """
     from colbuild.export.runtime import generate, open_package
 
-    opened = open_package(package, threads)
+    opened = open_package(find_package(package), threads)
     return generate(opened, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, chat=chat)
 
 
@@ -105,7 +117,7 @@ def verify_package(package: Path) -> Verified:
     """
     from colbuild.export.verify import verify_package as verify
 
-    return verify(package)
+    return verify(find_package(package))
 
 
 def pack_package(package: Path, file: Path) -> str:
@@ -116,7 +128,7 @@ def pack_package(package: Path, file: Path) -> str:
     """
     from colbuild.export.archive import pack
 
-    return pack(package, file)
+    return pack(find_package(package), file)
 
 
 def push_package(package: Path, reference: str, report: Report = silent) -> Pushed:
@@ -127,7 +139,7 @@ def push_package(package: Path, reference: str, report: Report = silent) -> Push
     """
     from colbuild.export.registry import push_package as push
 
-    return push(package, reference, report)
+    return push(find_package(package), reference, report)
 
 
 def bench_package(
@@ -140,4 +152,4 @@ def bench_package(
     """
     from colbuild.export.bench import bench_package as bench
 
-    return bench(package, threads, prompt_tokens, new_tokens)
+    return bench(find_package(package), threads, prompt_tokens, new_tokens)

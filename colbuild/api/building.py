@@ -210,7 +210,11 @@ def _with_remote(options: Options, listener: Listener) -> Options:
 def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener, options: Options, logs: Path) -> Built:
     started = time.monotonic()
     family, store = plan.loaded.family.name, workspace.store
-    listener(BuildStarted(family, tuple(step.id for step in plan.graph.steps), len(plan.pending)))
+    listener(
+        BuildStarted(
+            family, tuple(step.id for step in plan.graph.steps), len(plan.pending), str(plan.loaded.path.resolve())
+        )
+    )
     outputs = outputs_of(plan.graph, workspace.out, family)
     root = _Root(plan, store)
 

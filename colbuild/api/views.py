@@ -164,7 +164,7 @@ def family_history(loaded: LoadedFamily, workspace: Workspace) -> History:
     """The builds of a family that run, and how the last of the others ended."""
     from colbuild.run.history import family_history as read_history
 
-    return read_history(workspace.store.layout.folder("runs"), loaded.family.name)
+    return read_history(workspace.store.layout.folder("runs"), loaded.family.name, loaded.path)
 
 
 def family_shapes(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:

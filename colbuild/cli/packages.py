@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from colbuild.export.bench import Speed
 
 Package = Annotated[
-    Path, typer.Argument(metavar="PACKAGE", help="A package's folder, such as out/smol-edge/phone/phone-int8.")
+    Path,
+    typer.Argument(
+        metavar="PACKAGE",
+        help="A package's folder, such as out/smol-edge/phone/phone-int8, or one that holds a single package.",
+    ),
 ]
 VERIFY_FORMAT = "colbuild.verify.v1"
 BENCH_FORMAT = "colbuild.bench.v1"
@@ -33,7 +37,7 @@ def verify(
     from colbuild.api import verify_package
     from colbuild.units import format_bytes
 
-    found = verify_package(package)
+    found = verify_package(_found(package))
     console = open_console()
     if as_json:
         print_json(
@@ -76,7 +80,7 @@ def pack(
     from colbuild.api import pack_package
     from colbuild.units import format_bytes
 
-    folder = package.resolve()
+    folder = _found(package).resolve()
     file = output or folder.with_name(f"{folder.name}.tar.zst")
     digest = pack_package(folder, file)
     size = format_bytes(file.stat().st_size)
@@ -94,6 +98,7 @@ def push(
     from colbuild.api import push_package
     from colbuild.units import format_bytes
 
+    package = _found(package)
     with showing_progress("push", quiet=as_json) as report:
         pushed = push_package(package, reference, report)
     if as_json:
@@ -116,7 +121,13 @@ def run(
     from colbuild.api import answer
 
     generation = answer(
-        package, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, threads=threads, chat=not raw
+        _found(package),
+        prompt,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        threads=threads,
+        chat=not raw,
     )
     console = open_console(stderr=True)
     if not (raw or generation.chat):
@@ -148,7 +159,7 @@ def bench(
     """Measure a package on this machine: load time, tokens per second, peak memory, by number of threads."""
     from colbuild.api import bench_package
 
-    folder = package.resolve()
+    folder = _found(package).resolve()
     found = bench_package(folder, threads or _usual_threads(), prompt_tokens, new_tokens)
     told = {"format": BENCH_FORMAT, "package": folder.name, **_machine(), "rows": [asdict(one) for one in found]}
     written = output or folder.with_name(f"{folder.name}.bench.json")
@@ -158,6 +169,16 @@ def bench(
         return
     _print_table(found)
     open_console().print(f"Written to {written}.", style="dim", soft_wrap=True, highlight=False)
+
+
+def _found(given: Path) -> Path:
+    """The package that a user means, told where that is another folder than the one given."""
+    from colbuild.api import find_package
+
+    package = find_package(given)
+    if package != given:
+        open_console(stderr=True).print(f"Using {package}.", style="dim", soft_wrap=True, highlight=False)
+    return package
 
 
 def _write(path: Path, told: dict[str, Any]) -> None:

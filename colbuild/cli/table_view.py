@@ -45,6 +45,12 @@ def print_status(plan: FamilyPlan, rows: Sequence[Row], console: Console) -> Non
     print_trainings(rows, console)
     pending = len(plan.pending)
     name = plan.loaded.family.name
+    unplaced = [f"{row.name}/{profile}" for row in rows for profile in row.unplaced]
+    if unplaced:
+        console.print(
+            f"Built, but not in out/{name}/: {', '.join(unplaced)}; 'colbuild build' puts {_them(unplaced)} there.",
+            soft_wrap=True,
+        )
     if pending:
         console.print(
             f"{name}: {len(plan.steps) - pending} of {len(plan.steps)} steps are in the store; "
@@ -53,6 +59,10 @@ def print_status(plan: FamilyPlan, rows: Sequence[Row], console: Console) -> Non
         )
     else:
         console.print(f"{name}: all {len(plan.steps)} steps are in the store.")
+
+
+def _them(things: Sequence[str]) -> str:
+    return "it" if len(things) == 1 else "them"
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.arch import Shape
+from colbuild.export.manifest import MANIFEST
 from colbuild.plan.chain import Chain
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.members import ANSNET, Member, Placed
@@ -39,7 +40,8 @@ class Row:
         perplexity: On held-out text, per token.
         agreement: How often its likeliest next token is the reference's, 0 to 1.
         kl: KL(reference || model) on held-out text, in nats per token.
-        packages: Those that are built.
+        packages: Those that are built and lie in `out/`.
+        unplaced: Profiles of those that are in the store, and not, or not in this version, in `out/`.
         ledger: Of the training that made it, if one did.
         reference: What it is compared with token by token: the AnsNet, or the bridge where its vocabulary is another.
     """
@@ -56,6 +58,7 @@ class Row:
     packages: tuple[PackageRow, ...]
     ledger: Ledger | None = None
     reference: str = ANSNET
+    unplaced: tuple[str, ...] = ()
 
 
 def family_rows(
@@ -97,11 +100,13 @@ def _row(
     out: Path,
 ) -> Row:
     metrics = _metrics(results.get(graph.metrics.get(member.name, "")))
-    packages = tuple(
-        PackageRow(profile, _size(results[step]), out / member.name / profile)
+    built = {
+        profile: results[step]
         for (model, profile), step in graph.packages.items()
         if model == member.name and step in results
-    )
+    }
+    folders = {profile: out / member.name / profile for profile in built}
+    placed = {profile for profile, stored in built.items() if _is_placed(stored, folders[profile])}
     return Row(
         name=member.name,
         kind=kind,
@@ -112,10 +117,23 @@ def _row(
         perplexity=metrics.get("perplexity"),
         agreement=metrics.get("top1_agreement"),
         kl=metrics.get("kl"),
-        packages=packages,
+        packages=tuple(
+            PackageRow(profile, _size(stored), folders[profile])
+            for profile, stored in built.items()
+            if profile in placed
+        ),
         ledger=ledger_from_json(ledgers.get(graph.models[member.name], {})),
         reference=graph.references.get(member.name, ANSNET),
+        unplaced=tuple(profile for profile in built if profile not in placed),
     )
+
+
+def _is_placed(stored: Path, folder: Path) -> bool:
+    """Whether a package lies at its place: the manifest, which lists the digests of all its files, is the stored one."""
+    try:
+        return (folder / MANIFEST).read_bytes() == (stored / MANIFEST).read_bytes()
+    except OSError:
+        return False
 
 
 def _metrics(folder: Path | None) -> Mapping[str, Any]:

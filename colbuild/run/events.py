@@ -14,11 +14,12 @@ VERSION: Final = 1
 
 @dataclass(frozen=True)
 class BuildStarted:
-    """A build begins: its family, all its steps in order, and how many are not in the store."""
+    """A build begins: its family, all its steps in order, how many are not in the store, and the family's file."""
 
     family: str
     steps: tuple[str, ...]
     to_run: int
+    spec: str | None = None
 
 
 @dataclass(frozen=True)

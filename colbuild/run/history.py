@@ -62,6 +62,7 @@ class Run:
         current: The steps at work, or those at work when it ended early.
         error: What ended it, if it failed.
         pid: Its process, if it is known.
+        spec: The family's file; None in records of older versions.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Run:
     current: tuple[RunningStep, ...]
     error: str | None = None
     pid: int | None = None
+    spec: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,21 @@ class History:
 _PROGRESS = TypeAdapter(Progress)
 
 
-def family_history(folder: Path, family: str) -> History:
-    """The running builds of a family and its last one, from the records in `folder`, which need not exist."""
+def family_history(folder: Path, family: str, spec: Path | None = None) -> History:
+    """The running builds of a family and its last one, from the records in `folder`, which need not exist.
+
+    Args:
+        folder: The records.
+        family: Its name.
+        spec: Its file: builds of another file that describes a family of the same name do not count. None: all count.
+    """
+    own = (None, str(spec.resolve())) if spec is not None else None
     running, last = [], None
     for path in _newest_first(folder):
         if last is not None and not is_held(path):
             continue
         run = read_run(path)
-        if run is None or run.family != family:
+        if run is None or run.family != family or (own is not None and run.spec not in own):
             continue
         if run.outcome is Outcome.RUNNING:
             running.append(run)
@@ -158,6 +167,7 @@ class _Told:
     outcome: Outcome | None = None
     error: str | None = None
     pid: int | None = None
+    spec: str | None = None
 
     def hear(self, line: Mapping[str, Any]) -> None:
         """Takes a line in. Lines and fields of another version that mean nothing here are passed over."""
@@ -171,6 +181,7 @@ class _Told:
             self.pid = line.get("pid") if isinstance(line.get("pid"), int) else None
         elif event == "build_started":
             self.family, self.steps = str(line.get("family")), len(line.get("steps") or ())
+            self.spec = line.get("spec") if isinstance(line.get("spec"), str) else None
             self.to_run = int(line.get("to_run") or 0)
         elif event == "build_finished":
             self.outcome = Outcome.DONE
@@ -220,6 +231,7 @@ class _Told:
             current=() if outcome is Outcome.DONE else tuple(self.current.values()),
             error=self.error,
             pid=self.pid,
+            spec=self.spec,
         )
 
 

@@ -93,6 +93,30 @@ def test_plan_shows_every_anchors_teacher_and_why_an_anchor_is_not_built(project
     assert [anchor["name"] for anchor in plan["not_built"]] == ["dear"]
 
 
+def test_status_lists_no_package_that_is_gone_from_out(finished_project, monkeypatch, capsys):
+    run = command(finished_project[0], monkeypatch, capsys)
+
+    def middle():
+        return next(row for row in json.loads(run("status", SPEC, "--json").out)["models"] if row["name"] == "middle")
+
+    folder = Path(middle()["packages"][0]["folder"])
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    try:
+        assert folder.name not in [package["profile"] for package in middle()["packages"]]
+        assert middle()["unplaced"] == [folder.name]
+        told = f"not in out/tiny/: middle/{folder.name}; 'colbuild build' puts it there"
+        assert told in run("status", SPEC).out
+        # Another version of it is not what the family is now.
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{}")
+        assert middle()["unplaced"] == [folder.name]
+        shutil.rmtree(folder)
+    finally:
+        aside.rename(folder)
+    assert middle()["unplaced"] == []
+
+
 def test_status_before_and_after(project, colbuild, finished_project, monkeypatch, capsys):
     check_golden("status-fresh", colbuild("status", SPEC).out)
     after = command(finished_project[0], monkeypatch, capsys)("status", SPEC, "--json")

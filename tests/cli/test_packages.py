@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,61 @@ def test_what_is_no_package_is_told(tmp_path, colbuild):
         assert ran.code == EXIT_FAILED
         assert "is not a package: it has no manifest.json" in ran.err
         assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("command", ["verify", "run", "bench", "pack"])
+def test_a_folder_that_holds_one_package_is_enough(package, colbuild, tmp_path, command):
+    desnet = tmp_path / "family" / "phone"
+    shutil.copytree(package, desnet / "int8")
+    shutil.copytree(package.parent / "model", desnet / "checkpoint")
+    shutil.copytree(package, desnet / "int8.kept-0123")
+    more = {"run": ("--prompt", "Ada", "--max-tokens", "1"), "bench": ("-t", "1", "--prompt-tokens", "4")}
+    for given in (desnet, tmp_path / "family"):
+        ran = colbuild(command, str(given), *more.get(command, ()))
+        assert ran.code == 0, ran.err
+        assert f"Using {desnet / 'int8'}." in ran.err.replace("\n", "")
+    # What comes of it lies beside the package.
+    beside = {"bench": "int8.bench.json", "pack": "int8.tar.zst"}.get(command)
+    assert beside is None or (desnet / beside).is_file()
+
+
+def test_several_packages_are_listed(package, colbuild, tmp_path):
+    names = ("phone/int8", "phone/int4", "watch/int4")
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+        shutil.copyfile(package / "manifest.json", tmp_path / name / "manifest.json")
+    # A browser's add-on has a file of that name too.
+    (tmp_path / "addon").mkdir()
+    (tmp_path / "addon" / "manifest.json").write_text("{}")
+    for command in ("verify", "bench", "pack"):
+        ran = colbuild(command, str(tmp_path))
+        assert ran.code == EXIT_FAILED
+        assert "holds 3 packages" in ran.err
+        told = ran.err.replace("\n", "").replace(" ", "")
+        assert all(f"{tmp_path / name}" in told for name in names)
+    ran = colbuild("run", str(tmp_path / "phone" / "absent"), "--prompt", "x")
+    assert "is not a folder" in ran.err
+    assert "phone/int4" in ran.err.replace("\n", "")
+
+
+def test_a_models_folder_is_told_apart_from_a_package(package, colbuild, tmp_path):
+    model = package.parent / "model"
+    alone = Path(shutil.copytree(model, tmp_path / "alone" / "model"))
+    for command, more in (("run", ("--prompt", "x")), ("verify", ()), ("pack", ())):
+        ran = colbuild(command, str(alone), *more)
+        assert ran.code == EXIT_FAILED
+        assert "is a model's folder for transformers (llama), not a package" in " ".join(ran.err.split())
+        assert "'exports'" in ran.err
+    shutil.copytree(package, tmp_path / "phone" / "int8")
+    shutil.copytree(model, tmp_path / "phone" / "checkpoint")
+    ran = colbuild("run", str(tmp_path / "phone" / "checkpoint"), "--prompt", "x")
+    assert "give a package:" in ran.err
+    assert str(tmp_path / "phone" / "int8") in ran.err.replace("\n", "")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "x.gguf").write_bytes(b"GGUF")
+    assert "a folder of weights (x.gguf)" in " ".join(
+        colbuild("run", str(tmp_path / "weights"), "--prompt", "x").err.split()
+    )
 
 
 def test_a_tokenizer_without_a_chat_template(colbuild, tmp_path):

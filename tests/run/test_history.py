@@ -34,11 +34,11 @@ with recorded(lambda event: None, Path(sys.argv[1])) as recording:
 """
 
 
-def told(folder, *sent, family="fam", error=None):
+def told(folder, *sent, family="fam", error=None, spec=None):
     """A build that says some things; returns its run."""
     try:
         with recorded(lambda _: None, folder) as recording:
-            recording(events.BuildStarted(family, ("a", "b", "c"), 2))
+            recording(events.BuildStarted(family, ("a", "b", "c"), 2, spec))
             for event in sent:
                 recording(event)
             if error is not None:
@@ -171,3 +171,17 @@ def test_record_without_a_build_is_none(tmp_path):
     assert read_run(tmp_path / "a.jsonl") is None
     assert read_run(tmp_path / "missing.jsonl") is None
     assert family_history(tmp_path, "fam") == family_history(tmp_path / "missing", "fam")
+
+
+def test_builds_of_another_file_with_the_same_family_name_are_not_this_ones(tmp_path):
+    runs, ours, other = tmp_path / "runs", tmp_path / "ours.yaml", tmp_path / "other.yaml"
+    runs.mkdir()
+    assert family_history(runs, "fam", ours).last is None
+    old = told(runs)
+    # Records of older versions do not say.
+    assert family_history(runs, "fam", ours).last == old
+    mine = told(runs, spec=str(ours))
+    told(runs, spec=str(other), error=BuildError("no"))
+    assert family_history(runs, "fam", ours).last == mine
+    assert family_history(runs, "fam", other).last.outcome is Outcome.FAILED
+    assert family_history(runs, "fam", tmp_path / "third.yaml").last == old
