@@ -16,14 +16,17 @@ from typing import Final
 
 import numpy
 import psutil
+from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
 from colbuild.export.manifest import check_files, read_manifest
 from colbuild.export.session import PROMPT_PIECE, generate_tokens, open_decoder
+from colbuild.train.beginning import beginning
 from colbuild.train.peak import peak_bytes
 
 PROMPT_TOKENS: Final = 256
 NEW_TOKENS: Final = 64
+TOKENIZER: Final = "tokenizer.json"
 _SEED: Final = 20_260_102
 
 
@@ -82,7 +85,8 @@ def _measure(folder: Path, threads: int | None, prompt: int, new: int) -> Speed:
     started = time.perf_counter()
     decoder = open_decoder(folder / manifest.graph.file, manifest.graph, threads)
     loaded = time.perf_counter() - started
-    ids = numpy.random.default_rng(_SEED).integers(0, manifest.model.shape["vocab"], prompt).tolist()
+    drawn = numpy.random.default_rng(_SEED).integers(0, manifest.model.shape["vocab"], prompt).tolist()
+    ids = [*_beginning(folder), *drawn][:prompt]
     times = []
 
     def choose(logits: numpy.typing.NDArray[numpy.float32]) -> int:
@@ -105,6 +109,12 @@ def _measure(folder: Path, threads: int | None, prompt: int, new: int) -> Speed:
         prompt_tokens=prompt,
         new_tokens=new,
     )
+
+
+def _beginning(folder: Path) -> tuple[int, ...]:
+    """Token ids that a package's texts begin with."""
+    path = folder / TOKENIZER
+    return beginning(Tokenizer.from_file(str(path))) if path.is_file() else ()
 
 
 if __name__ == "__main__":

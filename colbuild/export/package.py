@@ -37,7 +37,7 @@ from colbuild.export.manifest import (
 from colbuild.export.onnx_file import write_onnx
 from colbuild.export.parity import check_bound, compare, parity_prompts, reference_logits, sample
 from colbuild.export.precisions import PRECISIONS
-from colbuild.export.quality import measure_quality, model_answers
+from colbuild.export.quality import HeldOutText, measure_quality, model_answers
 from colbuild.export.quantise import fill_quantised
 from colbuild.export.rounded_file import read_rounded
 from colbuild.export.rounding import Blocks, round_blocks
@@ -56,10 +56,10 @@ from colbuild.weights.tokenizer_file import load_tokenizer
 
 @dataclass(frozen=True)
 class Texts:
-    """What a package is fitted to and measured on: windows [windows, length + 1] of token ids; None where it is not."""
+    """What a package is fitted to, windows [windows, length + 1] of token ids, and measured on; None where it is not."""
 
     calibration: torch.Tensor | None = None
-    heldout: torch.Tensor | None = None
+    heldout: HeldOutText | None = None
 
 
 @dataclass(frozen=True)

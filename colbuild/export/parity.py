@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from colbuild.errors import BuildError
 from colbuild.export.manifest import Parity, Sample
 from colbuild.export.session import Decoder, Ids, Logits, feed, feed_whole, generate_tokens
+from colbuild.train.beginning import beginning, text_ids
 
 SEED: Final = 20_260_101
 LONGEST: Final = 192
@@ -64,11 +65,14 @@ class Bound:
 
 
 def parity_prompts(vocab: int, context: int, tokenizer: Tokenizer | None) -> tuple[Prompt, ...]:
-    """Short, long, padded and token by token; with a tokenizer also English text."""
+    """Short, long, padded and token by token; with a tokenizer also English text, and its beginning in front of each."""
     random = numpy.random.default_rng(SEED)
+    begin = () if tokenizer is None else beginning(tokenizer)
+    front = numpy.array([begin], numpy.int64)
 
     def draw(length: int) -> Ids:
-        return random.integers(0, vocab, (1, min(length, context)), dtype=numpy.int64)
+        drawn = random.integers(0, vocab, (1, min(length, context)), dtype=numpy.int64)
+        return numpy.concatenate([front, drawn], axis=1)[:, :context]
 
     rows = [draw(length) for length in (5, 17, 11)]
     width = max(row.shape[1] for row in rows)
@@ -82,7 +86,7 @@ def parity_prompts(vocab: int, context: int, tokenizer: Tokenizer | None) -> tup
         Prompt("batch, padded on the left, in pieces", padded, mask, (width - width // 2, *[1] * (width // 2))),
         Prompt("token by token", cached, numpy.ones_like(cached), (1,) * cached.shape[1]),
     ]
-    if tokenizer is not None and (english := tokenizer.encode(ENGLISH).ids[:context]):
+    if tokenizer is not None and (english := text_ids(tokenizer, ENGLISH)[:context]):
         found.append(_whole("English", numpy.array([english], numpy.int64)))
     return tuple(found)
 
@@ -259,7 +263,7 @@ def check_bound(parity: Parity, bound: Bound) -> None:
 
 def sample(decoder: Decoder, vocab: int, context: int, tokenizer: Tokenizer | None) -> Sample:
     """A short greedy generation, for the manifest."""
-    opening = tokenizer.encode(OPENING).ids if tokenizer is not None else []
+    opening = text_ids(tokenizer, OPENING) if tokenizer is not None else []
     ids = list(opening or parity_prompts(vocab, context, None)[0].ids[0].tolist())[: max(1, context - SAMPLE_TOKENS)]
     margins: list[float] = []
 

@@ -17,6 +17,7 @@ from colbuild.export.chat_template import ChatTemplate, read_template
 from colbuild.export.manifest import Manifest, check_files, read_manifest
 from colbuild.export.session import Decoder, Logits, generate_tokens, open_decoder
 from colbuild.export.text import stream_text
+from colbuild.train.beginning import text_ids
 from colbuild.units import format_duration
 from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 
@@ -168,7 +169,7 @@ def _encode(package: Package, prompt: str, template: ChatTemplate | None) -> lis
         # The template writes the special tokens itself.
         ids = package.tokenizer.encode(template.render(prompt), add_special_tokens=False).ids
     else:
-        ids = package.tokenizer.encode(prompt).ids
+        ids = text_ids(package.tokenizer, prompt)
     if not ids and package.beginning is not None:
         return [package.beginning]
     if not ids:

@@ -11,9 +11,9 @@ from transformers import PreTrainedConfig
 
 from colbuild.arch import ARCHITECTURES, Role, Structure, structure_from_json, tensors
 from colbuild.ops.bridge_config import bridge_config
-from colbuild.ops.bridge_start import transplanted
+from colbuild.ops.bridge_start import Text, transplanted
 from colbuild.ops.corpus.tokens import load_vocabulary
-from colbuild.ops.models import calibration
+from colbuild.ops.models import asked_of, calibration
 from colbuild.ops.step import StepRun
 from colbuild.ops.tokenizer import special_ids
 from colbuild.ops.training import Task, steered_recipe, train_checkpoint
@@ -113,10 +113,12 @@ class _Described:
     config: PreTrainedConfig
 
 
-def _text(step: StepRun, config: Mapping[str, object]) -> torch.Tensor:
-    """Calibration windows in the AnsNet's tokens, as long as the bridge can read."""
+def _text(step: StepRun, config: Mapping[str, object]) -> Text:
+    """Calibration windows in the AnsNet's tokens, as long as the bridge can read, and their targets."""
     described = _Described(transformers_config(config))
-    return calibration(step.inputs["calibration"], step.params["split"], step.params["tokens"], described)
+    corpus, split = step.inputs["calibration"], step.params["split"]
+    windows = calibration(corpus, split, step.params["tokens"], described)
+    return windows, asked_of(corpus, split, windows)
 
 
 def _with_vocabulary(

@@ -34,12 +34,16 @@ _INSIDE: Final = frozenset({Role.HEAD_NORM, Role.BRANCH_NORM})
 """Norms that some architectures have beside those of the residual stream."""
 
 
+Text = tuple[torch.Tensor, torch.Tensor]
+"""Windows [windows, length + 1] of token ids, and their targets [windows, length]."""
+
+
 def transplanted(
     teacher: Checkpoint,
     body: Structure,
     config: Mapping[str, object],
     seed: int,
-    read: Callable[[], torch.Tensor],
+    read: Callable[[], Text],
     report: Report,
 ) -> dict[str, torch.Tensor]:
     """The weights of a bridge that has the AnsNet's vocabulary still, fitted on text where parts do not correspond.
@@ -49,7 +53,7 @@ def transplanted(
         body: What the bridge is, with the AnsNet's vocabulary.
         config: Its config.json.
         seed: Decides what is drawn at random.
-        read: Gives windows [windows, length + 1] of text in the AnsNet's tokens; asked only where something is fitted.
+        read: Gives text in the AnsNet's tokens; asked only where something is fitted.
         report: Told how far the fit is.
 
     Raises:
@@ -59,7 +63,7 @@ def transplanted(
     alike = copies_blocks(teacher.structure, body)
     if not approximations(teacher.structure, body):
         return transplant_body(teacher, body, seed)
-    text = read()
+    text, targets = read()
     # What is fitted is not what decides; of a single window there is nothing to keep apart.
     deciding = len(text) // _DECIDING
     windows = text[: len(text) - deciding, :-1]
@@ -86,7 +90,7 @@ def transplanted(
     else:
         follow(model, body, wanted, windows, report, free, foreign)
     if deciding:
-        calm(model, body, text[-deciding:])
+        calm(model, body, text[-deciding:], targets[-deciding:])
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
@@ -131,10 +135,12 @@ def _before(structure: Structure, layers: Sequence[int]) -> list[str]:
     return [norms[2 * layer] for layer in layers]
 
 
-def calm(model: PreTrainedModel, structure: Structure, windows: torch.Tensor) -> None:
+def calm(
+    model: PreTrainedModel, structure: Structure, windows: torch.Tensor, targets: torch.Tensor | None = None
+) -> None:
     """Makes a model as sure of itself as it should be: its last norm, in place, smaller as text [windows, length + 1] says.
 
-    What imitates features that it does not have is wrong more often than it knows.
+    What imitates features that it does not have is wrong more often than it knows. `targets` are as for `mean_loss`.
     """
     weights = dict(model.named_parameters())
     last = residual_norms(structure)[-1]
@@ -150,7 +156,7 @@ def calm(model: PreTrainedModel, structure: Structure, windows: torch.Tensor) ->
     losses: dict[float, float] = {}
     for share in _SHARES:
         at(share)
-        losses[share] = mean_loss(model, windows)
+        losses[share] = mean_loss(model, windows, targets=targets)
         if losses[share] > min(losses.values()):
             break
     at(min(losses, key=losses.__getitem__))

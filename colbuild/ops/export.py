@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from colbuild.export.package import Texts, build_package, exported_model
-from colbuild.ops.models import calibration, heldout_windows, model_of
+from colbuild.export.quality import HeldOutText
+from colbuild.ops.models import asked_of, calibration, heldout_windows, model_of
 from colbuild.ops.step import StepRun
 from colbuild.spec.device import Device
 from colbuild.weights.checkpoint import load_checkpoint, load_facts
@@ -39,9 +40,10 @@ def run(step: StepRun) -> None:
         fitted = calibration(step.inputs["corpus"], step.params["split"], profile.calibration, config)
     heldout = None
     if "heldout" in step.inputs:
-        heldout = heldout_windows(step.inputs["heldout"], step.params["heldout_split"], HELDOUT_TOKENS, config)
+        held, split = step.inputs["heldout"], step.params["heldout_split"]
+        windows = heldout_windows(held, split, HELDOUT_TOKENS, config)
         # The package reads no more at once.
-        heldout = heldout[:, : profile.context + 1]
+        heldout = HeldOutText(windows, asked_of(held, split, windows)).within(profile.context)
     exported = exported_model(folder, reference)
     texts, trained = Texts(fitted, heldout), step.inputs.get("rounded")
     build_package(exported, profile, step.params["versions"], step.output, step.reached, texts, trained)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
+from colbuild.ops.models import asked_of as targets_of
 from colbuild.ops.models import calibration, model_of
 from colbuild.ops.refitting import refitted
 from colbuild.ops.scoring import Scoring
@@ -94,7 +95,8 @@ def _search(step: StepRun, asked: Asked, pair: Neighbours) -> tuple[Checkpoint, 
     """The best of the candidates on calibration tokens, and all of their scores."""
     model = model_of(pair.base, forward_type())
     windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], model)
-    scoring = Scoring(pair, model, windows, step.check)
+    targets = targets_of(step.inputs["corpus"], step.params["split"], windows)
+    scoring = Scoring(pair, model, windows, step.check, targets)
     search = SEARCHES[asked.method](asked, pair, scoring.slopes)
     axes = Axes(fill=pair.has_fill, depth=pair.has_depth, nested=pair.nested is not None)
     scored = search(scoring.loss, axes, step.reached)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.train.attention import use_blocked_attention
+from colbuild.train.beginning import asked
 from colbuild.train.forward import owner_of
 from colbuild.train.packing import PackedCorpus, calibration_windows, open_corpus, window_count
 from colbuild.weights.checkpoint import Checkpoint
@@ -89,6 +90,15 @@ def heldout_windows(corpus: Path, split: str, tokens: int, model: Configured) ->
     """
     packed, length = _open(corpus, split, model)
     return calibration_windows(packed, tokens, length)
+
+
+def asked_of(corpus: Path, split: str, windows: torch.Tensor) -> torch.Tensor:
+    """The targets [windows, length] of windows [windows, length + 1] of a corpus, `IGNORED` where nothing is asked.
+
+    What the tokenizer puts in front of texts is no target, nor is the first token of a window that was cut inside a document.
+    """
+    packed = open_corpus(corpus, split)
+    return asked(windows, packed.begin, packed.separator)
 
 
 def _open(corpus: Path, split: str, model: Configured) -> tuple[PackedCorpus, int]:

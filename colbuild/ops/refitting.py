@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from colbuild.ops.models import calibration, model_of
+from colbuild.ops.models import asked_of, calibration, model_of
 from colbuild.ops.step import StepRun
 from colbuild.plan.work import REFIT_TEXT
 from colbuild.train.devices import forward_type
@@ -40,11 +40,13 @@ def refitted(step: StepRun, made: Checkpoint) -> tuple[Checkpoint, dict[str, Any
         return made, _untouched(
             f"'tokens: {step.params['tokens']}' make one window, which cannot be fitted and decided on"
         )
-    without = mean_loss(model, windows[-deciding:], step.check)
+    decides = windows[-deciding:]
+    targets = asked_of(step.inputs["corpus"], step.params["split"], decides)
+    without = mean_loss(model, decides, step.check, targets)
     layers = [larger.ordered.layers.index(layer) for layer in made.ordered.layers]
     wider = model_of(larger, forward_type())
     fitted = refit(model, made.structure, wider, layers, windows[:-deciding, :-1], step.reached)
-    loss = mean_loss(model, windows[-deciding:], step.check)
+    loss = mean_loss(model, decides, step.check, targets)
     kept = loss < without
     facts = {"kept": kept, "loss": loss, "without": without, "tokens": windows[:-deciding, 1:].numel()}
     if not kept:

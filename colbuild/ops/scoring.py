@@ -23,23 +23,29 @@ class Scoring:
         model: A model of the DesNet's structure; its weights are overwritten.
         windows: Calibration tokens [windows, length + 1].
         check: Called before each window of a mixture that is scored; its error ends the search.
+        asked: Their targets [windows, length], `IGNORED` where nothing is asked; by default each token after the first.
     """
 
     def __init__(
-        self, pair: Neighbours, model: PreTrainedModel, windows: torch.Tensor, check: Callable[[], None]
+        self,
+        pair: Neighbours,
+        model: PreTrainedModel,
+        windows: torch.Tensor,
+        check: Callable[[], None],
+        asked: torch.Tensor | None = None,
     ) -> None:
-        self._pair, self._model, self._windows, self._check = pair, model, windows, check
+        self._pair, self._model, self._windows, self._check, self._asked = pair, model, windows, check, asked
         self._weights = dict(model.named_parameters())
 
     def loss(self, how: Mix) -> float:
         """The loss of a mixture in nats per token."""
         self._install(how)
-        return mean_loss(self._model, self._windows, self._check)
+        return mean_loss(self._model, self._windows, self._check, self._asked)
 
     def slopes(self, how: Mix) -> Slopes:
         """The loss of a mixture that has an alpha for each layer, and its slopes along these."""
         self._install(how)
-        loss = loss_and_gradient(self._model, self._windows)
+        loss = loss_and_gradient(self._model, self._windows, self._asked)
         embedding, layers = 0.0, [0.0] * len(how.layers)
         for layer, slope in self._slopes(how):
             if layer is None:

@@ -18,6 +18,7 @@ from colbuild.plan.route import distillation_flops
 from colbuild.plan.work import recipe_of, steps_of, trained_tokens
 from colbuild.spec.recipe import Recipe
 from colbuild.train.batch import Batch
+from colbuild.train.beginning import asked
 from colbuild.train.compiling import compile_blocks, compiler_found, compiling, eagerly, worth_compiling
 from colbuild.train.devices import computing_type, open_accelerator, processes, side_by_side
 from colbuild.train.elastic import Nested
@@ -258,13 +259,14 @@ def _measure(
 
     def measure(tokens: int, beside: bool) -> HeldOut:
         windows = calibration_windows(heldout, tokens, task.recipe.sequence)
+        targets = asked(windows, heldout.begin, heldout.separator)
         beside = beside and not task.two_vocabularies
         teacher = taught.model if beside else None
         if teacher is None and beside:
             # Whose lessons are read from a cache is in memory only as long as it is needed.
             teacher = running_model(task.teacher, dtype, accelerator.device)
         with eagerly():
-            return held_out(wanted(), teacher, windows)
+            return held_out(wanted(), teacher, windows, targets=targets)
 
     return measure
 

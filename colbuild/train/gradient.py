@@ -8,21 +8,28 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from colbuild.train.batch import IGNORED
 from colbuild.train.forward import CHUNK_TOKENS, final_hidden, head_weight
 
 
-def loss_and_gradient(model: PreTrainedModel, windows: torch.Tensor) -> float:
-    """Mean loss in nats per token over windows [windows, length + 1]; its gradient is left in the parameters.
+def loss_and_gradient(model: PreTrainedModel, windows: torch.Tensor, asked: torch.Tensor | None = None) -> float:
+    """Mean loss in nats per token that is asked for; its gradient is left in the parameters.
 
     Logits exist for a chunk of tokens at a time. Parameters that need no gradient get none.
+
+    Args:
+        model: The model.
+        windows: Token ids [windows, length + 1].
+        asked: The targets [windows, length], `IGNORED` where nothing is asked; by default each token after the first.
     """
     model.zero_grad(set_to_none=True)
-    count, total = windows[:, 1:].numel(), 0.0
+    wanted = windows[:, 1:] if asked is None else asked
+    count, total = int((wanted != IGNORED).sum()), 0.0
     head = head_weight(model)
-    for window in windows:
+    for window, following in zip(windows, wanted, strict=True):
 
-        def targets(_: torch.Tensor, part: slice, window: torch.Tensor = window) -> torch.Tensor:
-            return window[1:][part]
+        def targets(_: torch.Tensor, part: slice, following: torch.Tensor = following) -> torch.Tensor:
+            return following[part]
 
         total += backward_in_chunks(final_hidden(model, window[None, :-1]), head, targets, count=count)
     return total / count

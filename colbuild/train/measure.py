@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from colbuild.train.batch import IGNORED
 from colbuild.train.divergences import DIVERGENCES
 from colbuild.train.forward import CHUNK_TOKENS, final_hidden, head_weight
 
@@ -61,23 +62,34 @@ def held_out(
     reference: PreTrainedModel | None,
     windows: torch.Tensor,
     between: Callable[[], None] = _on,
+    targets: torch.Tensor | None = None,
 ) -> HeldOut:
-    """Measures a model on windows [windows, length + 1], also against another model on whatever device that is.
+    """Measures a model on text, also against another model on whatever device that is.
 
-    `between` is called before each window; its error ends the measurement.
+    Args:
+        model: The model.
+        reference: The other model, if there is one.
+        windows: Token ids [windows, length + 1].
+        between: Called before each window; its error ends the measurement.
+        targets: What is asked [windows, length], `IGNORED` where nothing is; by default each token after the first.
     """
     scores = []
-    for window in windows:
+    for window, wanted in zip(windows, windows[:, 1:] if targets is None else targets, strict=True):
         between()
-        scores.append(score_window(model, window[None, :-1], window[1:], reference))
+        scores.append(score_window(model, window[None, :-1], wanted, reference))
     total = _sum(scores)
-    each = tuple(score.nats / score.tokens for score in scores)
+    each = tuple(score.nats / max(1, score.tokens) for score in scores)
     return HeldOut(total.nats / total.tokens, None if reference is None else total.kl / total.tokens, each)
 
 
-def mean_loss(model: PreTrainedModel, windows: torch.Tensor, between: Callable[[], None] = _on) -> float:
-    """Mean loss in nats per token over windows [windows, length + 1]; `between` as for `held_out`."""
-    return held_out(model, None, windows, between).loss
+def mean_loss(
+    model: PreTrainedModel,
+    windows: torch.Tensor,
+    between: Callable[[], None] = _on,
+    targets: torch.Tensor | None = None,
+) -> float:
+    """Mean loss in nats per token that is asked for, over windows as `held_out` takes them."""
+    return held_out(model, None, windows, between, targets).loss
 
 
 # Not `inference_mode`: what a model computes once and keeps, such as a mask, must be of use to a training too.
@@ -87,12 +99,14 @@ def score_window(
 ) -> Score:
     """Scores the last `len(targets)` predictions on tokens [1, length]; the tokens before them are context only.
 
-    The tokens are brought to each model's device, and the reference's logits, a chunk at a time, to the model's.
+    A target that is `IGNORED` is left out. The tokens are brought to each model's device, and the reference's logits, a chunk
+    at a time, to the model's.
     """
-    count = targets.shape[0]
-    hidden, head = _view(model, tokens, count)
-    theirs = None if reference is None else _view(reference, tokens, count)
-    targets = targets.to(hidden.device)
+    wanted = None if bool((targets != IGNORED).all()) else torch.nonzero(targets != IGNORED).squeeze(1)
+    hidden, head = _view(model, tokens, len(targets), wanted)
+    theirs = None if reference is None else _view(reference, tokens, len(targets), wanted)
+    targets = (targets if wanted is None else targets[wanted]).to(hidden.device)
+    count = len(targets)
 
     def score(part: slice) -> Score:
         logits = None if theirs is None else theirs[0][part] @ theirs[1].T
@@ -101,10 +115,13 @@ def score_window(
     return _sum(score(slice(start, start + CHUNK_TOKENS)) for start in range(0, count, CHUNK_TOKENS))
 
 
-def _view(model: PreTrainedModel, tokens: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A model's final hidden states [count, hidden] for the last tokens, and its head [vocabulary, hidden]."""
+def _view(
+    model: PreTrainedModel, tokens: torch.Tensor, count: int, wanted: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A model's final hidden states for the last `count` tokens, or those `wanted` of them, and its head [vocabulary, hidden]."""
     head = head_weight(model)
-    return final_hidden(model, tokens.to(head.device))[-count:], head
+    hidden = final_hidden(model, tokens.to(head.device))[-count:]
+    return hidden if wanted is None else hidden[wanted.to(hidden.device)], head
 
 
 def _score_chunk(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None) -> Score:

@@ -4,9 +4,10 @@ A split is one stream of token ids, each document followed by a separator::
 
     train.bin         token ids, little-endian, uint16 or uint32          [a a a a . b b . c c c c c .]
     train.index.bin   per part: first token, UTF-8 bytes, document        (0, 17, 0) (5, 8, 1) (8, 21, 2)
-    corpus.json       the token type, the separator, the counts
+    corpus.json       the token type, the separator, the counts; `begin`, if texts begin with tokens of their own
 
-A document is one part, unless it is long. Importing this module imports no torch, since the corpus step needs none.
+Where the tokenizer puts tokens in front of a text, each document has them in front (`colbuild.train.beginning`), and no part
+counts them. A document is one part, unless it is long. Importing this module imports no torch, since the corpus step needs none.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colbuild.errors import BuildError
+from colbuild.train.beginning import asked, openings, stored, stride, window, with_beginning
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +57,7 @@ class SplitCounts:
     Attributes:
         documents: How many.
         parts: Rows of the index.
-        tokens: Separators included.
+        tokens: Separators and beginnings included.
         bytes: UTF-8 bytes of text.
     """
 
@@ -87,6 +89,7 @@ class PackedCorpus:
         vocabulary: One more than the largest token id.
         counts: What it holds.
         streams: Its memory-mapped files, which together make one stream of tokens.
+        begin: Token ids that every text begins with.
     """
 
     folder: Path
@@ -95,10 +98,11 @@ class PackedCorpus:
     vocabulary: int
     counts: SplitCounts
     streams: tuple[_Stream, ...]
+    begin: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
-        """Tokens in the stream, separators included."""
+        """Tokens in the stream, separators and beginnings included."""
         return self.counts.tokens
 
     @property
@@ -127,7 +131,7 @@ class EvaluationWindow:
 
     Attributes:
         inputs: Token ids [length]: what the model sees.
-        targets: Token ids [length]: what it is asked for at each place.
+        targets: Token ids [at most length]: what it is asked for at its last places.
         bytes: How many UTF-8 bytes of text the targets stand for; exact in the sum over a document's windows.
     """
 
@@ -158,6 +162,7 @@ def open_corpus(folder: Path, split: str) -> PackedCorpus:
             _open_stream(folder, name, meta["dtype"], counts) for name, counts in zip(SPLITS[split], parts, strict=True)
         )
         separator, vocabulary = int(meta["separator"]), int(meta["vocabulary"])
+        begin = tuple(int(token) for token in meta.get("begin", ()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BuildError(f"{folder} is not a packed corpus, or damaged: {error}", hint="build it again") from error
     counts = SplitCounts(
@@ -171,7 +176,7 @@ def open_corpus(folder: Path, split: str) -> PackedCorpus:
             f"the {split} split of the corpus is empty",
             hint="raise 'heldout' in the data section, or say 'split: all'",
         )
-    return PackedCorpus(folder, split, separator, vocabulary, counts, streams)
+    return PackedCorpus(folder, split, separator, vocabulary, counts, streams, begin)
 
 
 def training_windows(corpus: PackedCorpus, *, seed: int, step: int, batch: int, sequence: int) -> tuple[int, ...]:
@@ -192,9 +197,10 @@ def training_windows(corpus: PackedCorpus, *, seed: int, step: int, batch: int, 
 def read_windows(corpus: PackedCorpus, windows: Sequence[int], sequence: int, *, apart: bool) -> Batch:
     """The text of some windows.
 
-    A document begins with the separator before it: that stands for the beginning of a text, as it does when a model is
-    evaluated. With `apart` the documents of a sequence do not see each other, so the separator tells nothing of the text
-    before it. Without, it does, and nothing is asked of it: what follows is another document's.
+    A document begins with the tokens that the tokenizer puts in front of a text, or else with the separator before it: that
+    stands for the beginning of a text, as it does when a model is evaluated. With `apart` the documents of a sequence do not
+    see each other, so this tells nothing of the text before it. Without, it does, and nothing is asked of it: what follows is
+    another document's. Nor is a beginning itself asked for, nor what follows one that was put in front of a document's middle.
 
     Args:
         corpus: Where they are.
@@ -207,11 +213,12 @@ def read_windows(corpus: PackedCorpus, windows: Sequence[int], sequence: int, *,
     from colbuild.train.batch import IGNORED, Batch
 
     rows = _windows(corpus, windows, sequence)
-    tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-    begins = tokens == corpus.separator
+    tokens, targets = rows[:, :-1].contiguous(), asked(rows, corpus.begin, corpus.separator)
+    begins = openings(tokens, corpus.begin, corpus.separator)
     if apart:
         return Batch(tokens, targets, tuple(windows), begins.cumsum(dim=1, dtype=torch.int32))
-    return Batch(tokens, targets.masked_fill(begins, IGNORED), tuple(windows))
+    follows = begins.roll(len(corpus.begin) - 1, dims=1) if len(corpus.begin) > 1 else begins
+    return Batch(tokens, targets.masked_fill(follows, IGNORED), tuple(windows))
 
 
 def window_count(corpus: PackedCorpus, sequence: int) -> int:
@@ -220,7 +227,7 @@ def window_count(corpus: PackedCorpus, sequence: int) -> int:
     Raises:
         BuildError: It has fewer tokens than one.
     """
-    count = (corpus.tokens - 1) // sequence
+    count = (corpus.tokens - 1) // stride(corpus, sequence)
     if count < 1:
         raise BuildError(
             f"the {corpus.split} split of the corpus has {corpus.tokens:,} tokens, "
@@ -246,10 +253,10 @@ def calibration_windows(corpus: PackedCorpus, tokens: int, sequence: int) -> tor
 def evaluation_documents(corpus: PackedCorpus, tokens: int, context: int) -> tuple[EvaluationWindow, ...]:
     """The documents from the start of the corpus, as windows to score, until at least `tokens` tokens are in them.
 
-    Every token of them is a target exactly once; separators are not, since no text stands for them. A document's first
-    token is predicted from the separator, every other from up to `context` tokens before it in its window. A long
-    document is left after the part that reaches `tokens`, whose bytes are known, so bits per byte are exact and the
-    work is bounded.
+    Every token of them is a target exactly once; separators and beginnings are not, since no text stands for them. A
+    document's first token is predicted from its beginning or else from the separator, every other from up to `context` tokens
+    before it in its window, the beginning among them. A long document is left after the part that reaches `tokens`, whose
+    bytes are known, so bits per byte are exact and the work is bounded.
 
     Args:
         corpus: What to measure on.
@@ -260,30 +267,52 @@ def evaluation_documents(corpus: PackedCorpus, tokens: int, context: int) -> tup
 
     windows = []
     scored = 0
-    for start, stop, size in _parts(corpus):
-        for first in range(start, stop, context):
-            last = min(first + context, stop)
-            before = corpus.read(first - 1, first) if first else np.asarray([corpus.separator])
-            ids = torch.from_numpy(np.concatenate([before, corpus.read(first, last)]))
+    room = stride(corpus, context)
+    for part in _parts(corpus):
+        start, stop, size = part.start, part.stop, part.size
+        for first in range(start, stop, room):
+            last = min(first + room, stop)
+            ids = torch.from_numpy(np.concatenate([_before(corpus, part, first), corpus.read(first, last)]))
             share = size * (last - start) // (stop - start) - size * (first - start) // (stop - start)
-            windows.append(EvaluationWindow(ids[:-1], ids[1:], share))
+            windows.append(EvaluationWindow(ids[:-1], ids[first - last :], share))
         scored += stop - start
         if scored >= tokens:
             break
     return tuple(windows)
 
 
-def _parts(corpus: PackedCorpus) -> Iterator[tuple[int, int, int]]:
-    """(first token, token after the last, bytes) of each part; separators stand between them."""
-    offset = 0
+@dataclass(frozen=True)
+class _Part:
+    """A part of a document: [start, stop) in the stream, its UTF-8 bytes, and whether the document begins with it."""
+
+    start: int
+    stop: int
+    size: int
+    opens: bool
+
+
+def _before(corpus: PackedCorpus, part: _Part, first: int) -> NDArray[np.int64]:
+    """The tokens that stand before a stretch of a part."""
+    opens = part.opens and first == part.start
+    if opens:
+        return np.asarray(corpus.begin or (corpus.separator,), dtype=np.int64)
+    return with_beginning(corpus.begin, corpus.read(first - 1, first))
+
+
+def _parts(corpus: PackedCorpus) -> Iterator[_Part]:
+    """Each part; separators, and the beginnings that documents carry, stand between them."""
+    offset, own = 0, len(stored(corpus.begin, corpus.separator))
     for stream in corpus.streams:
-        rows = len(stream.index)
+        rows, before = len(stream.index), -1
         for row in range(rows):
             start, size, document = (int(value) for value in stream.index[row])
-            following = stream.index[row + 1] if row + 1 < rows else (len(stream.ids), 0, document + 1)
-            # The separator belongs to no part; it stands after a document's last one.
-            stop = int(following[0]) - (int(following[2]) != document)
-            yield offset + start, offset + stop, size
+            # A document's last part is followed by the separator and the next document's beginning.
+            stop = len(stream.ids) - 1
+            if row + 1 < rows:
+                following, _, other = (int(value) for value in stream.index[row + 1])
+                stop = following if other == document else following - 1 - own
+            yield _Part(offset + start, offset + stop, size, document != before)
+            before = document
         offset += len(stream.ids)
 
 
@@ -304,8 +333,7 @@ def _map(path: Path, dtype: str, length: int) -> NDArray[Any]:
 def _windows(corpus: PackedCorpus, places: Sequence[int], sequence: int) -> torch.Tensor:
     import torch
 
-    rows = [corpus.read(place * sequence, (place + 1) * sequence + 1) for place in places]
-    return torch.from_numpy(np.stack(rows))
+    return torch.from_numpy(np.stack([window(corpus, place, sequence) for place in places]))
 
 
 def _permuted(place: int, count: int, key: str) -> int:

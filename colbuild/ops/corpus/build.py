@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.choose import Chosen, choose
@@ -18,6 +19,7 @@ from colbuild.ops.corpus.reading import Reading
 from colbuild.ops.corpus.tokens import Vocabulary, load_vocabulary, tokenise
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
+from colbuild.train.beginning import stored
 from colbuild.train.packing import FORMAT, META, SplitCounts
 
 
@@ -49,7 +51,8 @@ def run(step: StepRun) -> None:
                 limited = limited or document.document.limited
             step.reached(Progress(train.counts.bytes + heldout.counts.bytes, limit or 0, "bytes", "tokenising"))
     counts = (train.counts, heldout.counts)
-    if sum(split.tokens - split.documents for split in counts) == 0:
+    added = 1 + len(stored(vocabulary.begin, vocabulary.separator))
+    if sum(split.tokens - added * split.documents for split in counts) == 0:
         raise _empty(step, chosen)
     if step.params["heldout"] > 0.0:
         counts = fill_empty(train, heldout)
@@ -68,7 +71,7 @@ def _unless_stopped(texts: Iterable[str], step: StepRun) -> Iterator[str]:
 
 
 def _write_meta(folder: Path, vocabulary: Vocabulary, splits: dict[str, SplitCounts], *, limited: bool) -> None:
-    meta = {
+    meta: dict[str, Any] = {
         "format": FORMAT,
         "dtype": vocabulary.dtype,
         "separator": vocabulary.separator,
@@ -76,6 +79,8 @@ def _write_meta(folder: Path, vocabulary: Vocabulary, splits: dict[str, SplitCou
         "limit_reached": limited,
         "splits": {name: asdict(counts) for name, counts in splits.items()},
     }
+    if vocabulary.begin:
+        meta["begin"] = list(vocabulary.begin)
     (folder / META).write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from colbuild.ops.corpus.files import CHUNK
 from colbuild.ops.corpus.tokens import Tokenised, Vocabulary
+from colbuild.train.beginning import stored
 from colbuild.train.packing import INDEX_DTYPE, INDEX_WIDTH, NOTHING, SplitCounts, index_path, tokens_path
 
 
@@ -34,7 +35,7 @@ class SplitWriter:
     Attributes:
         folder: Where they are.
         name: The split.
-        vocabulary: Gives the type of a token, and the separator.
+        vocabulary: Gives the type of a token, the beginning and the separator.
         counts: What has been written.
     """
 
@@ -57,10 +58,12 @@ class SplitWriter:
         self._index.close()
 
     def add(self, document: Tokenised) -> None:
-        """Appends a document's parts and the separator."""
+        """Appends a document's beginning, its parts and the separator."""
         before = self.counts
         rows = []
-        start = before.tokens
+        opening = stored(self.vocabulary.begin, self.vocabulary.separator)
+        self._tokens.write(np.asarray(opening, dtype=self.vocabulary.dtype).tobytes())
+        start = before.tokens + len(opening)
         for ids, size in document.parts:
             self._tokens.write(ids.astype(self.vocabulary.dtype).tobytes())
             rows.append((start, size, before.documents))

@@ -15,6 +15,7 @@ from tokenizers import Encoding, Tokenizer
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.documents import Document
 from colbuild.ops.corpus.files import pieces
+from colbuild.train.beginning import beginning
 from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 
 PART: Final = 1 << 14
@@ -37,12 +38,19 @@ class Vocabulary:
         size: One more than its largest id.
         separator: The id that follows each document.
         dropped: Added tokens that the model's embedding has no row for; no document may spell one.
+        begin: The ids that the tokenizer puts in front of every text.
     """
 
     tokenizer: Tokenizer
     size: int
     separator: int
     dropped: tuple[str, ...] = ()
+    begin: tuple[int, ...] = ()
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The ids that a text begins with for a model: its beginning, or else the separator."""
+        return self.begin or (self.separator,)
 
     @property
     def dtype(self) -> str:
@@ -69,7 +77,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         raise BuildError(f"{folder} has no tokenizer.json", hint="the model must come with a tokenizer.json")
     tokenizer = load_tokenizer(path, hint="get the model again")
     size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    return Vocabulary(tokenizer, size, _separator(tokenizer, folder), dropped_tokens(folder))
+    return Vocabulary(tokenizer, size, _separator(tokenizer, folder), dropped_tokens(folder), beginning(tokenizer))
 
 
 def tokenise(documents: Iterable[Document], vocabulary: Vocabulary) -> Iterator[list[Tokenised]]:
