@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -69,11 +70,13 @@ Readers = tuple[Reader, Reader]
 
 
 def _readers(step: StepRun) -> Readers:
-    ours, theirs = (
-        Reader(read_spelling(folder), load_vocabulary(folder).separator)
-        for folder in (step.inputs["tokenizer"], step.inputs["teacher"])
-    )
+    ours, theirs = (_reader(step.inputs[role]) for role in ("tokenizer", "teacher"))
     return ours, theirs
+
+
+def _reader(folder: Path) -> Reader:
+    vocabulary = load_vocabulary(folder)
+    return Reader(read_spelling(folder), vocabulary.separator, vocabulary.begin)
 
 
 def _across(readers: Readers, rows: int, teacher_rows: int, loss: str | None) -> Across:
@@ -131,6 +134,7 @@ def _with_vocabulary(
         for name, index in ours.spelling.special.items()
         if name in theirs.spelling.special
     }
+    shared |= zip(ours.begin, theirs.begin or (theirs.separator,) * len(ours.begin), strict=False)
     shared[ours.separator] = theirs.separator
     parts = compose(ours.spelling, theirs.spelling, structure.shape.vocab, shared)
     tables = [tensor.name for tensor in tensors(structure) if tensor.role in (Role.EMBEDDING, Role.HEAD)]

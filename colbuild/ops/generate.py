@@ -47,8 +47,9 @@ def run(step: StepRun) -> None:
     """Writes texts of at most `length` tokens until they have `tokens` tokens together.
 
     Inputs: `model` (the AnsNet). Params: `tokens`, `temperature`, `prompts` (taken in turn), `length`, `seed`. A text begins
-    after the separator of documents, with its prompt, and ends with it or at its length. Texts of nothing but a prompt are left
-    out. The output is `texts.jsonl`, a text to a line.
+    with what the tokenizer puts in front of texts, or else after the separator of documents, goes on with its prompt, and ends
+    with the separator or at its length. Texts of nothing but a prompt are left out. The output is `texts.jsonl`, a text to a
+    line.
 
     Each batch is drawn from its own seed, so an interrupted run, which leaves its batches in the step's `partial`, goes on to
     the same texts. Some texts of the first batch are read again, to see that the AnsNet takes them for its own.
@@ -61,9 +62,10 @@ def run(step: StepRun) -> None:
     folder = step.inputs["model"]
     model = running_model(load_checkpoint(folder), forward_type(), open_accelerator().device)
     vocabulary = load_vocabulary(folder)
-    begin = [vocabulary.separator]
+    begin = vocabulary.opening
     length = min(int(step.params["length"]), int(model.config.max_position_embeddings) - 1)
-    prompts = [_prompt(text, vocabulary.tokenizer, length) for text in step.params["prompts"]] or [[]]
+    room = length + 1 - len(begin)
+    prompts = [_prompt(text, vocabulary.tokenizer, room) for text in step.params["prompts"]] or [[]]
     ends = {vocabulary.separator, *_ends(model)}
     written, begun, empty, batch = 0, 0, 0, 0
     wanted: int = step.params["tokens"]

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from colbuild.arch import tensors
 from colbuild.train.gradient import loss_and_gradient
-from colbuild.train.measure import mean_loss
+from colbuild.train.measure import go_on, mean_loss
 from colbuild.weights.interpolate import Neighbours, mix_tensor, mixing
 from colbuild.weights.layer_alpha import Slopes
 from colbuild.weights.mixture import Mix
@@ -31,7 +31,7 @@ class Scoring:
         pair: Neighbours,
         model: PreTrainedModel,
         windows: torch.Tensor,
-        check: Callable[[], None],
+        check: Callable[[], None] = go_on,
         asked: torch.Tensor | None = None,
     ) -> None:
         self._pair, self._model, self._windows, self._check, self._asked = pair, model, windows, check, asked

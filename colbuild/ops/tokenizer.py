@@ -20,6 +20,7 @@ from colbuild.ops.corpus.documents import documents
 from colbuild.ops.corpus.readers import FORMATS
 from colbuild.ops.corpus.reading import Reading
 from colbuild.ops.source.added_tokens import reset_orders
+from colbuild.ops.source.beginning import NONE, beginning_names, carry_beginning, settle_beginning
 from colbuild.ops.source.tokenizer import SETTINGS, copy_tokenizer
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.ops.step import StepRun
@@ -38,10 +39,13 @@ def run(step: StepRun) -> None:
     """Makes the family's tokenizer.
 
     Inputs: `model` (the AnsNet); `raw`, the text to train on or the tokenizer's files. Params: `rows`, how many ids there may
-    be; `train`, with the text's parameters as the corpus step has them, for one that is trained.
+    be; `train`, with the text's parameters as the corpus step has them, for one that is trained; for a fetched one `begin`
+    where the spec says what texts begin with.
 
     Special tokens that the AnsNet's chat template or its beginning and end of text are made of are added where they are
-    missing, its template and generation settings carried over, unless the tokenizer comes with a template of its own.
+    missing, its template and generation settings carried over, unless the tokenizer comes with a template of its own. A trained
+    tokenizer puts the same tokens in front of a text as the AnsNet's; a fetched one follows its own rule, or `begin` if it has
+    that token.
 
     Raises:
         BuildError: It cannot be read, cannot spell every text, or has no room for the special tokens.
@@ -53,6 +57,7 @@ def run(step: StepRun) -> None:
     path = step.output / TOKENIZER
     reset_orders(path)
     _with_chat(step)
+    _begin(step)
     tokenizer = load_tokenizer(path)
     spelling_of(tokenizer, "the tokenizer")
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
@@ -62,6 +67,16 @@ def run(step: StepRun) -> None:
             f"{step.params['rows']:,}",
             hint="choose a tokenizer with a chat template of its own",
         )
+
+
+def _begin(step: StepRun) -> None:
+    """Settles what texts begin with in the family's tokens."""
+    if step.params.get("train"):
+        carry_beginning(step.inputs["model"], step.output)
+        return
+    asked = step.params.get("begin")
+    known = asked == NONE or _read_tokenizer(step.output).token_to_id(asked or "") is not None
+    settle_beginning(step.output, asked if known else None)
 
 
 def _trained(step: StepRun) -> None:
@@ -179,6 +194,7 @@ def _wanted(model: Path) -> list[str]:
     template = (model / CHAT).read_text(encoding="utf-8") if (model / CHAT).is_file() else settings.get("chat_template")
     text = template if isinstance(template, str) else json.dumps(template or "")
     named = {_content(settings.get(key)) for key in NAMES} | set(_names_by_id(model).values()) | {SEPARATOR}
+    named |= set(beginning_names(model))
     added = json.loads(tokenizer.to_str()).get("added_tokens") or ()
     special = [token["content"] for token in added if token["special"]]
     wanted = [token for token in special if token in named or re.search(re.escape(token), text)]

@@ -29,6 +29,14 @@ _MORE: Final = 1.25
 """How much more the AnsNet writes for `seqkd` than the student trains on: they count in other tokens."""
 
 
+BEGIN: Final[FamilyPath] = ("data", "begin")
+
+
+def begin_params(family: Family) -> dict[str, Any]:
+    """What the spec says that texts begin with, as a parameter; nothing where the tokenizer decides."""
+    return {} if family.data.begin is None else {"begin": family.data.begin}
+
+
 @dataclass(frozen=True)
 class Texts:
     """Ids of the steps that make a family's texts.
@@ -102,8 +110,9 @@ def _tokenizer(draft: Draft, family: Family, bridge: Bridged, source: str) -> st
     uri = tokenizer_source(bridge.asked)
     params: dict[str, Any] = {"rows": bridge.structure.shape.vocab}
     if uri is not None:
+        params |= begin_params(family)
         step = Step("tokenizer", "tokenizer", params, inputs={"model": source}, sources={"raw": uri})
-        return draft.add(step, {"": place})
+        return draft.add(step, {"": place, "begin": BEGIN})
     assert isinstance(bridge.asked.tokenizer, TrainedTokenizer)
     data = family.data.train
     params |= {"train": True, **_text(data)}

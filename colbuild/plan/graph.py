@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from colbuild.plan.bridge import BRIDGE
 from colbuild.plan.chain import Chain
-from colbuild.plan.crossing import draw_bridge, draw_order, draw_texts
+from colbuild.plan.crossing import BEGIN, begin_params, draw_bridge, draw_order, draw_texts
 from colbuild.plan.draft import SPLIT, Draft, FamilyPath, draw_lessons
 from colbuild.plan.members import ANSNET, HEADS, Member
 from colbuild.plan.package_size import limit_of
@@ -66,7 +66,8 @@ def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> Bu
     """
     draft = Draft()
     source = draft.add(
-        Step("source ansnet", "source", {}, sources={"raw": family.ansnet.source}), {"": ("ansnet", "source")}
+        Step("source ansnet", "source", begin_params(family), sources={"raw": family.ansnet.source}),
+        {"": ("ansnet", "source"), "begin": BEGIN},
     )
     texts = draw_texts(draft, family, chain, source)
     train = texts.train

@@ -175,6 +175,14 @@ class EvalData(Measured, Data):
 class DataSection(Model):
     """The corpus to train and calibrate on, and the one to measure on."""
 
+    begin: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="The token that every text begins with, such as <s>, or none; by default what the tokenizer puts in "
+            "front of a text.",
+        ),
+    ] = None
     train: Data
     eval: EvalData
 

@@ -53,7 +53,7 @@ class HeldOut:
     windows: tuple[float, ...] = ()
 
 
-def _on() -> None:
+def go_on() -> None:
     """For measurements that nobody is going to stop."""
 
 
@@ -61,7 +61,7 @@ def held_out(
     model: PreTrainedModel,
     reference: PreTrainedModel | None,
     windows: torch.Tensor,
-    between: Callable[[], None] = _on,
+    between: Callable[[], None] = go_on,
     targets: torch.Tensor | None = None,
 ) -> HeldOut:
     """Measures a model on text, also against another model on whatever device that is.
@@ -85,7 +85,7 @@ def held_out(
 def mean_loss(
     model: PreTrainedModel,
     windows: torch.Tensor,
-    between: Callable[[], None] = _on,
+    between: Callable[[], None] = go_on,
     targets: torch.Tensor | None = None,
 ) -> float:
     """Mean loss in nats per token that is asked for, over windows as `held_out` takes them."""
@@ -118,7 +118,7 @@ def score_window(
 def _view(
     model: PreTrainedModel, tokens: torch.Tensor, count: int, wanted: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A model's final hidden states for the last `count` tokens, or those `wanted` of them, and its head [vocabulary, hidden]."""
+    """A model's final hidden states for the last `count` tokens, or those `wanted` of them; its head [vocabulary, hidden]."""
     head = head_weight(model)
     hidden = final_hidden(model, tokens.to(head.device))[-count:]
     return hidden if wanted is None else hidden[wanted.to(hidden.device)], head

@@ -7,7 +7,9 @@ A split is one stream of token ids, each document followed by a separator::
     corpus.json       the token type, the separator, the counts; `begin`, if texts begin with tokens of their own
 
 Where the tokenizer puts tokens in front of a text, each document has them in front (`colbuild.train.beginning`), and no part
-counts them. A document is one part, unless it is long. Importing this module imports no torch, since the corpus step needs none.
+counts them. A document is one part, unless it is long.
+
+Importing this module imports no torch, since the corpus step needs none.
 """
 
 from __future__ import annotations

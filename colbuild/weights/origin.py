@@ -2,7 +2,7 @@
 
 ::
 
-    origin.json       {"ansnet": "<sha256 of its model.safetensors>", "license": "apache-2.0"}
+    origin.json       {"ansnet": "<sha256 of its model.safetensors>", "begin": ["<s>"], "license": "apache-2.0"}
     LICENSE, NOTICE   as the AnsNet has them, if it has any
 """
 
@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -42,16 +42,23 @@ class Origin:
     Attributes:
         ansnet: sha256 of its model.safetensors.
         license: What its licence is called, where it says so: apache-2.0.
+        begin: The tokens that its tokenizer puts in front of every text.
     """
 
     ansnet: str
     license: str | None
+    begin: tuple[str, ...] = ()
 
 
 def read_origin(folder: Path) -> Origin | None:
     """A model's; None where none was written."""
     path = folder / ORIGIN
     return Origin(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def origin_json(origin: Origin) -> dict[str, object]:
+    """The content of origin.json; `begin` is there only where texts begin with something."""
+    return {key: value for key, value in asdict(origin).items() if key != "begin" or value}
 
 
 def copy_files(names: Iterable[str], source: Path, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from colbuild.arch import Structure, own_settings, parameters, read_structure
 from colbuild.errors import BuildError
 from colbuild.ops.source.added_tokens import fit_tokenizer
+from colbuild.ops.source.beginning import settle_beginning
 from colbuild.ops.source.folder_weights import read_folder_weights
 from colbuild.ops.source.gguf_file import read_header
 from colbuild.ops.source.gguf_tokenizer import convert_gguf_tokenizer
@@ -24,7 +24,7 @@ from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report
 from colbuild.store.hashing import hash_file
 from colbuild.weights.checkpoint import CONFIG, check_tensors, write_json
-from colbuild.weights.origin import LICENCES, ORIGIN, Origin, card_license, copy_files
+from colbuild.weights.origin import LICENCES, ORIGIN, Origin, card_license, copy_files, origin_json
 from colbuild.weights.tensor_files import WEIGHTS
 from colbuild.weights.transformers_config import transformers_config
 
@@ -32,9 +32,9 @@ from colbuild.weights.transformers_config import transformers_config
 def run(step: StepRun) -> None:
     """Converts a fetched model.
 
-    Inputs: `raw`, a model folder or a GGUF file. Params: none. The output holds config.json, model.safetensors, the tokenizer,
-    and where it all comes from (`colbuild.weights.origin`). A folder's tensors are copied as they are, a GGUF file's are
-    dequantised.
+    Inputs: `raw`, a model folder or a GGUF file. Params: `begin` where the spec says what texts begin with. The output holds
+    config.json, model.safetensors, the tokenizer, and where it all comes from (`colbuild.weights.origin`). A folder's tensors
+    are copied as they are, a GGUF file's are dequantised.
 
     Raises:
         BuildError: It is no model, is damaged, would have to run code of its own, or is of an unsupported architecture.
@@ -61,7 +61,8 @@ def run(step: StepRun) -> None:
         copy_tokenizer(raw, step.output)
         copy_files(LICENCES, raw, step.output)
     fit_tokenizer(step.output, structure.shape.vocab, step.remark)
-    write_json(step.output / ORIGIN, asdict(Origin(hash_file(step.output / WEIGHTS), _license(raw, parts))))
+    begin = settle_beginning(step.output, step.params.get("begin"))
+    write_json(step.output / ORIGIN, origin_json(Origin(hash_file(step.output / WEIGHTS), _license(raw, parts), begin)))
 
 
 def _license(raw: Path, parts: Sequence[Path]) -> str | None:

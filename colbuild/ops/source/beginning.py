@@ -1,0 +1,174 @@
+"""What texts begin with, settled once for a tokenizer: from then on its tokenizer.json alone says it.
+
+transformers follows `add_bos_token` of tokenizer_config.json where that is given, other libraries the post-processor in
+tokenizer.json. Where the two differ, the post-processor is written anew as transformers understands it, so that corpora,
+packages and every client put the same tokens in front of a text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rapidfuzz import process
+from tokenizers import Tokenizer
+
+from colbuild.errors import BuildError
+from colbuild.ops.source.vocabulary import TOKENIZER
+from colbuild.train.beginning import beginning
+from colbuild.weights.checkpoint import write_json
+from colbuild.weights.tokenizer_file import SETTINGS, load_tokenizer
+
+NONE: Final = "none"
+"""`data.begin: none`: nothing is put in front of a text."""
+
+_SAMPLE: Final = "a"
+_FLAGS: Final = ("add_bos_token", "add_eos_token")
+_ANY_FAST: Final = "PreTrainedTokenizerFast"
+
+
+def settle_beginning(folder: Path, asked: str | None) -> tuple[str, ...]:
+    """Makes a folder's tokenizer.json put in front of texts what it should.
+
+    Args:
+        folder: Holds tokenizer.json and tokenizer_config.json, which are changed where they have to be.
+        asked: The token that the spec wants there, or "none"; None for the tokenizer's own rule, as transformers has it.
+
+    Returns:
+        The tokens in front of every text.
+
+    Raises:
+        BuildError: The token that the spec wants is not in the vocabulary.
+    """
+    tokenizer = _read(folder)
+    had = beginning(tokenizer)
+    wanted, behind = _by_transformers(folder, tokenizer) if asked is None else (_asked(tokenizer, asked), ())
+    if asked is not None:
+        _follow(folder, tokenizer, wanted)
+    if wanted != had or (asked is not None and _adds(tokenizer) != len(wanted)):
+        _write(folder, tokenizer, wanted, behind)
+    return tuple(_name(tokenizer, index) for index in wanted)
+
+
+def carry_beginning(source: Path, folder: Path) -> tuple[str, ...]:
+    """Gives a new tokenizer the beginning of another one, whose tokens it has.
+
+    Args:
+        source: The folder of the tokenizer whose texts begin with something.
+        folder: The folder of the tokenizer to change.
+    """
+    theirs, ours = _read(source), _read(folder)
+    names = tuple(_name(theirs, index) for index in beginning(theirs))
+    wanted = tuple(index for name in names if (index := ours.token_to_id(name)) is not None)
+    if wanted != beginning(ours):
+        _write(folder, ours, wanted, ())
+    return names if len(wanted) == len(names) else ()
+
+
+def beginning_names(folder: Path) -> tuple[str, ...]:
+    """The tokens that a folder's tokenizer puts in front of every text."""
+    tokenizer = _read(folder)
+    return tuple(_name(tokenizer, index) for index in beginning(tokenizer))
+
+
+def _read(folder: Path) -> Tokenizer:
+    return load_tokenizer(folder / TOKENIZER)
+
+
+def _name(tokenizer: Tokenizer, index: int) -> str:
+    return str(tokenizer.id_to_token(index))
+
+
+def _adds(tokenizer: Tokenizer) -> int:
+    return int(tokenizer.num_special_tokens_to_add(is_pair=False))
+
+
+def _asked(tokenizer: Tokenizer, token: str) -> tuple[int, ...]:
+    if token == NONE:
+        return ()
+    index = tokenizer.token_to_id(token)
+    if index is None:
+        special = [added.content for added in tokenizer.get_added_tokens_decoder().values()]
+        near = [name for name, *_ in process.extract(token, special, limit=3)]
+        raise BuildError(
+            f"the tokenizer has no token '{token}' that texts could begin with ('begin' in the data section)",
+            hint=f"its special tokens are {', '.join(near)}" if near else "write begin: none",
+        )
+    return (int(index),)
+
+
+def _by_transformers(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that `tokenizer(text)` in transformers puts in front of a text and behind it."""
+    own = beginning(tokenizer)
+    if not any(flag in _settings(folder) for flag in _FLAGS):
+        return own, ()
+    from transformers import AutoTokenizer
+
+    try:
+        theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        whole, plain = (list(theirs(_SAMPLE, add_special_tokens=add)["input_ids"]) for add in (True, False))
+    except Exception:  # noqa: BLE001 - a class that transformers cannot make of these files says nothing of the beginning
+        return own, ()
+    for count in range(len(whole) - len(plain) + 1):
+        if whole[count : count + len(plain)] == plain:
+            return tuple(whole[:count]), tuple(whole[count + len(plain) :])
+    return own, ()
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return value
+
+
+def _follow(folder: Path, tokenizer: Tokenizer, wanted: Sequence[int]) -> None:
+    """Makes tokenizer_config.json say the same as the spec, for every release of transformers."""
+    settings = {key: value for key, value in _settings(folder).items() if key not in _FLAGS}
+    own = settings.get("bos_token")
+    own = own.get("content") if isinstance(own, Mapping) else own
+    names = [_name(tokenizer, index) for index in wanted]
+    if not names or names == [own]:
+        # Classes of transformers 4 put a BOS in front where nothing is said.
+        settings["add_bos_token"] = bool(names)
+    else:
+        # The flag stands for the BOS alone; of another token the post-processor has to tell.
+        settings["tokenizer_class"] = _ANY_FAST
+    write_json(folder / SETTINGS, settings)
+
+
+def _write(folder: Path, tokenizer: Tokenizer, begin: Sequence[int], behind: Sequence[int]) -> None:
+    """Writes tokenizer.json with a post-processor that puts these ids around a text."""
+    content = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+    kept = [part for part in _parts(content.get("post_processor")) if part.get("type") == "ByteLevel"]
+    parts = [*kept, _template(tokenizer, begin, behind)] if begin or behind else kept
+    content["post_processor"] = None
+    if parts:
+        content["post_processor"] = parts[0] if len(parts) == 1 else {"type": "Sequence", "processors": parts}
+    (folder / TOKENIZER).write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def _parts(processor: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    if processor is None:
+        return []
+    return list(processor["processors"]) if processor.get("type") == "Sequence" else [processor]
+
+
+def _template(tokenizer: Tokenizer, begin: Sequence[int], behind: Sequence[int]) -> dict[str, Any]:
+    def added(ids: Sequence[int], kind: int) -> list[dict[str, Any]]:
+        return [{"SpecialToken": {"id": _name(tokenizer, index), "type_id": kind}} for index in ids]
+
+    def around(name: str, kind: int) -> list[dict[str, Any]]:
+        return [*added(begin, kind), {"Sequence": {"id": name, "type_id": kind}}, *added(behind, kind)]
+
+    special = {
+        _name(tokenizer, index): {"id": _name(tokenizer, index), "ids": [index], "tokens": [_name(tokenizer, index)]}
+        for index in (*begin, *behind)
+    }
+    return {
+        "type": "TemplateProcessing",
+        "single": around("A", 0),
+        "pair": [*around("A", 0), *around("B", 1)],
+        "special_tokens": special,
+    }
