@@ -16,13 +16,13 @@ from typing import Final
 
 import numpy
 import psutil
-from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
 from colbuild.export.manifest import check_files, read_manifest
 from colbuild.export.session import PROMPT_PIECE, generate_tokens, open_decoder
 from colbuild.train.beginning import beginning
 from colbuild.train.peak import peak_bytes
+from colbuild.weights.tokenizer_file import load_tokenizer
 
 PROMPT_TOKENS: Final = 256
 NEW_TOKENS: Final = 64
@@ -114,7 +114,7 @@ def _measure(folder: Path, threads: int | None, prompt: int, new: int) -> Speed:
 def _beginning(folder: Path) -> tuple[int, ...]:
     """Token ids that a package's texts begin with."""
     path = folder / TOKENIZER
-    return beginning(Tokenizer.from_file(str(path))) if path.is_file() else ()
+    return beginning(load_tokenizer(path)) if path.is_file() else ()
 
 
 if __name__ == "__main__":
