@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AutoTokenizer
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError, StoppedError
@@ -22,6 +22,7 @@ from colbuild.ops.writing import _drawn, draw_texts
 from colbuild.store.hashing import scan_tree
 from colbuild.train.attention import BLOCKED, blocked_attention
 from colbuild.weights.checkpoint import load_checkpoint
+from tests.helpers.beginnings import beginning_with
 from tests.ops.bridges import done
 from tests.ops.family import ansnet
 from tests.weights.helpers import config_of, random_checkpoint
@@ -200,3 +201,15 @@ def test_a_damaged_ansnet_is_said_so():
         model.model.layers[1].mlp.down_proj.weight.fill_(float("nan"))
     with pytest.raises(BuildError, match="computes NaN or infinity"):
         write_texts(model, [[0]], 4, {0}, temperature=1.0, seed=0)
+
+
+def test_texts_begin_with_what_the_tokenizer_puts_in_front(tmp_path):
+    """As transformers writes them from `tokenizer(text)`."""
+    folder = beginning_with(ansnet(), tmp_path / "model")
+    found = texts(done("generate", {"model": folder}, {**PARAMS, "temperature": LIKELIEST, "tokens": 40}, "begun"))
+    vocabulary = load_vocabulary(folder)
+    ids = AutoTokenizer.from_pretrained(folder, local_files_only=True)("")["input_ids"]
+    assert tuple(ids) == vocabulary.begin
+    expected = greedy(running(), ids, PARAMS["length"], vocabulary.separator)
+    assert found[0] == vocabulary.tokenizer.decode(expected[1:], skip_special_tokens=True)
+    assert found[0] != texts(written("plain", temperature=LIKELIEST, tokens=40))[0]

@@ -10,9 +10,11 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from colbuild.errors import BuildError
+from colbuild.ops.source.beginning import beginning_names
 from colbuild.ops.source.vocabulary import read_vocabulary
 from colbuild.ops.tokenizer import special_ids
 from colbuild.store.hashing import scan_tree
+from tests.helpers.beginnings import BOS, beginning_with
 from tests.helpers.tiny import SEPARATOR, make_tiny_tokenizer
 from tests.ops.bridges import ROWS, TEXT, chatting, done, raw
 from tests.ops.family import room
@@ -121,3 +123,22 @@ def test_a_single_file_is_a_tokenizer_and_another_file_is_none(tmp_path):
         (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
         with pytest.raises(BuildError, match=message):
             read_vocabulary(tmp_path)
+
+
+def test_a_trained_one_begins_texts_as_the_ansnet_does(tmp_path):
+    model = beginning_with(chatting(), tmp_path / "model")
+    folder = done("tokenizer", {"model": model, "raw": raw()}, TRAIN, "begun")
+    assert beginning_names(folder) == beginning_names(model) == (BOS,)
+
+
+def test_a_fetched_one_begins_texts_by_its_own_rule_or_as_the_spec_says(tmp_path):
+    model = beginning_with(chatting(), tmp_path / "model")
+
+    def begins(begin=None):
+        params = {"rows": 2000} | ({} if begin is None else {"begin": begin})
+        return beginning_names(done("tokenizer", {"model": model, "raw": other("own")}, params, "fetched"))
+
+    assert begins() == ()
+    assert begins(BOS) == (BOS,)
+    assert begins("none") == ()
+    assert begins("<not there>") == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from colbuild.errors import BuildError
 from colbuild.train.batch import IGNORED, Batch
+from colbuild.train.beginning import asked, openings, stored, window
 from colbuild.train.crossing import Reader, cross
 from colbuild.train.spelling import spelling_of
 from tests.helpers.tiny import SEPARATOR, tiny_documents
@@ -105,3 +108,94 @@ def test_it_moves_to_a_device_as_a_whole():
     moved = found.to(torch.device("meta"))
     assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
     assert np.array_equal(found.chunks.shape, moved.chunks.shape)
+
+
+# -- texts that begin with a token of their own -----------------------------------------------------------------------
+
+
+def begun(one):
+    """The same reader with a beginning."""
+    find = one.spelling.tokenizer.token_to_id
+    return replace(one, begin=(find("!") or find("<0x21>"),))
+
+
+def packed_and_begun(documents, one, sequence, *, apart=False):
+    """A batch as `read_windows` makes it of packed documents, each with the beginning in front."""
+    ids = []
+    for document in documents:
+        ids += [*stored(one.begin, one.separator), *one.spelling.cut(document)[0].tolist(), one.separator]
+    stream = Packed(one.separator, one.begin, np.asarray(ids))
+    rows = torch.from_numpy(np.stack([window(stream, at, sequence) for at in range(len(ids) // sequence)]))
+    tokens, targets = rows[:, :-1].contiguous(), asked(rows, one.begin, one.separator)
+    opens = openings(tokens, one.begin, one.separator)
+    if apart:
+        return Batch(tokens, targets, tuple(range(len(rows))), opens.cumsum(dim=1, dtype=torch.int32))
+    return Batch(tokens, targets.masked_fill(opens, IGNORED), tuple(range(len(rows))))
+
+
+@dataclass(frozen=True)
+class Packed:
+    separator: int
+    begin: tuple[int, ...]
+    ids: np.ndarray
+
+    @property
+    def tokens(self):
+        return len(self.ids)
+
+    def read(self, start, stop):
+        return self.ids[start:stop]
+
+
+def text_before(side, ids, place):
+    """What a side has read: separators as a line each, beginnings as nothing."""
+    text = [b"\n" if index == side.separator else side.spelling.spelled[index] or b"" for index in ids[: place + 1]]
+    opened = openings(torch.tensor([ids]), side.begin, side.separator)[0].tolist() if side.begin else []
+    dropped = [True] if side.begin == (side.separator,) else opened
+    return b"".join(b"" if at < len(dropped) and dropped[at] else piece for at, piece in enumerate(text))
+
+
+BEGINNINGS = [
+    (begun(FINE), COARSE),
+    (FINE, begun(COARSE)),
+    (begun(COARSE), begun(FALLBACK)),
+    (replace(FINE, begin=(FINE.separator,)), begun(COARSE)),
+    (begun(FALLBACK), replace(FINE, begin=(FINE.separator,))),
+]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("pair", BEGINNINGS, ids=["student", "teacher", "both", "separator", "to separator"])
+def test_each_side_begins_texts_by_its_own_rule(pair, apart):
+    student, teacher = pair
+    documents = [document.replace("!", "?") for document in tiny_documents(5)]
+    batch = packed_and_begun(documents, student, 40, apart=apart)
+    found = cross(batch, student, teacher, 10_000)
+    width, length = batch.tokens.shape[1], found.tokens.shape[1]
+    assert len(found.student) > 20
+    for ours, theirs in zip(found.student.tolist(), found.teacher.tolist(), strict=True):
+        row = ours // width
+        assert row == theirs // length
+        one = text_before(student, batch.tokens[row].tolist(), ours % width)
+        other = text_before(teacher, found.tokens[row].tolist(), theirs % length)
+        assert one.replace(b" ", b"").endswith(other.replace(b" ", b""))
+        # At a shared place the next token is text or a separator on both sides, never a beginning.
+        if stored(teacher.begin, teacher.separator):
+            assert found.targets.flatten()[theirs] != teacher.begin[0]
+    if teacher.begin:
+        assert bool((found.tokens[:, 0] == teacher.begin[0]).all())
+        assert bool((found.targets[:, : len(teacher.begin) - 1] == IGNORED).all())
+    if apart:
+        expected = openings(found.tokens, teacher.begin, teacher.separator).cumsum(dim=1)
+        assert torch.equal(found.documents, expected.int())
+    # A chunk counts text and separators alone.
+    for side, at, column in ((student, found.student, 0), (teacher, found.teacher, 1)):
+        rows = batch.tokens if column == 0 else found.tokens
+        flat = rows.flatten().tolist()
+        per_row = rows.shape[1]
+        begins = set(side.begin) if stored(side.begin, side.separator) else set()
+        for index in range(len(at) - 1):
+            first, last = int(at[index]), int(at[index + 1])
+            if first // per_row == last // per_row:
+                between = [token for token in flat[first + 1 : last + 1] if token not in begins]
+                assert int(found.chunks[index, column]) == len(between)
