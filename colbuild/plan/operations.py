@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 EPOCHS: Final[dict[str, int]] = {
-    "source": 2,
+    "source": 3,
     "generate": 2,
     "tokenizer": 1,
     "corpus": 1,
