@@ -313,3 +313,11 @@ def test_a_choice_of_files_changes_the_corpus_and_is_part_of_its_source(tmp_path
     step = next(step for step in after.steps if step.op == "corpus")
     assert step.sources == {"raw": "./texts#files=b*,a*"}
     assert (step.params["files"], step.params["format"]) == (["b*", "a*"], "auto")
+
+
+def test_what_texts_begin_with_is_a_parameter_only_where_the_spec_says_it(tmp_path):
+    before = {step.id: step.params for step in graph(tmp_path).steps}
+    assert not any("begin" in params for params in before.values())
+    said = graph(tmp_path, data="  begin: <s>\n  train: {source: ./corpus.txt}\n")
+    changed = {step.id: step.params for step in said.steps if step.params != before[step.id]}
+    assert changed == {"source ansnet": {"begin": "<s>"}}
