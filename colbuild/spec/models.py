@@ -172,19 +172,22 @@ class EvalData(Measured, Data):
     """Text to measure on, with its source."""
 
 
-class DataSection(Model):
-    """The corpus to train and calibrate on, and the one to measure on."""
+Begin = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        description="The token that every text begins with, such as <s>, or none; by default what the tokenizer puts in front of "
+        "a text.",
+    ),
+]
 
-    begin: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            description="The token that every text begins with, such as <s>, or none; by default what the tokenizer puts in "
-            "front of a text.",
-        ),
-    ] = None
+
+class DataSection(Model):
+    """The corpus to train and calibrate on, and the one to measure on; what their texts begin with."""
+
     train: Data
     eval: EvalData
+    begin: Begin = None
 
 
 class Order(Model):

@@ -17,6 +17,7 @@ from colbuild.spec.fields import Count, DataSource, Model, Name
 from colbuild.spec.interpolate import Interpolate
 from colbuild.spec.models import (
     Ancestor,
+    Begin,
     ChainRules,
     Data,
     Generate,
@@ -111,6 +112,7 @@ class WrittenData(Model):
     eval: Annotated[
         WrittenEval | None, Field(description="The text to measure on; by default train's held-out part.")
     ] = None
+    begin: Begin = None
 
 
 def _anchor_schema(schema: dict[str, Any]) -> None:
