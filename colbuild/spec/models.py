@@ -176,8 +176,8 @@ Begin = Annotated[
     str | None,
     Field(
         min_length=1,
-        description="The token that every text begins with, such as <s>, or none; by default what the tokenizer puts in front of "
-        "a text.",
+        description="The token that every text begins with, such as <s>, or none; by default what the tokenizer puts in "
+        "front of a text.",
     ),
 ]
 
