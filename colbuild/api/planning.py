@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from colbuild.api.beginnings import check_beginning
 from colbuild.api.family import FamilyPlan, Selection, Workspace, silent
 from colbuild.api.texts import check_texts
 from colbuild.arch import read_structure
@@ -72,6 +73,7 @@ def make_plan(
         selection = Selection(tuple(targets), graph, tuple(plan for plan in steps if plan.step.id not in chosen))
         graph, planned = restrict(graph, chosen), tuple(plan for plan in steps if plan.step.id in chosen)
     check_texts(planned, sources)
+    check_beginning(loaded, planned, sources)
     impossible, warnings = text_problems(whole, planned, texts, loaded)
     return FamilyPlan(loaded, chain, graph, planned, state, selection, texts, tuple(impossible), tuple(warnings))
 

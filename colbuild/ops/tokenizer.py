@@ -20,14 +20,14 @@ from colbuild.ops.corpus.documents import documents
 from colbuild.ops.corpus.readers import FORMATS
 from colbuild.ops.corpus.reading import Reading
 from colbuild.ops.source.added_tokens import reset_orders
-from colbuild.ops.source.beginning import NONE, beginning_names, carry_beginning, settle_beginning
+from colbuild.ops.source.beginning import beginning_names, carry_beginning, settle_beginning
 from colbuild.ops.source.tokenizer import SETTINGS, copy_tokenizer
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
 from colbuild.train.spelling import spelling_of
 from colbuild.weights.checkpoint import CONFIG, GENERATION, write_json
-from colbuild.weights.tokenizer_file import load_tokenizer
+from colbuild.weights.tokenizer_file import NONE, load_tokenizer
 
 CHAT: Final = "chat_template.jinja"
 SEPARATOR: Final = "<|endoftext|>"

@@ -7,12 +7,16 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from rapidfuzz import process
 from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
 
 ORDERS: Final = ("truncation", "padding")
 """Keys of tokenizer.json that say how an earlier program cut and padded its texts. transformers resets both at every call."""
+
+NONE: Final = "none"
+"""`data.begin: none`: nothing is put in front of a text."""
 
 SETTINGS: Final = "tokenizer_config.json"
 DROPPED: Final = "dropped_tokens"
@@ -36,6 +40,25 @@ def load_tokenizer(path: Path, hint: str | None = None) -> Tokenizer:
     except Exception as error:  # The library raises nothing narrower.
         raise BuildError(f"{path} cannot be read: {error}", hint=hint) from error
     return unlimited(tokenizer)
+
+
+def first_token(tokenizer: Tokenizer, name: str) -> tuple[int, ...]:
+    """The ids that `data.begin` in a spec stands for: that of a token, or none.
+
+    Raises:
+        BuildError: The tokenizer has no such token.
+    """
+    if name == NONE:
+        return ()
+    index = tokenizer.token_to_id(name)
+    if index is None:
+        special = [added.content for added in tokenizer.get_added_tokens_decoder().values()]
+        near = [found for found, *_ in process.extract(name, special, limit=3)]
+        raise BuildError(
+            f"'begin': the tokenizer has no token '{name}' that texts could begin with",
+            hint=f"its special tokens are {', '.join(near)}" if near else "write begin: none",
+        )
+    return (int(index),)
 
 
 def unlimited(tokenizer: Tokenizer) -> Tokenizer:

@@ -50,3 +50,14 @@ def test_a_context_that_is_not_given_is_what_the_model_has(project, colbuild):
     assert contexts == {512}
     assert colbuild("lock", SPEC).code == 0
     assert "lock: up to date" in colbuild("plan", SPEC).out, "the lock holds what was written"
+
+
+@pytest.mark.parametrize("command", ["plan", "lock", "build"])
+def test_a_token_that_texts_cannot_begin_with_is_told_at_its_line(project, colbuild, command):
+    replace_in(project / SPEC, "data:\n", "data:\n  begin: <s>\n")
+    ran = colbuild(command, SPEC)
+    assert ran.code == EXIT_SPEC_ERROR
+    assert f"{SPEC}:13:10: 'begin': the tokenizer has no token '<s>' that texts could begin with" in ran.err
+    assert "its special tokens are <|endoftext|>" in ran.err
+    replace_in(project / SPEC, "begin: <s>", "begin: none")
+    assert colbuild("plan", SPEC).code == 0

@@ -12,17 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rapidfuzz import process
 from tokenizers import Tokenizer
 
-from colbuild.errors import BuildError
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.train.beginning import beginning
 from colbuild.weights.checkpoint import write_json
-from colbuild.weights.tokenizer_file import SETTINGS, load_tokenizer
-
-NONE: Final = "none"
-"""`data.begin: none`: nothing is put in front of a text."""
+from colbuild.weights.tokenizer_file import SETTINGS, first_token, load_tokenizer
 
 _SAMPLE: Final = "a"
 _FLAGS: Final = ("add_bos_token", "add_eos_token")
@@ -44,7 +39,7 @@ def settle_beginning(folder: Path, asked: str | None) -> tuple[str, ...]:
     """
     tokenizer = _read(folder)
     had = beginning(tokenizer)
-    wanted, behind = _by_transformers(folder, tokenizer) if asked is None else (_asked(tokenizer, asked), ())
+    wanted, behind = _by_transformers(folder, tokenizer) if asked is None else (first_token(tokenizer, asked), ())
     if asked is not None:
         _follow(folder, tokenizer, wanted)
     if wanted != had or (asked is not None and _adds(tokenizer) != len(wanted)):
@@ -83,20 +78,6 @@ def _name(tokenizer: Tokenizer, index: int) -> str:
 
 def _adds(tokenizer: Tokenizer) -> int:
     return int(tokenizer.num_special_tokens_to_add(is_pair=False))
-
-
-def _asked(tokenizer: Tokenizer, token: str) -> tuple[int, ...]:
-    if token == NONE:
-        return ()
-    index = tokenizer.token_to_id(token)
-    if index is None:
-        special = [added.content for added in tokenizer.get_added_tokens_decoder().values()]
-        near = [name for name, *_ in process.extract(token, special, limit=3)]
-        raise BuildError(
-            f"the tokenizer has no token '{token}' that texts could begin with ('begin' in the data section)",
-            hint=f"its special tokens are {', '.join(near)}" if near else "write begin: none",
-        )
-    return (int(index),)
 
 
 def _by_transformers(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
