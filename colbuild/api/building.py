@@ -20,6 +20,7 @@ from colbuild.api.planning import (
     solved_chain,
     steps_of,
 )
+from colbuild.api.remembered import packed_tokenizer
 from colbuild.api.views import family_status, rows_of
 from colbuild.errors import BuildError
 from colbuild.plan.chain import Chain
@@ -88,9 +89,9 @@ def lock_family(loaded: LoadedFamily, workspace: Workspace, listener: Listener =
     state, sources = held_lock(loaded, workspace.store, LockMode.REFRESH)
     config = ansnet_config(loaded, workspace.store, sources, state, listener)
     vocabulary = bridge_vocabulary(loaded, workspace.store, sources, state, listener)
-    lock = _locked_now(
-        loaded, workspace.store, sources, config, solved_chain(loaded, config, state, vocabulary), listener
-    )
+    tokenizer = packed_tokenizer(loaded.family, workspace.store, sources, state, listener)
+    chain = solved_chain(loaded, config, state, vocabulary, tokenizer)
+    lock = _locked_now(loaded, workspace.store, sources, config, chain, listener)
     return Relocked(state, lock, write_lock(state.path, lock))
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from colbuild.api.beginnings import check_beginning
 from colbuild.api.family import FamilyPlan, Selection, Workspace, silent
+from colbuild.api.remembered import packed_tokenizer, remembered
 from colbuild.api.texts import check_texts
 from colbuild.arch import read_structure
 from colbuild.errors import SourceUnavailableError
@@ -28,8 +29,6 @@ from colbuild.run.sources import Sources, is_fetched, sources_of
 from colbuild.spec import LoadedFamily, spec_error
 from colbuild.store import Store
 from colbuild.store.files import read_json
-
-T = TypeVar("T")
 
 _EXPORT_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "mobius-onnx")
 
@@ -62,7 +61,8 @@ def make_plan(
     state, sources = held_lock(loaded, workspace.store, lock)
     config = ansnet_config(loaded, workspace.store, sources, state, listener)
     vocabulary = bridge_vocabulary(loaded, workspace.store, sources, state, listener)
-    chain = solved_chain(loaded, config, state, vocabulary)
+    tokenizer = packed_tokenizer(loaded.family, workspace.store, sources, state, listener)
+    chain = solved_chain(loaded, config, state, vocabulary, tokenizer)
     check_starts(loaded, chain, sources, listener)
     graph = build_graph(with_contexts(loaded.family, config), chain, export_versions())
     steps = steps_of(loaded, graph, workspace.store, sources)
@@ -116,7 +116,11 @@ def plan_sources(plan: FamilyPlan, workspace: Workspace) -> Sources:
 
 
 def solved_chain(
-    loaded: LoadedFamily, config: Mapping[str, Any], state: LockState, vocabulary: int | None = None
+    loaded: LoadedFamily,
+    config: Mapping[str, Any],
+    state: LockState,
+    vocabulary: int | None = None,
+    tokenizer: int | None = None,
 ) -> Chain:
     """The family's chain: the lock's as far as that holds.
 
@@ -125,6 +129,7 @@ def solved_chain(
         config: The AnsNet's config.json.
         state: Its lock.
         vocabulary: Ids of the tokenizer that the bridge names, if it names one.
+        tokenizer: Bytes of the tokenizer in a package, if they are known and decide a size.
 
     Raises:
         SpecError: A size, a shape or a length cannot be.
@@ -136,7 +141,7 @@ def solved_chain(
     loaded = replace(loaded, family=with_contexts(loaded.family, config))
     if state.pins:
         return pinned_chain(loaded, structure, state, vocabulary)
-    return resolve_chain(loaded, structure, vocabulary=vocabulary)
+    return resolve_chain(loaded, structure, tokenizer=tokenizer, vocabulary=vocabulary)
 
 
 def steps_of(loaded: LoadedFamily, graph: BuildGraph, store: Store, sources: Sources) -> tuple[StepPlan, ...]:
@@ -179,7 +184,7 @@ def ansnet_config(
         return config
 
     # Older colbuilds remembered a whole config.json as "config".
-    config = _remembered(
+    config = remembered(
         "settings", dict, uri, read, "the AnsNet, whose shape everything else", store, sources, listener
     )
     with sources.reading(uri):
@@ -223,33 +228,7 @@ def bridge_vocabulary(
 
         return read_vocabulary(path)
 
-    return _remembered("vocabulary", int, uri, read, "the tokenizer, whose size every shape", store, sources, listener)
-
-
-def _remembered(
-    kind: str,
-    form: type[T],
-    uri: str,
-    read: Callable[[Path], T],
-    what: str,
-    store: Store,
-    sources: Sources,
-    listener: Listener,
-) -> T:
-    """What a source's files say: from memory where their content is known and came over the network, else from them."""
-    digest = sources.digest(uri)
-    known: Any = store.remembered(kind, digest) if digest else None
-    if isinstance(known, form):
-        return known
-    if is_fetched(uri):
-        listener(Notice(f"fetching {what} follows from: {uri}"))
-        store.prepare()
-    fetched = sources.fetch(uri, listener)
-    with sources.reading(uri):
-        found = read(fetched.path)
-    if is_fetched(uri):
-        store.remember(kind, fetched.digest, found)
-    return found
+    return remembered("vocabulary", int, uri, read, "the tokenizer, whose size every shape", store, sources, listener)
 
 
 def export_versions() -> dict[str, str]:

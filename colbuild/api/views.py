@@ -76,7 +76,7 @@ def _graph_of(loaded: LoadedFamily, plan: FamilyPlan, workspace: Workspace, list
     vocabulary = bridge_vocabulary(loaded, store, sources_of(loaded, store, lock), lock, listener)
     config = ansnet_config(plan.loaded, store, plan_sources(plan, workspace), lock, listener)
     loaded = replace(loaded, family=with_contexts(loaded.family, config))
-    chain = resolve_chain(loaded, plan.chain.ansnet.structure, vocabulary=vocabulary)
+    chain = resolve_chain(loaded, plan.chain.ansnet.structure, tokenizer=plan.chain.tokenizer, vocabulary=vocabulary)
     return build_graph(loaded.family, chain, export_versions())
 
 

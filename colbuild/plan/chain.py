@@ -77,6 +77,7 @@ class Chain:
         warnings: What is legal but worth saying.
         recipes: What each anchor is distilled by, in the order of `anchors`.
         automatic: Whether colbuild placed the anchors itself.
+        tokenizer: Bytes of the tokenizer in a package, as DesNets were sized by them; None if they were bounded.
     """
 
     ansnet: Member
@@ -88,6 +89,7 @@ class Chain:
     warnings: tuple[str, ...]
     recipes: tuple[Recipe, ...]
     automatic: bool
+    tokenizer: int | None = None
 
     @property
     def top(self) -> Member:
@@ -142,6 +144,7 @@ def resolve_chain(
         _warnings(route, loaded.family, bridge),
         tuple(anchor.recipe for anchor in members.anchors),
         loaded.family.automatic is not None,
+        tokenizer,
     )
 
 

@@ -182,6 +182,7 @@ def lock_of(family: Family, config: Mapping[str, Any], chain: Chain, sources: Ma
         sources=dict(sources),
         spec=deciding(family),
         vocabulary=None if chain.bridge is None else chain.bridge.vocabulary,
+        tokenizer=chain.tokenizer,
     )
 
 
@@ -214,7 +215,7 @@ def pinned_chain(loaded: LoadedFamily, ansnet: Structure, state: LockState, voca
         )
     family = loaded.family.model_copy(update=update)
     route = {link.student: link.teacher for link in lock.route}
-    chain = resolve_chain(replace(loaded, family=family), ansnet, route, vocabulary=vocabulary)
+    chain = resolve_chain(replace(loaded, family=family), ansnet, route, lock.tokenizer, vocabulary)
     built = {member.name for member in (chain.top, *(step.student for step in chain.route))}
     around = (node.name for desnet in chain.desnets for node in desnet.needed)
     lost = next((name for name in around if name not in built), None)

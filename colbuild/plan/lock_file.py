@@ -31,6 +31,7 @@ from colbuild.arch import Shape
 from colbuild.errors import SpecError
 from colbuild.plan.keys import canonical_json
 from colbuild.spec import Place, Problem
+from colbuild.spec.bridge import SAME
 from colbuild.spec.problems import render
 from colbuild.store.files import storage_errors
 
@@ -75,6 +76,7 @@ class Lock:
         sources: Source URI -> its content.
         spec: The resolved family, as JSON values; what only steers a run is left out.
         vocabulary: Ids of the tokenizer that the bridge names; None if it names none.
+        tokenizer: Bytes of the tokenizer in a package, where a DesNet is sized by its package and the files tell.
     """
 
     ansnet: Mapping[str, Any] = field(hash=False)
@@ -84,6 +86,7 @@ class Lock:
     sources: Mapping[str, LockedSource] = field(hash=False)
     spec: Mapping[str, Any] = field(hash=False)
     vocabulary: int | None = None
+    tokenizer: int | None = None
 
     def describes(self, uri: str, digest: str | None) -> bool:
         """Whether `ansnet` is the configuration of an AnsNet from this source with this content."""
@@ -92,6 +95,12 @@ class Lock:
     def counts(self, uri: str, digest: str | None) -> bool:
         """Whether `vocabulary` is that of a bridge's tokenizer from this source with this content."""
         return self._pins(uri, digest) and (self.spec.get("bridge") or {}).get("tokenizer") == uri
+
+    def measures(self, uri: str, digest: str | None) -> bool:
+        """Whether `tokenizer` is that of the family's tokenizer, from this source with this content."""
+        named = (self.spec.get("bridge") or {}).get("tokenizer")
+        source = named if isinstance(named, str) and named != SAME else self.spec.get("ansnet", {}).get("source")
+        return self._pins(uri, digest) and source == uri
 
     def _pins(self, uri: str, digest: str | None) -> bool:
         known = self.sources.get(uri)
@@ -110,8 +119,9 @@ def lock_text(lock: Lock) -> str:
     """A lock's file. The same lock has the same text."""
     values = asdict(lock)
     values["route"] = list(values["route"])
-    if lock.vocabulary is None:
-        del values["vocabulary"]
+    for name in ("vocabulary", "tokenizer"):
+        if values[name] is None:
+            del values[name]
     values["spec"] = {"digest": _digest(lock.spec), "values": lock.spec}
     values["format"] = LOCK_FORMAT
     values["digest"] = _digest(values)

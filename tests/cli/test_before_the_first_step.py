@@ -42,6 +42,24 @@ def test_a_context_beyond_the_models_positions_is_told_at_its_line(project, colb
     assert "exports/tiny-int8.yaml:5:10: 'context' is 600 tokens: the AnsNet has 512 positions" in ran.err
 
 
+SIZED = "{name: middle, max_package: 370kB, exports: [tiny-int8]}"
+MIDDLE = "{name: middle, params: 270k, exports: [tiny-int8, tiny-fp32]}"
+
+
+def test_a_package_is_counted_with_the_tokenizer_that_it_holds(project, colbuild):
+    """The bound by the vocabulary alone, of 144 bytes an entry, refused this size."""
+    replace_in(project / SPEC, MIDDLE, SIZED)
+    loaded = load_family(project / SPEC)
+    chain = make_plan(loaded, open_workspace(loaded)).chain
+    assert colbuild("lock", SPEC).code == 0
+    replace_in(project / SPEC, "{name: least, params: 200k}", "{name: least, params: 210k}")
+    (project / ".tiny" / "ansnet").rename(project / ".tiny" / "gone")
+    # The lock's shapes do not hold, and the files are gone; but it still says how large the tokenizer is.
+    again = make_plan(load_family(project / SPEC), open_workspace(loaded)).chain
+    assert again.desnets[0].member.structure.shape == chain.desnets[0].member.structure.shape
+    assert again.tokenizer == chain.tokenizer is not None
+
+
 def test_a_context_that_is_not_given_is_what_the_model_has(project, colbuild):
     replace_in(project / "exports" / "tiny-int8.yaml", "context: 512", "")
     loaded = load_family(project / SPEC)

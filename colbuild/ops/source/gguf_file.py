@@ -30,9 +30,15 @@ _F32 = 0
 
 @dataclass(frozen=True)
 class ArrayValue:
-    """An array in the metadata, of which only the length is kept."""
+    """An array in the metadata, of which only its size is kept.
+
+    Attributes:
+        length: How many values it has.
+        bytes: Of these; a text takes eight more than its own.
+    """
 
     length: int
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,6 +195,7 @@ class _Cursor:
         if kind != _ARRAY:
             return self.number(_SCALARS[kind])
         of, length = self.number("I"), self.number("Q")
+        start = self.at
         if of == _STRING:
             for _ in range(length):
                 self.skip(self.number("Q"))
@@ -199,7 +206,7 @@ class _Cursor:
             return tuple(self.number(_SCALARS[of]) for _ in range(length))
         else:
             self.skip(length * struct.calcsize(f"<{_SCALARS[of]}"))
-        return ArrayValue(length)
+        return ArrayValue(length, self.at - start)
 
 
 def _read(view: mmap.mmap, path: Path) -> tuple[dict[str, Any], dict[str, TensorEntry]]:
