@@ -15,6 +15,8 @@ _DEEPEST: Final = 3
 
 _NAMED: Final = 6
 _EXAMPLE: Final = "give the folder of a package, such as out/smol-edge/phone/phone-int8"
+_TO_EXPORT: Final = f"name a profile in 'exports' of its model, run 'colbuild build', and {_EXAMPLE}"
+_CHECKPOINT: Final = "checkpoint"
 _SET_ASIDE: Final = ".kept-"
 """What colbuild calls a folder of somebody's that it moved out of a package's way."""
 
@@ -38,12 +40,14 @@ def find_package(given: Path) -> Path:
     if found:
         raise BuildError(f"{given} holds {len(found)} packages", hint=f"give one of them: {_listed(found)}")
     model = _model_kind(given)
+    if model is None and (inside := _model_kind(given / _CHECKPOINT)) is not None:
+        raise BuildError(f"{given} holds {inside}, and no package for a device", hint=_TO_EXPORT)
     beside = [one for one in _packages_in(given.parent) if one != given]
     hint = f"give a package: {_listed(beside)}" if beside else _EXAMPLE
     if model is not None:
         raise BuildError(
             f"{given} is {model}, not a package for a device",
-            hint=hint if beside else f"name a profile in 'exports' of its model, run 'colbuild build', and {_EXAMPLE}",
+            hint=hint if beside else _TO_EXPORT,
         )
     raise BuildError(f"{given} is not a package: it has no {MANIFEST}", hint=_EXAMPLE)
 
@@ -81,7 +85,7 @@ def _model_kind(folder: Path) -> str | None:
         kind = None
     if kind is not None:
         return f"a model's folder for transformers ({kind})"
-    weights = sorted(path.name for path in folder.iterdir() if path.suffix in (".gguf", ".safetensors"))
+    weights = sorted(path.name for path in folder.glob("*") if path.suffix in (".gguf", ".safetensors"))
     return f"a folder of weights ({weights[0]})" if weights else None
 
 

@@ -111,6 +111,9 @@ def test_a_models_folder_is_told_apart_from_a_package(package, colbuild, tmp_pat
         assert ran.code == EXIT_FAILED
         assert "is a model's folder for transformers (llama), not a package" in " ".join(ran.err.split())
         assert "'exports'" in ran.err
+    shutil.copytree(model, tmp_path / "anchor" / "checkpoint")
+    told = colbuild("run", str(tmp_path / "anchor"), "--prompt", "x").err
+    assert "holds a model's folder for transformers (llama), and no package" in " ".join(told.split())
     shutil.copytree(package, tmp_path / "phone" / "int8")
     shutil.copytree(model, tmp_path / "phone" / "checkpoint")
     ran = colbuild("run", str(tmp_path / "phone" / "checkpoint"), "--prompt", "x")
