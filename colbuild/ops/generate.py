@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,8 +74,6 @@ def run(step: StepRun) -> None:
         while written < wanted:
             kept = _kept(step.partial, batch)
             if kept is None:
-                if step.stopping():
-                    raise StoppedError(f"stopped after {written:,} of {wanted:,} tokens")
                 rows = _rows(wanted - written, written / begun if written else length)
                 starts = [[*begin, *prompts[(begun + row) % len(prompts)]] for row in range(rows)]
                 drawn = draw_texts(
@@ -84,6 +83,7 @@ def run(step: StepRun) -> None:
                     ends,
                     temperature=step.params["temperature"],
                     seed=int.from_bytes(hashlib.sha256(f"{step.params['seed']}:{batch}".encode()).digest()[:7], "big"),
+                    check=partial(_check, step, written, wanted),
                 )
                 if batch == 0:
                     check_author(model, drawn)
@@ -98,6 +98,12 @@ def run(step: StepRun) -> None:
                 file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
             step.report(Progress(min(written, wanted), wanted, "tokens", "generating"))
             batch += 1
+
+
+def _check(step: StepRun, written: int, wanted: int) -> None:
+    """Ends the step if it shall stop; a batch that is being written is begun again next time. Raises StoppedError."""
+    if step.stopping():
+        raise StoppedError(f"stopped after {written:,} of {wanted:,} tokens")
 
 
 def write_texts(

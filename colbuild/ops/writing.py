@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,7 @@ def draw_texts(
     *,
     temperature: float,
     seed: int,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Text]:
     """Goes on with some beginnings at once.
 
@@ -52,6 +53,7 @@ def draw_texts(
         ends: Ids after which a text is over.
         temperature: Divides the logits.
         seed: Decides what is drawn. A row's text does not depend on when others end.
+        check: Called before each token; an error that it raises ends the work.
 
     Returns:
         A text for each beginning.
@@ -70,6 +72,7 @@ def draw_texts(
     fed = torch.tensor([text.ids for text in texts], device=device)
     over: set[int] = set()
     for place in range(read, length + 1):
+        check()
         logits = model(input_ids=fed, use_cache=True, logits_to_keep=1, **{kept: cache}).logits[:, -1].float().cpu()
         drawn = _drawn(logits, temperature, chances[place, rows])
         following = []

@@ -112,14 +112,15 @@ def test_rows_that_end_are_taken_out_of_the_batch():
 
 def test_an_interrupted_run_goes_on_to_the_same_texts(tmp_path):
     asked = 0
+    whole = written("whole", tokens=3000)
+    partial = tmp_path / "partial"
 
     def stopping():
         nonlocal asked
-        asked += 1
-        return asked > 1
+        # In the middle of the second batch.
+        asked += partial.exists()
+        return asked > 10
 
-    whole = written("whole", tokens=3000)
-    partial = tmp_path / "partial"
     (tmp_path / "first").mkdir()
     params = {**PARAMS, "tokens": 3000}
     with pytest.raises(StoppedError, match=r"stopped after [\d,]+ of 3,000 tokens"):
