@@ -27,6 +27,7 @@ from colbuild.plan.target import parse_target, restrict, select
 from colbuild.run.events import Listener, Notice
 from colbuild.run.sources import Sources, is_fetched, sources_of
 from colbuild.spec import LoadedFamily, spec_error
+from colbuild.spec.plausible import unlikely
 from colbuild.store import Store
 from colbuild.store.files import read_json
 
@@ -75,6 +76,7 @@ def make_plan(
     check_texts(planned, sources)
     check_beginning(loaded, planned, sources)
     impossible, warnings = text_problems(whole, planned, texts, loaded)
+    warnings += unlikely(loaded.family, loaded.places)
     return FamilyPlan(loaded, chain, graph, planned, state, selection, texts, tuple(impossible), tuple(warnings))
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from colbuild.units import UnitError, parse_bytes
+from colbuild.cli.common import print_warning
+from colbuild.units import UnitError, format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from colbuild.api import Options
+
+LEAST_MEMORY: Final = 500_000_000
+"""No step needs less: a process that has loaded the libraries holds as much."""
+_A_NUMBER: Final = 10_000
+"""Fewer bytes than these are a number of gigabytes whose unit was forgotten."""
 
 Jobs = Annotated[
     int | None,
@@ -58,10 +64,23 @@ def options_of(
     url = api.remote_url(remote)
     if push and url is None:
         raise typer.BadParameter("there is no remote: name one with --remote or COLBUILD_REMOTE", param_hint="--push")
+    room = _bytes(memory)
+    _warn_of(cores, room, there.cores, there.memory)
     resources = api.Resources(
-        cores or there.cores, _bytes(memory) or there.memory, there.gpus if gpus is None else there.gpus[:gpus]
+        cores or there.cores, room or there.memory, there.gpus if gpus is None else there.gpus[:gpus]
     )
     return api.Options(jobs, keep_going, retries, resources, url, push)
+
+
+def _warn_of(cores: int | None, memory: int | None, real_cores: int, real_memory: int) -> None:
+    """Says what is hardly meant: `--memory 8` are eight bytes, and a machine has no more cores than it has."""
+    if cores is not None and cores > real_cores:
+        print_warning(f"--cores {cores}: this machine has {real_cores}")
+    if memory is not None and memory < LEAST_MEMORY:
+        meant = f"; did you mean {memory}GB?" if memory < _A_NUMBER else ""
+        print_warning(f"--memory is {format_bytes(memory)}, less than any step needs: steps run one at a time{meant}")
+    if memory is not None and memory > real_memory:
+        print_warning(f"--memory is {format_bytes(memory)}: this machine has {format_bytes(real_memory)}")
 
 
 def _bytes(text: str | None) -> int | None:

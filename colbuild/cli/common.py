@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,6 +66,24 @@ def print_error(message: str, hint: str | None = None) -> None:
         text.append("\n")
         text.append_text(Text.assemble(("hint", "bold cyan"), (": ", "bold"), hint))
     console.print(text, soft_wrap=True, highlight=False)
+
+
+def print_warning(message: str) -> None:
+    """Says what is hardly meant; the command goes on."""
+    from rich.text import Text
+
+    text = Text.assemble(("warning", "bold yellow"), (": ", "bold"), message)
+    open_console(stderr=True).print(text, soft_wrap=True, highlight=False)
+
+
+def warn_of_threads(threads: Iterable[int | None]) -> None:
+    """Says when more threads are asked for than this machine has cores."""
+    from colbuild import api
+
+    there = api.machine().cores
+    for asked in threads:
+        if asked is not None and asked > there:
+            print_warning(f"{asked} threads: this machine has {there} cores, and more threads are slower")
 
 
 def event_listener(console: Console, *, as_json: bool) -> AbstractContextManager[Listener]:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from colbuild.cli.common import AsJson, open_console, print_error, print_json, showing_progress
+from colbuild.cli.common import (
+    AsJson,
+    open_console,
+    print_error,
+    print_json,
+    print_warning,
+    showing_progress,
+    warn_of_threads,
+)
 from colbuild.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
     from colbuild.export.bench import Speed
+
+HOT: Final = 5.0
+"""Nobody draws at a higher temperature; see `colbuild.spec.plausible`."""
 
 Package = Annotated[
     Path,
@@ -120,6 +131,9 @@ def run(
     """Try a package: answer a prompt with onnxruntime, as the tokens come."""
     from colbuild.api import answer
 
+    warn_of_threads([threads])
+    if temperature > HOT:
+        print_warning(f"--temperature {temperature:g}: above {HOT:g} tokens are drawn almost at random")
     generation = answer(
         _found(package),
         prompt,
@@ -160,6 +174,7 @@ def bench(
     from colbuild.api import bench_package
 
     folder = _found(package).resolve()
+    warn_of_threads(threads or ())
     found = bench_package(folder, threads or _usual_threads(), prompt_tokens, new_tokens)
     told = {"format": BENCH_FORMAT, "package": folder.name, **_machine(), "rows": [asdict(one) for one in found]}
     written = output or folder.with_name(f"{folder.name}.bench.json")

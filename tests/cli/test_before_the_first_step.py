@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from colbuild.api import Resources
 from colbuild.api.family import open_workspace
 from colbuild.api.planning import make_plan
+from colbuild.cli import build_options
+from colbuild.cli.common import warn_of_threads
 from colbuild.errors import EXIT_SPEC_ERROR
 from colbuild.spec import load_family
 from tests.helpers.project import replace_in
@@ -79,3 +82,26 @@ def test_a_token_that_texts_cannot_begin_with_is_told_at_its_line(project, colbu
     assert "its special tokens are <|endoftext|>" in ran.err
     replace_in(project / SPEC, "begin: <s>", "begin: none")
     assert colbuild("plan", SPEC).code == 0
+
+
+def test_values_that_are_hardly_meant_are_warnings(project, colbuild):
+    replace_in(project / "recipes" / "recover.yaml", "lr: 1e-4", "lr: 1e9")
+    ran = colbuild("plan", SPEC)
+    assert ran.code == 0
+    assert "warning: recipes/recover.yaml:" in ran.out
+    assert "'lr' is 1e+09, which is hardly meant: it usually is at most 0.1" in ran.out
+
+
+def test_options_that_are_hardly_meant_are_warnings(monkeypatch, capsys):
+    monkeypatch.setattr("colbuild.api.machine", lambda: Resources(2, 10**10))
+    build_options.options_of(None, False, 0, 64, "8", None, None, False)
+    told = capsys.readouterr().err
+    assert "--cores 64: this machine has 2" in told
+    assert "--memory is 8 B, less than any step needs: steps run one at a time; did you mean 8GB?" in told
+    build_options.options_of(None, False, 0, 2, "100GB", None, None, False)
+    assert "--memory is 100.0 GB: this machine has 10.0 GB" in capsys.readouterr().err
+    build_options.options_of(None, False, 0, 1, "8GB", None, None, False)
+    warn_of_threads([1, 2, None])
+    assert capsys.readouterr().err == ""
+    warn_of_threads([3])
+    assert "3 threads: this machine has 2 cores" in capsys.readouterr().err
