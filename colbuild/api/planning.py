@@ -13,7 +13,7 @@ from colbuild.api.beginnings import check_beginning
 from colbuild.api.family import FamilyPlan, Selection, Workspace, silent
 from colbuild.api.remembered import packed_tokenizer, remembered
 from colbuild.api.texts import check_texts
-from colbuild.arch import read_structure
+from colbuild.arch import checked_structure, read_structure
 from colbuild.errors import SourceUnavailableError
 from colbuild.plan.amounts import META, Known, known_texts, text_problems
 from colbuild.plan.bridge import tokenizer_source
@@ -174,16 +174,13 @@ def ansnet_config(
     if state.lock is not None and state.lock.describes(uri, digest):
         # An older colbuild may have locked what this one refuses.
         with sources.reading(uri):
-            read_structure(state.lock.ansnet)
+            checked_structure(state.lock.ansnet)
         return state.lock.ansnet
 
     def read(path: Path) -> dict[str, Any]:
         from colbuild.ops.source import read_config
 
-        config = read_config(path, lambda text: listener(Notice(text)))
-        # What is not supported is refused before it is remembered.
-        read_structure(config)
-        return config
+        return read_config(path, lambda text: listener(Notice(text)))
 
     # Older colbuilds remembered a whole config.json as "config".
     config = remembered(

@@ -45,6 +45,7 @@ __all__ = [
     "axis_factors",
     "axis_length",
     "bridged",
+    "checked_structure",
     "config_for",
     "forward_flops",
     "norm_sites",
@@ -63,16 +64,22 @@ def read_structure(config: Mapping[str, Any]) -> Structure:
     """The structure that a config.json describes.
 
     Raises:
-        BuildError: The architecture is not supported, or the configuration lacks a key, or has one with a value that
-            transformers refuses or that no graph can hold.
+        BuildError: The architecture is not supported, or the configuration lacks a key.
     """
-    name = config.get("model_type")
-    architecture = ARCHITECTURES.get(str(name))
-    if architecture is None:
-        raise BuildError(
-            f"architecture '{name}' is not supported",
-            hint=f"supported: {', '.join(sorted(ARCHITECTURES))}; a new one is one table in colbuild/arch/",
-        )
+    architecture = _architecture(config)
+    try:
+        return structure_of(config, architecture)
+    except KeyError as error:
+        raise BuildError(f"the model's config.json has no key {error}, which {architecture.name} needs") from None
+
+
+def checked_structure(config: Mapping[str, Any]) -> Structure:
+    """The same for a config.json that colbuild did not write: each of its settings is looked at first.
+
+    Raises:
+        BuildError: As `read_structure`; or a setting has a value that transformers refuses or that no graph can hold.
+    """
+    architecture = _architecture(config)
     problems = list(setting_problems(config, architecture.config_keys, architecture.defaults))
     if problems:
         more = f"; and {len(problems) - 3} more" if problems[3:] else ""
@@ -80,7 +87,15 @@ def read_structure(config: Mapping[str, Any]) -> Structure:
             f"the model's config.json cannot be used: {'; '.join(problems[:3])}{more}",
             hint="correct the file, or get the model from its publisher again",
         )
-    try:
-        return structure_of(config, architecture)
-    except KeyError as error:
-        raise BuildError(f"the model's config.json has no key {error}, which {name} needs") from None
+    return read_structure(config)
+
+
+def _architecture(config: Mapping[str, Any]) -> Architecture:
+    name = config.get("model_type")
+    architecture = ARCHITECTURES.get(str(name))
+    if architecture is None:
+        raise BuildError(
+            f"architecture '{name}' is not supported",
+            hint=f"supported: {', '.join(sorted(ARCHITECTURES))}; a new one is one table in colbuild/arch/",
+        )
+    return architecture

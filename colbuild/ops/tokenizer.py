@@ -21,7 +21,8 @@ from colbuild.ops.corpus.readers import FORMATS
 from colbuild.ops.corpus.reading import Reading
 from colbuild.ops.source.added_tokens import reset_orders
 from colbuild.ops.source.beginning import beginning_names, carry_beginning, settle_beginning
-from colbuild.ops.source.tokenizer import SETTINGS, copy_tokenizer
+from colbuild.ops.source.tokenizer import copy_tokenizer
+from colbuild.ops.source.tokenizer_files import SETTINGS
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress

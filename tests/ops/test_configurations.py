@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from colbuild.arch import ARCHITECTURES, own_settings, read_structure, tensors
+from colbuild.arch import ARCHITECTURES, checked_structure, own_settings, tensors
 from colbuild.arch.settings import SETTINGS
 from colbuild.errors import BuildError
 from colbuild.ops.models import build_model
@@ -31,7 +31,7 @@ def tiny(name: str) -> dict[str, Any]:
 
 def built(config: dict[str, Any]) -> None:
     """Builds the model that a configuration describes, as every step does."""
-    structure = read_structure(config)
+    structure = checked_structure(config)
     weights = {tensor.name: torch.zeros(tensor.lengths) for tensor in tensors(structure)}
     build_model(config, weights, dtype=torch.float32)
 
@@ -43,7 +43,7 @@ def test_any_value_of_any_key_is_refused_by_name_or_makes_a_model(name: str) -> 
         for value in WRONG:
             config = {**tiny(name), key: value}
             try:
-                read_structure(config)
+                checked_structure(config)
             except BuildError as error:
                 if key not in error.message and key != "model_type":
                     odd.append(f"{key}: {value!r} is refused without its name: {error.message}")
@@ -114,15 +114,15 @@ def test_what_is_of_another_machine_or_task_is_not_passed_on() -> None:
 )  # fmt: skip
 def test_what_no_graph_can_hold_is_refused_by_its_name(name: str, settings: dict[str, Any], named: str) -> None:
     with pytest.raises(BuildError, match=named):
-        read_structure({**tiny(name), **settings})
+        checked_structure({**tiny(name), **settings})
 
 
 def test_gemmas_head_width_needs_its_scalar() -> None:
     config = tiny("gemma3_text")
     del config["query_pre_attn_scalar"]
     with pytest.raises(BuildError, match="query_pre_attn_scalar is missing"):
-        read_structure(config)
-    read_structure({**config, "head_dim": 256, "hidden_size": 256 * config["num_attention_heads"]})
+        checked_structure(config)
+    checked_structure({**config, "head_dim": 256, "hidden_size": 256 * config["num_attention_heads"]})
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
@@ -144,6 +144,6 @@ LLAMA3["original_max_position_embeddings"] = 32
 )
 def test_what_is_planned_is_exported(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
     config = {**tiny(name), **settings}
-    read_structure(config)
+    checked_structure(config)
     model, _ = saved(config, tmp_path / "model")
     assert manifest(export(model, tmp_path / "package", context=32))["parity"]["max_difference"] < 1e-3

@@ -14,7 +14,8 @@ from typing import Any, Final
 from colbuild.errors import BuildError
 from colbuild.ops.source.gguf_file import GGUFHeader
 from colbuild.ops.source.json_file import read_object
-from colbuild.ops.source.tokenizer import SETTINGS, convert
+from colbuild.ops.source.tokenizer import convert
+from colbuild.ops.source.tokenizer_files import SETTINGS
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.weights.checkpoint import write_json
 

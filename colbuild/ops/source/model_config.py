@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from colbuild.arch import checked_structure
 from colbuild.errors import BuildError
 from colbuild.ops.source.gguf_config import config_from_gguf
 from colbuild.ops.source.gguf_file import gguf_parts, read_header
@@ -49,7 +50,9 @@ def read_model(path: Path) -> Model:
     try:
         parts = model_parts(path)
         if parts:
-            return fitted_ids(Model(config_from_gguf(read_header(parts))))
+            config = config_from_gguf(read_header(parts))
+            checked_structure(config)
+            return fitted_ids(Model(config))
         if path.is_dir():
             return fitted_ids(read_model_folder(path))
         refuse_pointer(path)

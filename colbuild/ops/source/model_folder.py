@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.arch import Role, Structure, own_settings, read_structure, tensors
+from colbuild.arch import Role, Structure, checked_structure, own_settings, read_structure, tensors
 from colbuild.errors import BuildError
 from colbuild.ops.source.json_file import read_object
-from colbuild.ops.source.vocabulary import TOKENIZER, ids_inside
+from colbuild.ops.source.tokenizer_files import check_tokenizer_files
+from colbuild.ops.source.vocabulary import ids_inside
 from colbuild.weights.headers import (
     INDEX,
     PICKLED,
@@ -29,15 +29,10 @@ from colbuild.weights.headers import (
     check_kind_of,
     check_lengths,
     entries,
-    refuse_pointer,
     same_content,
 )
 
 CONFIG_FILE: Final = "config.json"
-SETTINGS_FILE: Final = "tokenizer_config.json"
-SENTENCEPIECE: Final = "tokenizer.model"
-CONVERTIBLE: Final = (SENTENCEPIECE, "vocab.json")
-"""Tokenizers of older forms, which transformers converts."""
 
 _ADAPTER: Final = "adapter_config.json"
 _ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
@@ -84,7 +79,7 @@ def read_model_folder(folder: Path) -> Model:
     config = read_folder_config(folder)
     structure = read_structure(config)
     found = _by_name(folder, structure)
-    _check_tokenizer(folder)
+    check_tokenizer_files(folder)
     config, found, told = _with_head(config, structure, found)
     for entry in found.values():
         check_kind_of(entry)
@@ -138,23 +133,8 @@ def read_folder_config(folder: Path) -> dict[str, Any]:
             hint=_ORIGINAL,
         )
     # Also what is not passed on is looked at, before it goes.
-    read_structure(config)
+    checked_structure(config)
     return own_settings(config)
-
-
-def _check_tokenizer(folder: Path) -> None:
-    settings = folder / SETTINGS_FILE
-    if settings.is_file() and read_object(settings).get("auto_map"):
-        raise BuildError(f"the tokenizer in {folder} asks for code of its own ('auto_map'), which colbuild never runs")
-    present = next((name for name in (TOKENIZER, *CONVERTIBLE) if (folder / name).is_file()), None)
-    if present is None:
-        raise BuildError(f"{folder} has no tokenizer: neither {TOKENIZER} nor {' nor '.join(CONVERTIBLE)}")
-    refuse_pointer(folder / present)
-    if present == SENTENCEPIECE and not all(find_spec(name) for name in ("sentencepiece", "google.protobuf")):
-        raise BuildError(
-            f"{folder} has its tokenizer as {SENTENCEPIECE} alone; sentencepiece, which reads it, is not installed",
-            hint=f"pip install 'colbuild[sentencepiece]', or put the model's {TOKENIZER} into the folder",
-        )
 
 
 def _by_name(folder: Path, structure: Structure) -> dict[str, Entry]:

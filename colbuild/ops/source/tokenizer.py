@@ -8,15 +8,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from colbuild.errors import BuildError
 from colbuild.ops.source.json_file import read_object
-from colbuild.ops.source.model_folder import CONVERTIBLE
+from colbuild.ops.source.tokenizer_files import CONVERTIBLE, SENTENCEPIECE, SETTINGS, check_tokenizer_files
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, write_json
 from colbuild.weights.origin import copy_files
+from colbuild.weights.tokenizer_file import load_tokenizer
 
-SETTINGS = "tokenizer_config.json"
 _ANY_FAST = "PreTrainedTokenizerFast"
 _END = "<|endoftext|>"
 _FROM_THIS_RUN = ("name_or_path", "_commit_hash", "is_local", "local_files_only", "trust_remote_code", "gguf_file")
+_SAMPLE = "The weather in Zürich is fine today, 1999!"
+_PIECES = 256
 # What transformers raises for a tokenizer that it cannot read or convert, a missing package among it.
 _FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, NotImplementedError)
 
@@ -27,19 +29,35 @@ def copy_tokenizer(folder: Path, output: Path) -> None:
     Raises:
         BuildError: There is none, or it needs code of its own, or it cannot be converted.
     """
-    settings = read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-    if settings.get("auto_map"):
-        raise BuildError(f"the tokenizer in {folder} asks for code of its own ('auto_map'), which colbuild never runs")
+    present = check_tokenizer_files(folder)
     copy_files(COMPANIONS, folder, output)
-    if not (folder / TOKENIZER).is_file():
-        if not any((folder / name).is_file() for name in CONVERTIBLE):
-            raise BuildError(f"{folder} has no tokenizer: neither {TOKENIZER} nor {' nor '.join(CONVERTIBLE)}")
+    if present in CONVERTIBLE:
         if (folder / "merges.txt").is_file() and not any((folder / name).is_file() for name in (SETTINGS, CONFIG)):
             _convert_merges(folder, output)
         else:
             convert(folder, None, output)
+        if present == SENTENCEPIECE:
+            _compare_pieces(folder, output)
     elif not (folder / SETTINGS).is_file():
         write_json(output / SETTINGS, {"tokenizer_class": _ANY_FAST})
+
+
+def _compare_pieces(folder: Path, output: Path) -> None:
+    """Raises BuildError if a converted tokenizer gives other tokens than sentencepiece: its class may be named wrongly."""
+    from sentencepiece import SentencePieceProcessor
+
+    pieces = SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE))
+    converted = load_tokenizer(output / TOKENIZER)
+    listed = [pieces.id_to_piece(index) for index in range(pieces.get_piece_size())]
+    words = [piece.replace("\u2581", " ") for piece in listed if piece.strip("\u2581").isalpha()]
+    # Pieces in a row spell texts that the vocabulary cuts in many ways, whatever its language.
+    spelled = "".join(words[:: max(1, len(words) // _PIECES)]).strip()
+    for text in (_SAMPLE, spelled):
+        if converted.encode(text, add_special_tokens=False).ids != pieces.encode(text):
+            raise BuildError(
+                f"transformers converts {SENTENCEPIECE} of {folder} to a tokenizer that reads '{text[:60]}' in another way",
+                hint=f"check 'tokenizer_class' in {SETTINGS}, or put the model's {TOKENIZER} into the folder",
+            )
 
 
 def _convert_merges(folder: Path, output: Path) -> None:

@@ -25,6 +25,11 @@ def read_vocabulary(raw: Path) -> int:
     path = raw
     if raw.is_dir():
         path = next((raw / name for name in (TOKENIZER, _OLDER) if (raw / name).is_file()), raw / TOKENIZER)
+    if not path.is_file() and (raw / "tokenizer.model").is_file():
+        raise BuildError(
+            f"{raw} has its tokenizer as tokenizer.model alone",
+            hint=f"load it with transformers and sentencepiece, and call save_pretrained, which writes a {TOKENIZER}",
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

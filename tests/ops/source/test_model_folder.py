@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from colbuild.arch import ARCHITECTURES, Role, parameters, read_structure
@@ -23,7 +25,7 @@ from colbuild.ops.step import StepRun
 from tests.export.helpers import saved
 from tests.helpers.configs import random_config
 from tests.helpers.project import replace_in
-from tests.helpers.tiny import VOCABULARY, make_tiny_tokenizer
+from tests.helpers.tiny import VOCABULARY, make_tiny_tokenizer, tiny_documents
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 269060552\n"
 SPEC = "specs/tiny.yaml"
@@ -204,8 +206,37 @@ def test_what_cannot_be_built_is_refused_by_the_plan(raw: Path, damage: Callable
 
 def test_a_tokenizer_of_sentencepiece_alone_names_the_extra(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sentencepiece_alone(raw)
-    monkeypatch.setattr("colbuild.ops.source.model_folder.find_spec", lambda name: None)
+    monkeypatch.setattr("colbuild.ops.source.tokenizer_files.find_spec", lambda name: None)
     assert "pip install 'colbuild[sentencepiece]'" in refused(raw)
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "told"),
+    [("bpe", "LlamaTokenizer", None), ("unigram", None, None), ("unigram", "LlamaTokenizer", "reads")],
+)
+def test_a_tokenizer_of_sentencepiece_is_converted_and_compared(
+    raw: Path, tmp_path: Path, kind: str, named: str | None, told: str | None
+) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(tiny_documents()), model_writer=model, model_type=kind, vocab_size=400, byte_fallback=True,
+        hard_vocab_limit=False, minloglevel=2, remove_extra_whitespaces=False, normalization_rule_name="identity",
+    )  # fmt: skip
+    (raw / "tokenizer.json").unlink()
+    (raw / "tokenizer.model").write_bytes(model.getvalue())
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
+    (raw / "tokenizer_config.json").write_text(json.dumps(settings | ({"tokenizer_class": named} if named else {})))
+    assert read_config(raw)["model_type"] == "llama"
+    if told is not None:
+        with pytest.raises(BuildError, match=told):
+            convert(raw, tmp_path / "made")
+        return
+    convert(raw, tmp_path / "made")
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    text = "Ada paints 12 maps.  Zürich!"
+    converted = Tokenizer.from_file(str(tmp_path / "made" / "tokenizer.json"))
+    assert converted.encode(text, add_special_tokens=False).ids == pieces.encode(text)
 
 
 def test_a_configuration_alone_can_be_planned_with_and_is_told(raw: Path, tmp_path: Path) -> None:
