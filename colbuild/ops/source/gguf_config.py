@@ -123,13 +123,13 @@ class _Reader:
         return tensor in self._header.tensors
 
     def whole(self, key: str, default: int | None = None) -> int:
-        """A whole number; an array with the same number for each layer is one. Raises BuildError."""
+        """A whole number above 0; an array with the same number for each layer is one. Raises BuildError."""
         found = self.given(key)
         value = default if found is None else found
         if isinstance(value, tuple) and len(set(value)) == 1:
             value = value[0]
-        if not isinstance(value, int):
-            raise self._unusable(key, value, "one whole number")
+        if not isinstance(value, int) or value < 1:
+            raise self._unusable(key, value, "one whole number above 0")
         return value
 
     def real(self, key: str, default: float | None = None) -> float:

@@ -26,6 +26,8 @@ _LONGEST_KEPT = 1024
 """Numbers in an array that is kept: one for each layer are, one for each token of a vocabulary are not."""
 
 _F32 = 0
+_WIDTHS = {_F32: 4, 1: 2, 30: 2}
+"""Bytes of a number, of the GGML types that are not quantised; no quantised type has less than a bit for each."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,23 @@ def read_header(parts: Sequence[Path]) -> GGUFHeader:
         raise BuildError(
             f"{header.name} should have {first['split.tensors.count']} tensors in all; there are {len(tensors)}"
         )
+    _check_ends(header)
     return header
+
+
+def _check_ends(header: GGUFHeader) -> None:
+    """Raises BuildError if a file ends before one of its tensors does; of quantised types only the fewest bytes are known."""
+    sizes = {path: path.stat().st_size for path in header.parts}
+    for entry in header.tensors.values():
+        count = prod(entry.shape)
+        if (
+            entry.offset + _WIDTHS.get(entry.kind, 0) * count + (entry.kind not in _WIDTHS) * count // 8
+            > sizes[entry.path]
+        ):
+            raise BuildError(
+                f"{entry.path.name} is cut off: it ends within or before {entry.name}",
+                hint="fetch it again, or compare its size with the original's",
+            )
 
 
 def read_floats(entry: TensorEntry) -> tuple[float, ...]:

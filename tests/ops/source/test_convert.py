@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from colbuild.errors import BuildError
+from colbuild.ops.source import read_config
 from colbuild.ops.source.convert import run
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
@@ -308,3 +309,19 @@ def test_an_index_may_name_files_beside_it_only(copy: Path, output: Path, tmp_pa
 def test_weights_that_do_not_fit_the_configuration_are_refused(copy: Path, output: Path) -> None:
     edit(copy / "config.json", num_hidden_layers=3)
     assert "missing: model.layers.2" in refused(copy, output).message
+
+
+@pytest.mark.parametrize("key", ["attention.head_count", "block_count", "embedding_length", "attention.head_count_kv"])
+def test_a_length_of_nothing_is_refused_by_its_name(tiny: Path, tmp_path: Path, key: str) -> None:
+    write_gguf(tiny, tmp_path / "x.gguf", F32, facts={f"llama.{key}": 0})
+    with pytest.raises(BuildError, match=key):
+        read_config(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize("lost", [1, 4096])
+def test_a_file_that_ends_early_is_refused_by_the_plan(tiny: Path, tmp_path: Path, lost: int) -> None:
+    path = tmp_path / "x.gguf"
+    write_gguf(tiny, path, F32)
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(BuildError, match="cut off"):
+        read_config(path)
