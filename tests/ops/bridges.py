@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.arch import ARCHITECTURES, Shape, bridged, structure_to_json
-from colbuild.ops import bridge, generate, tokenizer
-from colbuild.ops.corpus import build as corpus
+from colbuild.ops import bridge, corpus, generate, tokenizer
 from colbuild.ops.step import StepRun
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.helpers.tiny import CHAT_TEMPLATE, make_tiny_corpus

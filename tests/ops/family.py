@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from colbuild.ops import align, distill, evaluate, interpolate, order, recover, teach
-from colbuild.ops.corpus import build as corpus
+from colbuild.ops import align, corpus, distill, evaluate, interpolate, order, recover, teach
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report, silent
 from colbuild.spec.interpolate import Interpolate

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from colbuild.errors import StoppedError
-from colbuild.ops import tokenizer
+from colbuild.ops import corpus, tokenizer
 from colbuild.ops.background import in_background
-from colbuild.ops.corpus import build as corpus
 from colbuild.ops.export import run as export
 from colbuild.ops.quantise import run as quantise
 from colbuild.ops.source import fetch
