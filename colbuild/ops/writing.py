@@ -5,11 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
+from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from colbuild.errors import BuildError
+
+_BLOCK: Final = 512
+"""Tokens whose probabilities are summed as one."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def draw_texts(
     chances = torch.rand(length + 1, len(starts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     texts = [Text(list(start[:read]), []) for start in starts]
     rows = list(range(len(starts)))
-    cache = DynamicCache(config=model.config)
+    cache = _roomy_cache(model, length + 1)
     # Since transformers 5.24 it has the shorter name.
     kept = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     fed = torch.tensor([text.ids for text in texts], device=device)
@@ -108,7 +114,59 @@ def _drawn(logits: torch.Tensor, temperature: float, chances: torch.Tensor) -> l
         raise BuildError(
             "the AnsNet computes NaN or infinity: its weights are damaged", hint="run colbuild cache verify"
         )
-    sums = (logits / temperature).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    found = torch.searchsorted(sums, chances[:, None] * sums[:, -1:], right=True).clamp(max=logits.shape[1] - 1)
+    likely = (logits / temperature).softmax(dim=-1)
+    # Sums of whole blocks first, then those within one of them: sums over a whole vocabulary take longer than all the rest.
+    blocks = functional.pad(likely, (0, -likely.shape[1] % _BLOCK)).reshape(len(likely), -1, _BLOCK)
+    sums = blocks.sum(dim=-1).double().cumsum(dim=-1)
+    wanted = chances[:, None] * sums[:, -1:]
+    block = _reached(sums, wanted)
+    before = functional.pad(sums, (1, 0)).gather(1, block)
+    within = blocks[torch.arange(len(logits)), block.squeeze(1)].double().cumsum(dim=-1)
+    found = block * _BLOCK + _reached(within, wanted - before)
     costs = whole - logits.gather(1, found).squeeze(1)
     return list(zip(found.squeeze(1).tolist(), costs.tolist(), strict=True))
+
+
+def _reached(sums: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Where sums [rows, count] first lie above what is wanted of each row [rows, 1], or else where they end to grow."""
+    end = (sums >= sums[:, -1:]).int().argmax(dim=1, keepdim=True)
+    return torch.minimum(torch.searchsorted(sums, wanted, right=True), end)
+
+
+class _Roomy(DynamicLayer):  # type: ignore[misc]
+    """Keys and values of a layer in a room that is made once, instead of copied to a longer one with every token."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds keys and values [rows, heads, tokens, width]; returns all of them."""
+        seen = self.get_seq_length()
+        if not seen:
+            self.lazy_initialization(key_states, value_states)
+            self.rooms = [self._room(states) for states in (key_states, value_states)]
+        upto = seen + key_states.shape[2]
+        for room, states in zip(self.rooms, (key_states, value_states), strict=True):
+            room[:, :, seen:upto] = states
+        self.keys, self.values = (room[:, :, :upto] for room in self.rooms)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps some of the rows."""
+        upto = self.get_seq_length()
+        self.rooms = [room[indices] for room in self.rooms]
+        self.keys, self.values = (room[:, :, :upto] for room in self.rooms)
+
+    def _room(self, states: torch.Tensor) -> torch.Tensor:
+        rows, heads, _, width = states.shape
+        return states.new_zeros(rows, heads, self.length, width)
+
+
+def _roomy_cache(model: PreTrainedModel, length: int) -> DynamicCache:
+    """An empty cache with room for texts of this length; a layer that sees a window alone keeps its own."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [_Roomy(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache

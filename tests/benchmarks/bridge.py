@@ -1,13 +1,15 @@
 """What a bridge is worth: where it starts, and what it learns from, into another vocabulary and into another architecture.
 
 `python -m tests.benchmarks.bridge [--quick] [--json FILE] [--seeds 3] [--tokens 8192] [--seed N] [--target 0|1]
-[--work FOLDER]`. Needs the package index (or what pip is configured with). SmolLM2-135M (llama, 49,152 tokens) becomes a llama
-with a vocabulary of 16,000 tokens trained on the text, and a gpt2 with GPT-2's vocabulary, by the operations that a build runs.
+[--only LOSS ...] [--work FOLDER]`. Needs the package index (or what pip is configured with). SmolLM2-135M (llama, 49,152
+tokens) becomes a llama with a vocabulary of 16,000 tokens trained on the text, and a gpt2 with GPT-2's vocabulary, by the
+operations that a build runs.
 Each is trained on the same number of its own tokens and measured in bits per byte of held-out text, since vocabularies differ.
 
 What is finished stays in FOLDER/scores, so that a run that was stopped goes on. `--seed N` does one seed and makes no table, so
-that several can run side by side; a run without it puts all together. `--target` keeps to the first or second. `--quick`
-trains the first target with one seed on a quarter of the tokens.
+that several can run side by side; a run without it puts all together. `--target` keeps to the first or second. `--only seqkd`
+measures these losses alone ("none": the starts) and makes no table: a run without it takes the others from FOLDER/scores.
+`--quick` trains the first target with one seed on a quarter of the tokens.
 """
 
 from __future__ import annotations
@@ -109,6 +111,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--target", type=int, choices=range(len(TARGETS)))
     parser.add_argument("--tokens", type=parse_count, default=8_192)
+    parser.add_argument("--only", nargs="+", choices=sorted({way.loss for way in WAYS}))
     found, sys.argv[1:] = parser.parse_known_args()
     return found
 
@@ -118,8 +121,10 @@ def _run(options: argparse.Namespace, quick: bool, work: Path) -> Result:
     if quick:
         return measure(bench, TARGETS[:1], 1, (RANDOM, TRANSPLANT, ALM, BASELINES[0], SCRATCH))
     targets = TARGETS if options.target is None else (TARGETS[options.target],)
-    if options.seed is not None:
-        score(bench, targets, [options.seed], WAYS[: -len(OTHERS)])
+    if options.seed is not None or options.only is not None:
+        seeds = range(options.seeds) if options.seed is None else [options.seed]
+        ways = WAYS[: -len(OTHERS)] if options.only is None else [way for way in WAYS if way.loss in options.only]
+        score(bench, targets, seeds, ways)
         return Result((), ())
     return measure(bench, targets, options.seeds, WAYS)
 

@@ -1,7 +1,7 @@
 """How fast the AnsNet writes a corpus: many texts at once, beside one after the other as a user of transformers would.
 
 `python -m tests.benchmarks.generate [--quick] [--json FILE]`. Needs the package index (or what pip is configured with).
-SmolLM2-135M writes texts of at most 128 tokens: 32 at once by the operation that a build runs, and one by one
+SmolLM2-135M writes texts of at most 128 tokens: as many at once as the operation that a build runs, and one by one
 by `model.generate` with its cache, both on the same threads. Rounds alternate; the median counts.
 """
 
@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from colbuild.plan.work import GENERATED_AT_ONCE
 from colbuild.run.environment import prepare_process
 from tests.benchmarks.bridge_models import Bench
 from tests.benchmarks.harness import Result, at_least, run_kept_benchmark
 
 COMMAND: Final = "python -m tests.benchmarks.generate"
 LENGTH: Final = 128
+TOGETHER: Final = f"{GENERATED_AT_ONCE} at once"
 
 
 def _run(quick: bool, work: Path) -> Result:
@@ -33,11 +35,11 @@ def _run(quick: bool, work: Path) -> Result:
     folder = Bench(work, 0, 0).ansnet
     checkpoint = load_checkpoint(folder)
     ours, plain = running_model(checkpoint, forward_type(), torch.device("cpu")), model_of(checkpoint, forward_type())
-    rates: dict[str, list[float]] = {"32 at once": [], "one by one": []}
+    rates: dict[str, list[float]] = {TOGETHER: [], "one by one": []}
     for seed in range(1 if quick else 3):
         started = time.perf_counter()
-        texts = write_texts(ours, [[0]] * 32, LENGTH, {0}, temperature=1.0, seed=seed)
-        rates["32 at once"].append(sum(len(text) - 1 for text in texts) / (time.perf_counter() - started))
+        texts = write_texts(ours, [[0]] * GENERATED_AT_ONCE, LENGTH, {0}, temperature=1.0, seed=seed)
+        rates[TOGETHER].append(sum(len(text) - 1 for text in texts) / (time.perf_counter() - started))
         torch.manual_seed(seed)
         started, count = time.perf_counter(), 0
         for _ in range(1 if quick else 3):

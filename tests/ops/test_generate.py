@@ -146,6 +146,19 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
     assert drawn[0][1] == pytest.approx(-float(logits[0].log_softmax(dim=-1)[drawn[0][0]]))
 
 
+@pytest.mark.parametrize("vocabulary", [511, 512, 1300])
+def test_a_number_falls_to_the_token_that_the_sums_of_all_probabilities_say(vocabulary):
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(500, vocabulary, generator=generator) * 3
+    chances = torch.rand(500, generator=generator, dtype=torch.float64)
+    chances[:2] = torch.tensor([0.0, 1.0 - 2.0**-53], dtype=torch.float64)
+    sums = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    found = torch.tensor([token for token, _ in _drawn(logits, 1.0, chances)])
+    expected = torch.searchsorted(sums, chances[:, None], right=True).squeeze(1).clamp(max=vocabulary - 1)
+    assert (found == expected).float().mean() > 0.995  # numbers that lie between two tokens but for rounding
+    assert int(found.max()) < vocabulary
+
+
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_text_that_its_author_finds_unlikely_fails_the_step(temperature, monkeypatch):
     def forgetful(module, query, key, value, mask, **settings):
