@@ -25,11 +25,18 @@ class ColbuildError(Exception):
     exit_code: ClassVar[int] = EXIT_FAILED
 
     def __init__(self, message: str, *, hint: str | None = None, placed: bool = False, key: str | None = None) -> None:
+        message = _unended(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = None if hint is None else _unended(hint)
         self.placed = placed
         self.key = key
+
+
+def _unended(text: str) -> str:
+    """A text without the full stop at its end: what is told after it begins with a semicolon, or in a line of its own."""
+    text = text.rstrip()
+    return text[:-1] if text.endswith(".") and not text.endswith("..") else text
 
 
 class BuildError(ColbuildError):

@@ -22,6 +22,8 @@ from colbuild.cli.common import (
     StorePath,
     Targets,
     event_listener,
+    named_spec,
+    naming,
     open_console,
     print_error,
     print_json,
@@ -196,7 +198,7 @@ def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson =
     else:
         console = open_console()
         console.print(lock.lock_line(planned.lock), soft_wrap=True)
-        print_history(history, console)
+        print_history(history, console, spec=loaded.path)
         print_status(planned, rows, console)
 
 
@@ -248,24 +250,28 @@ def main() -> None:
 def run_command(arguments: list[str]) -> int:
     """Runs one command; returns its exit code. A user's mistake is told, never thrown."""
     command = typer.main.get_command(app)
+    spec = named_spec(arguments)
     try:
         result = command.main(args=arguments, prog_name="colbuild", standalone_mode=False)
     except ColbuildError as error:
-        print_error(error.message, error.hint)
+        print_error(naming(error.message, spec), error.hint and naming(error.hint, spec))
         return error.exit_code
     except KeyboardInterrupt:
-        print_error("interrupted", "what was finished is kept; 'colbuild build' goes on from there")
+        print_error("interrupted", naming(_GOES_ON, spec))
         return EXIT_FAILED
     except BrokenPipeError:
         # The reader of a pipe has had enough, as with `| head`.
         sys.stderr.close()
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001  (what is not a mistake in the arguments is raised again)
-        return _usage_error(error)
+        return _usage_error(error, spec)
     return result if isinstance(result, int) else EXIT_DONE
 
 
-def _usage_error(error: Exception) -> int:
+_GOES_ON = "what was finished is kept; 'colbuild build' goes on from there"
+
+
+def _usage_error(error: Exception, spec: Path | None) -> int:
     """What typer itself raises for wrong arguments; anything else is thrown on, for it is a mistake of ours.
 
     Its own exit code for this, 2, means "work pending" here.
@@ -275,6 +281,6 @@ def _usage_error(error: Exception) -> int:
         show()
         return EXIT_FAILED
     if type(error).__name__ == "Abort":
-        print_error("interrupted", "what was finished is kept; 'colbuild build' goes on from there")
+        print_error("interrupted", naming(_GOES_ON, spec))
         return EXIT_FAILED
     raise error

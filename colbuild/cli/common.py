@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,30 @@ Targets = Annotated[
         "packages what it comes from too. May be given several times.",
     ),
 ]
+
+
+_COMMAND = re.compile(r"'colbuild (build|lock|plan|graph|status)((?: --?[a-z][a-z-]*)*)'")
+"""A command as hints name it, which reads the default spec."""
+
+
+def naming(text: str, spec: Path | None) -> str:
+    """A text whose commands are about a spec: each names it, unless it is the default.
+
+    Args:
+        text: A message or a hint.
+        spec: The family's file; None if a command was given none, or several.
+    """
+    if spec is None or os.path.relpath(spec) == str(DEFAULT_SPEC):
+        return text
+    path = os.path.relpath(spec)
+    path = f'"{path}"' if " " in path else path
+    return _COMMAND.sub(lambda found: f"'colbuild {found[1]} {path}{found[2]}'", text)
+
+
+def named_spec(arguments: Sequence[str]) -> Path | None:
+    """The family's file among a command's arguments, if there is exactly one."""
+    named = [argument for argument in arguments if argument.endswith((".yaml", ".yml"))]
+    return Path(named[0]) if len(named) == 1 else None
 
 
 def print_json(value: object) -> None:

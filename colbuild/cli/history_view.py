@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from colbuild.cli.cache_view import ago
+from colbuild.cli.common import naming
 from colbuild.units import format_duration
 
 if TYPE_CHECKING:
     from colbuild.run.history import History, Run, RunningStep
 
 
-def print_history(history: History, console: Console, now: float | None = None) -> None:
-    """Prints a line for each running build, and one for the last of the others."""
+def print_history(history: History, console: Console, now: float | None = None, spec: Path | None = None) -> None:
+    """Prints a line for each running build, and one for the last of the others; commands in them name the `spec`."""
     moment = time.time() if now is None else now
     for run in history.running:
         console.print(_running(run, moment), soft_wrap=True)
     if history.last is not None:
-        console.print(_ended(history.last, moment), soft_wrap=True)
+        console.print(naming(_ended(history.last, moment), spec), soft_wrap=True)
 
 
 def history_to_json(history: History) -> dict[str, Any]:

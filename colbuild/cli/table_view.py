@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from colbuild.cli.common import naming
 from colbuild.cli.ledger_view import print_trainings, reference
 from colbuild.report.table import Row
 from colbuild.units import format_bytes, format_count, format_duration
@@ -44,17 +45,23 @@ def print_status(plan: FamilyPlan, rows: Sequence[Row], console: Console) -> Non
     print_rows(rows, console)
     print_trainings(rows, console)
     pending = len(plan.pending)
-    name = plan.loaded.family.name
+    name, spec = plan.loaded.family.name, plan.loaded.path
     unplaced = [f"{row.name}/{profile}" for row in rows for profile in row.unplaced]
     if unplaced:
         console.print(
-            f"Built, but not in out/{name}/: {', '.join(unplaced)}; 'colbuild build' puts {_them(unplaced)} there.",
+            naming(
+                f"Built, but not in out/{name}/: {', '.join(unplaced)}; 'colbuild build' puts {_them(unplaced)} there.",
+                spec,
+            ),
             soft_wrap=True,
         )
     if pending:
         console.print(
-            f"{name}: {len(plan.steps) - pending} of {len(plan.steps)} steps are in the store; "
-            "'colbuild plan' shows the rest, 'colbuild build' builds it.",
+            naming(
+                f"{name}: {len(plan.steps) - pending} of {len(plan.steps)} steps are in the store; "
+                "'colbuild plan' shows the rest, 'colbuild build' builds it.",
+                spec,
+            ),
             soft_wrap=True,
         )
     else:

@@ -105,7 +105,7 @@ def test_status_lists_no_package_that_is_gone_from_out(finished_project, monkeyp
     try:
         assert folder.name not in [package["profile"] for package in middle()["packages"]]
         assert middle()["unplaced"] == [folder.name]
-        told = f"not in out/tiny/: middle/{folder.name}; 'colbuild build' puts it there"
+        told = f"not in out/tiny/: middle/{folder.name}; 'colbuild build {SPEC}' puts it there"
         assert told in run("status", SPEC).out
         # Another version of it is not what the family is now.
         folder.mkdir()
