@@ -198,7 +198,7 @@ def check_starts(loaded: LoadedFamily, chain: Chain, sources: Sources, listener:
         SourceError: One cannot be read, or is not of its anchor's kind and shape.
     """
     members = {member.name: member for member in chain.anchors}
-    for anchor in loaded.family.anchors:
+    for index, anchor in enumerate(loaded.family.anchors):
         if anchor.init is None or is_fetched(anchor.init.checkpoint):
             continue
         from colbuild.ops.source import read_config
@@ -207,7 +207,7 @@ def check_starts(loaded: LoadedFamily, chain: Chain, sources: Sources, listener:
         # A checkpoint that only the lock knows is missed by the step that reads it, if that step has to run.
         with suppress(SourceUnavailableError):
             path = sources.fetch(uri, listener).path
-            with sources.reading(uri):
+            with sources.reading(uri, loaded.places.nearest(("anchors", index, "init", "checkpoint"))):
                 found = read_structure(read_config(path, lambda text: listener(Notice(text))))
                 check_start(found, members[anchor.name].structure)
 

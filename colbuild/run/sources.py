@@ -48,34 +48,38 @@ class Sources:
     beside: Mapping[str, Mapping[str, Place | None]] = field(default_factory=dict)
 
     @contextmanager
-    def reading(self, uri: str) -> Iterator[None]:
+    def reading(self, uri: str, named: Place | None = None) -> Iterator[None]:
         """Gives every mistake that is met in a source's content the place where the spec names the source.
+
+        Args:
+            uri: The source.
+            named: Which place is meant, where the spec names the source in several; by default the first.
 
         Raises:
             SourceUnavailableError: As it was raised, with the place.
             SourceError: For a `BuildError`: the source is there, and its content is not what the spec takes it for.
         """
         try:
-            with self._finding(uri):
+            with self._finding(uri, named):
                 yield
         except BuildError as error:
             # Other subclasses tell of the machine: memory ran out, the store is damaged.
             if error.placed or type(error) not in (BuildError, SourceError):
                 raise
-            raise SourceError(self._at(uri, error), hint=error.hint, placed=True) from error
+            raise SourceError(self._at(uri, error, named), hint=error.hint, placed=True) from error
 
     @contextmanager
-    def _finding(self, uri: str) -> Iterator[None]:
+    def _finding(self, uri: str, named: Place | None = None) -> Iterator[None]:
         """The same for a source that is unavailable; what else goes wrong while it is fetched is no mistake in the spec."""
         try:
             yield
         except SourceUnavailableError as error:
             if error.placed:
                 raise
-            raise SourceUnavailableError(self._at(uri, error), hint=error.hint, placed=True) from error
+            raise SourceUnavailableError(self._at(uri, error, named), hint=error.hint, placed=True) from error
 
-    def _at(self, uri: str, error: ColbuildError) -> str:
-        place = self.beside.get(uri, {}).get(error.key or "") or self.places.get(uri)
+    def _at(self, uri: str, error: ColbuildError, named: Place | None) -> str:
+        place = self.beside.get(uri, {}).get(error.key or "") or named or self.places.get(uri)
         return render(Problem(place, error.message))
 
     def digest(self, uri: str) -> str | None:
