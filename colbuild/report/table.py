@@ -130,6 +130,8 @@ def _row(
 
 def _is_placed(stored: Path, folder: Path) -> bool:
     """Whether a package lies at its place: the manifest, which lists the digests of all its files, is the stored one."""
+    if not (stored / MANIFEST).is_file():
+        return folder.is_dir()
     try:
         return (folder / MANIFEST).read_bytes() == (stored / MANIFEST).read_bytes()
     except OSError:
