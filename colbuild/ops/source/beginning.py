@@ -44,6 +44,9 @@ def settle_beginning(folder: Path, asked: str | None) -> tuple[str, ...]:
         _follow(folder, tokenizer, wanted)
     if wanted != had or (asked is not None and _adds(tokenizer) != len(wanted)):
         _write(folder, tokenizer, wanted, behind)
+    if asked is not None and _by_transformers(folder, tokenizer)[0] != wanted:
+        # GPT-NeoX's class passes over what is said of the BOS, CodeLlama's always puts one in front.
+        write_json(folder / SETTINGS, {**_settings(folder), "tokenizer_class": _ANY_FAST})
     return tuple(_name(tokenizer, index) for index in wanted)
 
 
@@ -81,10 +84,11 @@ def _adds(tokenizer: Tokenizer) -> int:
 
 
 def _by_transformers(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that `tokenizer(text)` in transformers puts in front of a text and behind it."""
+    """The ids that `tokenizer(text)` in transformers puts in front of a text and behind it.
+
+    Asked for every tokenizer: some classes have a rule of their own, without a flag in tokenizer_config.json.
+    """
     own = beginning(tokenizer)
-    if not any(flag in _settings(folder) for flag in _FLAGS):
-        return own, ()
     from transformers import AutoTokenizer
 
     try:

@@ -47,13 +47,18 @@ FLAGS = [
     {"add_eos_token": False},
     {"add_bos_token": True, "add_eos_token": True},
 ]
+RULES_OF_THEIR_OWN = [
+    # Builds its post-processor from the flags alone, and does not read them where there is a tokenizer.json.
+    {"tokenizer_class": "GPTNeoXTokenizerFast"},
+    {"tokenizer_class": "GPTNeoXTokenizerFast", "add_bos_token": True},
+]
 
 
 def by_transformers(folder):
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)("Ada builds")["input_ids"]
 
 
-@pytest.mark.parametrize("settings", FLAGS, ids=str)
+@pytest.mark.parametrize("settings", [*FLAGS, *RULES_OF_THEIR_OWN], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tokenizer_alone_says_what_transformers_puts_in_front(tmp_path, kind, settings):
     folder = kind(tmp_path, **settings)
@@ -68,7 +73,7 @@ def test_the_tokenizer_alone_says_what_transformers_puts_in_front(tmp_path, kind
 
 
 @pytest.mark.parametrize("asked", [BOS, SEPARATOR, "none"])
-@pytest.mark.parametrize("settings", FLAGS[:3], ids=str)
+@pytest.mark.parametrize("settings", [*FLAGS[:3], *RULES_OF_THEIR_OWN], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_spec_overrules_the_tokenizer(tmp_path, kind, settings, asked):
     folder = kind(tmp_path, **settings)
