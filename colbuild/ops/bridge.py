@@ -15,6 +15,7 @@ from colbuild.ops.bridge_config import bridge_config
 from colbuild.ops.bridge_start import Text, transplanted
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.models import asked_of, calibration
+from colbuild.ops.source.beginning import write_beginning
 from colbuild.ops.step import StepRun
 from colbuild.ops.tokenizer import special_ids
 from colbuild.ops.training import Task, steered_recipe, train_checkpoint
@@ -53,6 +54,7 @@ def run(step: StepRun) -> None:
     def keep(weights: Mapping[str, torch.Tensor]) -> None:
         save_checkpoint(replace(start, tensors=weights), step.output, step.inputs["tokenizer"])
         copy_files((ORIGIN, *LICENCES), step.inputs["teacher"], step.output)
+        write_beginning(step.output)
 
     # An ordered teacher's layers are other layers than those of what it is distilled into.
     whole = replace(teacher, lineage=None)

@@ -32,6 +32,7 @@ from colbuild.weights.tokenizer_file import NONE, load_tokenizer
 
 CHAT: Final = "chat_template.jinja"
 SEPARATOR: Final = "<|endoftext|>"
+BEGINNING: Final = "beginning.json"
 NAMES: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
 """Keys of tokenizer_config.json that name special tokens; config.json has their ids under the same names with `_id`."""
 
@@ -71,13 +72,34 @@ def run(step: StepRun) -> None:
 
 
 def _begin(step: StepRun) -> None:
-    """Settles what texts begin with in the family's tokens."""
+    """Settles what texts begin with in the family's tokens, and writes it down where that is anything.
+
+    The file makes the result another one than those of before texts began with their tokens, whose corpora lack them.
+    """
+    names = _settled(step)
+    if names:
+        write_json(step.output / BEGINNING, {"begin": list(names)})
+
+
+def _settled(step: StepRun) -> tuple[str, ...]:
     if step.params.get("train"):
-        carry_beginning(step.inputs["model"], step.output)
-        return
+        return carry_beginning(step.inputs["model"], step.output)
     asked = step.params.get("begin")
     known = asked == NONE or _read_tokenizer(step.output).token_to_id(asked or "") is not None
-    settle_beginning(step.output, asked if known else None)
+    names = settle_beginning(step.output, asked if known else None)
+    if len(names) == 1 and _content(read_settings(step.output).get("bos_token")) != names[0]:
+        # The AnsNet's name for it was carried over with its chat.
+        write_json(step.output / SETTINGS, {**read_settings(step.output), "bos_token": names[0]})
+        _with_generation(step.output, {"bos_token_id": _read_tokenizer(step.output).token_to_id(names[0])})
+    return names
+
+
+def _with_generation(folder: Path, changed: Mapping[str, Any]) -> None:
+    """Changes settings of generation that a folder has."""
+    path = folder / GENERATION
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if known := {key: value for key, value in changed.items() if key in settings}:
+        write_json(path, {**settings, **known})
 
 
 def _trained(step: StepRun) -> None:

@@ -42,7 +42,7 @@ class Origin:
     Attributes:
         ansnet: sha256 of its model.safetensors.
         license: What its licence is called, where it says so: apache-2.0.
-        begin: The tokens that its tokenizer puts in front of every text.
+        begin: The tokens that the tokenizer beside it puts in front of every text.
     """
 
     ansnet: str

@@ -142,3 +142,15 @@ def test_a_fetched_one_begins_texts_by_its_own_rule_or_as_the_spec_says(tmp_path
     assert begins(BOS) == (BOS,)
     assert begins("none") == ()
     assert begins("<not there>") == ()
+
+
+def test_a_fetched_one_that_begins_texts_is_another_result_and_names_its_own_bos(tmp_path):
+    fetched = beginning_with(other("plain"), tmp_path / "fetched")
+    inputs = {"model": chatting(), "raw": fetched}
+    folder = done("tokenizer", inputs, {"rows": 2000}, "begun-fetched")
+    # A store that has its corpora from before they began with it must not find them again.
+    assert json.loads((folder / "beginning.json").read_text()) == {"begin": [BOS]}
+    assert json.loads((folder / "tokenizer_config.json").read_text())["bos_token"] == BOS
+    assert special_ids(folder)["bos_token_id"] == Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(BOS)
+    folder = done("tokenizer", inputs, {"rows": 2000, "begin": "none"}, "begun-fetched")
+    assert not (folder / "beginning.json").exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.train.beginning import beginning
 from colbuild.weights.checkpoint import write_json
+from colbuild.weights.origin import ORIGIN, origin_json, read_origin
 from colbuild.weights.tokenizer_file import SETTINGS, first_token, load_tokenizer
 
 _SAMPLE: Final = "a"
@@ -69,6 +71,13 @@ def beginning_names(folder: Path) -> tuple[str, ...]:
     """The tokens that a folder's tokenizer puts in front of every text."""
     tokenizer = _read(folder)
     return tuple(_name(tokenizer, index) for index in beginning(tokenizer))
+
+
+def write_beginning(folder: Path) -> None:
+    """Makes a model's origin.json, if it has one, name what its own tokenizer puts in front of every text."""
+    origin, names = read_origin(folder), beginning_names(folder)
+    if origin is not None and tuple(origin.begin) != names:
+        write_json(folder / ORIGIN, origin_json(replace(origin, begin=names)))
 
 
 def _read(folder: Path) -> Tokenizer:

@@ -8,8 +8,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from colbuild.errors import BuildError
-from colbuild.ops.source.beginning import carry_beginning, settle_beginning
+from colbuild.ops.source.beginning import carry_beginning, settle_beginning, write_beginning
 from colbuild.train.beginning import beginning, text_ids
+from colbuild.weights.checkpoint import write_json
+from colbuild.weights.origin import Origin, origin_json, read_origin
 from colbuild.weights.tokenizer_file import load_tokenizer
 from tests.helpers.beginnings import BOS, beginning_with, change_tokenizer, template
 from tests.helpers.tiny import SEPARATOR
@@ -111,3 +113,13 @@ def test_what_was_asked_holds_for_releases_of_transformers_that_add_a_bos_by_def
     folder = with_template(tmp_path)
     settle_beginning(folder, "none")
     assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is False
+
+
+def test_where_a_model_comes_from_is_told_with_the_beginning_of_its_own_tokenizer(tmp_path):
+    folder = with_template(tmp_path)
+    write_beginning(folder)
+    assert not (folder / "origin.json").exists()
+    write_json(folder / "origin.json", origin_json(Origin("0" * 64, None, ("<|endoftext|>",))))
+    write_beginning(folder)
+    origin = read_origin(folder)
+    assert origin is not None and list(origin.begin) == [BOS]
