@@ -30,7 +30,7 @@ def _section(document: dict[str, Any]) -> str:
     place = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}"
     libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
     lines = [f"## {document['name']}", "", f"`{document['command']}`, {document['date']}; {place}; {libraries}.", ""]
-    lines += [table(document["rows"]), ""]
+    lines += [table(document["rows"]), "", *(f"{note}\n" for note in document.get("notes", []))]
     lines += [
         f"- {'holds' if bar['holds'] else '**missed**'}: {bar['name']}: {bar['value']:g} (bar {bar['bar']:g})"
         for bar in document["bars"]
