@@ -163,11 +163,22 @@ def text_problems(
     for plan in steps:
         if plan.state is State.CACHED:
             continue
+        held = texts.get(plan.step.inputs["corpus"]) if plan.step.op == "evaluate" else None
+        if held is not None and not held.heldout and plan.step.params["split"] == "heldout":
+            errors.append(_nothing_held(held, graph, loaded))
+            continue
         for need in _needs(plan.step, graph, loaded):
             text = texts.get(need.corpus)
             if text is not None:
                 _judge(need, text, loaded, errors, warnings)
     return list(dict.fromkeys(errors)), list(dict.fromkeys(warnings))
+
+
+def _nothing_held(text: Known, graph: BuildGraph, loaded: LoadedFamily) -> Problem:
+    """A family that measures on documents that are kept out of training, and keeps none out."""
+    place = loaded.places.nearest(graph.origins[text.step]["heldout"])
+    hint = "hold a share of the documents out, such as heldout: 0.02, or give 'eval' a 'source' of its own, or 'split: all'"
+    return Problem(place, "'heldout' is 0, so there are no documents to measure on", hint)
 
 
 def text_bytes(texts: Mapping[str, Known]) -> dict[str, int]:

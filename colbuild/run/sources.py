@@ -149,10 +149,14 @@ class Sources:
         Args:
             uri: Where it comes from.
             params: How the step that packs it reads it.
+
+        Raises:
+            SourceError: It is of a kind that no corpus can be read from.
         """
         from colbuild.ops.corpus.text_size import text_size  # nothing else of a plan needs it
 
-        found = text_size(uri, params["format"], params.get("files", ()), root=self.root, downloads=self.downloads)
+        with self.reading(uri):
+            found = text_size(uri, params["format"], params.get("files", ()), root=self.root, downloads=self.downloads)
         return None if found is None else (found.bytes, found.packed)
 
     def fetch(self, uri: str, listener: Listener, stopping: Callable[[], bool] = never) -> Fetched:

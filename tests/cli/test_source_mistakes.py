@@ -88,6 +88,14 @@ def test_a_text_that_a_step_cannot_read_is_told_where_the_spec_names_it(project,
     assert f"corpus train: {SPEC}:13:19: " in ran.err
 
 
+def test_an_archive_in_place_of_a_text_is_told_by_the_plan_where_the_spec_names_it(project, colbuild):
+    (project / ".tiny" / "corpus.txt").write_bytes(b"PK\x03\x04 and more")
+    ran = colbuild("plan", SPEC)
+    assert ran.code == EXIT_SPEC_ERROR
+    assert f"error: {SPEC}:13:19: " in ran.err
+    assert "zip" in ran.err
+
+
 def test_a_source_that_is_named_twice_is_told_where_the_mistake_is(project, colbuild):
     large = "{name: large, shape: {layers: 5, ffn: 160}, init: {checkpoint: ./.tiny/ansnet}}"
     replace_in(project / SPEC, "{name: large, params: 350k}", large)

@@ -157,6 +157,15 @@ def test_a_measurement_on_less_than_was_written_is_a_warning_and_on_less_than_th
     assert judged(tmp_path, meta=packed(10**6, heldout=100), built=True)[0] == ([], [])
 
 
+def test_nothing_to_measure_on_is_an_error_at_its_line(tmp_path):
+    data = "  train: {source: ./corpus.txt, heldout: 0}\n"
+    for built in (False, True):
+        (errors, _), _ = judged(tmp_path, size=(10**9, False), data=data, built=built, meta=packed(10**9, 0))
+        assert errors == ["specs/family.yaml:5: 'heldout' is 0, so there are no documents to measure on"]
+    (errors, _), _ = judged(tmp_path, size=(10**9, False), data=f"{data}  eval: {{split: all}}\n")
+    assert errors == []
+
+
 def test_what_is_in_the_store_asks_for_nothing(tmp_path):
     loaded = load(tmp_path / "project", desnets=ONE)
     graph = build_graph(loaded.family, resolve_chain(loaded, ANSNET), VERSIONS)
