@@ -28,6 +28,7 @@ from colbuild.train.batch import IGNORED
 from colbuild.train.crossing import Crossing
 from colbuild.train.forward import CHUNK_TOKENS
 from colbuild.train.losses import LossWeights, MadeInForward, in_chunks
+from colbuild.train.room import Room
 from colbuild.train.vocabularies import Projection
 
 CHUNK_TEMPERATURE: Final = 10.0
@@ -137,7 +138,9 @@ class _AcrossLoss(MadeInForward):
         apart, pulls = _chunks(hidden, head, view, targets, accurate)
         places = _places(view, len(targets), hidden.device)
 
-        def chunk(logits: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def chunk(
+            logits: torch.Tensor, part: torch.Tensor, _: Room
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             logits.requires_grad_()
             with torch.enable_grad():
                 ce = functional.cross_entropy(logits, targets[part], reduction="none")

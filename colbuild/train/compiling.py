@@ -78,6 +78,11 @@ def compiling(cache: Path | None) -> Iterator[None]:
                 os.environ[_CACHE] = before
 
 
+def is_compiling() -> bool:
+    """Whether the caller is inside `compiling`."""
+    return _ACTIVE.get()
+
+
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
     """Makes the blocks of a model compute in compiled code; hooks on them still run, outside of it."""
     for block in blocks:

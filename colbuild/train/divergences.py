@@ -27,8 +27,11 @@ import torch
 Dense = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 """(log q, log p, skew) -> divergence of each token; log-probabilities are [tokens, vocabulary]."""
 
-Closed = Callable[[torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
-"""(log q, log p, skew) -> (divergence summed over tokens, its gradient by u). Overwrites log p, leaves log q as it is."""
+Exp = Callable[[torch.Tensor], torch.Tensor]
+"""Exponentiates into memory that the caller has to spare; `torch.exp` where there is none."""
+
+Closed = Callable[[torch.Tensor, torch.Tensor, float, Exp], tuple[torch.Tensor, torch.Tensor]]
+"""(log q, log p, skew, exp) -> (divergence summed over tokens, its gradient by u). Overwrites log p, leaves log q as it is."""
 
 
 @dataclass(frozen=True)
@@ -89,29 +92,29 @@ def _log_mix(log_one: torch.Tensor, log_other: torch.Tensor, share: float) -> to
 
 
 def _forward_kl_closed(
-    log_student: torch.Tensor, log_teacher: torch.Tensor, _: float
+    log_student: torch.Tensor, log_teacher: torch.Tensor, _: float, exp: Exp = torch.exp
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient is q - p."""
-    likely = log_teacher.exp()
+    likely = exp(log_teacher)
     value = log_teacher.sub_(log_student).mul_(likely).sum()
-    return value, log_student.exp().sub_(likely)
+    return value, exp(log_student).sub_(likely)
 
 
 def _reverse_kl_closed(
-    log_student: torch.Tensor, log_teacher: torch.Tensor, _: float
+    log_student: torch.Tensor, log_teacher: torch.Tensor, _: float, exp: Exp = torch.exp
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient is q (r - sum(q r)), r = log q - log p: logarithms, as p may be too small to be held where q is not."""
-    likely = log_student.exp()
+    likely = exp(log_student)
     return _centred(likely, log_teacher.neg_().add_(log_student))
 
 
 def _skew_kl_closed(
-    log_student: torch.Tensor, log_teacher: torch.Tensor, skew: float
+    log_student: torch.Tensor, log_teacher: torch.Tensor, skew: float, exp: Exp = torch.exp
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient is (1 - skew) q (sum(q r) - r), r = p / m - 1, for the mixture m."""
     if skew == 0.0:
-        return _forward_kl_closed(log_student, log_teacher, skew)
-    student, teacher = log_student.exp(), log_teacher.exp_()
+        return _forward_kl_closed(log_student, log_teacher, skew, exp)
+    student, teacher = exp(log_student), log_teacher.exp_()
     ratio = _ratio(teacher, torch.lerp(student, teacher, skew))
     value = teacher.mul_(ratio.log()).sum()
     _, gradient = _centred(student, ratio.sub_(1.0))
@@ -119,12 +122,12 @@ def _skew_kl_closed(
 
 
 def _skew_rkl_closed(
-    log_student: torch.Tensor, log_teacher: torch.Tensor, skew: float
+    log_student: torch.Tensor, log_teacher: torch.Tensor, skew: float, exp: Exp = torch.exp
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient is q (r - sum(q r)), r = log s - skew (s - 1), s = q / m, for the mixture m."""
     if skew == 0.0:
-        return _reverse_kl_closed(log_student, log_teacher, skew)
-    student, teacher = log_student.exp(), log_teacher.exp_()
+        return _reverse_kl_closed(log_student, log_teacher, skew, exp)
+    student, teacher = exp(log_student), log_teacher.exp_()
     ratio = _ratio(student, torch.lerp(teacher, student, skew, out=teacher))
     surprise = ratio.log()
     ratio.sub_(1.0)
@@ -134,9 +137,11 @@ def _skew_rkl_closed(
     return value + beyond, gradient
 
 
-def _jsd_closed(log_student: torch.Tensor, log_teacher: torch.Tensor, _: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _jsd_closed(
+    log_student: torch.Tensor, log_teacher: torch.Tensor, _: float, exp: Exp = torch.exp
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient is q (r - sum(q r)) / 2, r = log(q / m), for the mixture m."""
-    student, teacher = log_student.exp(), log_teacher.exp_()
+    student, teacher = exp(log_student), log_teacher.exp_()
     middle = torch.lerp(student, teacher, 0.5)
     of_teacher = teacher.mul_(_ratio(teacher, middle.clone()).log_()).sum()
     of_student, gradient = _centred(student, _ratio(student, middle).log_())
@@ -180,11 +185,11 @@ def sampled_kl(
 
 
 def sampled_kl_closed(
-    log_student: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, entropy: torch.Tensor
+    log_student: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, entropy: torch.Tensor, exp: Exp = torch.exp
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(`sampled_kl` summed over tokens, its gradient by u): q minus the weights where they are."""
     value = sampled_kl(log_student, ids, weights, entropy).sum()
-    return value, log_student.exp().scatter_add_(-1, ids, -weights)
+    return value, exp(log_student).scatter_add_(-1, ids, -weights)
 
 
 def coarsened(log_likely: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from colbuild.errors import BuildError
 from colbuild.train.batch import IGNORED
-from colbuild.train.compiling import compiled_or_eager
+from colbuild.train.compiling import compiled_or_eager, is_compiling
 from colbuild.train.divergences import DIVERGENCES, coarse_kl, coarse_kl_closed, sampled_kl, sampled_kl_closed
 from colbuild.train.forward import CHUNK_TOKENS
+from colbuild.train.room import Room
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,9 @@ def chunked_distillation_loss(
     return loss, divergence, entropy
 
 
-Chunk = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-"""(some tokens' logits, their rows) -> (divergence and cross-entropy summed, gradient of the weighted loss by the logits)."""
+Chunk = Callable[[torch.Tensor, torch.Tensor, Room], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+"""(some tokens' logits, their rows, memory to use again) -> (divergence and cross-entropy summed, gradient of the weighted loss
+by the logits). May overwrite the logits."""
 
 
 class MadeInForward(torch.autograd.Function):
@@ -192,14 +194,14 @@ def in_chunks(
     accurate = torch.promote_types(hidden.dtype, torch.float32)
     grad_hidden = torch.zeros_like(hidden)
     grad_head = torch.zeros_like(head, dtype=accurate)
-    sums = []
+    sums, room = [], Room()
     for part in torch.split(asked, CHUNK_TOKENS):
         seen = hidden[part]
-        apart, ce, gradient = chunk((seen @ head.T).to(accurate), part)
+        apart, ce, gradient = chunk(room.cast("student", room.product("narrow", seen, head.T), accurate), part, room)
         sums.append(torch.stack([apart, ce]))
-        gradient = gradient.div_(count).to(hidden.dtype)
+        gradient = room.cast("narrow", gradient.div_(count), hidden.dtype)
         grad_hidden[part] = gradient @ head
-        grad_head += gradient.T @ seen
+        grad_head += room.product("head", gradient.T, seen)
     context.save_for_backward(grad_hidden, grad_head.to(head.dtype))
     # At the end, as a GPU is waited for here; on the CPU, as MPS has no float64.
     divergence, entropy = torch.stack(sums).cpu().double().sum(dim=0).div(count).unbind()
@@ -224,28 +226,38 @@ class _ChunkedLoss(MadeInForward):
         targets: torch.Tensor,
         weights: LossWeights,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        def chunk(logits: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def chunk(
+            logits: torch.Tensor, part: torch.Tensor, room: Room
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            known = _known(teacher, part, logits.dtype, room)
             # One shape alone is compiled: the rest of a batch is another for nearly every batch.
-            of_part = _compiled_chunk if part.shape[0] == CHUNK_TOKENS else _chunk
-            return of_part(logits, _known(teacher, part, logits.dtype), targets[part], weights)
+            if is_compiling() and part.shape[0] == CHUNK_TOKENS:
+                return _compiled_chunk(logits, known, targets[part], weights)
+            return _chunk(logits, known, targets[part], weights, room)
 
         return in_chunks(context, hidden, head, targets, weights, chunk)
 
 
-def _known(teacher: Teaching, rows: torch.Tensor, accurate: torch.dtype) -> Known:
+def _known(teacher: Teaching, rows: torch.Tensor, accurate: torch.dtype, room: Room) -> Known:
     """What is known of the teacher's distribution at some tokens."""
     if isinstance(teacher, TeacherView):
-        return (teacher.hidden[rows] @ teacher.head.T).to(accurate)
+        # The student's logits are the product itself where they need no cast.
+        narrow = "narrow" if teacher.head.dtype != accurate else "narrow teacher"
+        return room.cast("teacher", room.product(narrow, teacher.hidden[rows], teacher.head.T), accurate)
     return teacher.at(rows)
 
 
 def _chunk(
-    student: torch.Tensor, teacher: Known, targets: torch.Tensor, weights: LossWeights
+    student: torch.Tensor, teacher: Known, targets: torch.Tensor, weights: LossWeights, room: Room | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums of divergence and cross-entropy over a chunk, and the gradient of the weighted loss by the student's logits."""
+    """Sums of divergence and cross-entropy over a chunk, and the gradient of the weighted loss by the student's logits.
+
+    With a `room` the logits of student and teacher are overwritten.
+    """
     scale = weights.temperature
-    log_student = _log_likely(student, scale)
-    apart, gradient = _compare(log_student, teacher, weights)
+    log_student = _log_likely(student, scale, "log student", room)
+    spare = [student] if room is not None and scale == 1.0 else []
+    apart, gradient = _compare(log_student, teacher, weights, spare, room)
     plain = log_student if scale == 1.0 else functional.log_softmax(student, dim=-1)
     ce = functional.nll_loss(plain, targets, reduction="sum")
     # In place: each tensor is a chunk's logits, and these are the memory peak.
@@ -258,16 +270,25 @@ def _chunk(
 _compiled_chunk = compiled_or_eager(_chunk)
 
 
-def _compare(log_student: torch.Tensor, teacher: Known, weights: LossWeights) -> tuple[torch.Tensor, torch.Tensor]:
-    """The divergence summed over a chunk, and its gradient by u = z / T."""
+def _compare(
+    log_student: torch.Tensor, teacher: Known, weights: LossWeights, spare: list[torch.Tensor], room: Room | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The divergence summed over a chunk, and its gradient by u = z / T; `spare` is memory for tensors of the logits' shape."""
+
+    def exp(logarithms: torch.Tensor) -> torch.Tensor:
+        return torch.exp(logarithms, out=spare.pop()) if spare else logarithms.exp()
+
     if isinstance(teacher, TeacherSamples):
-        return sampled_kl_closed(log_student, teacher.ids, teacher.weights, teacher.entropy)
+        return sampled_kl_closed(log_student, teacher.ids, teacher.weights, teacher.entropy, exp)
     if isinstance(teacher, TeacherTop):
         return coarse_kl_closed(log_student, teacher.ids, teacher.log_likely)
-    closed = DIVERGENCES[weights.divergence].closed
-    return closed(log_student, _log_likely(teacher, weights.temperature), weights.skew)
+    log_teacher = _log_likely(teacher, weights.temperature, "log teacher", room)
+    if room is not None:
+        spare.append(teacher)
+    return DIVERGENCES[weights.divergence].closed(log_student, log_teacher, weights.skew, exp)
 
 
-def _log_likely(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def _log_likely(logits: torch.Tensor, temperature: float, name: str, room: Room | None) -> torch.Tensor:
     # Dividing by 1 would be another pass over memory.
-    return functional.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+    softened = logits if temperature == 1.0 else logits / temperature
+    return functional.log_softmax(softened, dim=-1) if room is None else room.log_softmax(name, softened)

@@ -1,0 +1,41 @@
+"""Memory for a chunk's logits that every chunk uses again.
+
+A chunk's logits are the largest tensors of a training. Allocated anew for each chunk, they leave holes: glibc aligns a buffer
+by cutting it out of a larger one, so the hole that it leaves is too small for the next one of the same size. A training of a
+15M model with 32,000 tokens had 360 MB of such holes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+
+
+class Room:
+    """Named buffers; each holds what it was last asked for. No gradient flows through what is made here."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    def product(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """left @ right, of two matrices."""
+        return torch.mm(left, right, out=self._buffer(name, (left.shape[0], right.shape[1]), left.dtype, left.device))
+
+    def cast(self, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """A tensor in another type; itself where it is of that type."""
+        if tensor.dtype == dtype:
+            return tensor
+        return self._buffer(name, tensor.shape, dtype, tensor.device).copy_(tensor)
+
+    def log_softmax(self, name: str, logits: torch.Tensor) -> torch.Tensor:
+        """The logarithms of what softmax makes of the last dimension."""
+        buffer = self._buffer(name, logits.shape, logits.dtype, logits.device)
+        return torch.log_softmax(logits, -1, out=buffer)
+
+    def _buffer(self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        size, found = prod(shape), self._buffers.get(name)
+        if found is None or found.numel() < size or found.dtype != dtype:
+            found = self._buffers[name] = torch.empty(size, dtype=dtype, device=device)
+        return found[:size].view(shape)
