@@ -21,6 +21,7 @@ from colbuild.api.planning import (
     steps_of,
 )
 from colbuild.api.remembered import packed_tokenizer
+from colbuild.api.room import check_disk, memory_warnings
 from colbuild.api.views import family_status, rows_of
 from colbuild.errors import BuildError
 from colbuild.plan.chain import Chain
@@ -33,6 +34,7 @@ from colbuild.report.table import Row
 from colbuild.run.events import BuildFinished, BuildStarted, Listener, Notice, RemoteLost
 from colbuild.run.executor import Options, execute
 from colbuild.run.outputs import outputs_of, place_outputs
+from colbuild.run.resources import machine
 from colbuild.run.sources import Sources
 from colbuild.spec import LoadedFamily
 from colbuild.spec.problems import in_line
@@ -153,6 +155,7 @@ def build(plan: FamilyPlan, workspace: Workspace, listener: Listener = silent, o
 
     Raises:
         SpecError: It is known that the plan fails.
+        BuildError: The disk has no room for it.
         StoppedError: Somebody stopped it. Everything finished is kept, and what long steps go on from.
         ColbuildError: A step failed. Everything finished before it is kept, and the next build goes on from there.
     """
@@ -164,6 +167,10 @@ def build(plan: FamilyPlan, workspace: Workspace, listener: Listener = silent, o
     if not plan.pending:
         # Nothing will be written, so that a finished family can be shown from a store that is read-only.
         return _build(plan, workspace, listener, options, store.layout.folder("logs"))
+    check_disk(plan, workspace)
+    memory = peak_memory(plan.graph, plan.chain)
+    for warning in memory_warnings(plan, memory, (options.resources or machine()).memory):
+        listener(Notice(f"warning: {in_line(warning)}"))
     options = _with_remote(options, listener)
     from colbuild.run.record import recorded
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from colbuild.api.family import FamilyPlan, Workspace, silent
 from colbuild.api.planning import ansnet_config, bridge_vocabulary, export_versions, plan_sources, unbuilt
+from colbuild.api.room import disk_warnings, memory_warnings
 from colbuild.errors import SpecError
 from colbuild.plan.amounts import text_bytes
 from colbuild.plan.chain import resolve_chain
@@ -101,7 +102,7 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
     def together(seconds: Mapping[str, float], memory: Mapping[str, int]) -> tuple[float, int]:
         return makespan(plan.graph, seconds, memory, resources)
 
-    return estimate(
+    estimates = estimate(
         plan.graph,
         plan.steps,
         plan.chain,
@@ -111,20 +112,24 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
         whole,
         text_bytes(plan.texts),
     )
+    memory = {step: found.memory for step, found in estimates.steps.items()}
+    warnings = (*memory_warnings(plan, memory, resources.memory), *disk_warnings(plan, workspace))
+    return replace(estimates, warnings=warnings)
 
 
 def save_plan(plan: FamilyPlan, workspace: Workspace, estimates: Estimates | None = None) -> SavedPlan:
     """A plan as a value that can be written to a file, and be checked later; see `colbuild.plan.saved`."""
+    told = estimates or estimate_plan(plan, workspace)
     saved = saved_plan(
         plan.loaded,
         plan.chain,
         plan.graph,
         plan.steps,
-        estimates or estimate_plan(plan, workspace),
+        told,
         targets=plan.selection.targets if plan.selection else (),
         source_digest=plan_sources(plan, workspace).digest,
     )
-    return saved.model_copy(update={"warnings": (*saved.warnings, *map(in_line, plan.warnings))})
+    return saved.model_copy(update={"warnings": (*saved.warnings, *map(in_line, (*plan.warnings, *told.warnings)))})
 
 
 def check_plan(saved: SavedPlan, plan: FamilyPlan, workspace: Workspace) -> None:

@@ -39,6 +39,9 @@ class Role(Enum):
 
 _POSITIONS: Final = ("max_position_embeddings", "n_positions")
 
+_STORED: Final = {"float32": 4, "float64": 8}
+"""What config.json may call the type of its weights -> bytes of each; all others are of 16 bits."""
+
 NORMS: Final = (Role.NORM, Role.BRANCH_NORM)
 """What normalises over the hidden width."""
 
@@ -147,12 +150,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Structure:
-    """A model without its weights: architecture, shape, the flags its tensors depend on, and the lengths that are fixed."""
+    """A model without its weights: architecture, shape, the flags its tensors depend on, and the lengths that are fixed.
+
+    `stored` is how many bytes a weight has in its file, which makes no other model of it.
+    """
 
     architecture: Architecture
     shape: Shape
     flags: frozenset[tuple[str, bool]]
     fixed: frozenset[tuple[str, int]] = frozenset()
+    stored: int = field(default=2, compare=False)
 
     def at(self, shape: Shape) -> Structure:
         """The same architecture in another shape."""
@@ -255,7 +262,8 @@ def structure_of(config: Mapping[str, Any], architecture: Architecture) -> Struc
         lengths[axis] = (config[keys[axis]] or derived) if given else usual.get(axis, derived)
     flags = frozenset((flag, bool(config.get(flag, default))) for flag, default in architecture.flags.items())
     fixed = frozenset((axis, int(config[key])) for axis, key in architecture.fixed.items())
-    return Structure(architecture, Shape(**lengths), flags, fixed)
+    named = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
+    return Structure(architecture, Shape(**lengths), flags, fixed, _STORED.get(named, 2))
 
 
 def positions_key(config: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def bridged(ansnet: Structure, architecture: Architecture, vocab: int, positions
     fixed = dict.fromkeys(architecture.fixed, positions or LEARNED_POSITIONS)
     if same and positions is None:
         fixed = dict(ansnet.fixed)
-    return Structure(architecture, shape, flags, frozenset(fixed.items()))
+    return Structure(architecture, shape, flags, frozenset(fixed.items()), ansnet.stored)
 
 
 def _flags(architecture: Architecture, ansnet: Structure) -> frozenset[tuple[str, bool]]:

@@ -37,7 +37,7 @@ def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None
         console.print("\n".join(lines), soft_wrap=True)
     for warning in plan.chain.warnings:
         console.print(f"warning: {warning}", soft_wrap=True, style="yellow")
-    for problem in plan.warnings:
+    for problem in (*plan.warnings, *estimates.warnings):
         console.print(f"warning: {in_line(problem)}", soft_wrap=True, style="yellow")
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")

@@ -19,7 +19,7 @@ from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.models import running_model
 from colbuild.ops.step import StepRun
 from colbuild.ops.writing import Text, draw_texts
-from colbuild.plan.work import GENERATED_AT_ONCE
+from colbuild.plan.memory import GENERATED_AT_ONCE
 from colbuild.progress import Progress
 from colbuild.store.files import read_json, storage_errors, write_json_durably
 from colbuild.train.devices import forward_type, open_accelerator

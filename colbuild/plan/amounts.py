@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from colbuild.plan.graph import BuildGraph
+from colbuild.plan.memory import WINDOW
 from colbuild.plan.states import State, StepPlan
 from colbuild.plan.step import Step
-from colbuild.plan.work import REFIT_TEXT, WINDOW, recipe_of, trained_tokens
+from colbuild.plan.work import REFIT_TEXT, recipe_of, trained_tokens
 from colbuild.spec import LoadedFamily, Problem
 from colbuild.spec.places import Path
 from colbuild.units import format_bytes, format_count

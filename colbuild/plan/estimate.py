@@ -31,6 +31,7 @@ from colbuild.plan.states import State, StepPlan
 from colbuild.plan.step import Step
 from colbuild.plan.training import lessons_params
 from colbuild.plan.work import Work, is_segment, made_structure, recipe_of, trained_tokens, work_of
+from colbuild.spec import Problem
 from colbuild.store import ActionRecord
 
 FLOPS_SHARES: Final[Mapping[str, float]] = {
@@ -64,6 +65,9 @@ BYTE_SHARES: Final[Mapping[str, float]] = {
 
 That core counts 15 MB/s.
 """
+
+PACKED: Final = 4
+"""Bytes of text that become one byte of a packed corpus, at most: two bytes for a token of eight."""
 
 SIMILAR: Final = 10.0
 """Runs of other steps are compared with if they did at most this many times more or less work.
@@ -129,6 +133,7 @@ class Estimates:
         disk: Bytes written to the store, at most; of the steps whose result's size can be told.
         memory: Bytes that the steps need at the fullest moment, if all of them run.
         reads: The AnsNet's part; None for a family whose models are all the AnsNet.
+        warnings: What this machine may lack for it.
     """
 
     steps: Mapping[str, Estimate]
@@ -139,6 +144,7 @@ class Estimates:
     disk: int
     memory: int
     reads: Reads | None
+    warnings: tuple[Problem, ...] = ()
 
 
 def estimate(
@@ -194,6 +200,40 @@ def peak_memory(graph: BuildGraph, chain: Chain) -> dict[str, int]:
     return {step: work.memory for step, work in _works(graph, made).items()}
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a step writes.
+
+    Attributes:
+        least: Bytes that it surely writes; 0 for one that may not run.
+        most: Bytes that it writes at most, as far as that is known.
+    """
+
+    least: int
+    most: int
+
+
+def written(graph: BuildGraph, chain: Chain, steps: Sequence[StepPlan], texts: Mapping[str, int]) -> dict[str, Written]:
+    """Step that is not in the store -> what it writes there.
+
+    Args:
+        graph: The steps of the plan.
+        chain: The family's models.
+        steps: What each is going to do.
+        texts: Step that packs a corpus -> bytes of text that it reads, where these are known.
+    """
+    made = _structures(graph, chain.ansnet.structure, chain.top.structure)
+    works = _with_texts(_works(graph, made), texts)
+    found = {}
+    for plan in steps:
+        if plan.state is State.CACHED:
+            continue
+        step, most = plan.step, works[plan.step.id].disk or 0
+        least = most if step.op not in ("corpus", "tokenizer", "generate") else texts.get(step.id, 0) // PACKED
+        found[step.id] = Written(0 if plan.state is State.CONDITIONAL else least, most)
+    return found
+
+
 # -- work -------------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +260,9 @@ def _works(graph: BuildGraph, made: Mapping[str, Structure]) -> dict[str, Work]:
         inputs = {role: made[needed] for role, needed in step.inputs.items() if needed in made}
         alone = step.inputs.get("model") == step.inputs.get("reference")
         nested = step.inputs.get("smaller") in segments
-        work = work_of(step.op, step.params, inputs, made.get(step.id), alone=alone, nested=nested)
+        work = work_of(
+            step.op, step.params, inputs, made.get(step.id), settings=step.settings, alone=alone, nested=nested
+        )
         # In a graph every model is known.
         assert work is not None
         works[step.id] = work

@@ -138,9 +138,7 @@ class _AcrossLoss(MadeInForward):
         apart, pulls = _chunks(hidden, head, view, targets, accurate)
         places = _places(view, len(targets), hidden.device)
 
-        def chunk(
-            logits: torch.Tensor, part: torch.Tensor, _: Room
-        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def chunk(logits: torch.Tensor, part: torch.Tensor, _: Room) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             logits.requires_grad_()
             with torch.enable_grad():
                 ce = functional.cross_entropy(logits, targets[part], reduction="none")

@@ -10,8 +10,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from colbuild.train.batch import IGNORED
-from colbuild.train.divergences import DIVERGENCES
 from colbuild.train.forward import CHUNK_TOKENS, final_hidden, head_weight
+from colbuild.train.room import Room
 
 
 @dataclass(frozen=True)
@@ -103,35 +103,51 @@ def score_window(
     at a time, to the model's.
     """
     wanted = None if bool((targets != IGNORED).all()) else torch.nonzero(targets != IGNORED).squeeze(1)
-    hidden, head = _view(model, tokens, len(targets), wanted)
+    ours = _view(model, tokens, len(targets), wanted)
     theirs = None if reference is None else _view(reference, tokens, len(targets), wanted)
-    targets = (targets if wanted is None else targets[wanted]).to(hidden.device)
-    count = len(targets)
-
-    def score(part: slice) -> Score:
-        logits = None if theirs is None else theirs[0][part] @ theirs[1].T
-        return _score_chunk(hidden[part] @ head.T, targets[part], None if logits is None else logits.to(hidden.device))
-
-    return _sum(score(slice(start, start + CHUNK_TOKENS)) for start in range(0, count, CHUNK_TOKENS))
+    targets, room = (targets if wanted is None else targets[wanted]).to(ours.hidden.device), Room()
+    parts = (slice(start, start + CHUNK_TOKENS) for start in range(0, len(targets), CHUNK_TOKENS))
+    return _sum(
+        _score_chunk(ours.at(part), targets[part], None if theirs is None else theirs.at(part), room) for part in parts
+    )
 
 
-def _view(
-    model: PreTrainedModel, tokens: torch.Tensor, count: int, wanted: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A model's final hidden states for the last `count` tokens, or those `wanted` of them; its head [vocabulary, hidden]."""
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A model's final hidden states [tokens, hidden] and its head [vocabulary, hidden]."""
+
+    hidden: torch.Tensor
+    head: torch.Tensor
+
+    def at(self, part: slice) -> _View:
+        """The same of some tokens."""
+        return _View(self.hidden[part], self.head)
+
+    def logits(self, room: Room) -> torch.Tensor:
+        """[tokens, vocabulary], in memory that those of other tokens or of another model had."""
+        return room.product("logits", self.hidden, self.head.T)
+
+
+def _view(model: PreTrainedModel, tokens: torch.Tensor, count: int, wanted: torch.Tensor | None) -> _View:
+    """What a model knows of the last `count` tokens, or of those `wanted` of them."""
     head = head_weight(model)
     hidden = final_hidden(model, tokens.to(head.device))[-count:]
-    return hidden if wanted is None else hidden[wanted.to(hidden.device)], head
+    return _View(hidden if wanted is None else hidden[wanted.to(hidden.device)], head)
 
 
-def _score_chunk(logits: torch.Tensor, targets: torch.Tensor, reference: torch.Tensor | None) -> Score:
-    likely = functional.log_softmax(logits.float(), dim=-1)
+def _score_chunk(ours: _View, targets: torch.Tensor, theirs: _View | None, room: Room) -> Score:
+    logits, count = ours.logits(room), targets.shape[0]
+    likeliest = logits.argmax(dim=-1)
+    likely = room.log_softmax("likely", room.cast("wide", logits, torch.float32))
     nats = functional.nll_loss(likely, targets, reduction="none").double().sum()
-    count = targets.shape[0]
-    if reference is None:
+    if theirs is None:
         return Score(count, float(nats), count)
-    agreed = int((logits.argmax(dim=-1) == reference.argmax(dim=-1)).sum())
-    apart = DIVERGENCES["forward_kl"].dense(likely, functional.log_softmax(reference.float(), dim=-1), 0.0)
+    reference = theirs.logits(room).to(likely.device)
+    agreed = int((likeliest == reference.argmax(dim=-1)).sum())
+    # The forward KL as `DIVERGENCES` defines it, in place: each tensor is a chunk's logits.
+    log_reference = room.log_softmax("likely reference", room.cast("wide", reference, torch.float32))
+    expected = room.exp("wide", log_reference)
+    apart = expected.mul_(log_reference.sub_(likely)).sum(dim=-1)
     # No KL is negative; between models that hardly differ, rounding may say so.
     return Score(count, float(nats), agreed, float(apart.double().sum().clamp(min=0.0)))
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from colbuild.arch import Structure
 from colbuild.errors import BuildError
-from colbuild.plan.work import MICRO_TOKENS, training_memory
+from colbuild.plan.memory import MICRO_TOKENS, training_memory
 from colbuild.spec.recipe import Recipe
 
 _GPU_SHARE: Final = 0.8

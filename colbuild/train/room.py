@@ -20,7 +20,7 @@ class Room:
         self._buffers: dict[str, torch.Tensor] = {}
 
     def product(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """left @ right, of two matrices."""
+        """Left @ right, of two matrices."""
         return torch.mm(left, right, out=self._buffer(name, (left.shape[0], right.shape[1]), left.dtype, left.device))
 
     def cast(self, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -34,8 +34,12 @@ class Room:
         buffer = self._buffer(name, logits.shape, logits.dtype, logits.device)
         return torch.log_softmax(logits, -1, out=buffer)
 
+    def exp(self, name: str, logarithms: torch.Tensor) -> torch.Tensor:
+        """E to the power of each."""
+        return torch.exp(logarithms, out=self._buffer(name, logarithms.shape, logarithms.dtype, logarithms.device))
+
     def _buffer(self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         size, found = prod(shape), self._buffers.get(name)
-        if found is None or found.numel() < size or found.dtype != dtype:
+        if found is None or found.numel() < size or (found.dtype, found.device) != (dtype, device):
             found = self._buffers[name] = torch.empty(size, dtype=dtype, device=device)
         return found[:size].view(shape)

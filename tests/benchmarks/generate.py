@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.plan.work import GENERATED_AT_ONCE
+from colbuild.plan.memory import GENERATED_AT_ONCE
 from colbuild.run.environment import prepare_process
 from tests.benchmarks.bridge_models import Bench
 from tests.benchmarks.harness import Result, at_least, run_kept_benchmark

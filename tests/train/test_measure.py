@@ -102,7 +102,7 @@ def test_logits_exist_a_chunk_at_a_time(monkeypatch):
     seen = []
     chunk = measure._score_chunk
     monkeypatch.setattr(
-        measure, "_score_chunk", lambda ours, *rest: (seen.append(ours.shape[0]), chunk(ours, *rest))[1]
+        measure, "_score_chunk", lambda ours, *rest: (seen.append(ours.hidden.shape[0]), chunk(ours, *rest))[1]
     )
     held_out(tiny_llama(1), tiny_llama(2), text(0, batch=2))
     assert seen == [4] * 8

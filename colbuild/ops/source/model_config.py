@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from colbuild.arch import checked_structure
 from colbuild.errors import BuildError
@@ -18,7 +20,10 @@ from colbuild.ops.source.model_folder import (
     read_folder_config,
     read_model_folder,
 )
-from colbuild.weights.headers import refuse_pointer
+from colbuild.weights.headers import Entry, refuse_pointer
+
+_TYPES: Final[Mapping[str, str]] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""What safetensors calls a type -> what config.json calls it."""
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -38,7 +43,17 @@ def read_config(path: Path, tell: Callable[[str], None] = lambda _: None) -> dic
     if has_no_weights(path):
         tell(f"{path} holds a configuration and no weights: its family can be planned, and not built")
         return fitted_ids(Model(read_folder_config(path))).config
-    return read_model(path).config
+    model = read_model(path)
+    # As the source step writes it: what a weight takes on the disk and in memory follows from it.
+    return model.config | ({"dtype": stored_type(model.stored.values())} if model.stored else {})
+
+
+def stored_type(entries: Iterable[Entry]) -> str:
+    """What config.json calls the type that most parameters are stored in."""
+    counts: Counter[str] = Counter()
+    for entry in entries:
+        counts[entry.kind] += prod(entry.lengths)
+    return _TYPES.get(counts.most_common(1)[0][0], "bfloat16")
 
 
 def read_model(path: Path) -> Model:

@@ -1,0 +1,219 @@
+"""The memory that steps need at their peak, from shapes and parameters alone.
+
+All that a build has while it runs a step is counted: its own process, the nursery that the step's process is forked from,
+that process, and what it starts. So the figure is what a machine must have to run the step alone. `tests.benchmarks.memory`
+compares it with measurements. What is counted mirrors the operations in `colbuild/ops`::
+
+    processes    Python and the libraries
+    weights      as stored (read into memory, or mapped from a file), as computed with, and what training keeps of each
+    activations  what blocks keep of the tokens that pass through at once
+    logits       a chunk of tokens by the vocabulary, as often as it exists at once
+    heap         what the allocator cannot use again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Any, Final
+
+from colbuild.arch import Structure, parameters
+from colbuild.plan.activations import kept_bytes
+from colbuild.spec.recipe import Loss, Recipe
+
+MICRO_TOKENS: Final = 2048
+"""Tokens that pass through teacher and student at once on a CPU, where more are no faster and only take memory."""
+
+GENERATED_AT_ONCE: Final = 64
+"""Texts that are written at once; more are faster, and need memory for their keys and values."""
+
+WINDOW: Final = 512
+"""Tokens that models are measured and calibrated on at once."""
+
+CHUNK: Final = 256
+"""Tokens whose logits exist at once (`colbuild.train.forward.CHUNK_TOKENS`)."""
+
+COMPUTED: Final[Mapping[str, int]] = {"bf16": 2, "fp32": 4}
+"""Bytes of a number that is computed with."""
+
+PROCESSES: Final = 555_000_000
+"""What the processes of a build have that have loaded the libraries, once a step has begun."""
+
+EXPORTING: Final = 185_000_000
+"""What exporting loads besides, in a process that is not forked: onnxruntime, and what builds graphs."""
+
+ROUNDING: Final = 60_000_000
+"""What rounding a model loads besides: what builds graphs."""
+
+_WHOLE: Final = 4
+_MASTERS: Final = 4 + 4 + 8
+"""Bytes that training keeps of each weight: the fp32 master, its gradient, and Adam's two averages."""
+
+_EXPORTED: Final = 12
+"""Bytes that an export holds of each parameter at its peak: the PyTorch model and the package's session, or the model and
+what its matrices saw."""
+
+_HEAP: Final = 1.2
+"""Tensors of many sizes that come and go leave holes in the heap: so much of it is needed for what is used of it."""
+
+_COMPARED_STATES: Final = 3 * _WHOLE
+"""Bytes of a hidden channel that comparing hidden states keeps: both in fp32 and their difference."""
+
+_SOFTENED: Final = 3
+"""Chunks in fp32 that a temperature other than 1 costs: softened logits, and likelihoods that find no memory to use again."""
+
+_LOSSES: Final[Mapping[str, int]] = {"forward_kl": 4, "reverse_kl": 4, "skew_kl": 6, "skew_rkl": 7, "jsd": 6}
+"""Chunks in fp32 that exist at once in a divergence from a teacher that computes: logits and log-likelihoods of both."""
+
+_ACROSS: Final = 11
+"""The same where the vocabularies differ, whose gradient is autograd's."""
+
+_SAMPLED: Final[Mapping[str, int]] = {"sampled": 2, "top_k": 5}
+"""The same where the teacher's lessons are read."""
+
+
+def source_memory(model: Structure) -> int:
+    """A model that is converted: all of its weights, and the largest matrix in fp32 and on its way from codes."""
+    shape = model.shape
+    return PROCESSES + model.stored * parameters(model) + 2 * _WHOLE * shape.hidden * max(shape.vocab, shape.ffn)
+
+
+def corpus_memory() -> int:
+    """A text that is packed passes through in pieces."""
+    return PROCESSES
+
+
+def order_memory(model: Structure, computed: int) -> int:
+    """A model as it is read, as it computes, and as it is ordered."""
+    return PROCESSES + (2 * model.stored + computed) * parameters(model) + _block(model, WINDOW, computed)
+
+
+def align_memory(model: Structure, teacher: Structure, tokens: int, computed: int) -> int:
+    """Two models and all that passed through them on calibration text in fp32; weights in fp64 while they are matched."""
+    weights = sum((one.stored + computed) * parameters(one) for one in (model, teacher))
+    seen = sum(_collected(one, tokens) + _block(one, tokens, computed) for one in (model, teacher))
+    return PROCESSES + weights + round(_HEAP * seen) + 3 * 8 * parameters(model)
+
+
+def evaluate_memory(models: list[Structure], computed: int) -> int:
+    """Models that score a window at a time; each is read into memory before it is computed with."""
+    weights = sum(computed * parameters(one) for one in models)
+    first = models[0]
+    scored = _scored(first, computed, compared=len(models) > 1)
+    return PROCESSES + weights + max(models[-1].stored * parameters(models[-1]), scored)
+
+
+def interpolate_memory(made: Structure, ends: list[Structure], computed: int) -> int:
+    """Both ends as they are read, the mixture as it is stored and as it computes, and its logits."""
+    weights = sum(one.stored * parameters(one) for one in (made, *ends)) + computed * parameters(made)
+    return PROCESSES + weights + _scored(made, computed, compared=False)
+
+
+def mixed_memory() -> int:
+    """A mixture that is given is written some rows at a time."""
+    return PROCESSES
+
+
+def generate_memory(model: Structure, length: int, computed: int) -> int:
+    """A model with the keys and values of many texts, held twice while a token is added, and each text's logits."""
+    shape = model.shape
+    cache = 2 * computed * GENERATED_AT_ONCE * length * 2 * shape.layers * shape.kv_heads * shape.head_dim
+    logits = (computed + 4 * _WHOLE) * GENERATED_AT_ONCE * shape.vocab
+    weights = computed * parameters(model) + max(model.stored * parameters(model), cache + logits)
+    return PROCESSES + weights
+
+
+def teach_memory(teacher: Structure, params: Mapping[str, Any]) -> int:
+    """A teacher that runs forward, and the likelihoods that are drawn from."""
+    computed = COMPUTED[params["precision"]]
+    tokens = max(params["sequence"], MICRO_TOKENS)
+    chunks = 5 if params["type"] == "sampled" else 3
+    logits = (computed + chunks * _WHOLE) * CHUNK * teacher.shape.vocab
+    weights = computed * parameters(teacher)
+    used = max(teacher.stored * parameters(teacher), round(_HEAP * (logits + _block(teacher, tokens, computed))))
+    return PROCESSES + weights + used
+
+
+def export_memory(model: Structure) -> int:
+    """The weights as stored, for the graph, and what is made of them; then the package's session with what it packs."""
+    return PROCESSES + EXPORTING + _EXPORTED * parameters(model)
+
+
+def training_memory(student: Structure, teacher: Structure, recipe: Recipe, tokens: int) -> int:
+    """A student that is trained beside its teacher, or by lessons, with so many tokens at once."""
+    computed = COMPUTED[recipe.precision]
+    online = recipe.teacher == "online"
+    weights = parameters(student) * (student.stored + computed + _MASTERS)
+    weights += parameters(teacher) * (teacher.stored + (computed if online else 0))
+    return (
+        PROCESSES + weights + round(_HEAP * (_activations(student, recipe, tokens) + _loss(student, teacher, recipe)))
+    )
+
+
+def quantise_memory(model: Structure, recipe: Recipe, tokens: int) -> int:
+    """A model that trains scales towards itself: codes take a byte; no weight has a master, a gradient and averages.
+
+    The embedding is rounded beside the one that is read.
+    """
+    rounded = (1 + _WHOLE - _MASTERS) * parameters(model) + _WHOLE * model.shape.vocab * model.shape.hidden
+    return training_memory(model, model, recipe, tokens) + ROUNDING + rounded
+
+
+def _activations(student: Structure, recipe: Recipe, tokens: int) -> int:
+    """What the student keeps for the backward pass. Each pass of an elastic step leaves holes of its own sizes in the heap."""
+    computed, shape = COMPUTED[recipe.precision], student.shape
+    token = kept_bytes(student, recipe.sequence, computed)
+    if recipe.gradient_checkpointing == "always":
+        # Each block's input, and one block in full.
+        token = token // shape.layers + computed * shape.hidden * shape.layers
+    compared = recipe.teacher == "online" and recipe.loss.hidden_weight != 0
+    states = shape.layers * shape.hidden * (computed + _COMPARED_STATES) if compared else 0
+    return _passing(recipe, tokens) * (token + 8 * shape.hidden + states)
+
+
+def _passing(recipe: Recipe, tokens: int) -> int:
+    """Tokens that pass through at once, of all passes of a step."""
+    if recipe.elastic is None:
+        return tokens
+    ends = 1.0 - recipe.elastic.share
+    shares = (recipe.elastic.share, ends * recipe.elastic.larger_end, ends * (1.0 - recipe.elastic.larger_end))
+    most = tokens // recipe.sequence
+    return recipe.sequence * sum(min(most, ceil(recipe.batch * share)) for share in shares)
+
+
+def _loss(student: Structure, teacher: Structure, recipe: Recipe) -> int:
+    """Logits of a chunk, and the head's gradient: in fp32, a chunk's, and as it is kept, twice."""
+    computed, vocab = COMPUTED[recipe.precision], student.shape.vocab
+    wide = _WHOLE * CHUNK * max(vocab, teacher.shape.vocab)
+    narrow = computed * CHUNK * vocab if computed != _WHOLE else 0
+    head = (_WHOLE + 2 * computed) * vocab * student.shape.hidden
+    return narrow + _chunks(student, teacher, recipe) * wide + head
+
+
+def _chunks(student: Structure, teacher: Structure, recipe: Recipe) -> int:
+    if student.shape.vocab != teacher.shape.vocab:
+        return _ACROSS
+    loss: Loss = recipe.loss
+    if recipe.teacher == "cached":
+        return _SAMPLED[recipe.teacher_cache.type] + (_SOFTENED if loss.temperature != 1.0 else 0)
+    return _LOSSES[loss.type] + (_SOFTENED if loss.temperature != 1.0 else 0)
+
+
+def _scored(model: Structure, computed: int, *, compared: bool) -> int:
+    """Logits of a chunk that is scored: as computed, in fp32, their log-likelihoods, and those of a reference."""
+    logits = (
+        ((computed if computed != _WHOLE else _WHOLE) + (3 if compared else 2) * _WHOLE) * CHUNK * model.shape.vocab
+    )
+    return round(_HEAP * (logits + _block(model, WINDOW, computed)))
+
+
+def _block(model: Structure, tokens: int, computed: int) -> int:
+    """What one block computes of some tokens, nothing of which is kept."""
+    return tokens * kept_bytes(model, WINDOW, computed) // model.shape.layers
+
+
+def _collected(model: Structure, tokens: int) -> int:
+    """What norms and output projections read and blocks add, in fp32 (`colbuild.weights.activations`)."""
+    shape = model.shape
+    block = 3 * shape.hidden + shape.heads * shape.head_dim + shape.ffn
+    return _WHOLE * tokens * shape.layers * block

@@ -1,0 +1,86 @@
+"""The memory of steps: what makes it more or less. `tests.benchmarks.memory` compares it with measurements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from colbuild.arch import parameters, read_structure
+from colbuild.plan.memory import PROCESSES, evaluate_memory, quantise_memory, training_memory
+from colbuild.plan.work import work_of
+from colbuild.spec.recipe import Recipe
+from tests.helpers.configs import SMOLLM2
+from tests.plan.families import ANSNET
+
+VALUES = {"sequence": 256, "batch": 8, "tokens": 64_000}
+ELASTIC = {"form": "anchor", "share": 0.4}
+
+
+def trained(student=ANSNET, above=ANSNET, tokens=2048, **values):
+    return training_memory(student, above, Recipe.model_validate({**VALUES, **values}), tokens)
+
+
+def wide(model) -> int:
+    """A chunk's logits in fp32."""
+    return 4 * 256 * model.shape.vocab
+
+
+def test_training_holds_weights_masters_gradients_and_moments():
+    assert trained(tokens=0) - PROCESSES > 24 * parameters(ANSNET)
+
+
+def test_a_large_vocabulary_is_counted_with_every_copy_of_a_chunk_and_the_gradient_of_the_head():
+    larger = ANSNET.at(replace(ANSNET.shape, vocab=262_144))
+    more = larger.shape.vocab - ANSNET.shape.vocab
+    logits, head = 4.5 * 4 * 256 * more, 8 * more * larger.shape.hidden
+    # The embedding is the head: it is trained, and the teacher has one too.
+    weights = (20 + 4) * more * larger.shape.hidden
+    assert trained(larger, larger) - trained() == pytest.approx(1.2 * (logits + head) + weights, rel=0.01)
+
+
+def test_less_at_once_needs_less():
+    assert trained(tokens=256) < trained(tokens=1024) < trained(tokens=2048)
+    assert trained(gradient_checkpointing="always") < trained()
+    assert trained(sequence=128) < trained()
+
+
+def test_what_a_recipe_says_of_memory_reaches_the_plan():
+    params = {"recipe": Recipe.model_validate(VALUES).model_dump(mode="json")}
+    inputs = {"teacher": ANSNET, "start": ANSNET}
+
+    def needed(**settings):
+        return work_of("recover", params, inputs, ANSNET, settings=settings).memory
+
+    assert needed(micro_batch=1) < needed(micro_batch=4) < needed()
+    assert needed(micro_batch=99) == needed(), "no more than a batch"
+    assert needed(gradient_checkpointing="always") < needed()
+
+
+def test_lessons_need_less_than_a_teacher_that_computes():
+    assert trained(teacher="cached") < trained()
+
+
+def test_other_losses_need_no_less():
+    kinds = ("reverse_kl", "jsd", "skew_kl", "skew_rkl")
+    assert all(trained(loss={"type": kind}) >= trained() for kind in kinds)
+    assert trained(loss={"temperature": 2.0}) > trained()
+
+
+def test_weights_of_32_bits_take_twice_as_much():
+    config = {**SMOLLM2, "dtype": "float32"}
+    twice = read_structure(config)
+    assert twice == ANSNET, "it is the same model"
+    assert trained(twice, twice) - trained() == 4 * parameters(ANSNET)
+    assert work_of("source", {}, {}, twice).disk == 4 * parameters(ANSNET)
+
+
+def test_a_comparison_holds_both_models_and_one_more_chunk():
+    alone, both = evaluate_memory([ANSNET], 2), evaluate_memory([ANSNET, ANSNET], 2)
+    assert both > alone
+    assert both - PROCESSES > 4 * parameters(ANSNET) + 3.5 * wide(ANSNET)
+
+
+def test_training_scales_needs_less_than_training_weights():
+    recipe = Recipe.model_validate(VALUES)
+    assert quantise_memory(ANSNET, recipe, 1024) < training_memory(ANSNET, ANSNET, recipe, 1024)
