@@ -96,7 +96,11 @@ chain:
   anchors: [{{name: large, params: {0}}}, {{name: small, params: {1}}}]
 desnets:
   - {{name: mid, params: {2}, exports: [p-int8, p-fp32, p-int4, p-trained]}}
-  - {{name: mended, params: {2}, interpolate: {{method: subset}}, recover: {{recipe: recipes/recover.yaml, tokens: 6k}}, exports: []}}
+  - name: mended
+    params: {2}
+    interpolate: {{method: subset}}
+    recover: {{recipe: recipes/recover.yaml, tokens: 6k}}
+    exports: []
 defaults: {{interpolate: {{tokens: 2k}}}}
 """,
     # lessons, a nested student that is kept, a checkpoint that is aligned, jsonl
@@ -172,7 +176,7 @@ def _write_texts(folder: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    source = random.Random(7)  # noqa: S311
+    source = random.Random(7)
     words = ["".join(source.choices("etaoinshrdlu", k=source.randint(2, 9))) for _ in range(_WORDS)]
     weights = [1 / place for place in range(1, _WORDS + 1)]
     documents, size = [], 0
