@@ -28,7 +28,7 @@ from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
 from colbuild.train.spelling import spelling_of
 from colbuild.weights.checkpoint import CONFIG, GENERATION, write_json
-from colbuild.weights.tokenizer_file import NONE, load_tokenizer
+from colbuild.weights.tokenizer_file import NONE, load_tokenizer, read_settings
 
 CHAT: Final = "chat_template.jinja"
 SEPARATOR: Final = "<|endoftext|>"
@@ -202,13 +202,6 @@ def special_ids(folder: Path) -> dict[str, int]:
     tokenizer, settings = _read_tokenizer(folder), read_settings(folder)
     found = {f"{key}_id": tokenizer.token_to_id(_content(settings.get(key))) for key in NAMES if settings.get(key)}
     return {key: index for key, index in found.items() if index is not None}
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """A folder's tokenizer_config.json; empty if it has none."""
-    path = folder / SETTINGS
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return value
 
 
 def _wanted(model: Path) -> list[str]:

@@ -31,6 +31,6 @@ def check_numbers(weights: Mapping[str, torch.Tensor], path: Path) -> None:
 def no_numbers(name: str, path: Path) -> BuildError:
     """The error for a tensor of a file that holds NaN or infinities."""
     return BuildError(
-        f"{name} in {path} holds weights that are no numbers (NaN or infinite)",
+        f"{name} in {path} contains NaN or infinite weights",
         hint="Fetch or train that model again.",
     )

@@ -73,11 +73,16 @@ def without_orders(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, **{key: None for key in ORDERS if content.get(key) is not None}}
 
 
-def dropped_tokens(folder: Path) -> tuple[str, ...]:
-    """The added tokens of a model's tokenizer that the source step dropped, because the embedding has no row for them."""
+def read_settings(folder: Path) -> dict[str, Any]:
+    """A folder's tokenizer_config.json; empty if it has none."""
     path = folder / SETTINGS
     settings = json.loads(path.read_bytes()) if path.is_file() else {}
-    found = settings.get(DROPPED) if isinstance(settings, dict) else None
+    return settings if isinstance(settings, dict) else {}
+
+
+def dropped_tokens(folder: Path) -> tuple[str, ...]:
+    """The added tokens of a model's tokenizer that the source step dropped, because the embedding has no row for them."""
+    found = read_settings(folder).get(DROPPED)
     return tuple(token for token in found if isinstance(token, str)) if isinstance(found, list) else ()
 
 

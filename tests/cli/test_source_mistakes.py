@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from colbuild.errors import EXIT_SOURCE_UNAVAILABLE, EXIT_SPEC_ERROR
 from colbuild.plan.lock_file import Lock, read_lock, write_lock
@@ -94,6 +95,17 @@ def test_an_archive_in_place_of_a_text_is_told_by_the_plan_where_the_spec_names_
     assert ran.code == EXIT_SPEC_ERROR
     assert f"error: {SPEC}:13:19: " in ran.err
     assert "zip" in ran.err
+
+
+def test_a_model_with_nan_in_it_is_refused_where_the_spec_names_it(project, colbuild):
+    path = project / ".tiny" / "ansnet" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    ran = colbuild("build", SPEC)
+    assert ran.code == EXIT_SPEC_ERROR
+    assert f"{SPEC}:9:11: model.norm.weight in " in ran.err
+    assert "contains NaN or infinite weights" in ran.err
 
 
 def test_a_source_that_is_named_twice_is_told_where_the_mistake_is(project, colbuild):

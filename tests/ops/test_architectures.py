@@ -174,5 +174,5 @@ def test_nan_in_an_anchor_is_named_and_nothing_is_written():
     first = torch.tensor([float("nan")])
     broken = changed(larger, "model.norm.weight", lambda weight: torch.cat([first, weight[1:]]))
     params = {"shape": asdict(shape), "method": "subset", "tokens": 128, "split": "train"}
-    with pytest.raises(BuildError, match=rf"model\.norm\.weight in {broken}\S* holds weights that are no numbers"):
+    with pytest.raises(BuildError, match=rf"model\.norm\.weight in {broken}\S* contains NaN or infinite weights"):
         carry_out("interpolate", {"larger": broken, "smaller": smaller, "corpus": packed()}, params)

@@ -19,7 +19,7 @@ from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.train.beginning import beginning
 from colbuild.weights.checkpoint import write_json
 from colbuild.weights.origin import ORIGIN, origin_json, read_origin
-from colbuild.weights.tokenizer_file import SETTINGS, first_token, load_tokenizer
+from colbuild.weights.tokenizer_file import SETTINGS, first_token, load_tokenizer, read_settings
 
 _SAMPLE: Final = "a"
 _FLAGS: Final = ("add_bos_token", "add_eos_token")
@@ -48,7 +48,7 @@ def settle_beginning(folder: Path, asked: str | None) -> tuple[str, ...]:
         _write(folder, tokenizer, wanted, behind)
     if asked is not None and _by_transformers(folder, tokenizer)[0] != wanted:
         # GPT-NeoX's class passes over what is said of the BOS, CodeLlama's always puts one in front.
-        write_json(folder / SETTINGS, {**_settings(folder), "tokenizer_class": _ANY_FAST})
+        write_json(folder / SETTINGS, {**read_settings(folder), "tokenizer_class": _ANY_FAST})
     return tuple(_name(tokenizer, index) for index in wanted)
 
 
@@ -111,15 +111,9 @@ def _by_transformers(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...
     return own, ()
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / SETTINGS
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return value
-
-
 def _follow(folder: Path, tokenizer: Tokenizer, wanted: Sequence[int]) -> None:
     """Makes tokenizer_config.json say the same as the spec, for every release of transformers."""
-    settings = {key: value for key, value in _settings(folder).items() if key not in _FLAGS}
+    settings = {key: value for key, value in read_settings(folder).items() if key not in _FLAGS}
     own = settings.get("bos_token")
     own = own.get("content") if isinstance(own, Mapping) else own
     names = [_name(tokenizer, index) for index in wanted]

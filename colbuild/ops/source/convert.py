@@ -24,6 +24,7 @@ from colbuild.ops.step import StepRun
 from colbuild.progress import Progress, Report
 from colbuild.store.hashing import hash_file
 from colbuild.weights.checkpoint import CONFIG, check_tensors, write_json
+from colbuild.weights.numbers import check_numbers
 from colbuild.weights.origin import LICENCES, ORIGIN, Origin, card_license, copy_files, origin_json
 from colbuild.weights.tensor_files import WEIGHTS
 from colbuild.weights.transformers_config import transformers_config
@@ -37,7 +38,8 @@ def run(step: StepRun) -> None:
     are copied as they are, a GGUF file's are dequantised.
 
     Raises:
-        BuildError: It is no model, is damaged, would have to run code of its own, or is of an unsupported architecture.
+        BuildError: It is no model, is damaged, holds NaN or infinite weights, would have to run code of its own, or is of an
+            unsupported architecture.
     """
     raw = step.inputs["raw"]
     model = read_model(raw)
@@ -48,6 +50,7 @@ def run(step: StepRun) -> None:
     structure = read_structure(config)
     weights = dict(_reported(_weights(parts, model, structure), parameters(structure), step.reached))
     check_tensors(structure, weights)
+    check_numbers(weights, raw)
     dtype = _name_of(weights)
     # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
     named = structure.architecture.stored_name
