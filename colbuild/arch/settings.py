@@ -133,6 +133,20 @@ SETTINGS: Final[Mapping[str, Mapping[str, Kind]]] = {
 RUNNING: Final[Mapping[str, Kind]] = {"use_cache": FLAG}
 """Settings of a run that transformers looks at although they are not passed on: a wrong one is a mistake in the file."""
 
+USUAL: Final[Mapping[str, Any]] = {
+    "use_cache": True,
+    "pretraining_tp": 1,
+    "is_decoder": False,
+    "classifier_dropout": 0.1,
+    "summary_activation": None,
+    "summary_first_dropout": 0.1,
+    "summary_proj_to_labels": True,
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+}
+"""What transformers itself writes into a config.json that says nothing of a model. It is kept where it says just this, so that a
+folder as transformers saves it is the same model, to the byte, as for the colbuild before these lists."""
+
 ACCEPTED: Final[Mapping[str, Any]] = {"is_causal": True, "per_layer_config": None}
 """Keys of any architecture that are not passed on, and for which only one value is right."""
 
@@ -143,7 +157,11 @@ def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Of an architecture that is not known all is kept, for it to be refused by its name.
     """
     own = SETTINGS.get(str(config.get("model_type")))
-    return {key: value for key, value in config.items() if own is None or key in own}
+    return {key: value for key, value in config.items() if own is None or key in own or _is_usual(key, value)}
+
+
+def _is_usual(key: str, value: Any) -> bool:
+    return key in USUAL and type(value) is type(USUAL[key]) and value == USUAL[key]
 
 
 def setting_problems(config: Mapping[str, Any], keys: Mapping[str, str], usual: Mapping[str, int]) -> Iterator[str]:

@@ -12,9 +12,9 @@ from transformers import PreTrainedConfig
 
 from colbuild.arch import ARCHITECTURES, Role, Structure, structure_from_json, tensors
 from colbuild.ops.bridge_config import bridge_config
-from colbuild.ops.bridge_start import Text, transplanted
+from colbuild.ops.bridge_start import transplanted
 from colbuild.ops.corpus.tokens import load_vocabulary
-from colbuild.ops.models import asked_of, calibration
+from colbuild.ops.models import calibration
 from colbuild.ops.source.beginning import write_beginning
 from colbuild.ops.step import StepRun
 from colbuild.ops.tokenizer import special_ids
@@ -118,12 +118,10 @@ class _Described:
     config: PreTrainedConfig
 
 
-def _text(step: StepRun, config: Mapping[str, object]) -> Text:
-    """Calibration windows in the AnsNet's tokens, as long as the bridge can read, and their targets."""
+def _text(step: StepRun, config: Mapping[str, object]) -> torch.Tensor:
+    """Calibration windows in the AnsNet's tokens, as long as the bridge can read."""
     described = _Described(transformers_config(config))
-    corpus, split = step.inputs["calibration"], step.params["split"]
-    windows = calibration(corpus, split, step.params["tokens"], described)
-    return windows, asked_of(corpus, split, windows)
+    return calibration(step.inputs["calibration"], step.params["split"], step.params["tokens"], described)
 
 
 def _with_vocabulary(

@@ -34,17 +34,14 @@ _INSIDE: Final = frozenset({Role.HEAD_NORM, Role.BRANCH_NORM})
 """Norms that some architectures have beside those of the residual stream."""
 
 
-Text = tuple[torch.Tensor, torch.Tensor]
-"""Windows [windows, length + 1] of token ids, and their targets [windows, length]."""
-
-
 def transplanted(
     teacher: Checkpoint,
     body: Structure,
     config: Mapping[str, object],
     seed: int,
-    read: Callable[[], Text],
+    read: Callable[[], torch.Tensor],
     report: Report,
+    asked: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The weights of a bridge that has the AnsNet's vocabulary still, fitted on text where parts do not correspond.
 
@@ -53,8 +50,9 @@ def transplanted(
         body: What the bridge is, with the AnsNet's vocabulary.
         config: Its config.json.
         seed: Decides what is drawn at random.
-        read: Gives text in the AnsNet's tokens; asked only where something is fitted.
+        read: Gives windows [windows, length + 1] of text in the AnsNet's tokens; asked only where something is fitted.
         report: Told how far the fit is.
+        asked: Windows -> their targets [windows, length]; by default each token after the first.
 
     Raises:
         BuildError: The bridge has no place for a bias that nothing makes up for.
@@ -63,7 +61,7 @@ def transplanted(
     alike = copies_blocks(teacher.structure, body)
     if not approximations(teacher.structure, body):
         return transplant_body(teacher, body, seed)
-    text, targets = read()
+    text = read()
     # What is fitted is not what decides; of a single window there is nothing to keep apart.
     deciding = len(text) // _DECIDING
     windows = text[: len(text) - deciding, :-1]
@@ -90,7 +88,7 @@ def transplanted(
     else:
         follow(model, body, wanted, windows, report, free, foreign)
     if deciding:
-        calm(model, body, text[-deciding:], targets[-deciding:])
+        calm(model, body, text[-deciding:], None if asked is None else asked(text[-deciding:]))
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 

@@ -34,7 +34,7 @@ def load_tokenizer(path: Path, hint: str | None = None) -> Tokenizer:
         BuildError: The file is missing or is not a tokenizer.
     """
     if not path.is_file():
-        raise BuildError(f"there is no {path}", hint=hint)
+        raise BuildError(f"{path} cannot be read: there is no such file", hint=hint)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # The library raises nothing narrower.
