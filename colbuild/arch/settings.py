@@ -144,8 +144,8 @@ USUAL: Final[Mapping[str, Any]] = {
     "summary_type": "cls_index",
     "summary_use_proj": True,
 }
-"""What transformers itself writes into a config.json that says nothing of a model. It is kept where it says just this, so that a
-folder as transformers saves it is the same model, to the byte, as for the colbuild before these lists."""
+"""What transformers itself writes into a config.json that says nothing of a model. It is kept where it says just this: a folder as
+transformers saves it is then the same model, to the byte, as before these lists."""
 
 ACCEPTED: Final[Mapping[str, Any]] = {"is_causal": True, "per_layer_config": None}
 """Keys of any architecture that are not passed on, and for which only one value is right."""
