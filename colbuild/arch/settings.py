@@ -144,7 +144,7 @@ USUAL: Final[Mapping[str, Any]] = {
     "summary_type": "cls_index",
     "summary_use_proj": True,
 }
-"""What transformers itself writes into a config.json that says nothing of a model. It is kept where it says just this: a folder as
+"""What transformers writes into every config.json and says nothing of a model. It is kept where it says just this: a folder as
 transformers saves it is then the same model, to the byte, as before these lists."""
 
 ACCEPTED: Final[Mapping[str, Any]] = {"is_causal": True, "per_layer_config": None}
