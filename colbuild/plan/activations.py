@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Final
 
-from colbuild.arch import Role, Structure, tensors
+from colbuild.arch import Role, Structure
+from colbuild.arch.architecture import patterns
 
 QUERIES: Final = 128
 """Queries that attention takes at once (`colbuild.train.attention.BLOCK`)."""
@@ -47,7 +48,7 @@ def kept_bytes(model: Structure, sequence: int, computed: int) -> int:
 
 def _norms(model: Structure, computed: int) -> int:
     """Bytes of a hidden channel in all norms of a block."""
-    roles = [tensor.role for tensor in tensors(model) if tensor.layer == 0]
+    roles = [pattern.role for pattern in patterns(model) if "{layer}" in pattern.name]
     if Role.NORM_BIAS in roles:
         # LayerNorm is one operation: what it reads and what it puts out.
         return 2 * computed * roles.count(Role.NORM)
@@ -59,7 +60,7 @@ def _norms(model: Structure, computed: int) -> int:
 
 def _head_norms(model: Structure, computed: int) -> int:
     """Bytes of a channel of queries and keys in their norms."""
-    if not any(tensor.role is Role.HEAD_NORM for tensor in tensors(model)):
+    if not any(pattern.role is Role.HEAD_NORM for pattern in patterns(model)):
         return 0
     return 8 if model.architecture.norm_offset else 4 + computed
 
