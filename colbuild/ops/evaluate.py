@@ -11,6 +11,7 @@ from colbuild.progress import Progress
 from colbuild.train.devices import forward_type
 from colbuild.train.measure import NOTHING, score_window
 from colbuild.train.packing import evaluation_documents, open_corpus
+from colbuild.train.room import Room
 from colbuild.weights.checkpoint import load_checkpoint, write_json
 
 METRICS = "metrics.json"
@@ -40,9 +41,9 @@ def run(step: StepRun) -> None:
         corpus, step.params["tokens"], min(CONTEXT, int(model.config.max_position_embeddings))
     )
     wanted = sum(len(window.targets) for window in windows)
-    total, size = NOTHING, 0
+    total, size, room = NOTHING, 0, Room()
     for window in windows:
-        total = total.plus(score_window(model, window.inputs[None], window.targets, reference))
+        total = total.plus(score_window(model, window.inputs[None], window.targets, reference, room))
         size += window.bytes
         report = {"bits/byte": total.nats / math.log(2) / size} if size else {}
         step.reached(Progress(total.tokens, wanted, "tokens", "measuring", report))

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from colbuild.arch import tensors
 from colbuild.train.gradient import loss_and_gradient
 from colbuild.train.measure import go_on, mean_loss
+from colbuild.train.room import Room
 from colbuild.weights.interpolate import Neighbours, mix_tensor, mixing
 from colbuild.weights.layer_alpha import Slopes
 from colbuild.weights.mixture import Mix
@@ -36,11 +37,12 @@ class Scoring:
     ) -> None:
         self._pair, self._model, self._windows, self._check, self._asked = pair, model, windows, check, asked
         self._weights = dict(model.named_parameters())
+        self._room = Room()
 
     def loss(self, how: Mix) -> float:
         """The loss of a mixture in nats per token."""
         self._install(how)
-        return mean_loss(self._model, self._windows, self._check, self._asked)
+        return mean_loss(self._model, self._windows, self._check, self._asked, self._room)
 
     def slopes(self, how: Mix) -> Slopes:
         """The loss of a mixture that has an alpha for each layer, and its slopes along these."""

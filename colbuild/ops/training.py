@@ -37,6 +37,7 @@ from colbuild.train.packing import (
     training_windows,
     window_count,
 )
+from colbuild.train.room import Room
 from colbuild.train.state import State
 from colbuild.train.student import WEIGHTS, Pass, Student, Trained, whole
 from colbuild.train.teacher_cache import open_lessons
@@ -121,6 +122,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
     _check_models(task, model, corpus)
     taught = _teacher(task, dtype, accelerator)
     student, wanted = _student(task, model)
+    room = Room()
     micro = first_micro(recipe, task.start.structure, task.teacher.structure, accelerator.device)
     if micro.recompute:
         student.recompute()
@@ -132,13 +134,13 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
             batch_tokens=recipe.batch * recipe.sequence,
             steps=steps_of(recipe),
             every=recipe.evaluate_every,
-            measure=_measure(task, wanted, taught, dtype, accelerator),
+            measure=_measure(task, wanted, taught, dtype, accelerator, room),
             student_forward=lambda index: _mean_flops(student.passes(index, recipe.batch)),
         )
         # What is trained in the place of weights is computed first.
         student.renew()
         observer.begin()
-        running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report)
+        running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report, room)
         with _compiled(task, student, taught, accelerator):
             state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running)
         if not accelerator.is_main_process:
@@ -247,6 +249,7 @@ def _measure(
     taught: _Taught,
     dtype: torch.dtype,
     accelerator: Accelerator,
+    room: Room,
 ) -> Measure | None:
     """Measures the anchor that a training makes, against its teacher; None where the corpus keeps no text from training."""
     try:
@@ -266,7 +269,7 @@ def _measure(
             # Whose lessons are read from a cache is in memory only as long as it is needed.
             teacher = running_model(task.teacher, dtype, accelerator.device)
         with eagerly():
-            return held_out(wanted(), teacher, windows, targets=targets)
+            return held_out(wanted(), teacher, windows, targets=targets, room=room)
 
     return measure
 

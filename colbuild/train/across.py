@@ -103,7 +103,12 @@ def chunk_divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: 
 
 
 def across_loss(
-    hidden: torch.Tensor, head: torch.Tensor, view: AcrossView | None, targets: torch.Tensor, weights: LossWeights
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    view: AcrossView | None,
+    targets: torch.Tensor,
+    weights: LossWeights,
+    room: Room | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loss of a batch, in memory for one chunk of tokens.
 
@@ -113,12 +118,14 @@ def across_loss(
         view: What the teacher knows; None for the text alone.
         targets: The tokens that follow, [tokens]; of those that are `IGNORED` nothing is asked.
         weights: How the parts are mixed; which divergence it is, the view says.
+        room: Memory of an earlier call that is used again.
 
     Returns:
         (loss, what the teacher says of it, cross-entropy), each the mean over the tokens that are asked for; only the loss
         carries a gradient, to `hidden` and `head`.
     """
-    loss, apart, entropy = _AcrossLoss.apply(hidden, head, view, targets, weights)  # type: ignore[no-untyped-call]
+    found = _AcrossLoss.apply(hidden, head, view, targets, weights, room or Room())  # type: ignore[no-untyped-call]
+    loss, apart, entropy = found
     return loss, apart, entropy
 
 
@@ -133,6 +140,7 @@ class _AcrossLoss(MadeInForward):
         view: AcrossView | None,
         targets: torch.Tensor,
         weights: LossWeights,
+        room: Room,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         accurate = torch.promote_types(hidden.dtype, torch.float32)
         apart, pulls = _chunks(hidden, head, view, targets, accurate)
@@ -147,7 +155,7 @@ class _AcrossLoss(MadeInForward):
                 (gradient,) = torch.autograd.grad(whole, logits)
             return near.detach(), ce.detach().sum(), gradient
 
-        return in_chunks(context, hidden, head, targets, weights, chunk, apart)
+        return in_chunks(context, hidden, head, targets, weights, chunk, room, apart)
 
 
 def _places(view: AcrossView | None, tokens: int, device: torch.device) -> torch.Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from colbuild.train.hidden import hidden_cosine, watching
 from colbuild.train.keeper import Keeper
 from colbuild.train.losses import LossWeights
 from colbuild.train.micro import Micro, smaller
+from colbuild.train.room import Room
 from colbuild.train.schedule import learning_rate
 from colbuild.train.state import Reading, State
 from colbuild.train.steady import WATCHED, trouble
@@ -51,6 +52,7 @@ class Running:
         keeper: What an interrupted run leaves for the next one.
         listen: Hears of every step.
         report: Shows how far it is.
+        room: Memory for logits.
     """
 
     accelerator: Accelerator
@@ -58,6 +60,7 @@ class Running:
     keeper: Keeper
     listen: Listen
     report: Report
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _accumulate(
         lesson = teacher(part)
         with watching(student.blocks if hidden_weight else ()) as states:
             hidden, head = way.forward(part)
-        loss, kl, ce = lesson.loss(hidden, head, part.targets.flatten(), weights)
+        loss, kl, ce = lesson.loss(hidden, head, part.targets.flatten(), weights, running.room)
         apart = torch.zeros((), device=loss.device)
         # A pass through a part of the student has not run its blocks: nothing is compared there.
         if states:

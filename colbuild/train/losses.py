@@ -19,7 +19,7 @@ from colbuild.train.batch import IGNORED
 from colbuild.train.compiling import compiled_or_eager, is_compiling
 from colbuild.train.divergences import DIVERGENCES, coarse_kl, coarse_kl_closed, sampled_kl, sampled_kl_closed
 from colbuild.train.forward import CHUNK_TOKENS
-from colbuild.train.room import Room
+from colbuild.train.room import Room, add
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,12 @@ def distillation_loss(
 
 
 def chunked_distillation_loss(
-    hidden: torch.Tensor, head: torch.Tensor, teacher: Teaching, targets: torch.Tensor, weights: LossWeights
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    teacher: Teaching,
+    targets: torch.Tensor,
+    weights: LossWeights,
+    room: Room | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`distillation_loss` of the logits `hidden @ head.T`, in memory for one chunk of tokens.
 
@@ -136,6 +141,7 @@ def chunked_distillation_loss(
         teacher: The same of the teacher, or what was kept of its distribution.
         targets: The tokens that follow, [tokens]; of those that are `IGNORED` nothing is asked, nor are their logits made.
         weights: How the parts are mixed.
+        room: Memory of an earlier call that is used again.
 
     Returns:
         (loss, divergence, cross-entropy); only the loss carries a gradient, to `hidden` and `head`.
@@ -148,7 +154,8 @@ def chunked_distillation_loss(
             f"{weights.divergence} needs the teacher's whole distribution; a part of it gives another gradient on average",
             hint="set teacher: online, or loss.type: forward_kl, in the recipe",
         )
-    loss, divergence, entropy = _ChunkedLoss.apply(hidden, head, teacher, targets, weights)  # type: ignore[no-untyped-call]
+    found = _ChunkedLoss.apply(hidden, head, teacher, targets, weights, room or Room())  # type: ignore[no-untyped-call]
+    loss, divergence, entropy = found
     return loss, divergence, entropy
 
 
@@ -166,7 +173,7 @@ class MadeInForward(torch.autograd.Function):
         grad_hidden, grad_head = context.saved_tensors
         # A plain number: as a bf16 tensor, a third of a batch would weigh 0.2% too much.
         scale = outer[0].item()
-        return grad_hidden * scale, grad_head * scale, None, None, None
+        return grad_hidden * scale, grad_head * scale, None, None, None, None
 
 
 def in_chunks(
@@ -176,6 +183,7 @@ def in_chunks(
     targets: torch.Tensor,
     weights: LossWeights,
     chunk: Chunk,
+    room: Room,
     more: torch.Tensor | float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The forward pass of a `MadeInForward`: (loss, divergence, cross-entropy), each the mean over the tokens asked for.
@@ -187,6 +195,7 @@ def in_chunks(
         targets: The tokens that follow, [tokens]; those that are `IGNORED` are left out.
         weights: How the parts are mixed.
         chunk: The loss of some tokens.
+        room: Memory for logits.
         more: A divergence beyond that of single tokens, summed.
     """
     asked = torch.nonzero(targets != IGNORED).squeeze(1)
@@ -194,14 +203,14 @@ def in_chunks(
     accurate = torch.promote_types(hidden.dtype, torch.float32)
     grad_hidden = torch.zeros_like(hidden)
     grad_head = torch.zeros_like(head, dtype=accurate)
-    sums, room = [], Room()
+    sums = []
     for part in torch.split(asked, CHUNK_TOKENS):
         seen = hidden[part]
         apart, ce, gradient = chunk(room.cast("student", room.product("narrow", seen, head.T), accurate), part, room)
         sums.append(torch.stack([apart, ce]))
         gradient = room.cast("narrow", gradient.div_(count), hidden.dtype)
         grad_hidden[part] = gradient @ head
-        grad_head += room.product("head", gradient.T, seen)
+        add(grad_head, room.product("head", gradient.T, seen))
     context.save_for_backward(grad_hidden, grad_head.to(head.dtype))
     # At the end, as a GPU is waited for here; on the CPU, as MPS has no float64.
     divergence, entropy = torch.stack(sums).cpu().double().sum(dim=0).div(count).unbind()
@@ -225,6 +234,7 @@ class _ChunkedLoss(MadeInForward):
         teacher: Teaching,
         targets: torch.Tensor,
         weights: LossWeights,
+        room: Room,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         def chunk(
             logits: torch.Tensor, part: torch.Tensor, room: Room
@@ -235,7 +245,7 @@ class _ChunkedLoss(MadeInForward):
                 return _compiled_chunk(logits, known, targets[part], weights)
             return _chunk(logits, known, targets[part], weights, room)
 
-        return in_chunks(context, hidden, head, targets, weights, chunk)
+        return in_chunks(context, hidden, head, targets, weights, chunk, room)
 
 
 def _known(teacher: Teaching, rows: torch.Tensor, accurate: torch.dtype, room: Room) -> Known:

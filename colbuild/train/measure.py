@@ -63,6 +63,7 @@ def held_out(
     windows: torch.Tensor,
     between: Callable[[], None] = go_on,
     targets: torch.Tensor | None = None,
+    room: Room | None = None,
 ) -> HeldOut:
     """Measures a model on text, also against another model on whatever device that is.
 
@@ -72,11 +73,12 @@ def held_out(
         windows: Token ids [windows, length + 1].
         between: Called before each window; its error ends the measurement.
         targets: What is asked [windows, length], `IGNORED` where nothing is; by default each token after the first.
+        room: Memory for logits that may be used again.
     """
-    scores = []
+    scores, room = [], room or Room()
     for window, wanted in zip(windows, windows[:, 1:] if targets is None else targets, strict=True):
         between()
-        scores.append(score_window(model, window[None, :-1], wanted, reference))
+        scores.append(score_window(model, window[None, :-1], wanted, reference, room))
     total = _sum(scores)
     each = tuple(score.nats / max(1, score.tokens) for score in scores)
     return HeldOut(total.nats / total.tokens, None if reference is None else total.kl / total.tokens, each)
@@ -87,15 +89,20 @@ def mean_loss(
     windows: torch.Tensor,
     between: Callable[[], None] = go_on,
     targets: torch.Tensor | None = None,
+    room: Room | None = None,
 ) -> float:
     """Mean loss in nats per token that is asked for, over windows as `held_out` takes them."""
-    return held_out(model, None, windows, between, targets).loss
+    return held_out(model, None, windows, between, targets, room).loss
 
 
 # Not `inference_mode`: what a model computes once and keeps, such as a mask, must be of use to a training too.
 @torch.no_grad()
 def score_window(
-    model: PreTrainedModel, tokens: torch.Tensor, targets: torch.Tensor, reference: PreTrainedModel | None
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    targets: torch.Tensor,
+    reference: PreTrainedModel | None,
+    room: Room | None = None,
 ) -> Score:
     """Scores the last `len(targets)` predictions on tokens [1, length]; the tokens before them are context only.
 
@@ -105,10 +112,11 @@ def score_window(
     wanted = None if bool((targets != IGNORED).all()) else torch.nonzero(targets != IGNORED).squeeze(1)
     ours = _view(model, tokens, len(targets), wanted)
     theirs = None if reference is None else _view(reference, tokens, len(targets), wanted)
-    targets, room = (targets if wanted is None else targets[wanted]).to(ours.hidden.device), Room()
+    targets = (targets if wanted is None else targets[wanted]).to(ours.hidden.device)
+    kept = room or Room()
     parts = (slice(start, start + CHUNK_TOKENS) for start in range(0, len(targets), CHUNK_TOKENS))
     return _sum(
-        _score_chunk(ours.at(part), targets[part], None if theirs is None else theirs.at(part), room) for part in parts
+        _score_chunk(ours.at(part), targets[part], None if theirs is None else theirs.at(part), kept) for part in parts
     )
 
 
@@ -125,7 +133,7 @@ class _View:
 
     def logits(self, room: Room) -> torch.Tensor:
         """[tokens, vocabulary], in memory that those of other tokens or of another model had."""
-        return room.product("logits", self.hidden, self.head.T)
+        return room.product("narrow", self.hidden, self.head.T)
 
 
 def _view(model: PreTrainedModel, tokens: torch.Tensor, count: int, wanted: torch.Tensor | None) -> _View:
@@ -138,15 +146,15 @@ def _view(model: PreTrainedModel, tokens: torch.Tensor, count: int, wanted: torc
 def _score_chunk(ours: _View, targets: torch.Tensor, theirs: _View | None, room: Room) -> Score:
     logits, count = ours.logits(room), targets.shape[0]
     likeliest = logits.argmax(dim=-1)
-    likely = room.log_softmax("likely", room.cast("wide", logits, torch.float32))
+    likely = room.log_softmax("log student", room.cast("student", logits, torch.float32))
     nats = functional.nll_loss(likely, targets, reduction="none").double().sum()
     if theirs is None:
         return Score(count, float(nats), count)
     reference = theirs.logits(room).to(likely.device)
     agreed = int((likeliest == reference.argmax(dim=-1)).sum())
     # The forward KL as `DIVERGENCES` defines it, in place: each tensor is a chunk's logits.
-    log_reference = room.log_softmax("likely reference", room.cast("wide", reference, torch.float32))
-    expected = room.exp("wide", log_reference)
+    log_reference = room.log_softmax("log teacher", room.cast("student", reference, torch.float32))
+    expected = room.exp("student", log_reference)
     apart = expected.mul_(log_reference.sub_(likely)).sum(dim=-1)
     # No KL is negative; between models that hardly differ, rounding may say so.
     return Score(count, float(nats), agreed, float(apart.double().sum().clamp(min=0.0)))

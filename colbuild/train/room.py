@@ -9,8 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Final
 
 import torch
+
+_AT_ONCE: Final = 1 << 22
+"""Numbers that are added at once."""
+
+
+def add(total: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """Adds a tensor to another one of a larger type, in place, and returns it.
+
+    Some rows at a time: torch makes a copy in the larger type of what it adds, which for a head of 262,144 tokens is as much as
+    the logits of a chunk.
+    """
+    if total.dtype == part.dtype or total.numel() <= _AT_ONCE:
+        return total.add_(part)
+    rows = max(1, _AT_ONCE * len(total) // total.numel())
+    for some, more in zip(torch.split(total, rows), torch.split(part, rows), strict=True):
+        some.add_(more)
+    return total
 
 
 class Room:

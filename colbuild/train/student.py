@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from colbuild.train.batch import Batch
 from colbuild.train.forward import final_hidden, head_weight
+from colbuild.train.room import add
 
 Forward = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
 """Batch -> (final hidden states [tokens, hidden], head [vocabulary, hidden]); gradients flow to the student's parameters."""
@@ -152,7 +153,7 @@ def _add_to(master: torch.Tensor, of_master: Callable[[torch.Tensor], torch.Tens
     def hook(parameter: torch.Tensor) -> None:
         if parameter.grad is not None:
             gradient = of_master(parameter.grad)
-            master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
+            master.grad = gradient.float() if master.grad is None else add(master.grad, gradient)
         parameter.grad = None
 
     return hook

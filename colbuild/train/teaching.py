@@ -16,6 +16,7 @@ from colbuild.train.crossing import Reader, cross
 from colbuild.train.forward import final_hidden, head_weight
 from colbuild.train.hidden import watching
 from colbuild.train.losses import LossWeights, TeacherView, Teaching, chunked_distillation_loss
+from colbuild.train.room import Room
 from colbuild.train.vocabularies import Projection
 
 
@@ -32,12 +33,17 @@ class Lesson:
     states: tuple[torch.Tensor, ...] = ()
 
     def loss(
-        self, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, weights: LossWeights
+        self,
+        hidden: torch.Tensor,
+        head: torch.Tensor,
+        targets: torch.Tensor,
+        weights: LossWeights,
+        room: Room | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(loss, divergence, cross-entropy) of a student's final hidden states [tokens, hidden] with its head."""
         if self.view is None or isinstance(self.view, AcrossView):
-            return across_loss(hidden, head, self.view, targets, weights)
-        return chunked_distillation_loss(hidden, head, self.view, targets, weights)
+            return across_loss(hidden, head, self.view, targets, weights, room)
+        return chunked_distillation_loss(hidden, head, self.view, targets, weights, room)
 
 
 @dataclass(frozen=True, eq=False)

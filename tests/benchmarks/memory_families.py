@@ -129,7 +129,7 @@ chain: {{recipe: recipes/distill.yaml, tokens: 2k, anchors: [{{name: large, para
 desnets: [{{name: same, params: {0}}}]
 """,
 }
-TARGETS: Final = {"own": ("ansnet",), "bridge": ("bridge",)}
+TARGETS: Final = {"own": ("--target", "ansnet"), "bridge": ("--target", "bridge")}
 """What is built of a family, where that is not everything."""
 
 

@@ -52,9 +52,9 @@ class Watch:
         self._over.set()
 
     def look(self) -> None:
-        """Looks once; of two steps that take turns the later one counts."""
+        """Looks once; not while one step ends and the next begins."""
         steps = [step for nursery in _children(self.build) for step in _children(nursery)]
-        if steps:
+        if len(steps) == 1:
             whole = sum(map(proportional, _tree(self.build)))
             self.peaks[steps[-1]] = max(self.peaks.get(steps[-1], 0), whole)
 
