@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from colbuild.api.family import FamilyPlan, Workspace, silent
@@ -193,7 +194,7 @@ def _not_writable(plan: FamilyPlan, store: Store) -> Iterator[None]:
         raise NotWritableError(
             f"{error.message}; {count} not in the store yet: {named}",
             hint="build in a store of your own, and read this one as a remote cache: "
-            f"--store DIR --remote {store.root}",
+            f"--store DIR --remote {quote(f'file://{store.root.resolve()}')}",
         ) from error
 
 

@@ -21,7 +21,7 @@ from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.lock import LockMode, LockState, compare, open_lock, pinned_chain, source_uris
 from colbuild.plan.positions import position_problems, with_contexts
-from colbuild.plan.starts import check_start
+from colbuild.plan.starts import check_start, turning_problems
 from colbuild.plan.states import StepPlan, plan_steps
 from colbuild.plan.target import parse_target, restrict, select
 from colbuild.run.events import Listener, Notice
@@ -195,8 +195,11 @@ def check_starts(loaded: LoadedFamily, chain: Chain, sources: Sources, listener:
     """Compares the checkpoints that anchors start from with the anchors, as far as they lie on this machine.
 
     Raises:
+        SpecError: One shall be aligned in a way that models of its kind do not take.
         SourceError: One cannot be read, or is not of its anchor's kind and shape.
     """
+    if problems := list(turning_problems(loaded, chain)):
+        raise spec_error(problems)
     members = {member.name: member for member in chain.anchors}
     for index, anchor in enumerate(loaded.family.anchors):
         if anchor.init is None or is_fetched(anchor.init.checkpoint):

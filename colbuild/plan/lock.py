@@ -23,6 +23,7 @@ from colbuild.plan.bridge import BRIDGE, tokenizer_source
 from colbuild.plan.chain import Chain, resolve_chain
 from colbuild.plan.lock_file import Link, Lock, LockedSource, lock_error, lock_path, missing_lock, read_lock
 from colbuild.plan.operations import EPOCHS
+from colbuild.plan.shown import shown
 from colbuild.spec import LoadedFamily, Places, Problem, spec_error
 from colbuild.spec.models import Family, ShapeRequest, Sized
 from colbuild.spec.places import Path as ValuePath
@@ -119,7 +120,7 @@ def compare(state: LockState, loaded: LoadedFamily, source_digest: Callable[[str
     spec = tuple(_spec_changes(state.lock.spec, loaded))
     sources = dict(_source_changes(state.lock, loaded.family, source_digest))
     epochs = tuple(
-        f"epoch of '{op}' {_show(state.lock.epochs.get(op))} -> {_show(EPOCHS.get(op))}"
+        f"epoch of '{op}' {shown(state.lock.epochs.get(op))} -> {shown(EPOCHS.get(op))}"
         for op in sorted(state.lock.epochs.keys() | EPOCHS.keys())
         if state.lock.epochs.get(op) != EPOCHS.get(op)
     )
@@ -277,7 +278,7 @@ def _spec_changes(before: Mapping[str, Any], loaded: LoadedFamily) -> Iterator[s
     seen = set()
     for change in _walk((), (), before, deciding(loaded.family)):
         place = loaded.places.nearest(change.at) if change.after is not None else None
-        what = f"{change.path[-1]} {_show(change.before)} -> {_show(change.after)}"
+        what = f"{change.path[-1]} {shown(change.before)} -> {shown(change.after)}"
         if place is None or (place, what) not in seen:
             yield _described(change, loaded.places)
         seen.add((place, what))
@@ -331,8 +332,4 @@ def _described(change: _Change, places: Places) -> str:
     where = f"  {place}" if place else ""
     if change.before is None and isinstance(change.after, Mapping):
         return f"{named} added{where}"
-    return f"{named} {_show(change.before)} -> {_show(change.after)}{where}"
-
-
-def _show(value: Any) -> str:
-    return "none" if value is None else str(value)
+    return f"{named} {shown(change.before)} -> {shown(change.after)}{where}"

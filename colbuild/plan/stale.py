@@ -7,6 +7,7 @@ from typing import Any
 
 from colbuild.errors import StalePlanError
 from colbuild.plan.saved import SavedPlan, SavedStep
+from colbuild.plan.shown import shown
 from colbuild.spec import Places
 from colbuild.spec.places import Path
 
@@ -104,7 +105,7 @@ def _at(path: Path, places: Places) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "none" if value is None else str(value)
+    text = shown(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

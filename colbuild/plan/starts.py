@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from colbuild.arch import Structure
+from colbuild.arch.turning import why_not_turned
 from colbuild.errors import BuildError
+from colbuild.plan.chain import Chain
+from colbuild.spec import LoadedFamily, Problem
+
+
+def turning_problems(loaded: LoadedFamily, chain: Chain) -> Iterator[Problem]:
+    """Anchors whose `init` asks for a turn of the residual stream that models of the family's kind do not take."""
+    members = {member.name: member for member in chain.anchors}
+    for index, anchor in enumerate(loaded.family.anchors):
+        if anchor.init is None or anchor.init.align != "procrustes":
+            continue
+        reason = why_not_turned(members[anchor.name].structure)
+        if reason is not None:
+            yield Problem(
+                loaded.places.nearest(("anchors", index, "init", "align")),
+                f"'align' is procrustes, which turns the residual stream: {reason}",
+                "write align: permute, which reorders it and works for every model",
+            )
 
 
 def check_start(found: Structure, anchor: Structure) -> None:

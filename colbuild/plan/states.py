@@ -10,6 +10,7 @@ from typing import Any
 from colbuild.plan.graph import BuildGraph, sources
 from colbuild.plan.keys import action_key
 from colbuild.plan.members import ANSNET
+from colbuild.plan.shown import shown
 from colbuild.plan.step import Step
 from colbuild.spec import Places
 from colbuild.store import ActionRecord, Store
@@ -120,7 +121,9 @@ def differences(
         origins: Where its parameters were asked for, see `BuildGraph`.
         places: Where each value of the spec was written.
     """
-    return tuple(_describe(change, step, origins, places) for change in _difference(step, last, known))
+    told = (_describe(change, step, origins, places) for change in _difference(step, last, known))
+    # A model that is compared with itself is two inputs.
+    return tuple(dict.fromkeys(told))
 
 
 def described_changes(
@@ -178,11 +181,7 @@ def _describe(change: Change, step: Step, origins: Mapping[str, tuple[str | int,
     named = ".".join(rest) if head in ("recipe", "profile") and rest else ".".join(change.path)
     origin = origins.get(head)
     place = places.nearest((*origin, *rest)) if origin else None
-    return f"{named} {_show(change.before)} -> {_show(change.after)}" + (f"  {place}" if place else "")
-
-
-def _show(value: Any) -> str:
-    return "none" if value is None else str(value)
+    return f"{named} {shown(change.before)} -> {shown(change.after)}" + (f"  {place}" if place else "")
 
 
 def _condition(step: Step, unknown: Sequence[str]) -> str:

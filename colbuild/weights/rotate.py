@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 import torch
 
-from colbuild.arch import Architecture, Role, Structure, Tensor, tensors
+from colbuild.arch import Role, Structure, Tensor, tensors
+from colbuild.arch.turning import why_not_turned
 from colbuild.errors import BuildError
 
 _READERS = (Role.ATTENTION_IN, Role.FFN_IN, Role.HEAD)
@@ -22,23 +23,12 @@ _SMALLEST = 1e-2
 
 def check_turnable(structure: Structure) -> None:
     """Raises BuildError for a model whose residual stream cannot be turned, with what can be done instead."""
-    reason = _why_not(structure.architecture, dict(structure.flags))
+    reason = why_not_turned(structure)
     if reason is not None:
         raise BuildError(
             f"align: procrustes turns the residual stream, and {reason}",
             hint="write align: permute, which reorders it and works for every model",
         )
-
-
-def _why_not(architecture: Architecture, flags: Mapping[str, bool]) -> str | None:
-    roles = {pattern.role for pattern in architecture.tensors}
-    if Role.NORM_BIAS in roles:
-        return f"the LayerNorm of {architecture.name} takes the mean of its channels, which only some turns keep"
-    if Role.BRANCH_NORM in roles:
-        return f"{architecture.name} has norms behind its branches, whose weights cannot be folded into what follows"
-    if flags.get("tie_word_embeddings"):
-        return "a head that is the embedding cannot take up the weights of the last norm"
-    return None
 
 
 def turn(

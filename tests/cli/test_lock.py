@@ -38,6 +38,12 @@ def test_plan_and_status_say_how_the_lock_stands(project, colbuild):
         assert told == "lock: out of date: anchors.large.recipe.loss.temperature 1.0 -> 2.0  recipes/distill.yaml:11"
 
 
+def test_a_text_that_reads_like_no_value_is_told_from_none(project, colbuild):
+    colbuild("lock", SPEC)
+    replace_in(project / SPEC, "\ndata:\n", "\ndata:\n  begin: none\n")
+    assert line(colbuild("plan", SPEC)) == "lock: out of date: data.begin none -> 'none'  specs/tiny.yaml:13"
+
+
 def test_a_plan_never_writes_the_lock(project, colbuild):
     colbuild("plan", SPEC)
     assert not (project / LOCK).exists()

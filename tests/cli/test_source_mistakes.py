@@ -108,6 +108,16 @@ def test_a_model_with_nan_in_it_is_refused_where_the_spec_names_it(project, colb
     assert "contains NaN or infinite weights" in ran.err
 
 
+def test_a_turn_that_the_family_does_not_take_is_told_before_the_first_step(project, colbuild):
+    large = "{name: large, shape: {layers: 5, ffn: 160}, init: {checkpoint: hf://org/x@main, align: procrustes}}"
+    replace_in(project / SPEC, "{name: large, params: 350k}", large)
+    ran = colbuild("plan", SPEC)
+    assert ran.code == EXIT_SPEC_ERROR
+    assert f"{SPEC}:24:94: 'align' is procrustes" in ran.err
+    assert "a head that is the embedding" in ran.err
+    assert "write align: permute" in ran.err
+
+
 def test_a_source_that_is_named_twice_is_told_where_the_mistake_is(project, colbuild):
     large = "{name: large, shape: {layers: 5, ffn: 160}, init: {checkpoint: ./.tiny/ansnet}}"
     replace_in(project / SPEC, "{name: large, params: 350k}", large)

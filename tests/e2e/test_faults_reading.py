@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from colbuild.store.remote import open_remote
 from tests.e2e.builds import SPEC, assert_sound, faults_project, made, starts
 from tests.helpers.modes import obey_modes
 from tests.helpers.project import ROOT
@@ -78,7 +80,10 @@ def test_build_that_has_to_write_where_nothing_may_be_written_says_so(read_only)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: cannot write {project}/.colbuild"), done.stderr
     assert "not in the store yet: " in done.stderr
-    assert f"--store DIR --remote {project}/.colbuild" in done.stderr.replace("\n", " ")
+    remote = re.search(r"--store DIR --remote (\S+)", done.stderr.replace("\n", " "))
+    assert remote is not None
+    assert remote[1] == f"file://{project}/.colbuild"
+    open_remote(remote[1])
     assert "Traceback" not in done.stderr
 
 

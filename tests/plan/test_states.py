@@ -52,6 +52,15 @@ def test_built_family_is_all_cached_with_outputs_keys_and_times(fam):
     assert {plan.seconds for plan in plans.values()} == {12.5}
 
 
+def test_a_model_that_is_compared_with_itself_is_told_once(fam):
+    records = fam.build()
+    look = {**SOURCES, "./ansnet": "b" * 64}.get
+    source = next(step for step in fam.graph().steps if step.id == "source ansnet")
+    other = dict.fromkeys(records[source.id].inputs, "b" * 64)
+    finish(fam.store, "fam", source, other, b"another model")
+    assert fam.plan(look)["evaluate ansnet"].why == "the AnsNet changed"
+
+
 def test_changed_recipe_value_is_told_with_its_place_and_what_follows_is_conditional(fam):
     fam.build()
     plans = fam.plan(distill=WARMER)

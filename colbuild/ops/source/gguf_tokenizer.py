@@ -82,7 +82,7 @@ def convert_gguf_tokenizer(header: GGUFHeader, output: Path) -> None:
     cutting = _cutting(header)
     convert(path.parent, path.name, output)
     content = read_object(output / TOKENIZER)
-    changed = dict(content)
+    changed = {**content, "added_tokens": _own_tokens(content, facts["tokenizer.ggml.tokens"].length)}
     if cutting is not None:
         changed["pre_tokenizer"] = cutting.pre_tokenizer
         if cutting.normalizer is not None:
@@ -105,6 +105,11 @@ def convert_gguf_tokenizer(header: GGUFHeader, output: Path) -> None:
     kept |= {f"add_{place}_token": True for place in named}
     if kept != settings:
         write_json(output / SETTINGS, kept)
+
+
+def _own_tokens(content: Mapping[str, Any], size: int) -> list[Any]:
+    """The added tokens without those behind the file's vocabulary: transformers' defaults, which the model has never seen."""
+    return [token for token in content.get("added_tokens") or () if token["id"] < size]
 
 
 def _cutting(header: GGUFHeader) -> Cutting | None:

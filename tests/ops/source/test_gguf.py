@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from colbuild.errors import BuildError, SourceUnavailableError
+from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.source import fetch, look, read_config
 from colbuild.ops.source.convert import run
 from colbuild.ops.source.gguf_config import READABLE
@@ -309,6 +310,19 @@ def test_texts_begin_with_the_token_that_the_file_says(
     settings = json.loads((found / "tokenizer_config.json").read_text())
     assert settings.get("add_bos_token", False) is begins
     assert "add_eos_token" not in settings
+
+
+def test_a_token_that_the_file_does_not_list_is_none_of_its_own(made: Any, tmp_path: Path) -> None:
+    # transformers adds "<|endoftext|>" to the vocabulary; documents would be separated by a row that was never trained.
+    special = ["<|begin_of_text|>", "<|end_of_text|>"]
+    own = with_tokenizer(
+        made("llama"), tmp_path / "own", byte_level("llama-bpe", special), bos_token=special[0], eos_token=special[1]
+    )
+    write_gguf(own, tmp_path / "x.gguf", F32, splitter="llama-bpe")
+    found = convert(tmp_path / "x.gguf", tmp_path / "output")
+    tokenizer = Tokenizer.from_file(str(found / "tokenizer.json"))
+    assert set(tokenizer.get_vocab()) == set(Tokenizer.from_file(str(own / "tokenizer.json")).get_vocab())
+    assert load_vocabulary(found).separator == tokenizer.token_to_id(special[1])
 
 
 def test_texts_end_with_a_token_where_the_file_says_so(made: Any, tmp_path: Path) -> None:
