@@ -238,11 +238,12 @@ def _compare(
     give_back_pages()
     model = exported.reference(torch.float32)
     references = reference_logits(model, prompts)
+    give_back_pages()
     answers = None if texts.heldout is None else model_answers(model, texts.heldout, report)
     del model
     give_back_pages()
     # One thread, so that sums come out in the same order on every run.
-    decoder = open_decoder(output / graph.file, graph, threads=1)
+    decoder = open_decoder(output / graph.file, graph, threads=1, pooled=False)
     parity = compare(decoder, prompts, references, told)
     check_bound(parity, PRECISIONS[profile.precision].bound)
     quality = None

@@ -62,13 +62,14 @@ class Cache:
     mask: Ids
 
 
-def open_decoder(path: Path, graph: Graph, threads: int | None = None) -> Decoder:
+def open_decoder(path: Path, graph: Graph, threads: int | None = None, *, pooled: bool = True) -> Decoder:
     """Loads a graph onto the CPU.
 
     Args:
         path: The .onnx file.
         graph: How to call it, from the manifest.
         threads: Threads to compute with; all cores when None.
+        pooled: Whether onnxruntime keeps memory for the next call, as it does by itself; it takes it in powers of two.
 
     Raises:
         BuildError: onnxruntime cannot read the file or does not know one of its operators.
@@ -77,6 +78,7 @@ def open_decoder(path: Path, graph: Graph, threads: int | None = None) -> Decode
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = pooled
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except UNREADABLE as error:

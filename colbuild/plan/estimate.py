@@ -261,7 +261,14 @@ def _works(graph: BuildGraph, made: Mapping[str, Structure]) -> dict[str, Work]:
         alone = step.inputs.get("model") == step.inputs.get("reference")
         nested = step.inputs.get("smaller") in segments
         work = work_of(
-            step.op, step.params, inputs, made.get(step.id), settings=step.settings, alone=alone, nested=nested
+            step.op,
+            step.params,
+            inputs,
+            made.get(step.id),
+            settings=step.settings,
+            source=step.sources.get("raw", ""),
+            alone=alone,
+            nested=nested,
         )
         # In a graph every model is known.
         assert work is not None

@@ -39,9 +39,6 @@ COMPUTED: Final[Mapping[str, int]] = {"bf16": 2, "fp32": 4}
 PROCESSES: Final = 555_000_000
 """What the processes of a build have that have loaded the libraries, once a step has begun."""
 
-EXPORTING: Final = 185_000_000
-"""What exporting loads besides, in a process that is not forked: onnxruntime, and what builds graphs."""
-
 ROUNDING: Final = 60_000_000
 """What rounding a model loads besides: what builds graphs."""
 
@@ -49,9 +46,15 @@ _WHOLE: Final = 4
 _MASTERS: Final = 4 + 4 + 8
 """Bytes that training keeps of each weight: the fp32 master, its gradient, and Adam's two averages."""
 
-_EXPORTED: Final = 12
-"""Bytes that an export holds of each parameter at its peak: the PyTorch model and the package's session, or the model and
-what its matrices saw."""
+_PACKED: Final[Mapping[str, int]] = {"fp32": 4, "fp16": 2}
+"""Bytes that a package has for each parameter, where it is more than one."""
+
+_LONGEST: Final = 192
+"""Tokens of the longest prompt that a package is compared on (`colbuild.export.parity.LONGEST`)."""
+
+_COMPARED: Final = 10
+"""How often the logits of that prompt are held while a package is compared, those of other prompts and of held-out text
+counted with them."""
 
 _HEAP: Final = 1.2
 """Tensors of many sizes that come and go leave holes in the heap: so much of it is needed for what is used of it."""
@@ -72,10 +75,11 @@ _SAMPLED: Final[Mapping[str, int]] = {"sampled": 2, "top_k": 5}
 """The same where the teacher's lessons are read."""
 
 
-def source_memory(model: Structure) -> int:
-    """A model that is converted: all of its weights, and the largest matrix in fp32 and on its way from codes."""
+def source_memory(model: Structure, *, coded: bool) -> int:
+    """A model that is converted: all of its weights; those of a GGUF file on their way from codes, the largest in fp32."""
     shape = model.shape
-    return PROCESSES + model.stored * parameters(model) + 2 * _WHOLE * shape.hidden * max(shape.vocab, shape.ffn)
+    largest = 2 * _WHOLE * shape.hidden * max(shape.vocab, shape.ffn) if coded else 0
+    return PROCESSES + model.stored * parameters(model) + largest
 
 
 def corpus_memory() -> int:
@@ -134,9 +138,10 @@ def teach_memory(teacher: Structure, params: Mapping[str, Any]) -> int:
     return PROCESSES + weights + used
 
 
-def export_memory(model: Structure) -> int:
-    """The weights as stored, for the graph, and what is made of them; then the package's session with what it packs."""
-    return PROCESSES + EXPORTING + _EXPORTED * parameters(model)
+def export_memory(model: Structure, precision: str, context: int) -> int:
+    """The package's session and what it is compared with: logits of prompts, of PyTorch and of the package."""
+    weights = (_WHOLE + 1 + _PACKED.get(precision, 1)) * parameters(model)
+    return PROCESSES + weights + _COMPARED * _WHOLE * min(_LONGEST, context) * model.shape.vocab
 
 
 def training_memory(student: Structure, teacher: Structure, recipe: Recipe, tokens: int) -> int:
@@ -204,7 +209,7 @@ def _scored(model: Structure, computed: int, *, compared: bool) -> int:
     logits = (
         ((computed if computed != _WHOLE else _WHOLE) + (3 if compared else 2) * _WHOLE) * CHUNK * model.shape.vocab
     )
-    return round(_HEAP * (logits + _block(model, WINDOW, computed)))
+    return logits + round(_HEAP * _block(model, WINDOW, computed))
 
 
 def _block(model: Structure, tokens: int, computed: int) -> int:

@@ -113,6 +113,7 @@ def work_of(
     made: Structure | None,
     *,
     settings: Mapping[str, Any] = NOTHING,
+    source: str = "",
     alone: bool = False,
     nested: bool = False,
 ) -> Work | None:
@@ -124,11 +125,12 @@ def work_of(
         inputs: Role -> structure of the model that plays it.
         made: The model that it makes.
         settings: What steers it and is no parameter.
+        source: Where what it reads comes from, if that is outside.
         alone: Whether an evaluation compares the AnsNet with itself, and so computes it once.
         nested: Whether an interpolation finds a nested student beside the smaller anchor.
     """
     try:
-        return _work(op, params, inputs, made, settings, alone, nested)
+        return _work(op, params, inputs, made, settings, source, alone, nested)
     except KeyError:
         return None
 
@@ -154,6 +156,7 @@ def _work(
     inputs: Mapping[str, Structure],
     made: Structure | None,
     settings: Mapping[str, Any],
+    source: str,
     alone: bool,
     nested: bool,
 ) -> Work | None:
@@ -177,7 +180,9 @@ def _work(
         # Text to fit to is read only where the rounding is fitted.
         times = _FITTING if "split" in params else 1
         size = _package_size(model, params["profile"])
-        return Work(None, 4 * parameters(model) * times, size, export_memory(model))
+        profile = params["profile"]
+        memory = export_memory(model, profile["precision"], profile["context"])
+        return Work(None, 4 * parameters(model) * times, size, memory)
     if op == "quantise":
         return _quantising(params, inputs["model"], settings)
     if op == "teach":
@@ -189,7 +194,7 @@ def _work(
     count = parameters(made)
     disk = made.stored * count
     if op == "source":
-        return Work(None, disk, disk, source_memory(made))
+        return Work(None, disk, disk, source_memory(made, coded=source.endswith(".gguf")))
     if op == "order":
         return Work(params["tokens"] * forward_flops(made, WINDOW), None, disk, order_memory(made, _FORWARD))
     if op == "align":
