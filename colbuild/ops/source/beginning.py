@@ -88,6 +88,10 @@ def _name(tokenizer: Tokenizer, index: int) -> str:
     return str(tokenizer.id_to_token(index))
 
 
+def _named(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int]]:
+    return [(_name(tokenizer, index), index) for index in ids]
+
+
 def _adds(tokenizer: Tokenizer) -> int:
     return int(tokenizer.num_special_tokens_to_add(is_pair=False))
 
@@ -130,7 +134,7 @@ def _write(folder: Path, tokenizer: Tokenizer, begin: Sequence[int], behind: Seq
     """Writes tokenizer.json with a post-processor that puts these ids around a text."""
     content = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
     kept = [part for part in _parts(content.get("post_processor")) if part.get("type") == "ByteLevel"]
-    parts = [*kept, _template(tokenizer, begin, behind)] if begin or behind else kept
+    parts = [*kept, around_text(_named(tokenizer, begin), _named(tokenizer, behind))] if begin or behind else kept
     content["post_processor"] = None
     if parts:
         content["post_processor"] = parts[0] if len(parts) == 1 else {"type": "Sequence", "processors": parts}
@@ -143,20 +147,21 @@ def _parts(processor: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     return list(processor["processors"]) if processor.get("type") == "Sequence" else [processor]
 
 
-def _template(tokenizer: Tokenizer, begin: Sequence[int], behind: Sequence[int]) -> dict[str, Any]:
-    def added(ids: Sequence[int], kind: int) -> list[dict[str, Any]]:
-        return [{"SpecialToken": {"id": _name(tokenizer, index), "type_id": kind}} for index in ids]
+def around_text(begin: Sequence[tuple[str, int]], behind: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """The post-processor in tokenizer.json that puts tokens, each with its id, in front of a text and behind it."""
 
-    def around(name: str, kind: int) -> list[dict[str, Any]]:
-        return [*added(begin, kind), {"Sequence": {"id": name, "type_id": kind}}, *added(behind, kind)]
+    def added(tokens: Sequence[tuple[str, int]], kind: int) -> list[dict[str, Any]]:
+        return [{"SpecialToken": {"id": token, "type_id": kind}} for token, _ in tokens]
 
-    special = {
-        _name(tokenizer, index): {"id": _name(tokenizer, index), "ids": [index], "tokens": [_name(tokenizer, index)]}
-        for index in (*begin, *behind)
-    }
+    def around(sequence: str, kind: int) -> list[dict[str, Any]]:
+        return [*added(begin, kind), {"Sequence": {"id": sequence, "type_id": kind}}, *added(behind, kind)]
+
+    single = around("A", 0)
     return {
         "type": "TemplateProcessing",
-        "single": around("A", 0),
-        "pair": [*around("A", 0), *around("B", 1)],
-        "special_tokens": special,
+        "single": single,
+        "pair": [*single, *around("B", 1)],
+        "special_tokens": {
+            token: {"id": token, "ids": [index], "tokens": [token]} for token, index in (*begin, *behind)
+        },
     }

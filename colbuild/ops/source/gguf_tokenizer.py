@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.errors import BuildError
+from colbuild.ops.source.beginning import around_text
 from colbuild.ops.source.gguf_file import GGUFHeader
 from colbuild.ops.source.json_file import read_object
 from colbuild.ops.source.tokenizer import convert
@@ -98,7 +99,9 @@ def convert_gguf_tokenizer(header: GGUFHeader, output: Path) -> None:
     if absent:
         raise BuildError(f"{header.name}: texts get a {absent[0]} token, and the file names none", hint=_INSTEAD)
     if named or (content.get("post_processor") or {}).get("special_tokens"):
-        changed["post_processor"] = _template(content, named.get("bos"), named.get("eos"))
+        ids = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+        begin, behind = ([(token, ids[token])] if (token := named.get(place)) else [] for place in ("bos", "eos"))
+        changed["post_processor"] = around_text(begin, behind)
     if changed != content:
         write_json(output / TOKENIZER, changed)
     kept = {key: value for key, value in settings.items() if key not in ("add_bos_token", "add_eos_token")}
@@ -130,28 +133,6 @@ def _around(header: GGUFHeader, cutting: Cutting | None) -> dict[str, bool]:
     begins = cutting.begins if cutting is not None else header.metadata.get("tokenizer.ggml.model") == "llama"
     usual = {"bos": begins, "eos": False}
     return {place: bool(header.metadata.get(f"tokenizer.ggml.add_{place}_token", usual[place])) for place in usual}
-
-
-def _template(content: Mapping[str, Any], begin: str | None, end: str | None) -> dict[str, Any]:
-    """What tokenizer.json says of tokens around a text."""
-    ids = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
-
-    def around(sequence: str, kind: int) -> list[dict[str, Any]]:
-        text: list[dict[str, Any]] = [{"Sequence": {"id": sequence, "type_id": kind}}]
-        before, behind = (
-            [{"SpecialToken": {"id": token, "type_id": kind}}] if token is not None else [] for token in (begin, end)
-        )
-        return [*before, *text, *behind]
-
-    single = around("A", 0)
-    return {
-        "type": "TemplateProcessing",
-        "single": single,
-        "pair": [*single, *around("B", 1)],
-        "special_tokens": {
-            token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in (begin, end) if token is not None
-        },
-    }
 
 
 _PUT_SPACE: Final = ("Prepend", "Strip")
