@@ -19,6 +19,6 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 
 def test_a_file_has_a_bound_which_is_told(tmp_path):
     (tmp_path / "large.json").write_text("[" + "1," * 600 + "1]")
-    with pytest.raises(MalformedError, match="larger than 1.0 kB"):
+    with pytest.raises(MalformedError, match=r"larger than 1\.0 kB"):
         read_json_file(tmp_path / "large.json", 1000)
     assert len(read_json_file(tmp_path / "large.json")) == 601
