@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import IO, Any, Final
 
+from colbuild.bounds import MANIFEST_BYTES, PACKED_FILES, PACKED_RATIO, PACKED_SPARE, PACKED_WINDOW
 from colbuild.errors import BuildError
-from colbuild.export.manifest import check_files, read_manifest
+from colbuild.export.manifest import MANIFEST, check_files, parse_manifest, read_manifest
 from colbuild.store.hashing import hash_file, walk_files
+from colbuild.units import format_bytes
+from colbuild.unpack import Bounded, Target, UnpackError, inner_parts
 
 SUFFIX: Final = ".tar.zst"
 LEVEL: Final = 10
@@ -43,6 +46,8 @@ def pack(folder: Path, file: Path) -> str:
         draft.replace(file)
     except OSError as error:
         raise BuildError(f"{file} cannot be written: {error.strerror}") from None
+    except ValueError as error:  # tarfile's, for a name or a size that a header has no room for
+        raise BuildError(f"{folder} cannot be packed: {error}", hint="send the folder itself") from None
     finally:
         draft.unlink(missing_ok=True)
     return hash_file(file)
@@ -60,7 +65,7 @@ def unpacked(package: Path) -> Iterator[Path]:
     """A package's folder: the one that is given, or for the time being what lies in a file of `pack`.
 
     Raises:
-        BuildError: The file is no archive, or one with something else in it than files inside its folder.
+        BuildError: The file is no archive, or holds other things than files inside its folder, or more than its manifest lists.
     """
     if not package.is_file():
         yield package
@@ -68,19 +73,100 @@ def unpacked(package: Path) -> Iterator[Path]:
     zstandard = _zstandard()
     with TemporaryDirectory(prefix="colbuild-") as temporary:
         try:
-            with (
-                package.open("rb") as raw,
-                zstandard.ZstdDecompressor().stream_reader(raw) as content,
-                tarfile.open(fileobj=content, mode="r|") as tar,
-            ):
-                # The filter refuses links, devices, and paths that lead out.
-                tar.extractall(temporary, filter="data")
-        except (OSError, tarfile.TarError, zstandard.ZstdError) as error:
-            raise BuildError(
-                f"{package} is not a packed package: {error}",
-                hint="give a package's folder, or what 'colbuild pack' wrote",
-            ) from None
+            _unpack(package, Path(temporary))
+        except (tarfile.TarError, UnpackError, zstandard.ZstdError) as error:
+            raise BuildError(f"{package} is not a packed package: {error}", hint=_HINT) from None
+        except OSError as error:
+            raise BuildError(f"{package} cannot be unpacked: {error.strerror}") from None
         yield Path(temporary)
+
+
+def _unpack(package: Path, folder: Path) -> None:
+    """Writes a package's files, once it is known that they are all it holds and as large as its manifest says."""
+    with package.open("rb") as raw:
+        most = _check_members(package, raw)
+        raw.seek(0)
+        with Target(folder, files=PACKED_FILES, size=most) as target:
+            for member, content in _members(raw, most):
+                if member.isdir():
+                    target.folder(member.name)
+                else:
+                    target.write(member.name, content, member.size)
+
+
+def _check_members(package: Path, raw: IO[bytes]) -> int:
+    """Reads an archive without writing anything; returns the most bytes that its files may have.
+
+    Raises:
+        UnpackError: A member is neither a regular file nor a folder, or larger than the manifest says; or there are too many.
+        BuildError: It holds no manifest, or a damaged one.
+    """
+    packed = os.fstat(raw.fileno()).st_size
+    most = PACKED_RATIO * packed + PACKED_SPARE
+    sizes: dict[str, int] = {}
+    manifest = None
+    for count, (member, content) in enumerate(_members(raw, most)):
+        inner_parts(member.name)
+        if count >= PACKED_FILES:
+            raise UnpackError(f"it holds more than {PACKED_FILES:,} files, the most that it may")
+        if member.isdir():
+            continue
+        if member.name in sizes:
+            raise UnpackError(f"'{member.name}' is in it twice")
+        sizes[member.name] = member.size
+        if member.name == MANIFEST and member.size <= MANIFEST_BYTES:
+            manifest = parse_manifest(content.exactly(member.size), package / MANIFEST)
+    if manifest is None:
+        raise UnpackError(f"it holds no {MANIFEST} of at most {format_bytes(MANIFEST_BYTES)}")
+    for file in manifest.files:
+        if (found := sizes.get(file.path, 0)) > file.size:
+            raise UnpackError(f"'{file.path}' has {found:,} bytes in it, the manifest says {file.size:,}")
+    # What the manifest does not list is no file of the package; there is room enough to say which it is.
+    most = sum(file.size for file in manifest.files) + sizes[MANIFEST] + MANIFEST_BYTES
+    if (total := sum(sizes.values())) > most:
+        raise UnpackError(f"it unpacks to {format_bytes(total)}, more than its manifest lists: {format_bytes(most)}")
+    return total
+
+
+def _members(raw: IO[bytes], most: int) -> Iterator[tuple[tarfile.TarInfo, Bounded]]:
+    """The members of an archive in order, each with the stream that its content comes from, which need not be read.
+
+    Only headers as `pack` writes them are read: no library's further kinds (long names, sparse files, links) take part.
+    """
+    zstandard = _zstandard()
+    packed = format_bytes(os.fstat(raw.fileno()).st_size)
+    with zstandard.ZstdDecompressor(max_window_size=PACKED_WINDOW).stream_reader(raw, closefd=False) as unpacked_bytes:
+        # Headers and the room up to a whole block are in the archive besides the files.
+        room = most + (PACKED_FILES + 20) * 2 * tarfile.BLOCKSIZE
+        stream = Bounded(unpacked_bytes, room, f"a file of {packed} unpacks to")
+        while header := stream.exactly(tarfile.BLOCKSIZE):
+            if not header.strip(b"\0"):
+                return
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            member.name = member.name.removeprefix("./").rstrip("/") or "."
+            if member.isdir() and member.name == ".":
+                continue
+            if not (member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
+                kind = _KINDS.get(member.type, "something else")
+                raise UnpackError(f"'{member.name}' in it is {kind}; a package holds regular files alone")
+            if member.size < 0 or (member.isdir() and member.size):
+                raise UnpackError(f"'{member.name}' in it has no size that a file could have")
+            ends = stream.taken + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            yield member, stream
+            while stream.taken < ends:
+                if not stream.read(ends - stream.taken):
+                    raise UnpackError(f"it ends within '{member.name}'")
+
+
+_KINDS: Final = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.GNUTYPE_SPARSE: "a sparse file",
+}
+_HINT: Final = "give a package's folder, or what 'colbuild pack' wrote"
 
 
 def _zstandard() -> Any:

@@ -5,22 +5,24 @@ Nothing in it differs from one run to the next: no times, no speeds, no paths of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from colbuild.bounds import MANIFEST_BYTES, PACKED_FILES
+from colbuild.documents import MalformedError, parse_json, read_regular
 from colbuild.errors import BuildError
 from colbuild.spec.device import Device
 from colbuild.store.hashing import TreeEntry
+from colbuild.unpack import UnpackError, inner_parts
 
 MANIFEST: Final = "manifest.json"
 SCHEMA_VERSION: Final = 1
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Natural = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0, lt=2**53)]
 Input = Literal["input_ids", "attention_mask", "position_ids"]
 INPUTS: Final[tuple[Input, ...]] = get_args(Input)
 """What a graph may read besides the cache."""
@@ -177,13 +179,16 @@ class Manifest(Part):
     model: ModelFacts
     profile: Device
     graph: Graph
-    files: tuple[PackagedFile, ...]
+    files: Annotated[tuple[PackagedFile, ...], Field(max_length=PACKED_FILES)]
     versions: dict[str, str]
     parity: Parity
     quality: Quality | None
     eight_bits: tuple[str, ...]
     broken: tuple[str, ...]
     sample: Sample
+
+
+_HINT: Final = "give the folder of a package, such as out/smol-edge/phone/phone-int8"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -193,28 +198,40 @@ def read_manifest(folder: Path) -> Manifest:
         BuildError: The folder is no package, or one that this version cannot read.
     """
     path = folder / MANIFEST
-    hint = "give the folder of a package, such as out/smol-edge/phone/phone-int8"
     if not folder.is_dir():
-        raise BuildError(f"{folder} is not a folder", hint=hint)
+        raise BuildError(f"{folder} is not a folder", hint=_HINT)
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        content = read_regular(path, MANIFEST_BYTES)
     except FileNotFoundError:
-        raise BuildError(f"{folder} is not a package: it has no {MANIFEST}", hint=hint) from None
-    except (OSError, ValueError) as error:
-        raise BuildError(f"{path} cannot be read: {error}", hint=hint) from None
+        raise BuildError(f"{folder} is not a package: it has no {MANIFEST}", hint=_HINT) from None
+    except (OSError, MalformedError) as error:
+        raise BuildError(f"{path} cannot be read: {error}", hint=_HINT) from None
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """Reads a manifest's text, which lies at `path`.
+
+    Raises:
+        BuildError: It is no manifest, or one that this version cannot read.
+    """
+    try:
+        written = parse_json(content)
+    except MalformedError as error:
+        raise BuildError(f"{path} cannot be read: {error}", hint=_HINT) from None
     version = written.get("schema_version") if isinstance(written, dict) else None
     if version is None:
-        raise BuildError(f"{folder} is not a package: its {MANIFEST} was not written by colbuild", hint=hint)
+        raise BuildError(f"{path.parent} is not a package: its {MANIFEST} was not written by colbuild", hint=_HINT)
     if version != SCHEMA_VERSION:
         raise BuildError(
-            f"{path} has schema version {version}; this colbuild reads version {SCHEMA_VERSION}",
+            f"{path} has schema version {str(version)[:20]}; this colbuild reads version {SCHEMA_VERSION}",
             hint="run it with the colbuild that built it, or build it again",
         )
     try:
         # As JSON, in which a profile's tuples are lists.
-        return Manifest.model_validate_json(json.dumps(written))
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BuildError(f"{path} is damaged at '{place}': {first['msg']}", hint="build the package again") from None
 
@@ -232,10 +249,11 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         BuildError: A file is missing, has another size, or lies outside the package.
     """
     for file in manifest.files:
-        inside = PurePosixPath(file.path)
-        if inside.is_absolute() or ".." in inside.parts or "\\" in file.path:
-            raise BuildError(f"{folder / MANIFEST} names '{file.path}', which lies outside the package")
-        path = folder / inside
+        try:
+            inner_parts(file.path)
+        except UnpackError:
+            raise BuildError(f"{folder / MANIFEST} names '{file.path[:200]}', which lies outside the package") from None
+        path = folder / file.path
         if not path.is_file():
             raise BuildError(f"the package {folder} lacks {file.path}", hint="build or copy the package again")
         if (size := path.stat().st_size) != file.size:
