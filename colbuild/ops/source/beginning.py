@@ -102,11 +102,11 @@ def _by_transformers(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...
     Asked for every tokenizer: some classes have a rule of their own, without a flag in tokenizer_config.json.
     """
     own = beginning(tokenizer)
-    from transformers import AutoTokenizer
+    from colbuild.weights.transformers_tokenizer import transformers_tokenizer
 
     try:
-        theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        whole, plain = (list(theirs(_SAMPLE, add_special_tokens=add)["input_ids"]) for add in (True, False))
+        with transformers_tokenizer(folder) as theirs:
+            whole, plain = (list(theirs(_SAMPLE, add_special_tokens=add)["input_ids"]) for add in (True, False))
     except Exception:  # noqa: BLE001 - a class that transformers cannot make of these files says nothing of the beginning
         return own, ()
     for count in range(len(whole) - len(plain) + 1):

@@ -19,8 +19,6 @@ _END = "<|endoftext|>"
 _FROM_THIS_RUN = ("name_or_path", "_commit_hash", "is_local", "local_files_only", "trust_remote_code", "gguf_file")
 _SAMPLE = "The weather in Zürich is fine today, 1999!"
 _PIECES = 256
-# What transformers raises for a tokenizer that it cannot read or convert, a missing package among it.
-_FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, NotImplementedError)
 
 
 def copy_tokenizer(folder: Path, output: Path) -> None:
@@ -78,23 +76,31 @@ def _convert_merges(folder: Path, output: Path) -> None:
 
 def convert(folder: Path, gguf_file: str | None, output: Path) -> None:
     """Lets transformers build a fast tokenizer from the files alone, with no network and no code of theirs."""
-    from transformers import AutoTokenizer
+    from colbuild.weights.transformers_tokenizer import carried_settings, transformers_tokenizer
 
-    extra = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **extra)
-        tokenizer.save_pretrained(output)
-    except _FAILURES as error:
+        with transformers_tokenizer(folder, gguf_file) as tokenizer:
+            tokenizer.save_pretrained(output)
+    except BuildError:
+        raise
+    except Exception as error:  # Whatever a class of transformers raises about files that it does not expect.
         what = gguf_file or folder
         raise BuildError(
-            f"the tokenizer of {what} cannot be converted to {TOKENIZER}: {str(error).strip().splitlines()[0]}",
+            f"the tokenizer of {what} cannot be converted to {TOKENIZER}: {_first_line(error)}",
             hint=f"Put a {TOKENIZER} beside the model's config.json and use that folder.",
         ) from error
     if not (output / TOKENIZER).is_file():
         raise BuildError(f"transformers makes no {TOKENIZER} of the tokenizer of {gguf_file or folder}")
     settings = read_object(output / SETTINGS)
+    if gguf_file is None and (folder / SETTINGS).is_file():
+        settings = carried_settings(read_object(folder / SETTINGS)) | settings
     # The same model from another folder is the same model. The class has this name since version 4, and still in 5.
     kept = {key: value for key, value in settings.items() if key not in _FROM_THIS_RUN and key != "backend"}
     if kept.get("tokenizer_class") == "TokenizersBackend":
         kept["tokenizer_class"] = _ANY_FAST
     write_json(output / SETTINGS, kept)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
