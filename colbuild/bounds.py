@@ -21,3 +21,51 @@ PACKED_WINDOW: Final = 1 << 27
 """Bytes of a decompressor's window: as much as zstandard takes by itself."""
 MANIFEST_BYTES: Final = 16_000_000
 """Of a package's manifest: an honest one has some 10 kB."""
+
+PAGE_BYTES: Final = 16_000_000
+"""Of a page of a package index, or of links; the largest honest ones have some 5 MB."""
+
+LISTING_BYTES: Final = 64_000_000
+"""Of a hub's list of the files of a repository; 100,000 files take some 30 MB."""
+
+ANSWER_BYTES: Final = 4_000_000
+"""Of any other answer of a server, such as one that leads elsewhere, or a registry's."""
+
+UNDECLARED_BYTES: Final = 8_000_000_000
+"""Of a file whose server does not say how large it is; of others, the size that is said counts."""
+
+SLOW_SECONDS: Final = 60.0
+"""After this long without `SLOW_BYTES` more, a transfer counts as stalled."""
+
+SLOW_BYTES: Final = 60_000
+"""A line of 1 kB/s would need eleven days for 1 GB."""
+
+SILENT_SECONDS: Final = 600.0
+"""After this long without any progress, a download is given up, whatever it waits for."""
+
+REDIRECTS: Final = 10
+"""From one address to the next."""
+
+ARCHIVES: Final = 8
+"""Archives of one version of a project that are looked into."""
+
+UNPACKED_RATIO: Final = 100
+"""How many times its own size a compressed archive may unpack to; text and weights reach 10."""
+
+UNPACKED_BYTES: Final = 256_000_000
+"""What any archive may unpack to, however small it is."""
+
+MEMBERS: Final = 200_000
+"""Files in an archive, or in a listing of a hub."""
+
+HEADER_BYTES: Final = 16_000_000
+"""Of one header of an archive: the list of a zip file's members, or an extended header of a tar file."""
+
+XZ_BYTES: Final = 256_000_000
+"""Memory that unpacking xz may take; its strongest level takes 65 MB."""
+
+PIP_SETTINGS_BYTES: Final = 1_000_000
+"""Of one configuration file of pip."""
+
+JSON_DEPTH: Final = 64
+"""Of what a remote cache's records hold; honest ones are some 8 deep."""

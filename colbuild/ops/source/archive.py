@@ -6,21 +6,34 @@ import difflib
 import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final, cast
 
+from colbuild.arriving import Bound, BoundError
+from colbuild.bounds import MEMBERS
 from colbuild.errors import SourceUnavailableError
+from colbuild.ops.source.unpacked import Reading, unpacked_bound, unpacked_tar
+from colbuild.progress import Progress, Report, silent
 from colbuild.spec.choice import chosen
 from colbuild.spec.sources import is_plain_path
 
-_BLOCK = 1 << 20
-_SHOWN = 8
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+_BLOCK: Final = 1 << 20
+_SHOWN: Final = 8
+_LISTED: Final = 2000
+_LONGEST_LISTED: Final = 300
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2})
+"""LZMA's memory is as large as the archive says, and no wheel has it."""
+_DAMAGE: Final = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError),
+    # What the libraries raise about numbers, names and nesting that cannot be.
+    *(ValueError, OverflowError, IndexError, KeyError, TypeError, struct.error, NotImplementedError, RuntimeError),
+)
 
 
 class MemberMissingError(Exception):
@@ -37,7 +50,9 @@ class MemberMissingError(Exception):
         self.near = tuple(near)
 
 
-def extract(archive: Path, name: str, member: str, target: Path, globs: Sequence[str] = ()) -> None:
+def extract(
+    archive: Path, name: str, member: str, target: Path, globs: Sequence[str] = (), report: Report = silent
+) -> None:
     """Writes one regular file of an archive to `target`, or, with `globs`, those files of a folder that they match.
 
     Args:
@@ -46,23 +61,27 @@ def extract(archive: Path, name: str, member: str, target: Path, globs: Sequence
         member: The file's path in it.
         target: Where to write; nothing is there yet.
         globs: Which files of the folder `member` are meant; if empty, `member` is a file.
+        report: Told how much was written.
 
     Raises:
         MemberMissingError: It is not in the archive, or no glob matches.
-        SourceUnavailableError: It is no regular file, or the archive is damaged.
+        SourceUnavailableError: It is no regular file, or the archive is damaged, or unpacks to more than it may.
         OSError: The disk refuses.
     """
-    wanted = _Wanted(member, tuple(globs), target)
+    wanted = _Wanted(member, tuple(globs), target, report)
     try:
         if name.endswith((".whl", ".zip", ".egg")):
             _from_zip(archive, name, wanted)
         else:
             _from_tar(archive, name, wanted)
+    except BoundError as error:
+        raise SourceUnavailableError(f"{name} cannot be unpacked: {error}") from None
     except (*_DAMAGE, OSError) as error:
         # Decompressors raise an OSError without a number for bytes that make no sense; a disk's errors have one.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise SourceUnavailableError(f"{name} is damaged: '{member}' cannot be read from it ({error})") from None
+        reason = str(error)[:200] or type(error).__name__
+        raise SourceUnavailableError(f"{name} is damaged: '{member}' cannot be read from it ({reason})") from None
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,7 @@ class _Wanted:
     member: str
     globs: tuple[str, ...]
     target: Path
+    report: Report
 
     def place(self, path: str) -> Path | None:
         """Where a member is written; None if it is not asked for."""
@@ -85,18 +105,31 @@ class _Wanted:
 
     def missing(self, archive: str, names: Sequence[str]) -> MemberMissingError:
         """The error if nothing of it is in the archive."""
+        names = [name for name in names if len(name) <= _LONGEST_LISTED][:_LISTED]
         inside = [name for name in names if self.globs and name.startswith(f"{self.member}/")]
         return MemberMissingError(archive, inside[:_SHOWN] or _near(self.member, names))
 
+    def write(self, content: IO[bytes], target: Path, bound: Bound, done: int) -> int:
+        """Writes a member, and returns how much was written with it. Raises BoundError."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            while block := content.read(_BLOCK):
+                done += len(block)
+                bound.check(done)
+                file.write(block)
+                self.report(Progress(done, 0, "bytes", "unpacking"))
+        return done
+
 
 def _from_zip(archive: Path, name: str, wanted: _Wanted) -> None:
-    with zipfile.ZipFile(archive) as opened:
+    with archive.open("rb") as file, zipfile.ZipFile(cast(IO[bytes], Reading(file))) as opened:
         names = opened.namelist() if wanted.globs else [wanted.member]
-        places = {path: place for path in names if (place := wanted.place(path)) is not None and path[-1] != "/"}
-        try:
-            entries = [opened.getinfo(path) for path in places]
-        except KeyError:
-            raise wanted.missing(name, opened.namelist()) from None
+        places = {
+            path: place for path in names if path and path[-1] != "/" and (place := wanted.place(path)) is not None
+        }
+        if not places.keys() <= opened.NameToInfo.keys():
+            raise wanted.missing(name, opened.namelist())
+        entries = [opened.getinfo(path) for path in places]
         if not entries:
             raise wanted.missing(name, names)
         for entry in entries:
@@ -105,35 +138,50 @@ def _from_zip(archive: Path, name: str, wanted: _Wanted) -> None:
                 raise _no_file(name, entry.filename)
             if entry.flag_bits & 1:
                 raise SourceUnavailableError(f"'{entry.filename}' in {name} is encrypted")
+            if entry.compress_type not in _METHODS:
+                raise SourceUnavailableError(f"'{entry.filename}' in {name} is compressed as in no wheel")
+        bound = unpacked_bound(archive.stat().st_size)
+        _check_room(bound, sum(entry.file_size for entry in entries), archive)
+        done = 0
+        for entry in entries:
             with opened.open(entry) as content:
-                _write(content, places[entry.filename])
+                done = wanted.write(content, places[entry.filename], bound, done)
 
 
 def _from_tar(archive: Path, name: str, wanted: _Wanted) -> None:
-    names, written = [], False
-    with tarfile.open(archive, "r:*") as opened:
-        for entry in opened:
-            path = entry.name.removeprefix("./")
-            place = wanted.place(path)
-            if place is None or (wanted.globs and entry.isdir()):
-                names.append(path)
-                continue
-            content = opened.extractfile(entry) if entry.isreg() else None
-            if content is None:
-                raise _no_file(name, path)
-            with content:
-                _write(content, place)
-            written = True
-            if not wanted.globs:
-                return
+    names: list[str] = []
+    done, written = 0, False
+    with archive.open("rb") as file:
+        content = unpacked_tar(archive, file)
+        bound = unpacked_bound(archive.stat().st_size)
+        with tarfile.open(fileobj=cast(IO[bytes], content), mode="r:") as opened:
+            for number, entry in enumerate(opened):
+                if number > MEMBERS:
+                    raise BoundError(f"it has more than {MEMBERS:,} members, the most that an archive may have")
+                path = entry.name.removeprefix("./")
+                place = wanted.place(path)
+                if place is None or (wanted.globs and entry.isdir()):
+                    names.append(path[: _LONGEST_LISTED + 1])
+                    continue
+                # A sparse file is as large as its header says, whatever the archive has.
+                if not entry.isreg() or entry.issparse() or entry.size < 0:
+                    raise _no_file(name, path)
+                _check_room(bound, done + entry.size, archive)
+                with cast(IO[bytes], opened.extractfile(entry)) as member:
+                    done = wanted.write(member, place, bound, done)
+                if done < entry.size:
+                    raise EOFError("it is cut off")
+                written = True
+                if not wanted.globs:
+                    return
     if not written:
         raise wanted.missing(name, names)
 
 
-def _write(content: IO[bytes], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
-        shutil.copyfileobj(content, file, _BLOCK)
+def _check_room(bound: Bound, size: int, archive: Path) -> None:
+    """Compares what the members' headers say with what they may be, before anything is written. Raises BoundError."""
+    bound.check(size)
+    Bound(shutil.disk_usage(archive.parent).free, "the room on the disk").check(size)
 
 
 def _no_file(name: str, member: str) -> SourceUnavailableError:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from colbuild.bounds import SILENT_SECONDS
 from colbuild.errors import SourceUnavailableError, StoppedError
 from colbuild.ops.background import in_background
 from colbuild.ops.source.remembered import remembered_hash
@@ -168,7 +170,13 @@ def fetch_once(
 
     def get(path: Path, known: Mapping[str, str], report: Report) -> Mapping[str, str]:
         # A server may stop to answer, and a client has patience.
-        return in_background(lambda: download.get(path, known, report), check)
+        watch = _Watch(download.uri, report)
+
+        def look() -> None:
+            check()
+            watch.check()
+
+        return in_background(lambda: download.get(path, known, watch.report), look)
 
     with storage_errors(place):
         place.mkdir(parents=True, exist_ok=True)
@@ -180,6 +188,28 @@ def fetch_once(
                 if _is_intact(target, record, downloads):
                     return Fetched(target, record.digest)
             return Fetched(target, _fetch(replace(download, get=get), place, record, sha256, pin, report).digest)
+
+
+class _Watch:
+    """Gives a download up that makes no progress: names are looked up, and headers read, without any limit of time."""
+
+    def __init__(self, uri: str, report: Report) -> None:
+        self._uri, self._report = uri, report
+        self._last, self._since = Progress(0, 0, ""), time.monotonic()
+
+    def report(self, progress: Progress) -> None:
+        """Passes progress on."""
+        if progress != self._last:
+            self._last, self._since = progress, time.monotonic()
+        self._report(progress)
+
+    def check(self) -> None:
+        """Raises SourceUnavailableError if there was no progress for too long."""
+        if time.monotonic() - self._since > SILENT_SECONDS:
+            raise SourceUnavailableError(
+                f"{self._uri} cannot be fetched: nothing came for {SILENT_SECONDS:g} s, and a download is given up then",
+                hint="Check the network, and try again.",
+            )
 
 
 def _fetch(

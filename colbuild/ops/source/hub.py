@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,17 +12,21 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import HfApi, errors, hf_hub_download
+from huggingface_hub import errors, hf_hub_download
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from colbuild.arriving import Bound
+from colbuild.bounds import UNDECLARED_BYTES
+from colbuild.documents import MalformedError
 from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source.hub_cache import copy_snapshot, download_command, find_snapshot
+from colbuild.ops.source.hub_client import FAILURES, file_bound, list_files
 from colbuild.ops.source.index_session import shown
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.progress import Progress, Report
 from colbuild.spec.choice import chosen, unmatched
 from colbuild.spec.formats import COMPRESSED, SUFFIXES
-from colbuild.spec.sources import HubSource, is_plain_path, split_names
+from colbuild.spec.sources import HubSource, split_names
 from colbuild.store.locks import remove
 from colbuild.weights.origin import LICENCES
 
@@ -34,11 +39,10 @@ _LEGAL = ("README.md", *LICENCES)
 _MODEL_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", *_LEGAL)
 # No Markdown: beside data it says what the data is. 'files' chooses it where it is the text.
 _DATA_FILES = tuple(f"*{suffix}" for suffix in sorted(COMPRESSED.union(*SUFFIXES.values()) - {".md"}))
-_LOOK_SECONDS = 30.0
 _WATCH_SECONDS = 0.5
+_LONGEST_REASON = 200
 _COMMIT = re.compile("[0-9a-f]{40}$")
-_FAILURES: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError, errors.HFValidationError)
-"""The bases are the errors of whichever HTTP library the installed client uses; a lost connection is one of these."""
+_UNDECLARED = Bound(UNDECLARED_BYTES, "the most that a file may have whose size the hub does not say")
 
 
 def get(
@@ -62,11 +66,11 @@ def get(
     """
     if source.path is not None and source.path.endswith(PICKLES):
         raise _only_pickles(source, [source.path])
-    scratch, wanted = target.with_name("hub"), origin.get("commit", source.revision)
+    scratch, wanted = target.with_name(".colbuild-hub"), origin.get("commit", source.revision)
     try:
-        sizes, commit = _list_files(source, wanted)
+        sizes, commit = list_files(source, wanted)
         _download(source, _chosen(source, globs, list(sizes)), commit, sizes, scratch, report)
-    except _FAILURES as error:
+    except FAILURES as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise
         snapshot = find_snapshot(source, wanted) if _may_use_cache(error, wanted) else None
@@ -121,20 +125,6 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
-def _list_files(source: HubSource, revision: str) -> tuple[dict[str, int], str]:
-    """Every file of the repository with its size, and the commit that the revision means."""
-    api = HfApi(endpoint=_endpoint())
-    ask = api.dataset_info if source.kind == "dataset" else api.model_info
-    info = ask(source.repo, revision=revision, timeout=_LOOK_SECONDS, files_metadata=True)
-    if info.sha is None:
-        raise SourceUnavailableError(f"hf://{source.repo}: the hub does not say which commit '{revision}' is")
-    sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
-    # A name that leads elsewhere cannot come from git; whoever answers with one is not to be believed.
-    if not all(is_plain_path(name) for name in sizes):
-        raise SourceUnavailableError(f"hf://{source.repo}: the hub lists a file outside of its repository")
-    return sizes, info.sha
-
-
 def _useful(source: HubSource, names: Sequence[str]) -> list[str]:
     """The files worth having: of a model those beside its config.json, of a dataset its text and tables."""
     if source.kind == "dataset":
@@ -160,13 +150,20 @@ def _useful(source: HubSource, names: Sequence[str]) -> list[str]:
 
 
 def _download(
-    source: HubSource, names: Sequence[str], commit: str, sizes: Mapping[str, int], folder: Path, report: Report
+    source: HubSource, names: Sequence[str], commit: str, sizes: Mapping[str, int | None], folder: Path, report: Report
 ) -> None:
-    with _no_bars(), _watched(folder, sum(sizes.get(name, 0) for name in names), report):
+    total = sum(sizes.get(name) or 0 for name in names)
+    Bound(shutil.disk_usage(folder.parent).free, "the room on the disk").check(total)
+    with _no_bars(), _watched(folder, total, report):
         for name in names:
-            hf_hub_download(
-                source.repo, name, repo_type=source.kind, revision=commit, local_dir=folder, endpoint=_endpoint()
-            )
+            size = sizes.get(name)
+            bound = _UNDECLARED if size is None else Bound(size, f"the size of {name} that the hub says")
+            with file_bound(bound):
+                hf_hub_download(
+                    source.repo, name, repo_type=source.kind, revision=commit, local_dir=folder, endpoint=_endpoint()
+                )
+            # What came by the client's other ways of transfer was not counted.
+            bound.check((folder / name).stat().st_size)
 
 
 @contextmanager
@@ -251,6 +248,11 @@ def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
         status = error.response.status_code
         hint = login if status in (401, 403) else None
         return SourceUnavailableError(f"{what} cannot be fetched: the hub answered with status {status}", hint=hint)
+    if isinstance(error, MalformedError):
+        return SourceUnavailableError(
+            f"{what} cannot be fetched: the hub's answer is no list of files: {error}",
+            hint="Check HF_ENDPOINT, and whether the network has a login page or a proxy that answers for the hub.",
+        )
     endpoint = _endpoint()
     where = f"the hub at {shown(endpoint)}" if endpoint else "the hub"
     reason = _first_cause(error)
@@ -264,4 +266,5 @@ def _first_cause(error: BaseException) -> str:
     """What a chain of errors began with: the outermost one only says that a file is not in the client's cache."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = str(error).strip().splitlines()[:1]
+    return first[0][:_LONGEST_REASON] if first else type(error).__name__

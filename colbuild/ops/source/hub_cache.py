@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import errors, snapshot_download
 
+from colbuild.documents import read_json_file
 from colbuild.errors import SourceUnavailableError
 from colbuild.progress import Progress, Report
 from colbuild.spec.sources import HubSource, is_plain_path
 
+_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_BLOCK = 16 << 20
 _INDEX = "model.safetensors.index.json"
 
 
@@ -65,9 +66,11 @@ def copy_snapshot(
     for name in names:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(snapshot / name, place)
-        done += sizes[name]
-        report(Progress(done, total, "bytes", "copying from the hub client's cache"))
+        with (snapshot / name).open("rb") as content, place.open("xb") as file:
+            while block := content.read(_BLOCK):
+                file.write(block)
+                done += len(block)
+                report(Progress(done, total, "bytes", "copying from the hub client's cache"))
     return snapshot.name
 
 
@@ -84,10 +87,10 @@ def _listed(source: HubSource, commit: str) -> list[str] | None:
         return None
     try:
         tree = read(source.repo, repo_type=source.kind, revision=commit)
-    except errors.CachedRepoTreeNotFoundError:
+        # A name that leads elsewhere cannot come from git.
+        return [file.path for file in tree if is_plain_path(file.path)]
+    except (errors.CachedRepoTreeNotFoundError, *_DAMAGE):
         return None
-    # A name that leads elsewhere cannot come from git.
-    return [file.path for file in tree if is_plain_path(file.path)]
 
 
 def _shards(snapshot: Path, names: Sequence[str]) -> set[str]:
@@ -95,10 +98,8 @@ def _shards(snapshot: Path, names: Sequence[str]) -> set[str]:
     if _INDEX not in names:
         return set()
     try:
-        return {
-            str(name) for name in json.loads((snapshot / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return {str(name) for name in read_json_file(snapshot / _INDEX)["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os.path import commonpath
+from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from requests.utils import get_netrc_auth
 from urllib3.util import Retry
 
+from colbuild.arriving import Bound, BoundError
+from colbuild.bounded_requests import ACCEPTED, BoundedAdapter
+from colbuild.bounds import PAGE_BYTES, REDIRECTS
 from colbuild.ops.source.pip_settings import PipSettings
 
-_RETRIED = (500, 502, 503, 520, 524, 527)
+PAGE: Final = Bound(PAGE_BYTES, "the most that a page of an index may have")
+_RETRIED: Final = frozenset({500, 502, 503, 520, 524, 527})
+_PAUSE: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ def open_session(settings: PipSettings, addresses: tuple[Address, ...]) -> reque
     """Opens a session for these indexes; the caller closes it."""
     session = requests.Session()
     session.auth = _Login(addresses)
+    session.max_redirects = REDIRECTS
+    session.headers["Accept-Encoding"] = ACCEPTED
     if settings.proxy is not None:
         session.proxies = {"http": settings.proxy, "https": settings.proxy}
         session.trust_env = False
@@ -70,12 +78,13 @@ def _trusted(settings: PipSettings) -> Mapping[str, bool]:
     }
 
 
-class _Adapter(HTTPAdapter):
+class _Adapter(BoundedAdapter):
     """Verifies with its own bundle, whatever the environment says: REQUESTS_CA_BUNDLE would win over pip's `cert`."""
 
     def __init__(self, retries: int, verify: bool | str | None) -> None:
-        self._verify = verify
-        super().__init__(max_retries=Retry(total=retries, status_forcelist=_RETRIED, backoff_factor=0.25))
+        self._verify, self._pauses = verify, [_PAUSE * 2**number for number in range(retries)]
+        # Not told to retry by status: the library would read all of an answer first, and wait as long as that says.
+        super().__init__(Retry(total=retries, backoff_factor=_PAUSE, respect_retry_after_header=False), PAGE)
 
     def send(
         self,
@@ -88,7 +97,13 @@ class _Adapter(HTTPAdapter):
     ) -> requests.Response:
         """Sends a request, as the class above does."""
         verify = verify if self._verify is None else self._verify
-        return super().send(request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        for pause in self._pauses:
+            answer = super().send(request, stream, timeout, verify, cert, proxies)
+            if answer.status_code not in _RETRIED:
+                return answer
+            answer.close()
+            time.sleep(pause)
+        return super().send(request, stream, timeout, verify, cert, proxies)
 
 
 class _Login(AuthBase):
@@ -113,8 +128,12 @@ class _Login(AuthBase):
         return max(near)[1] if near else None
 
 
-def why(error: requests.RequestException) -> str:
-    """What went wrong, in a few words and without any URL."""
+def why(error: OSError) -> str:
+    """What went wrong with a request, in a few words and without any URL."""
+    if isinstance(error, BoundError):
+        return str(error)
+    if isinstance(error, requests.TooManyRedirects):
+        return f"it leads from one address to the next more than {REDIRECTS} times"
     if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code
         if status in (401, 403):

@@ -14,11 +14,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from colbuild.bounds import PIP_SETTINGS_BYTES
+from colbuild.documents import read_regular
 from colbuild.errors import SourceUnavailableError
 
 _SECTIONS = ("global", "install", "download")
 _ALIASES = {"pypi-url": "index-url", "default-timeout": "timeout"}
 _ETC = Path("/etc/pip.conf")
+_LARGEST_NUMBER = 1e6
 _TRUE = frozenset({"1", "y", "yes", "t", "true", "on"})
 
 
@@ -81,10 +84,10 @@ def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
     for path in _files(environ):
         parser = configparser.RawConfigParser()
         try:
-            parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+            parser.read_string(read_regular(path, PIP_SETTINGS_BYTES).decode("utf-8"), source=str(path))
         except FileNotFoundError:
             continue
-        except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        except (OSError, ValueError, configparser.Error) as error:
             # The parser's message quotes the line, which may hold a password.
             raise SourceUnavailableError(
                 f"pip's configuration file {path} cannot be read ({type(error).__name__})",
@@ -136,6 +139,9 @@ def _number(found: Mapping[str, str], name: str, default: float) -> float:
     if text is None:
         return default
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise SourceUnavailableError(f"pip's setting '{name}' is '{text}', which is not a number") from None
+        value = -1.0
+    if not 0 <= value < _LARGEST_NUMBER:
+        raise SourceUnavailableError(f"pip's setting '{name}' is '{text}', which is no number that it can have")
+    return value

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import algorithms_available
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import urlsplit
 
 import requests
 from packaging.version import InvalidVersion, Version
 from pypi_simple import DigestMismatchError, DistributionPackage, PyPISimple
 
+from colbuild.arriving import Bound, BoundError, Meter
+from colbuild.bounds import ARCHIVES
 from colbuild.errors import SourceUnavailableError
 from colbuild.ops.source.archive import MemberMissingError, extract
 from colbuild.ops.source.index_pages import Offer, index_urls, local_path, offers
@@ -47,10 +50,10 @@ def get(
         for offer in offers(source.project, settings, session):
             asked.append(offer)
             for package in _candidates(source, offer.packages):
-                archive = target.with_name("archive")
-                _obtain(package, archive, settings, session, report)
+                archive = target.with_name(".colbuild-archive")
+                _obtain(package, offer, archive, settings, session, report)
                 try:
-                    _extract(archive, package.filename, source.path, target, globs)
+                    _extract(archive, package.filename, source.path, target, globs, report)
                 except MemberMissingError as error:
                     missing.append(error)
                 else:
@@ -60,16 +63,16 @@ def get(
     raise _unavailable(source, globs, asked, missing)
 
 
-def _extract(archive: Path, name: str, member: str, target: Path, globs: Sequence[str]) -> None:
+def _extract(archive: Path, name: str, member: str, target: Path, globs: Sequence[str], report: Report) -> None:
     """Takes a member out of an archive; of a split GGUF file all parts, into a folder. Raises what `extract` raises."""
     parts = split_names(member)
     if globs or not parts:
-        extract(archive, name, member, target, globs)
+        extract(archive, name, member, target, globs, report)
         return
     remove(target)
     target.mkdir()
     for part in parts:
-        extract(archive, name, part, target / part.rsplit("/", 1)[-1])
+        extract(archive, name, part, target / part.rsplit("/", 1)[-1], report=report)
 
 
 def _candidates(source: PyPISource, packages: Iterable[DistributionPackage]) -> list[DistributionPackage]:
@@ -82,6 +85,7 @@ def _candidates(source: PyPISource, packages: Iterable[DistributionPackage]) -> 
     wheels = [package for package in right if package.package_type == "wheel"]
     wheels.sort(key=lambda package: (not package.filename.endswith("-any.whl"), package.filename))
     sdists = sorted((package for package in right if package.package_type == "sdist"), key=lambda sdist: sdist.filename)
+    del sdists[ARCHIVES:]
     first = source.path.split("/", 1)[0]
     if any(sdist.filename.startswith(f"{first}.") for sdist in sdists):
         # Only an sdist has everything in a folder of its own name: the wheel need not be downloaded to know.
@@ -102,25 +106,26 @@ def _version(text: str | None) -> Version | None:
 
 
 def _obtain(
-    package: DistributionPackage, archive: Path, settings: PipSettings, session: requests.Session, report: Report
+    package: DistributionPackage,
+    offer: Offer,
+    archive: Path,
+    settings: PipSettings,
+    session: requests.Session,
+    report: Report,
 ) -> None:
     """Downloads an archive and compares it with the digests in the index; without any, the first use pins the member."""
-    here = local_path(package.url)
-    if here is not None:
-        shutil.copyfile(here, archive)
-        found = hash_file(archive)
-        if found != package.digests.get("sha256", found):
-            raise _wrong_digest(package, package.digests["sha256"], found)
+    if urlsplit(package.url).scheme not in ("http", "https"):
+        _copy(package, offer, archive)
         return
 
     def tracker(total: int | None) -> _Tracker:
-        return _Tracker(total or 0, report)
+        return _Tracker(package.size or total or 0, report, archive.parent, _declared(package))
 
     try:
         PyPISimple(package.url, session=session).download_package(
             package,
             archive,
-            verify=not algorithms_available.isdisjoint(package.digests),
+            verify=bool(package.digests),
             progress=tracker,
             timeout=settings.timeout,
             # A server may compress what it sends on the way; the digest is that of the file itself.
@@ -128,18 +133,44 @@ def _obtain(
         )
     except DigestMismatchError as error:
         raise _wrong_digest(package, error.expected_digest, error.actual_digest) from None
-    except requests.RequestException as error:
+    except (requests.RequestException, BoundError, ValueError) as error:
+        reason = why(error) if isinstance(error, OSError) else "its address is none"
         raise SourceUnavailableError(
-            f"{package.filename} cannot be downloaded from {shown(package.url)}: {why(error)}",
+            f"{package.filename} cannot be downloaded from {shown(package.url)}: {reason}",
             hint="Try again; PIP_RETRIES and PIP_DEFAULT_TIMEOUT raise pip's patience, and with it colbuild's.",
         ) from None
 
 
-class _Tracker:
-    """Turns the client's chunks into progress; the client wants a context manager."""
+def _copy(package: DistributionPackage, offer: Offer, archive: Path) -> None:
+    """Copies an archive of this machine, where a page of this machine leads to it."""
+    here = local_path(package.url) if offer.is_local else None
+    if here is None:
+        raise SourceUnavailableError(
+            f"{package.filename}: {offer.place} leads to {shown(package.url)}, which only a page of this machine may",
+            hint="Tell whoever runs the index: its links must begin with http:// or https://.",
+        )
+    if not here.is_file():
+        raise SourceUnavailableError(f"{package.filename}: {offer.place} leads to {here}, which is no file")
+    shutil.copyfile(here, archive)
+    found = hash_file(archive)
+    if found != package.digests.get("sha256", found):
+        raise _wrong_digest(package, package.digests["sha256"], found)
 
-    def __init__(self, total: int, report: Report) -> None:
-        self._done, self._total, self._report = 0, total, report
+
+def _declared(package: DistributionPackage) -> Bound | None:
+    return None if package.size is None else Bound(package.size, "the size that its index says")
+
+
+class _Tracker:
+    """Turns the client's chunks into progress; the client wants a context manager.
+
+    Also compares what comes with what was declared, and with the room on the disk.
+    """
+
+    def __init__(self, total: int, report: Report, folder: Path, declared: Bound | None) -> None:
+        self._total, self._report = total, report
+        Bound(shutil.disk_usage(folder).free, "the room on the disk").check(total)
+        self._meter = Meter(declared or Bound(sys.maxsize, ""))
 
     def __enter__(self) -> _Tracker:
         self.update(0)
@@ -149,8 +180,8 @@ class _Tracker:
         """Nothing to close."""
 
     def update(self, increment: int) -> None:
-        self._done += increment
-        self._report(Progress(self._done, self._total, "bytes", "downloading"))
+        self._meter.add(increment)
+        self._report(Progress(self._meter.seen, self._total, "bytes", "downloading"))
 
 
 def _wrong_digest(package: DistributionPackage, expected: str, found: str) -> SourceUnavailableError:
