@@ -69,3 +69,19 @@ PIP_SETTINGS_BYTES: Final = 1_000_000
 
 JSON_DEPTH: Final = 64
 """Of what a remote cache's records hold; honest ones are some 8 deep."""
+ONNX_FIELDS: Final = 2_000_000
+"""Of an ONNX file besides its weights: an honest one has some ten thousand."""
+ONNX_DEPTH: Final = 60
+"""Of messages in messages in an ONNX file: graphs in nodes in graphs."""
+PACKAGE_MEMORY: Final = 2_000_000_000
+"""Bytes that a package may need beyond its model, while it is tried."""
+PACKAGE_SECONDS: Final = 10.0
+"""Until a package's graph is loaded or has computed its next tokens, besides the time for its size."""
+PACKAGE_BYTES_A_SECOND: Final = 5_000_000
+"""Of a model that a slow machine reads or computes."""
+TEMPLATE_BYTES: Final = 1_000_000
+"""Of a chat template, and of what it writes: the largest honest ones have some 20 kB."""
+TEMPLATE_STEPS: Final = 1_000_000
+"""Calls and turns of loops while a chat template is rendered."""
+SAMPLE_TOKENS: Final = 4096
+"""Of a manifest's sample generation: honest ones have some 30."""

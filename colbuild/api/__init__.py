@@ -35,8 +35,8 @@ from colbuild.spec.schema import schema_text
 
 if TYPE_CHECKING:
     from colbuild.export.bench import Speed
+    from colbuild.export.generation import Generation
     from colbuild.export.registry import Pushed
-    from colbuild.export.runtime import Generation
     from colbuild.export.verify import Verified
 
 __all__ = [
@@ -98,15 +98,19 @@ def answer(
     threads: int | None = None,
     chat: bool = True,
 ) -> Generation:
-    """Opens a package and answers a prompt, token by token; see `colbuild.export.runtime`.
+    """Answers a prompt in a process of its own, token by token; see `colbuild.export.guard`.
 
     Raises:
         BuildError: It is no package, it is damaged, or the prompt does not fit.
     """
-    from colbuild.export.runtime import generate, open_package
+    from colbuild.export.guard import answer_package
+    from colbuild.export.manifest import check_files, read_manifest
 
-    opened = open_package(find_package(package), threads)
-    return generate(opened, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, chat=chat)
+    folder = find_package(package)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    asked = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed, "chat": chat}
+    return answer_package(folder, manifest, prompt, threads=threads, **asked)
 
 
 def verify_package(package: Path) -> Verified:

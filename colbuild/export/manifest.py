@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from colbuild.bounds import MANIFEST_BYTES, PACKED_FILES
+from colbuild.bounds import MANIFEST_BYTES, PACKED_FILES, SAMPLE_TOKENS
 from colbuild.documents import MalformedError, parse_json, read_regular
 from colbuild.errors import BuildError
 from colbuild.spec.device import Device
@@ -107,7 +107,7 @@ class Graph(Part):
 
     def names(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
         """The cache's tensor names, layer by layer."""
-        return tuple(pattern.format(layer=layer) for layer in range(self.layers) for pattern in patterns)
+        return tuple(pattern.replace("{layer}", str(layer)) for layer in range(self.layers) for pattern in patterns)
 
 
 class Parity(Part):
@@ -160,8 +160,8 @@ class Sample(Part):
             rightly choose differently.
     """
 
-    prompt: tuple[Natural, ...]
-    tokens: tuple[Natural, ...]
+    prompt: Annotated[tuple[Natural, ...], Field(min_length=1, max_length=SAMPLE_TOKENS)]
+    tokens: Annotated[tuple[Natural, ...], Field(max_length=SAMPLE_TOKENS)]
     margin: float
 
 

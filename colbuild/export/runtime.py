@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy
 from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
 from colbuild.export.chat_template import ChatTemplate, read_template
+from colbuild.export.generation import Generation
 from colbuild.export.manifest import Manifest, check_files, read_manifest
 from colbuild.export.session import Decoder, Logits, generate_tokens, open_decoder
 from colbuild.export.text import stream_text
 from colbuild.train.beginning import text_ids
-from colbuild.units import format_duration
-from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
+from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, read_object, refuse_dropped
+
+_AGAIN: Final = "copy or build the package again"
 
 
 @dataclass(frozen=True)
@@ -45,55 +46,13 @@ class Package:
     ends: frozenset[int]
 
 
-@dataclass
-class Generation:
-    """An answer on its way. The figures are final once `pieces` has been read to its end.
-
-    Attributes:
-        pieces: The answer's text, piece by piece.
-        prompt_tokens: Length of the prompt.
-        new_tokens: Tokens generated so far, a token that ended the answer not counted.
-        prompt_seconds: Time to read the prompt.
-        seconds: Time for the steps after it; the first token comes with the prompt.
-        stopped: Why it ended: "end" of the answer, "max_tokens", or "context" full; empty until then.
-        steps: How many tokens were computed in `seconds`.
-        chat: Whether the prompt went through a chat template; else it is text that is continued.
-    """
-
-    pieces: Iterator[str]
-    prompt_tokens: int
-    chat: bool = False
-    new_tokens: int = 0
-    prompt_seconds: float = 0.0
-    seconds: float = 0.0
-    stopped: str = ""
-    steps: int = 0
-
-    def __iter__(self) -> Iterator[str]:
-        """The answer's text, piece by piece."""
-        return self.pieces
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Speed of generating, without reading the prompt; 0 when there was nothing to time."""
-        return self.steps / self.seconds if self.seconds else 0.0
-
-    def summary(self) -> str:
-        """The figures in one line."""
-        parts = [
-            f"{self.prompt_tokens:,} prompt tokens in {format_duration(self.prompt_seconds)}",
-            f"{self.new_tokens:,} new tokens at {self.tokens_per_second:.1f}/s",
-        ]
-        endings = {"max_tokens": "stopped at the most tokens allowed", "context": "the package's context is full"}
-        return " · ".join([*parts, *(text for reason, text in endings.items() if reason == self.stopped)])
-
-
-def open_package(folder: Path, threads: int | None = None) -> Package:
-    """Opens a package and loads its graph.
+def open_package(folder: Path, threads: int | None = None, beat: Callable[[], None] = lambda: None) -> Package:
+    """Opens a package and loads its graph, in this process: for one from anywhere see `colbuild.export.guard`.
 
     Args:
         folder: The package.
         threads: Threads to compute with; all cores when None.
+        beat: Called when the graph is loaded, and after each call of it.
 
     Raises:
         BuildError: It is no package, a file is missing or not the package's own, or onnxruntime cannot load it.
@@ -103,15 +62,14 @@ def open_package(folder: Path, threads: int | None = None) -> Package:
     if not (folder / "tokenizer.json").is_file():
         raise BuildError(f"the package {folder} has no tokenizer.json, so it cannot be asked anything")
     settings = _settings(folder)
-    ends = settings.get("eos_token_id")
     return Package(
         folder=folder,
         manifest=manifest,
-        decoder=open_decoder(folder / manifest.graph.file, manifest.graph, threads),
-        tokenizer=load_tokenizer(folder / "tokenizer.json", hint="copy or build the package again"),
+        decoder=open_decoder(folder / manifest.graph.file, manifest.graph, threads, beat=beat),
+        tokenizer=load_tokenizer(folder / "tokenizer.json", hint=_AGAIN),
         template=read_template(folder),
-        beginning=settings.get("bos_token_id"),
-        ends=frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends]),
+        beginning=next(iter(_special_ids(folder, settings, "bos_token_id")), None),
+        ends=frozenset(_special_ids(folder, settings, "eos_token_id")),
     )
 
 
@@ -119,10 +77,21 @@ def _settings(folder: Path) -> dict[str, Any]:
     """config.json, overruled by generation_config.json where that says anything."""
     settings: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json"):
-        if (folder / name).is_file():
-            read = json.loads((folder / name).read_text(encoding="utf-8"))
-            settings.update({key: value for key, value in read.items() if value is not None})
+        settings |= {key: value for key, value in read_object(folder / name).items() if value is not None}
     return settings
+
+
+def _special_ids(folder: Path, settings: dict[str, Any], key: str) -> list[int]:
+    """The token ids of a setting that holds one or several.
+
+    Raises:
+        BuildError: It holds something else.
+    """
+    found = settings.get(key)
+    listed = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in listed):
+        raise BuildError(f"the package {folder} is damaged: '{key}' in its settings is no token id", hint=_AGAIN)
+    return listed
 
 
 def generate(

@@ -14,18 +14,18 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from colbuild.errors import BuildError
 from colbuild.export.manifest import Graph
+from colbuild.export.onnx_scan import check_data_files
+from colbuild.export.signature import check_signature
 
 Ids = numpy.typing.NDArray[numpy.int64]
 Logits = numpy.typing.NDArray[numpy.float32]
 
-UNREADABLE: Final = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
+UNREADABLE: Final[tuple[type[Exception], ...]] = (
+    *(each for each in vars(ort_errors).values() if isinstance(each, type) and issubclass(each, Exception)),
+    RuntimeError,
+    ValueError,
 )
+"""What onnxruntime raises for a graph that it cannot load or run."""
 ERRORS_ONLY: Final = 3
 """onnxruntime's log level."""
 PROMPT_PIECE: Final = 256
@@ -41,12 +41,16 @@ class Decoder:
         graph: How to call it.
         past_names: Inputs of the cache.
         result_names: Logits first, then outputs of the cache in the order of `past_names`.
+        vocab: Logits at each position: token ids are below it.
+        beat: Called after each call of the graph.
     """
 
     session: onnxruntime.InferenceSession
     graph: Graph
     past_names: tuple[str, ...]
     result_names: tuple[str, ...]
+    vocab: int
+    beat: Callable[[], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +66,14 @@ class Cache:
     mask: Ids
 
 
-def open_decoder(path: Path, graph: Graph, threads: int | None = None, *, pooled: bool = True) -> Decoder:
+def open_decoder(
+    path: Path,
+    graph: Graph,
+    threads: int | None = None,
+    *,
+    pooled: bool = True,
+    beat: Callable[[], None] = lambda: None,
+) -> Decoder:
     """Loads a graph onto the CPU.
 
     Args:
@@ -70,10 +81,13 @@ def open_decoder(path: Path, graph: Graph, threads: int | None = None, *, pooled
         graph: How to call it, from the manifest.
         threads: Threads to compute with; all cores when None.
         pooled: Whether onnxruntime keeps memory for the next call, as it does by itself; it takes it in powers of two.
+        beat: Called when it is loaded, and after each call of it.
 
     Raises:
-        BuildError: onnxruntime cannot read the file or does not know one of its operators.
+        BuildError: onnxruntime cannot read the file or does not know one of its operators; the file reads other files than
+            those beside it, or has other inputs and outputs than the manifest says.
     """
+    check_data_files(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
@@ -86,7 +100,9 @@ def open_decoder(path: Path, graph: Graph, threads: int | None = None, *, pooled
             f"onnxruntime {onnxruntime.__version__} cannot load {path}: {error}",
             hint="copy or build the package again; an older onnxruntime may lack an operator",
         ) from None
-    return Decoder(session, graph, graph.names(graph.past), (*graph.outputs, *graph.names(graph.present)))
+    vocab = check_signature(session, graph, path)
+    beat()
+    return Decoder(session, graph, graph.names(graph.past), (*graph.outputs, *graph.names(graph.present)), vocab, beat)
 
 
 def empty_cache(decoder: Decoder, batch: int = 1) -> Cache:
@@ -143,7 +159,26 @@ def _run(decoder: Decoder, ids: Ids, mask: Ids, positions: Ids, cache: Cache) ->
     given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     feeds: dict[str, Any] = {name: value(numpy.ascontiguousarray(given[name])) for name in decoder.graph.inputs}
     feeds.update(zip(decoder.past_names, cache.values, strict=True))
-    return list(decoder.session.run_with_ort_values(decoder.result_names, feeds))
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < decoder.vocab:
+        raise BuildError(
+            f"the text has the token id {int(ids.max()):,}, and the package's graph knows {decoder.vocab:,} tokens",
+            hint="copy or build the package again: its tokenizer and its graph do not belong together",
+        )
+    try:
+        results = list(decoder.session.run_with_ort_values(decoder.result_names, feeds))
+        shape = results[0].shape()
+    except UNREADABLE as error:
+        raise BuildError(
+            f"onnxruntime {onnxruntime.__version__} cannot run the package's graph: {error}",
+            hint="copy or build the package again",
+        ) from None
+    if list(shape) != [*ids.shape, decoder.vocab]:
+        raise BuildError(
+            f"the package's graph gives logits of shape {list(shape)}, not {[*ids.shape, decoder.vocab]}",
+            hint="copy or build the package again",
+        )
+    decoder.beat()
+    return results
 
 
 def feed(decoder: Decoder, ids: Ids, mask: Ids, pieces: Sequence[int]) -> Iterator[tuple[Logits, Cache]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from colbuild.export.archive import unpacked
+from colbuild.export.guard import try_package
 from colbuild.export.manifest import MANIFEST, Manifest, changed_files, check_files, read_manifest
-from colbuild.export.session import Logits, generate_tokens, open_decoder
 from colbuild.store.hashing import scan_tree
 
 CLEAR: Final = 0.05
@@ -73,20 +73,9 @@ def _verified(package: Path, folder: Path) -> Verified:
 
 def _generation(folder: Path, manifest: Manifest) -> tuple[int, list[str], list[str]]:
     """How many tokens of the sample came out the same; what is wrong; what is worth knowing."""
-    sample = manifest.sample
-    decoder = open_decoder(folder / manifest.graph.file, manifest.graph, threads=1)
-    leads: list[float] = []
-
-    def choose(logits: Logits) -> int:
-        token = int(logits.argmax())
-        wanted = sample.tokens[len(leads)]
-        leads.append(float(logits[token] - logits[wanted]))
-        return wanted
-
-    # The manifest's own tokens are fed on, so that one that differs does not make all after it differ.
-    for _ in generate_tokens(decoder, sample.prompt, choose, len(sample.tokens)):
-        pass
-    wrong = [(place, lead) for place, lead in enumerate(leads) if lead > CLEAR]
+    [leads] = try_package(folder, manifest, "sampled")
+    # NaN is no close call either.
+    wrong = [(place, lead) for place, lead in enumerate(leads) if not lead <= CLEAR]
     close = sum(0.0 < lead <= CLEAR for lead in leads)
     problems = [
         f"does not generate what it did: token {place + 1} of the manifest's sample is behind another by {lead:.2g}"

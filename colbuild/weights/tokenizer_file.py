@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from rapidfuzz import process
 from tokenizers import Tokenizer
 
+from colbuild.documents import MalformedError, read_json_file
 from colbuild.errors import BuildError
 
 ORDERS: Final = ("truncation", "padding")
@@ -37,7 +37,9 @@ def load_tokenizer(path: Path, hint: str | None = None) -> Tokenizer:
         raise BuildError(f"{path} cannot be read: there is no such file", hint=hint)
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises nothing narrower.
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # The library raises nothing narrower, and a panic of its own is no Exception.
         raise BuildError(f"{path} cannot be read: {error}", hint=hint) from error
     return unlimited(tokenizer)
 
@@ -74,10 +76,23 @@ def without_orders(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """A folder's tokenizer_config.json; empty if it has none."""
-    path = folder / SETTINGS
-    settings = json.loads(path.read_bytes()) if path.is_file() else {}
-    return settings if isinstance(settings, dict) else {}
+    """A folder's tokenizer_config.json; empty if it has none. Raises BuildError where it is damaged."""
+    return read_object(folder / SETTINGS)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file of a model folder or package holds; empty if there is no file, or it holds something else.
+
+    Raises:
+        BuildError: It cannot be read, or is no JSON.
+    """
+    try:
+        content = read_json_file(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, MalformedError) as error:
+        raise BuildError(f"{path} cannot be read: {error}") from None
+    return content if isinstance(content, dict) else {}
 
 
 def dropped_tokens(folder: Path) -> tuple[str, ...]:
