@@ -81,7 +81,11 @@ PACKAGE_BYTES_A_SECOND: Final = 5_000_000
 """Of a model that a slow machine reads or computes."""
 TEMPLATE_BYTES: Final = 1_000_000
 """Of a chat template, and of what it writes: the largest honest ones have some 20 kB."""
-TEMPLATE_STEPS: Final = 1_000_000
+TEMPLATE_STEPS: Final = 200_000
 """Calls and turns of loops while a chat template is rendered."""
+TEMPLATE_SECONDS: Final = 10.0
+"""Of a chat template that is tried before it is packaged."""
+TEMPLATE_MEMORY: Final = 500_000_000
+"""Bytes that a chat template may need while it is tried."""
 SAMPLE_TOKENS: Final = 4096
 """Of a manifest's sample generation: honest ones have some 30."""

@@ -6,21 +6,17 @@ functions `raise_exception` and `strftime_now`, `tojson` without escapes for HTM
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
-
+from colbuild.bounds import TEMPLATE_BYTES, TEMPLATE_MEMORY, TEMPLATE_SECONDS
+from colbuild.confined import Bounds, Task, confined
+from colbuild.documents import MalformedError, read_regular
 from colbuild.errors import BuildError
+from colbuild.export.template_sandbox import render
+from colbuild.weights.tokenizer_file import read_object
 
 TEMPLATE_FILE: Final = "chat_template.jinja"
 NAMED_TEMPLATES: Final = "additional_chat_templates"
@@ -29,6 +25,9 @@ SPECIAL_TOKENS_MAP: Final = "special_tokens_map.json"
 DEFAULT: Final = "default"
 
 _TRIAL: Final = "Hello"
+_BOUNDS: Final = Bounds(TEMPLATE_SECONDS, TEMPLATE_MEMORY)
+_LONGEST: Final = 300
+"""Characters of an error's text that are told."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,28 @@ class ChatTemplate:
         """
         message = {"role": "user", "content": prompt}
         try:
-            template = _environment().from_string(self.source)
-            return template.render(
-                messages=[message], tools=None, documents=None, add_generation_prompt=True, **self.special
-            )
+            given = {"messages": [message], "tools": None, "documents": None, "add_generation_prompt": True}
+            return render(self.source, {**self.special, **given})
         except Exception as error:  # noqa: BLE001  (a template is a program, and may raise anything)
             raise BuildError(
-                f"the package's chat template fails: {error}", hint="run it without the template (--raw)"
+                f"the package's chat template fails: {str(error)[:_LONGEST]}",
+                hint="run it without the template (--raw)",
             ) from None
 
     @property
     def works(self) -> bool:
-        """Whether it takes a user's message."""
+        """Whether it takes a user's message, tried in a process of its own: a template may take all memory or never end."""
+        given = {"source": self.source, "special": dict(self.special)}
         try:
-            self.render(_TRIAL)
+            return list(confined(Task(__name__, "rendered", given, "the chat template"), _BOUNDS)) == [True]
         except BuildError:
             return False
-        return True
+
+
+def rendered(beat: Callable[[], None], source: str, special: dict[str, str]) -> Iterator[bool]:
+    """In a process of its own: says that a template takes a message. Raises BuildError where it fails."""
+    ChatTemplate(source, special).render(_TRIAL)
+    yield True
 
 
 def read_template(folder: Path) -> ChatTemplate | None:
@@ -71,7 +75,7 @@ def read_template(folder: Path) -> ChatTemplate | None:
     Files of their own go before tokenizer_config.json, where a template may be a text, or several with names, of which the one
     called "default" counts.
     """
-    settings = _read(folder / TOKENIZER_CONFIG)
+    settings = read_object(folder / TOKENIZER_CONFIG)
     named = _templates_of_files(folder) or _templates_of_settings(settings)
     source = named.get(DEFAULT)
     return ChatTemplate(source, _special_tokens(folder, settings)) if isinstance(source, str) and source else None
@@ -81,7 +85,7 @@ def _templates_of_files(folder: Path) -> dict[str, Any]:
     files = {path.stem: path for path in sorted((folder / NAMED_TEMPLATES).glob("*.jinja"))}
     if (folder / TEMPLATE_FILE).is_file():
         files.setdefault(DEFAULT, folder / TEMPLATE_FILE)
-    return {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+    return {name: _text(path) for name, path in files.items()}
 
 
 def _templates_of_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +93,8 @@ def _templates_of_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found, dict):
         return found
     if isinstance(found, list):
-        return {entry["name"]: entry.get("template") for entry in found if isinstance(entry, dict) and "name" in entry}
+        named = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+        return {entry["name"]: entry.get("template") for entry in named}
     return {DEFAULT: found}
 
 
@@ -98,7 +103,7 @@ def _special_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]
     found = dict(settings)
     if "added_tokens_decoder" not in settings:
         # Where that lists the added tokens, the older file does not count.
-        found |= _read(folder / SPECIAL_TOKENS_MAP)
+        found |= read_object(folder / SPECIAL_TOKENS_MAP)
     for listed in ("extra_special_tokens", "model_specific_special_tokens"):
         more = found.pop(listed, None)
         found |= more if isinstance(more, dict) else {}
@@ -106,87 +111,8 @@ def _special_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]
     return {name: text for name, text in contents.items() if name.endswith("_token") and isinstance(text, str)}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return value if isinstance(value, dict) else {}
-
-
-# -- the environment --------------------------------------------------------------------------------------------------
-
-
-class _Generation(Extension):
-    """The tag that marks what the model has written, for trainings: here its content is text like any other."""
-
-    tags = {"generation"}  # noqa: RUF012  (declared so by the base class)
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        """What stands between the tag and its end; what is set in there is not known outside."""
-        line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
-
-
-class _Namespace(Namespace):
-    """A namespace that keeps no name with an underscore in front: such lead out of the sandbox."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        # A template may write namespace(self=…).
-        self, args = args[0], args[1:]
-        values = dict(*args, **kwargs)
-        for name in values:
-            _check_name(name)
-        Namespace.__init__(self, values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        """Sets a value."""
-        _check_name(name)
-        super().__setitem__(name, value)
-
-
-class _Dictionaries:
-    """`dict` for templates, without the rest of the type."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        """A dictionary."""
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any) -> dict[Any, Any]:
-        """A dictionary with the same value for some keys."""
-        return dict.fromkeys(*args)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Sandboxed, because a package may come from anywhere."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals |= {
-        "raise_exception": _refuse,
-        "strftime_now": _now,
-        "dict": _Dictionaries(),
-        "namespace": _Namespace,
-    }
-    return environment
-
-
-def _check_name(name: object) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a namespace cannot hold the name {name!r}, which begins with '_'")
-
-
-def _refuse(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+def _text(path: Path) -> str:
+    try:
+        return read_regular(path, TEMPLATE_BYTES).decode("utf-8")
+    except (OSError, MalformedError, UnicodeDecodeError) as error:
+        raise BuildError(f"{path} cannot be read: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,45 @@ def test_transformers_is_not_imported(tmp_path: Path) -> None:
         "assert not {'torch', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, check=True)
+
+
+ENDLESS = {
+    "a long loop": ("{% for i in range(10**9) %}{% endfor %}", "Range too big"),
+    "loops in loops": ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "steps"),
+    "a generator": (
+        "{% for i in range(9999) %}{% for j in range(9999)|map('abs') %}{% endfor %}{% endfor %}",
+        "steps",
+    ),
+    "macros": ("{% macro m(n) %}{% if n %}{{ m(n-1) }}{{ m(n-1) }}{% endif %}{% endmacro %}{{ m(60) }}", "steps"),
+    "a recursive loop": ("{% for x in [[1, 2]] recursive %}{{ loop([x, x]) }}{% endfor %}", "recursion"),
+    "a long text": ("{{ 'a' * 10**10 }}", "more than 1.0 MB"),
+    "a long list": ("{{ ([0] * 10**9)|length }}", "more than 1.0 MB"),
+    "a large number": ("{{ 10**(10**10) }}", "more than 1.0 MB"),
+    "a wide number": ("{{ '%099999999999d' % 1 }}", "more than 1.0 MB"),
+    "doubling": (
+        "{% set n = namespace(x='aa') %}{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "1.0 MB",
+    ),
+    "much output": ("{% for i in range(9999) %}{{ 'a' * 9999 }}{% endfor %}", "more than 1.0 MB"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_template_without_end_is_stopped(name: str):
+    source, told = ENDLESS[name]
+    with pytest.raises(BuildError, match="chat template fails") as caught:
+        ChatTemplate(source, {}).render(PROMPT)
+    assert told in caught.value.message
+
+
+def test_what_a_filter_makes_of_little_is_tried_elsewhere():
+    assert not ChatTemplate("{{ ('a'|center(10**11))|length }}", {}).works
+    assert not ChatTemplate("{{ ([range(99999)|list]|first|join('a' * 99999))|length }}", {}).works
+    assert ChatTemplate("{{ messages[0].content }}", {}).works
+
+
+def test_a_template_of_another_kind_is_refused(tmp_path: Path):
+    (tmp_path / "additional_chat_templates").mkdir()
+    os.mkfifo(tmp_path / "additional_chat_templates/default.jinja")
+    with pytest.raises(BuildError, match="is no regular file"):
+        read_template(tmp_path)
