@@ -18,10 +18,11 @@ from typing import IO, Final, cast
 from colbuild.arriving import Bound, BoundError
 from colbuild.bounds import MEMBERS
 from colbuild.errors import SourceUnavailableError
-from colbuild.ops.source.unpacked import Reading, unpacked_bound, unpacked_tar
+from colbuild.ops.source.unpacked import Reading, Unpacked, unpacked_bound
 from colbuild.progress import Progress, Report, silent
 from colbuild.spec.choice import chosen
 from colbuild.spec.sources import is_plain_path
+from colbuild.unpack import Target, UnpackError
 
 _BLOCK: Final = 1 << 20
 _SHOWN: Final = 8
@@ -74,7 +75,7 @@ def extract(
             _from_zip(archive, name, wanted)
         else:
             _from_tar(archive, name, wanted)
-    except BoundError as error:
+    except (BoundError, UnpackError) as error:
         raise SourceUnavailableError(f"{name} cannot be unpacked: {error}") from None
     except (*_DAMAGE, OSError) as error:
         # Decompressors raise an OSError without a number for bytes that make no sense; a disk's errors have one.
@@ -93,15 +94,20 @@ class _Wanted:
     target: Path
     report: Report
 
-    def place(self, path: str) -> Path | None:
-        """Where a member is written; None if it is not asked for."""
+    @property
+    def folder(self) -> Path:
+        """What members are written into."""
+        return self.target if self.globs else self.target.parent
+
+    def place(self, path: str) -> str | None:
+        """The name that a member has in that folder; None if it is not asked for."""
         if not self.globs:
-            return self.target if path == self.member else None
+            return self.target.name if path == self.member else None
         inside = path.removeprefix(f"{self.member}/")
         # A path that leads elsewhere is never asked for: what is written stays below the target.
         if inside == path or not is_plain_path(inside) or any(part.startswith(".") for part in inside.split("/")):
             return None
-        return self.target / inside if chosen([inside], self.globs) else None
+        return inside if chosen([inside], self.globs) else None
 
     def missing(self, archive: str, names: Sequence[str]) -> MemberMissingError:
         """The error if nothing of it is in the archive."""
@@ -109,16 +115,29 @@ class _Wanted:
         inside = [name for name in names if self.globs and name.startswith(f"{self.member}/")]
         return MemberMissingError(archive, inside[:_SHOWN] or _near(self.member, names))
 
-    def write(self, content: IO[bytes], target: Path, bound: Bound, done: int) -> int:
-        """Writes a member, and returns how much was written with it. Raises BoundError."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:
-            while block := content.read(_BLOCK):
-                done += len(block)
-                bound.check(done)
-                file.write(block)
-                self.report(Progress(done, 0, "bytes", "unpacking"))
-        return done
+    def into(self, bound: Bound) -> Target:
+        """What the members are written with, made for this."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Target(self.folder, files=MEMBERS, size=bound.bytes)
+
+    def told(self, content: IO[bytes], done: int) -> IO[bytes]:
+        """The same content, whose reading is told."""
+        return cast(IO[bytes], _Told(content, done, self.report))
+
+
+@dataclass
+class _Told:
+    """Content of which is told how much was read."""
+
+    content: IO[bytes]
+    done: int
+    report: Report
+
+    def read(self, size: int) -> bytes:
+        block = self.content.read(size)
+        self.done += len(block)
+        self.report(Progress(self.done, 0, "bytes", "unpacking"))
+        return block
 
 
 def _from_zip(archive: Path, name: str, wanted: _Wanted) -> None:
@@ -143,37 +162,38 @@ def _from_zip(archive: Path, name: str, wanted: _Wanted) -> None:
         bound = unpacked_bound(archive.stat().st_size)
         _check_room(bound, sum(entry.file_size for entry in entries), archive)
         done = 0
-        for entry in entries:
-            with opened.open(entry) as content:
-                done = wanted.write(content, places[entry.filename], bound, done)
+        with wanted.into(bound) as target:
+            for entry in entries:
+                with opened.open(entry) as content:
+                    done += target.write(places[entry.filename], wanted.told(content, done))
 
 
 def _from_tar(archive: Path, name: str, wanted: _Wanted) -> None:
+    bound = unpacked_bound(archive.stat().st_size)
     names: list[str] = []
     done, written = 0, False
-    with archive.open("rb") as file:
-        content = unpacked_tar(archive, file)
-        bound = unpacked_bound(archive.stat().st_size)
-        with tarfile.open(fileobj=cast(IO[bytes], content), mode="r:") as opened:
-            for number, entry in enumerate(opened):
-                if number > MEMBERS:
-                    raise BoundError(f"it has more than {MEMBERS:,} members, the most that an archive may have")
-                path = entry.name.removeprefix("./")
-                place = wanted.place(path)
-                if place is None or (wanted.globs and entry.isdir()):
-                    names.append(path[: _LONGEST_LISTED + 1])
-                    continue
-                # A sparse file is as large as its header says, whatever the archive has.
-                if not entry.isreg() or entry.issparse() or entry.size < 0:
-                    raise _no_file(name, path)
-                _check_room(bound, done + entry.size, archive)
-                with cast(IO[bytes], opened.extractfile(entry)) as member:
-                    done = wanted.write(member, place, bound, done)
-                if done < entry.size:
-                    raise EOFError("it is cut off")
-                written = True
-                if not wanted.globs:
-                    return
+    with (
+        archive.open("rb") as file,
+        tarfile.open(fileobj=cast(IO[bytes], Unpacked(file, bound)), mode="r:") as opened,
+        wanted.into(bound) as target,
+    ):
+        for number, entry in enumerate(opened):
+            if number > MEMBERS:
+                raise BoundError(f"it has more than {MEMBERS:,} members, the most that an archive may have")
+            path = entry.name.removeprefix("./")
+            place = wanted.place(path)
+            if place is None or (wanted.globs and entry.isdir()):
+                names.append(path[: _LONGEST_LISTED + 1])
+                continue
+            # A sparse file is as large as its header says, whatever the archive has.
+            if not entry.isreg() or entry.issparse() or entry.size < 0:
+                raise _no_file(name, path)
+            _check_room(bound, done + entry.size, archive)
+            with cast(IO[bytes], opened.extractfile(entry)) as member:
+                done += target.write(place, wanted.told(member, done), entry.size)
+            written = True
+            if not wanted.globs:
+                return
     if not written:
         raise wanted.missing(name, names)
 

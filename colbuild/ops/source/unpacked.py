@@ -7,7 +7,6 @@ import gzip
 import lzma
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import IO, Final, Protocol
 
 from colbuild.arriving import Bound, BoundError
@@ -128,8 +127,3 @@ def _open(file: IO[bytes]) -> _Readable:
     begins = file.read(8)
     file.seek(0)
     return next((open_(file) for sign, open_ in _OPENERS.items() if begins.startswith(sign)), file)
-
-
-def unpacked_tar(archive: Path, file: IO[bytes]) -> Unpacked:
-    """A tar file's content, compressed or not."""
-    return Unpacked(file, unpacked_bound(archive.stat().st_size))

@@ -319,7 +319,7 @@ TARS: dict[str, tuple[bytes, str]] = {
         lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]), "is damaged",
     ),
     "larger than the archive": (header(X, size=1 << 33), "may unpack to"),
-    "cut off": (tar((X, tarfile.REGTYPE, b"x" * 5000))[:4000], "is damaged"),
+    "cut off": (tar((X, tarfile.REGTYPE, b"x" * 5000))[:4000], "cannot be"),
     "backwards": (header("b") + header("a", size=-512) * 3, "leads back"),
     "sparse": (header(X, tarfile.GNUTYPE_SPARSE, 512) + bytes(2048), "not a file"),
     "fifo": (header(X, tarfile.FIFOTYPE), "not a file"),
@@ -383,6 +383,13 @@ def test_no_member_is_written_outside(index, downloads) -> None:
         fetched = fetch("pypi://my-model==1.0/my_model-1.0#files=*", root=downloads.parent, downloads=downloads)
     assert [path.name for path in fetched.path.rglob("*")] == ["a"]
     assert not [*downloads.parent.rglob("*evil*")]
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("x" * 300, "a"), ("a\\..\\b", "a")])
+def test_names_that_no_two_files_can_have_are_refused(names: tuple[str, ...], index, downloads) -> None:
+    content = tar(*((f"my_model-1.0/{name}", tarfile.REGTYPE, b"x") for name in names))
+    with index(offering(SDIST, content)):
+        assert "cannot be unpacked" in refused("pypi://my-model==1.0/my_model-1.0#files=*", downloads)
 
 
 def test_honest_archives_of_every_compression_are_read(index, downloads) -> None:
