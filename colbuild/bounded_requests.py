@@ -27,10 +27,11 @@ class BoundedAdapter(HTTPAdapter):
     Args:
         retries: How often a failed connection is tried again.
         answer: The bound of what is not streamed.
+        seconds: How long a server may be silent, where whoever asks does not say.
     """
 
-    def __init__(self, retries: Retry, answer: Bound = ANSWER) -> None:
-        self._answer = answer
+    def __init__(self, retries: Retry, answer: Bound = ANSWER, seconds: float | None = None) -> None:
+        self._answer, self._seconds = answer, seconds
         super().__init__(max_retries=retries)
 
     def send(
@@ -44,6 +45,7 @@ class BoundedAdapter(HTTPAdapter):
     ) -> requests.Response:
         """Sends a request, as the class above does."""
         # Streamed in any case: the session reads the rest of what nobody wants as a stream.
+        timeout = self._seconds if timeout is None else timeout
         response = super().send(request, stream=True, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _ENCODINGS:

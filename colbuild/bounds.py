@@ -64,6 +64,9 @@ HEADER_BYTES: Final = 16_000_000
 XZ_BYTES: Final = 256_000_000
 """Memory that unpacking xz may take; its strongest level takes 65 MB."""
 
+REGISTRY_SECONDS: Final = 120.0
+"""A registry may be silent, while it takes in a file or otherwise."""
+
 PIP_SETTINGS_BYTES: Final = 1_000_000
 """Of one configuration file of pip."""
 

@@ -5,12 +5,18 @@ The same package gives the same digest. Layers that the registry has already are
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MethodType
 from typing import Any, Final
 
+from urllib3.util import Retry
+
 from colbuild import __version__
+from colbuild.bounded_requests import BoundedAdapter
+from colbuild.bounds import REDIRECTS, REGISTRY_SECONDS
+from colbuild.documents import parse_json
 from colbuild.errors import BuildError
 from colbuild.export.manifest import MANIFEST, Manifest, changed_files, check_files, read_manifest
 from colbuild.progress import Progress, Report
@@ -24,6 +30,10 @@ _NAME: Final = "org.opencontainers.image.title"
 _MEDIA: Final = {".onnx": "application/onnx", ".json": "application/json", ".md": "text/markdown"}
 _OF_THIS_MACHINE: Final = ("localhost", "127.0.0.1", "[::1]")
 """Registries on these are asked without TLS, as Docker does."""
+_DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")
+_LONGEST_REASON: Final = 200
+_UNUSUAL: Final = (ValueError, RuntimeError, TypeError, LookupError, AttributeError, AssertionError)
+"""What the client raises of itself where an answer is not as it expects."""
 _HINT: Final = "log in with 'docker login' or 'oras login', and check that you may write there"
 
 
@@ -57,7 +67,7 @@ def push_package(folder: Path, reference: str, report: Report) -> Pushed:
         raise BuildError(f"'{reference}' is no place in a registry: {error}", hint=_EXAMPLE) from None
     if not reference.startswith(f"{container.registry}/") or container.digest:
         raise BuildError(f"'{reference}' is no place in a registry", hint=_EXAMPLE)
-    client = oras.client.OrasClient(insecure=container.registry.partition(":")[0] in _OF_THIS_MACHINE)
+    client = _client(oras, insecure=container.registry.partition(":")[0] in _OF_THIS_MACHINE)
     total = sum(layer["size"] for _, layer in layers)
     try:
         client.auth.load_configs(container)
@@ -72,9 +82,22 @@ def push_package(folder: Path, reference: str, report: Report) -> Pushed:
         told = _told(manifest, [layer for _, layer in layers], config)
         answer = client.upload_manifest(told, container)
         _accepted(answer, reference)
-    except (OSError, ValueError) as error:
-        raise BuildError(f"the registry of {reference} cannot be written to: {error}", hint=_HINT) from None
-    return Pushed(reference, answer.headers.get("Docker-Content-Digest", ""), len(layers), total)
+    except (OSError, *_UNUSUAL, oras.auth.AuthenticationException) as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise BuildError(f"the registry of {reference} cannot be written to: {reason}", hint=_HINT) from None
+    digest = answer.headers.get("Docker-Content-Digest", "")
+    return Pushed(reference, digest if _DIGEST.fullmatch(digest) else "", len(layers), total)
+
+
+def _client(oras: Any, *, insecure: bool) -> Any:
+    """A client whose answers have bounds, and that gives up soon: its own retries take two minutes where nobody answers."""
+    client = oras.client.OrasClient(insecure=insecure)
+    client.do_request = MethodType(oras.provider.Registry.do_request.__wrapped__, client)
+    client.session.max_redirects = REDIRECTS
+    for prefix in ("http://", "https://"):
+        retries = Retry(connect=2, read=False, redirect=False, backoff_factor=0.5, respect_retry_after_header=False)
+        client.session.mount(prefix, BoundedAdapter(retries, seconds=REGISTRY_SECONDS))
+    return client
 
 
 _EXAMPLE: Final = "write host/name:tag, as in ghcr.io/acme/phone:1.0"
@@ -131,14 +154,15 @@ def _accepted(answer: Any, reference: str) -> None:
 def _said(answer: Any) -> str:
     """A registry's own words, where it has any."""
     try:
-        [first, *_] = json.loads(answer.text)["errors"]
-        return str(first.get("message") or first.get("code") or "")
-    except (ValueError, KeyError, TypeError):
-        return str(answer.reason or "")
+        first = parse_json(answer.content)["errors"][0]
+        return str(first.get("message") or first.get("code") or "")[:_LONGEST_REASON]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return str(answer.reason or "")[:_LONGEST_REASON]
 
 
 def _oras() -> Any:
     try:
+        import oras.auth
         import oras.client
         import oras.container
         import oras.provider
