@@ -288,4 +288,5 @@ class _Root:
                 records=self.records,
                 sources=source_uris(self.plan.loaded.family),
                 steps=[step.id for step in graph.steps] if whole else None,
+                project=self.plan.loaded.root,
             )

@@ -18,7 +18,7 @@ from colbuild.store.leases import LEASE, is_leased, used_at
 from colbuild.store.objects import published
 from colbuild.store.pins import Pin, read_pins
 from colbuild.store.records import record_from_json
-from colbuild.store.roots import Root, read_roots
+from colbuild.store.roots import Noted, Root, Standing, read_roots
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Listing:
         compiled: The bytes in what compilers made.
         missing: Pins whose result is not in the store.
         ended: Locks that were built here and are gone.
+        lost: Locks of projects that cannot be found.
     """
 
     root: Path
@@ -99,6 +100,7 @@ class Listing:
     compiled: int = 0
     missing: tuple[Pin, ...] = ()
     ended: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def list_store(store: Store, now: float | None = None) -> Listing:
@@ -110,11 +112,11 @@ def list_store(store: Store, now: float | None = None) -> Listing:
     if not store.root.exists():
         return Listing(store.root, exists=False)
     moment = time.time() if now is None else now
-    roots, pins = read_roots(store), {held.digest: held for held in read_pins(store)}
-    living = [root for root in roots if root.counts]
-    made = makers(store, roots)
+    noted, pins = read_roots(store), {held.digest: held for held in read_pins(store)}
+    staying = [one.root for one in noted if one.standing is not Standing.ENDED]
+    made = makers(store, noted)
     locks: dict[str, set[str]] = defaultdict(set)
-    for root in living:
+    for root in staying:
         for result in root.results:
             locks[result.output].add(root.lock)
     objects = []
@@ -145,12 +147,13 @@ def list_store(store: Store, now: float | None = None) -> Listing:
         store.root,
         exists=True,
         objects=tuple(sorted(objects, key=lambda stored: (-stored.size, stored.digest))),
-        downloads=_downloads(store, living, moment),
+        downloads=_downloads(store, staying, moment),
         interrupted=size_of(store.layout.folder("partial")),
         quarantined=size_of(store.layout.folder("quarantine")),
         compiled=size_of(store.layout.folder("compiled")),
         missing=tuple(held for held in pins.values() if held.digest not in present),
-        ended=tuple(root.lock for root in roots if not root.counts),
+        ended=tuple(one.root.lock for one in noted if one.standing is Standing.ENDED),
+        lost=tuple(one.root.lock for one in noted if one.standing is Standing.LOST),
     )
 
 
@@ -163,7 +166,7 @@ class Maker:
     built_at: float | None = None
 
 
-def makers(store: Store, roots: Iterable[Root]) -> Mapping[str, Maker]:
+def makers(store: Store, roots: Iterable[Noted]) -> Mapping[str, Maker]:
     """Digest -> the steps and families that made it, as action records, notes of steps and roots tell."""
     found: dict[str, Maker] = defaultdict(Maker)
     for record in store.records():
@@ -175,10 +178,10 @@ def makers(store: Store, roots: Iterable[Root]) -> Mapping[str, Maker]:
         if last is not None:
             found[last.output].steps.add(last.step)
             found[last.output].families.add(unquote(path.parent.name))
-    for root in roots:
-        for result in root.results:
+    for noted in roots:
+        for result in noted.root.results:
             found[result.output].steps.add(result.step)
-            found[result.output].families.add(root.family)
+            found[result.output].families.add(noted.root.family)
     return found
 
 
@@ -191,9 +194,9 @@ def fetched_contents(store: Store) -> Iterator[tuple[Path, Record | None]]:
         yield content, record if record is not None and download_name(record.uri) == content.parent.name else None
 
 
-def _downloads(store: Store, living: Sequence[Root], now: float) -> tuple[StoredDownload, ...]:
+def _downloads(store: Store, staying: Sequence[Root], now: float) -> tuple[StoredDownload, ...]:
     needed: dict[str, set[str]] = defaultdict(set)
-    for root in living:
+    for root in staying:
         for uri in root.sources:
             needed[uri].add(root.lock)
     found = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,6 +72,10 @@ def gc(
             metavar="TIME", help="So long, records and logs of builds and what interrupted steps go on from stay."
         ),
     ] = "14d",
+    forget: Annotated[
+        bool,
+        typer.Option("--forget", help="Keep nothing for projects that cannot be found: they are gone for good."),
+    ] = False,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,6 +84,8 @@ def gc(
     from colbuild.cli.cache_view import collected_to_json, print_collected
 
     policy = Policy(lease=_seconds(lease, "--lease"), history=_seconds(history, "--history"))
+    if forget:
+        policy = replace(policy, lost=float("-inf"))
     found = find_store(store)
     listing = list_store(found)
     collected = collect(found, policy, delete=delete)

@@ -93,6 +93,8 @@ def _totals(listing: Listing) -> Iterable[str]:
         yield f"What compilers made takes {format_bytes(listing.compiled)} in compiled/; it may be removed at any time."
     for lock in listing.ended:
         yield f"{lock} is gone: it keeps nothing any more."
+    for lock in listing.lost:
+        yield f"{lock} cannot be found: 'colbuild cache gc --forget' says what only it keeps."
     for pin in listing.missing:
         yield f"Pinned as '{pin.name}' but not in the store: {pin.digest[:_DIGITS]} ({pin.step or 'unknown step'})."
     free = sum(stored.size for stored in objects if not stored.stays)
@@ -133,6 +135,7 @@ def listing_to_json(listing: Listing) -> dict[str, Any]:
         "compiled": listing.compiled,
         "missing_pins": [asdict(pin) for pin in listing.missing],
         "ended_locks": list(listing.ended),
+        "lost_locks": list(listing.lost),
     }
 
 
@@ -163,6 +166,13 @@ def print_collected(listing: Listing, collected: Collected, console: Console) ->
         console.print()
     for root in collected.ended:
         console.print(f"{root.lock} is gone: what only {root.family} needed is kept no longer.", soft_wrap=True)
+    for noted in collected.lost:
+        last = ago(max(0.0, time.time() - noted.last_seen))
+        console.print(
+            f"{noted.root.lock} of {noted.root.family} cannot be found, last seen {last}: what only it needs stays. With "
+            "--delete nothing goes until it is found, or --forget is given.",
+            soft_wrap=True,
+        )
     stay = "stays" if collected.kept == 1 else "stay"
     kept = f"{_count(collected.kept, 'object')} ({format_bytes(collected.kept_size)}) {stay}"
     if not collected.garbage:
@@ -199,6 +209,7 @@ def collected_to_json(store: Store, collected: Collected) -> dict[str, Any]:
         "kept": collected.kept,
         "kept_size": collected.kept_size,
         "ended_locks": [root.lock for root in collected.ended],
+        "lost_locks": [noted.root.lock for noted in collected.lost],
         "garbage": [
             {"kind": item.kind.value, "name": item.name, "size": item.size, "freed": item.freed}
             for item in collected.garbage

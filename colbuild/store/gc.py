@@ -1,6 +1,7 @@
 """The collector: finds what nobody needs any more, and removes it when asked to.
 
-Needed is what a root lists (`colbuild.store.roots`), what is pinned, and what is leased (`colbuild.store.leases`). Builds may
+Needed is what a root lists (`colbuild.store.roots`), what is pinned, and what is leased (`colbuild.store.leases`). Where the
+project of a root is nowhere to be found, the collector refuses, unless it was last seen long ago or may be forgotten. Builds may
 run meanwhile: what they make is in drafts or leased, what they find they claim. Garbage is moved to the store's `tmp` while
 no build can claim it, and deleted afterwards; if that is interrupted, the next build clears the rest away.
 
@@ -10,7 +11,7 @@ Action records stay although their results go: they are small, and tell what a r
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -23,8 +24,9 @@ from colbuild.store.layout import download_name
 from colbuild.store.leases import LEASE, alone, is_held, is_leased, used_at
 from colbuild.store.locks import hold, scratch_path
 from colbuild.store.pins import read_pins
-from colbuild.store.roots import Root, root_files
+from colbuild.store.roots import Noted, Root, Standing, note_sighting, read_roots
 from colbuild.store.store import Store
+from colbuild.units import format_duration
 
 _DAY: Final = 24 * 3600.0
 
@@ -50,11 +52,13 @@ class Policy:
         history: Seconds for which records and logs of builds stay, what an interrupted step could go on from, and what
             compilers made, since anything was added to it.
         runs: So many of the latest builds' records stay however old they are.
+        lost: Seconds since a project was last seen for which its results stay though it cannot be found.
     """
 
     lease: float = LEASE
     history: float = 14 * _DAY
     runs: int = 20
+    lost: float = 30 * _DAY
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Collected:
 
     Attributes:
         garbage: What nobody needs, by kind and name.
-        ended: Roots whose lock is gone.
+        ended: Roots whose lock is gone, and those of projects that were lost for long, or are to be forgotten.
+        lost: Roots of projects that cannot be found, and for which alone something is kept.
         kept: How many objects stay.
         kept_size: The bytes in their files.
         removed: Whether the garbage was removed.
@@ -91,6 +96,7 @@ class Collected:
 
     garbage: tuple[Garbage, ...]
     ended: tuple[Root, ...]
+    lost: tuple[Noted, ...]
     kept: int
     kept_size: int
     removed: bool
@@ -117,15 +123,15 @@ def collect(store: Store, policy: Policy = Policy(), *, delete: bool = False, no
         now: The time, in seconds since 1970.
 
     Raises:
-        BuildError: A root is damaged; results would go though no build has noted yet what it needs; a build runs and the lease
-            is shorter than usual; the disk refuses.
+        BuildError: A root is damaged, or its project cannot be found; results would go though no build has noted yet what it
+            needs; a build runs and the lease is shorter than usual; the disk refuses.
     """
     moment = time.time() if now is None else now
     with storage_errors(store.root):
         if not delete:
             return _survey(store, policy, moment)
         if not store.root.exists():
-            return Collected((), (), 0, 0, removed=True, rootless=False)
+            return Collected((), (), (), 0, 0, removed=True, rootless=False)
         store.prepare()
         with scratch_path(store.layout.folder("tmp")) as trash:
             trash.mkdir()
@@ -143,28 +149,74 @@ def collect(store: Store, policy: Policy = Policy(), *, delete: bool = False, no
                         hint="Run 'colbuild build' in each project that uses this store, which is quick where all is built; "
                         "if nothing in it is needed, remove the folder.",
                     )
+                noted = read_roots(store)
+                for one in noted:
+                    if one.standing is Standing.LIVES:
+                        note_sighting(store, one, moment)
+                if found.lost:
+                    raise _lost_error(found.lost, moment)
                 gone = tuple(item for item in found.garbage if _move(store, item, trash))
-                for path, root in root_files(store):
-                    if not root.counts:
-                        path.unlink(missing_ok=True)
+                for one in noted:
+                    if _is_over(one, policy, moment):
+                        one.path.unlink(missing_ok=True)
         return replace(found, garbage=gone, removed=True)
+
+
+def _lost_error(lost: Sequence[Noted], now: float) -> BuildError:
+    told = "\n".join(
+        f"  {one.root.family}: {one.root.lock}, last seen {format_duration(max(0.0, now - one.last_seen))} ago" for one in lost
+    )
+    one = len(lost) == 1
+    return BuildError(
+        f"{'a project' if one else f'{len(lost)} projects'} that this store keeps results for cannot be found:\n{told}",
+        hint="where a project was moved, run 'colbuild build' in it, which is quick where all is built; where its disk is not "
+        f"mounted, mount it; 'colbuild cache gc --delete --forget' removes what only {'it needs' if one else 'they need'}",
+    )
 
 
 @dataclass(frozen=True)
 class _Marks:
     """What is needed: digests of objects and names of downloads."""
 
-    objects: Collection[str]
-    downloads: Collection[str]
+    objects: Set[str]
+    downloads: Set[str]
+
+    def __or__(self, other: _Marks) -> _Marks:
+        return _Marks(self.objects | other.objects, self.downloads | other.downloads)
+
+
+def _marks(roots: Iterable[Root]) -> _Marks:
+    results, sources = set(), set()
+    for root in roots:
+        results |= {result.output for result in root.results}
+        sources |= {download_name(uri) for uri in root.sources}
+    return _Marks(results, sources)
+
+
+def _is_over(noted: Noted, policy: Policy, now: float) -> bool:
+    """Whether a root keeps nothing any more. One that was seen in the future is fresh: the clock was set back since."""
+    if noted.standing is Standing.LOST:
+        return not is_leased(noted.last_seen, now, policy.lost)
+    return noted.standing is Standing.ENDED
+
+
+def _is_lost(store: Store, noted: Noted, marks: _Marks) -> bool:
+    """Whether the project of a root cannot be found, though something in the store is kept by no other `marks`."""
+    if noted.standing is not Standing.LOST:
+        return False
+    own = _marks([noted.root])
+    return any(store.layout.object(digest).exists() for digest in own.objects - marks.objects) or any(
+        (store.downloads / name / "content").exists() for name in own.downloads - marks.downloads
+    )
 
 
 def _survey(store: Store, policy: Policy, now: float) -> Collected:
-    roots = [root for _, root in root_files(store)]
-    living = [root for root in roots if root.counts]
-    marks = _Marks(
-        {result.output for root in living for result in root.results} | {pin.digest for pin in read_pins(store)},
-        {download_name(uri) for root in living for uri in root.sources},
-    )
+    roots = read_roots(store)
+    marks = _marks(noted.root for noted in roots if noted.standing is Standing.LIVES)
+    marks |= _Marks({pin.digest for pin in read_pins(store)}, frozenset())
+    staying = [noted for noted in roots if not _is_over(noted, policy, now)]
+    lost = tuple(noted for noted in staying if _is_lost(store, noted, marks))
+    marks |= _marks(noted.root for noted in staying)
     found: list[tuple[Kind, str, Path]] = []
     kept: list[Path] = []
     for path in sorted(store.layout.folder("objects").glob("*/*")):
@@ -183,9 +235,10 @@ def _survey(store: Store, policy: Policy, now: float) -> Collected:
     for _, _, path in found:
         links.add(path)
     garbage = tuple(Garbage(kind, name, path, *links.sizes(path)) for kind, name, path in found)
-    ended = tuple(root for root in roots if not root.counts)
+    ended = tuple(noted.root for noted in roots if _is_over(noted, policy, now))
     rootless = not roots and any(item.kind in (Kind.OBJECT, Kind.DOWNLOAD) for item in garbage)
-    return Collected(garbage, ended, len(kept), sum(size_of(path) for path in kept), removed=False, rootless=rootless)
+    size = sum(size_of(path) for path in kept)
+    return Collected(garbage, ended, lost, len(kept), size, removed=False, rootless=rootless)
 
 
 def _is_needed_object(store: Store, path: Path, marks: _Marks, policy: Policy, now: float) -> bool:

@@ -4,6 +4,7 @@
 
     .colbuild/
       format, format.copy           the version of this layout; the copy heals the mark
+      project.json                  the id of the project that the store lies in; see `colbuild.store.projects`
       objects/<aa>/<digest>/        a published tree: files/…, tree.json (path, size, sha256 of each), stat.json (stamps)
       actions/<aa>/<key>.json       which tree an action made
       steps/<family>/<step>.json    the last action of each step; not part of any key

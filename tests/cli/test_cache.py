@@ -182,6 +182,38 @@ def test_gc_without_a_lease_removes_fresh_results_too(little):
     assert fresh in colbuild("cache", "gc", "--lease", "0s", "--json").out
 
 
+def test_gc_in_a_renamed_project_removes_nothing_that_it_needs(little, tmp_path, monkeypatch, capsys):
+    store, _, digests = little
+    store.root.parent.rename(tmp_path / "renamed")
+    colbuild = command(tmp_path / "renamed", monkeypatch, capsys)
+    removed = colbuild("cache", "gc", "--lease", "0s", "--delete").out
+    assert "is gone" not in removed
+    [stored] = json.loads(colbuild("cache", "ls", "--json").out)["objects"]
+    assert (stored["digest"], stored["locks"]) == (digests["distill a76"], [str(tmp_path / "renamed/family.lock")])
+
+
+def test_gc_asks_for_projects_that_cannot_be_found_unless_they_may_be_forgotten(little, tmp_path, monkeypatch, capsys):
+    store, _, digests = little
+    folder = store.root.parent
+    store.root.rename(tmp_path / "shared")
+    folder.rename(tmp_path / "renamed")
+    monkeypatch.chdir(tmp_path)
+    colbuild = command(tmp_path, monkeypatch, capsys)
+    options = ("--store", "shared", "--lease", "0s")
+    assert f"{folder}/family.lock cannot be found" in colbuild("cache", "ls", "--store", "shared").out
+    dry = colbuild("cache", "gc", *options)
+    assert f"{folder}/family.lock of smol cannot be found, last seen just now: what only it needs stays." in dry.out
+    refused = colbuild("cache", "gc", *options, "--delete")
+    assert refused.code == EXIT_FAILED
+    assert f"smol: {folder}/family.lock, last seen" in refused.err
+    assert "'colbuild build' in it" in refused.err
+    assert "--forget" in refused.err
+    store = open_store(tmp_path / "shared")
+    assert all(store.verify(digest) is None for digest in digests.values())
+    assert colbuild("cache", "gc", *options, "--delete", "--forget").code == 0
+    assert json.loads(colbuild("cache", "ls", "--store", "shared", "--json").out)["objects"] == []
+
+
 @pytest.mark.parametrize("option", ["--lease", "--history"])
 def test_time_that_is_none_is_refused(little, option):
     ran = little[1]("cache", "gc", option, "soon")
@@ -281,7 +313,7 @@ def test_build_is_kept_by_its_lock_and_a_pinned_package_outlives_it(built):
     store = open_store(folder / ".colbuild")
     # The root is the original's, which the copy does not know.
     assert colbuild("build", SPEC).code == 0
-    assert {root.lock for root in read_roots(store)} >= {str(folder / "specs/tiny.lock")}
+    assert {noted.root.lock for noted in read_roots(store)} >= {str(folder / "specs/tiny.lock")}
     assert "Nothing to remove: 1" in colbuild("cache", "gc", "--lease", "0s").out
     assert "Pinned tiny: export least/tiny-int8" in colbuild("cache", "pin", "least/tiny-int8", SPEC).out
     for root in store.layout.folder("roots").iterdir():

@@ -98,7 +98,7 @@ def test_removing_a_lock_frees_what_only_it_needed(store, tmp_path):
     collected = later(store)
     assert here(store) == set(kept.values())
     assert [root.lock for root in collected.ended] == [str(tmp_path / "a" / "family.lock")]
-    assert [root.lock for root in read_roots(store)] == [str(tmp_path / "b" / "family.lock")]
+    assert [noted.root.lock for noted in read_roots(store)] == [str(tmp_path / "b" / "family.lock")]
 
 
 def test_pin_keeps_a_result_until_it_is_unpinned(store, tmp_path):
