@@ -21,7 +21,7 @@ from colbuild.ops.step import StepRun
 from colbuild.ops.writing import Text, draw_texts
 from colbuild.plan.memory import GENERATED_AT_ONCE
 from colbuild.progress import Progress
-from colbuild.store.files import read_json, storage_errors, write_json_durably
+from colbuild.store.files import checked, read_json, storage_errors, unchecked, write_json_durably
 from colbuild.train.devices import forward_type, open_accelerator
 from colbuild.weights.checkpoint import load_checkpoint
 
@@ -152,8 +152,8 @@ def _ends(model: PreTrainedModel) -> Iterator[int]:
 
 
 def _kept(partial: Path | None, batch: int) -> Batch | None:
-    """A batch that an earlier run wrote; None if there is none."""
-    found = None if partial is None else read_json(_path(partial, batch))
+    """A batch that an earlier run wrote; None if there is none, or it is not what was written."""
+    found = None if partial is None else unchecked(read_json(_path(partial, batch)))
     return None if found is None else Batch(found["begun"], [(text, count) for text, count in found["texts"]])
 
 
@@ -162,7 +162,7 @@ def _keep(partial: Path | None, batch: int, kept: Batch) -> None:
         return
     with storage_errors(partial):
         partial.mkdir(parents=True, exist_ok=True)
-        write_json_durably(partial, _path(partial, batch), asdict(kept))
+        write_json_durably(partial, _path(partial, batch), checked(asdict(kept)))
 
 
 def _path(partial: Path, batch: int) -> Path:

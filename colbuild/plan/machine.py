@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from colbuild.store.files import read_json, write_json
+from colbuild.store.files import checked, read_json, unchecked, write_json
 
 CACHE_VARIABLE: Final = "COLBUILD_CACHE"
 FORMAT: Final = "colbuild.machine.v1"
@@ -112,7 +112,7 @@ def remember(path: Path, speeds: dict[Machine, MachineSpeed]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     latest = list(speeds.items())[-_REMEMBERED:]
     machines = [{**asdict(machine), **asdict(speed)} for machine, speed in latest]
-    write_json(path.parent, path, {"format": FORMAT, "machines": machines})
+    write_json(path.parent, path, checked({"format": FORMAT, "machines": machines}))
 
 
 def measure_speed() -> MachineSpeed:
@@ -156,8 +156,8 @@ def _best(work: Callable[[], object]) -> float:
 
 
 def _remembered(path: Path | None) -> dict[Machine, MachineSpeed]:
-    held: Any = read_json(path) if path is not None else None
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
+    held = unchecked(read_json(path)) if path is not None else None
+    if held is None or held.get("format") != FORMAT:
         return {}
     try:
         return {

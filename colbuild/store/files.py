@@ -40,7 +40,8 @@ def storage_error(error: OSError, path: Path) -> BuildError:
     if error.errno in NOT_ALLOWED:
         message = f"cannot write {place}: {_reason(error)}"
         return NotWritableError(message, hint="Check who owns it, or use another store with --store or COLBUILD_STORE.")
-    return BuildError(f"cannot use {place}: {_reason(error)}")
+    hint = "build again; did somebody remove the folder meanwhile?" if error.errno == errno.ENOENT else None
+    return BuildError(f"cannot use {place}: {_reason(error)}", hint=hint)
 
 
 @contextmanager

@@ -21,15 +21,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from colbuild.errors import BuildError
 from colbuild.store.files import safe_name, sync_folder
+from colbuild.store.left_over import is_left_over
 
 FORMAT = 1
 _MARKS = ("format", "format.copy")
+_MARK = re.compile(r"colbuild\s+store\s+([1-9][0-9]{0,8})")
 _FOLDERS = (
     "objects", "actions", "steps", "outputs", "memo", "runs", "logs", "downloads", "tmp", "locks", "quarantine",
     "partial", "roots", "pins", "compiled",
@@ -111,9 +114,10 @@ def check(layout: Layout) -> None:
     if not root.is_dir():
         raise BuildError(f"{root} cannot be the store: it is a file", hint="Name a folder with --store.")
     # Listed before the marks are looked for: what another process makes here meanwhile comes with a mark, or is not listed.
-    foreign = sorted(entry.name for entry in root.iterdir() if not _belongs(entry.name))
+    entries = sorted(root.iterdir())
     version = _version(root)
     if version is None:
+        foreign = [entry.name for entry in entries if not is_left_over(entry)]
         if foreign:
             message = f"{root} cannot be the store: it holds other things ({', '.join(foreign[:3])})"
             raise BuildError(message, hint="Name an empty or a new folder with --store.")
@@ -139,7 +143,7 @@ def mark(layout: Layout) -> None:
     root = layout.root
     version = _version(root) or FORMAT
     for name in _MARKS:
-        if _marked(root / name) is None:
+        if _marked(root / name) != version:
             draft = root / f"format-{uuid.uuid4().hex}"
             # On the disk before anything else is: a store whose marks are lost or empty is refused.
             with draft.open("w", encoding="ascii") as file:
@@ -150,26 +154,17 @@ def mark(layout: Layout) -> None:
             sync_folder(root)
 
 
-def _belongs(name: str) -> bool:
-    """Whether a folder without a mark may hold this and become a store.
-
-    The mark is made first, so the store's own folders do not count: a `tmp` without it is somebody's, and would be emptied.
-    """
-    return name in (".gitignore", "lost+found") or name.startswith("format-")
-
-
 def _version(root: Path) -> int | None:
-    """The version of the store at `root`, as the first sound mark says; None where there is no mark.
+    """The version of the store at `root`, as its marks say, of two that differ the lower one; None where there is no mark.
 
     Raises:
         BuildError: There are marks, and none is sound.
     """
     # Looked for before they are read: a mark appears whole, so one that was there and is none is not the store's.
     there = any((root / name).exists() for name in _MARKS)
-    for name in _MARKS:
-        version = _marked(root / name)
-        if version is not None:
-            return version
+    versions = [version for name in _MARKS if (version := _marked(root / name)) is not None]
+    if versions:
+        return min(versions)
     if not there:
         return None
     message = f"{root / 'format'} is not what colbuild wrote, so {root} cannot be used as the store"
@@ -193,5 +188,5 @@ def mark_text(version: int) -> str:
 
 def read_mark(text: str) -> int | None:
     """The version in a mark; None if the text is none."""
-    words = text.split()
-    return int(words[2]) if words[:2] == ["colbuild", "store"] and len(words) == 3 and words[2].isdecimal() else None
+    found = _MARK.fullmatch(text.strip())
+    return int(found[1]) if found else None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError
-from colbuild.store.files import read_json, write_json
+from colbuild.store.files import checked, read_json, unchecked, write_json
 from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
 from colbuild.store.layout import Layout
 from colbuild.store.links import put
@@ -226,7 +226,7 @@ def _entries(note: Note) -> tuple[TreeEntry, ...]:
 def _write_note(layout: Layout, target: Path, note: Note) -> None:
     rows = [asdict(placed.entry) | {"stamp": placed.stamp, "linked": placed.linked} for placed in note]
     try:
-        write_json(layout.folder("tmp"), layout.output(target), rows)
+        write_json(layout.folder("tmp"), layout.output(target), checked({"files": rows}))
     except OSError as error:
         # A store that may only be read: the next build compares the contents.
         if error.errno not in NOT_ALLOWED:
@@ -234,8 +234,9 @@ def _write_note(layout: Layout, target: Path, note: Note) -> None:
 
 
 def _read_note(layout: Layout, target: Path) -> Note | None:
-    """What was noted of `target`; None if nothing was, or the note is damaged."""
-    rows: Any = read_json(layout.output(target))
+    """What was noted of `target`; None if nothing was, or the note is damaged. Older notes are lists without a check."""
+    noted: Any = read_json(layout.output(target))
+    rows = noted if isinstance(noted, list) else (unchecked(noted) or {}).get("files")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return None
     entries = entries_from_json(

@@ -58,6 +58,61 @@ def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
     assert content(tmp_path) == {"a.txt", "b.txt", "c.txt", "d.txt"}
 
 
+OWN = (
+    "logs/20260701T120000-000123/distill a76.log",
+    "logs/20260701T120000-000123/tensorboard/distill a76/events.1",
+    "runs/20260701T120000-000123.jsonl",
+    "project.json",
+    f"downloads/{'a' * 64}/content/file.gguf",
+    f"downloads/hashes/aa/{'a' * 64}.json",
+    f"objects/aa/{'a' * 64}/files/model.safetensors",
+    f"partial/{'a' * 64}/step-00000001.json",
+    f"locks/object-{'a' * 64}.lock",
+    f"tmp/{'a' * 32}/files/weights",
+    "steps/fam/distill a76.json",
+)
+"""Files that a build leaves where its store was removed meanwhile."""
+
+
+@pytest.mark.parametrize("names", [*((name,) for name in OWN), OWN], ids=lambda names: names[0].partition("/")[0])
+def test_what_a_build_leaves_of_a_store_that_was_removed_becomes_a_store_again(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    open_store(tmp_path).prepare()
+    assert (tmp_path / "format").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "logs/today.log",
+        "runs/marathon.jsonl",
+        f"tmp/{'a' * 31}",
+        "tmp/notes/a.txt",
+        "objects/aa/model.obj",
+        "compiled/kernel.so",
+        "pins/map.json",
+        "project.yaml",
+    ],
+)
+def test_one_file_of_somebody_else_is_enough_to_refuse(tmp_path, name):
+    for path in (*OWN, name):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("mine")
+    assert "it holds other things" in refused(tmp_path)
+
+
+def test_link_in_what_looks_like_a_store_is_refused(tmp_path):
+    (tmp_path / "mine").mkdir()
+    store = tmp_path / "store"
+    (store / "logs").mkdir(parents=True)
+    (store / "logs/20260701T120000-000123").symlink_to(tmp_path / "mine")
+    assert "it holds other things" in refused(store)
+    (store / "logs/20260701T120000-000123").unlink()
+    open_store(store)
+
+
 @pytest.mark.parametrize("name", ["tmp", "logs", "downloads", "objects"])
 def test_folder_that_only_looks_like_a_store_is_refused(tmp_path, name):
     """Preparing a store empties its `tmp`: somebody's own must not be taken for it."""

@@ -248,7 +248,7 @@ def test_draft_of_another_store_is_left_alone(store, target):
 def test_note_of_an_older_version_still_tells_ours_from_theirs(store, target, way):
     store.place(fill(store, OLD), target)
     [note] = (store.root / "outputs").iterdir()
-    rows = [{name: row[name] for name in ("path", "size", "sha256")} for row in json.loads(note.read_text())]
+    rows = [{name: row[name] for name in ("path", "size", "sha256")} for row in json.loads(note.read_text())["files"]]
     note.write_text(json.dumps(rows))
     assert not store.place(fill(store, OLD), target).changed
     note.write_text(json.dumps(rows))

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from colbuild.store.files import read_json, write_json
+from colbuild.store.files import checked, read_json, unchecked, write_json
 from colbuild.store.hashing import hash_file
 
 _SETTLED_NS = 2_000_000_000
@@ -26,8 +26,9 @@ def remembered_hash(path: Path, downloads: Path) -> str:
     name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
     memory = downloads / "hashes" / name[:2] / f"{name}.json"
     seen = _signature(path.stat())
-    known = read_json(memory)
-    if isinstance(known, dict) and known.get("signature") == seen and isinstance(known.get("sha256"), str):
+    # With a check: a digest that lost a digit would go into keys and the lock. Older notes have none, and are made anew.
+    known = unchecked(read_json(memory))
+    if known is not None and known.get("signature") == seen and isinstance(known.get("sha256"), str):
         return str(known["sha256"])
     digest = hash_file(path)
     status = path.stat()
@@ -36,7 +37,7 @@ def remembered_hash(path: Path, downloads: Path) -> str:
         # Forgetting costs a second look; failing to remember must not fail a plan.
         with suppress(OSError):
             memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memory.parent, memory, {"signature": seen, "sha256": digest})
+            write_json(memory.parent, memory, checked({"signature": seen, "sha256": digest}))
     return digest
 
 
