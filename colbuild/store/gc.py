@@ -1,8 +1,8 @@
 """The collector: finds what nobody needs any more, and removes it when asked to.
 
 Needed is what a root lists (`colbuild.store.roots`), what is pinned, and what is leased (`colbuild.store.leases`). Where the
-project of a root is nowhere to be found, the collector refuses, unless it was last seen long ago or may be forgotten. Builds may
-run meanwhile: what they make is in drafts or leased, what they find they claim. Garbage is moved to the store's `tmp` while
+project of a root is nowhere to be found, the collector refuses, unless it was last seen long ago or may be forgotten. Builds
+may run meanwhile: what they make is in drafts or leased, what they find they claim. Garbage is moved to the store's `tmp` while
 no build can claim it, and deleted afterwards; if that is interrupted, the next build clears the rest away.
 
 Action records stay although their results go: they are small, and tell what a run is going to take.
@@ -164,7 +164,8 @@ def collect(store: Store, policy: Policy = Policy(), *, delete: bool = False, no
 
 def _lost_error(lost: Sequence[Noted], now: float) -> BuildError:
     told = "\n".join(
-        f"  {one.root.family}: {one.root.lock}, last seen {format_duration(max(0.0, now - one.last_seen))} ago" for one in lost
+        f"  {one.root.family}: {one.root.lock}, last seen {format_duration(max(0.0, now - one.last_seen))} ago"
+        for one in lost
     )
     one = len(lost) == 1
     return BuildError(

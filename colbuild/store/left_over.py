@@ -38,8 +38,8 @@ _OWN: Final = re.compile(
     ),
     re.DOTALL,
 )
-"""The paths of files that colbuild writes below a store, and that nobody else gives such names. What compilers keep has names of
-theirs; it does not count, as it is removed as a whole."""
+"""The paths of files that colbuild writes below a store, and that nobody else gives such names. What compilers keep
+has names of theirs; it does not count, as it is removed as a whole."""
 
 
 def is_left_over(entry: Path) -> bool:
