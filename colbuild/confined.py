@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.documents import MalformedError, parse_json
-from colbuild.errors import BuildError, ColbuildError, ran_out_of_memory
+from colbuild.errors import BuildError, ColbuildError, ran_out_of_memory, short_text
 from colbuild.units import format_bytes, format_duration
 
 _CHILD: Final = "import sys; sys.path[:] = sys.argv[3:]; from colbuild.confined import serve; serve(*sys.argv[1:3])"
@@ -42,8 +42,6 @@ _BLOCK: Final = 1 << 16
 _STACK: Final = 16 << 20
 """Bytes that a thread's stack may have; they count as data before they are used."""
 _WATCH: Final = 1.0
-_LONGEST: Final = 300
-"""Characters of an error's text that are told."""
 _TASKS: Final = Path("/proc/self/task")
 _SIZES: Final = Path("/proc/self/statm")
 
@@ -262,8 +260,7 @@ def _allow(memory: int) -> None:
 def _failure(task: Task, bounds: Bounds, error: BaseException) -> str:
     if ran_out_of_memory(error):
         return f"{task.about} needs more than {format_bytes(bounds.memory)} of memory, the most that it may"
-    [said, *_] = [*str(error).strip().splitlines(), "no further words"]
-    return f"{task.about} cannot be used: {type(error).__name__}: {said[:_LONGEST]}"
+    return f"{task.about} cannot be used: {type(error).__name__}: {short_text(error)}"
 
 
 def _leave_terminal() -> None:

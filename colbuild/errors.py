@@ -78,9 +78,28 @@ _NO_MEMORY: Final = (
     "alloc_failed",  # CUDA's libraries
     "std::bad_alloc",
     "bad allocation",
+    "failed to allocate memory",  # onnxruntime
 )
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether a library, or Python itself, raised this because it could not get memory, on any device."""
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY)
+    return isinstance(error, MemoryError) or any(sign in _text(error).lower() for sign in _NO_MEMORY)
+
+
+_LONGEST: Final = 300
+"""Characters of a library's error that are told."""
+
+
+def short_text(error: BaseException) -> str:
+    """The first line of what a library says of an error about a file from outside, which may say anything of any length."""
+    if ran_out_of_memory(error):
+        return "it needs more memory than it may have"
+    return _text(error).strip().split("\n", 1)[0][:_LONGEST] or type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except ValueError:  # a number of thousands of digits has no text
+        return ""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from colbuild.bounds import TEMPLATE_BYTES, TEMPLATE_MEMORY, TEMPLATE_SECONDS
 from colbuild.confined import Bounds, Task, confined
 from colbuild.documents import MalformedError, read_regular
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, short_text
 from colbuild.export.template_sandbox import render
 from colbuild.weights.tokenizer_file import read_object
 
@@ -26,8 +26,6 @@ DEFAULT: Final = "default"
 
 _TRIAL: Final = "Hello"
 _BOUNDS: Final = Bounds(TEMPLATE_SECONDS, TEMPLATE_MEMORY)
-_LONGEST: Final = 300
-"""Characters of an error's text that are told."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ class ChatTemplate:
             return render(self.source, {**self.special, **given})
         except Exception as error:  # noqa: BLE001  (a template is a program, and may raise anything)
             raise BuildError(
-                f"the package's chat template fails: {str(error)[:_LONGEST]}",
-                hint="run it without the template (--raw)",
+                f"the package's chat template fails: {short_text(error)}", hint="run it without the template (--raw)"
             ) from None
 
     @property

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from colbuild.bounds import MANIFEST_BYTES
+from colbuild.documents import read_json_file
 from colbuild.errors import BuildError
 from colbuild.export.manifest import MANIFEST
 
@@ -70,7 +71,7 @@ def _packages_in(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
 def _is_package(folder: Path) -> bool:
     """Whether a folder has a manifest of ours: other programs call files of theirs so too."""
     try:
-        written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        written = read_json_file(folder / MANIFEST, MANIFEST_BYTES)
     except (OSError, ValueError):
         return False
     return isinstance(written, dict) and "schema_version" in written
@@ -79,7 +80,7 @@ def _is_package(folder: Path) -> bool:
 def _model_kind(folder: Path) -> str | None:
     """What a folder with a model for training is called; None for any other."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json_file(folder / "config.json")
         kind = config.get("model_type")
     except (OSError, ValueError, AttributeError):
         kind = None

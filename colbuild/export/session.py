@@ -12,7 +12,7 @@ import numpy.typing
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, short_text
 from colbuild.export.manifest import Graph
 from colbuild.export.onnx_scan import check_data_files
 from colbuild.export.signature import check_signature
@@ -97,7 +97,7 @@ def open_decoder(
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except UNREADABLE as error:
         raise BuildError(
-            f"onnxruntime {onnxruntime.__version__} cannot load {path}: {error}",
+            f"onnxruntime {onnxruntime.__version__} cannot load {path}: {short_text(error)}",
             hint="copy or build the package again; an older onnxruntime may lack an operator",
         ) from None
     vocab = check_signature(session, graph, path)
@@ -169,7 +169,7 @@ def _run(decoder: Decoder, ids: Ids, mask: Ids, positions: Ids, cache: Cache) ->
         shape = results[0].shape()
     except UNREADABLE as error:
         raise BuildError(
-            f"onnxruntime {onnxruntime.__version__} cannot run the package's graph: {error}",
+            f"onnxruntime {onnxruntime.__version__} cannot run the package's graph: {short_text(error)}",
             hint="copy or build the package again",
         ) from None
     if list(shape) != [*ids.shape, decoder.vocab]:

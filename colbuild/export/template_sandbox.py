@@ -73,7 +73,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])
         self._steps = 0
-        self.filters |= {"tojson": _to_json, _TURNS: self._turns}
+        self.filters |= {"tojson": _to_json, _TURNS: self._turns, _SHORT: _short}
         self.globals |= {
             "raise_exception": _refuse,
             "strftime_now": _now,
@@ -103,6 +103,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         tree = super()._parse(source, name, filename)
         for loop in list(tree.find_all(nodes.For)):
             loop.iter = nodes.Filter(loop.iter, _TURNS, [], [], None, None, lineno=loop.lineno)
+        for joined in list(tree.find_all(nodes.Concat)):
+            whole = nodes.Concat(joined.nodes, lineno=joined.lineno)
+            joined.nodes = [nodes.Filter(whole, _SHORT, [], [], None, None, lineno=joined.lineno)]
         return tree
 
     def _turns(self, values: Any) -> Any:
@@ -118,7 +121,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 _TURNS: Final = "colbuild turns"
-"""No name that a template can write."""
+_SHORT: Final = "colbuild short"
+"""No names that a template can write."""
 
 
 def render(source: str, variables: Mapping[str, Any]) -> str:

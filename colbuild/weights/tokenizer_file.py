@@ -10,7 +10,7 @@ from rapidfuzz import process
 from tokenizers import Tokenizer
 
 from colbuild.documents import MalformedError, read_json_file
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, short_text
 
 ORDERS: Final = ("truncation", "padding")
 """Keys of tokenizer.json that say how an earlier program cut and padded its texts. transformers resets both at every call."""
@@ -40,7 +40,7 @@ def load_tokenizer(path: Path, hint: str | None = None) -> Tokenizer:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # The library raises nothing narrower, and a panic of its own is no Exception.
-        raise BuildError(f"{path} cannot be read: {error}", hint=hint) from error
+        raise BuildError(f"{path} cannot be read: {short_text(error)}", hint=hint) from error
     return unlimited(tokenizer)
 
 
