@@ -22,8 +22,6 @@ import resource
 import select
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -33,15 +31,14 @@ from typing import Any, Final
 
 from colbuild.documents import MalformedError, parse_json
 from colbuild.errors import BuildError, ColbuildError, ran_out_of_memory, short_text
+from colbuild.process import end_with, python_command, unheard_by_children
 from colbuild.units import format_bytes, format_duration
 
-_CHILD: Final = "import sys; sys.path[:] = sys.argv[3:]; from colbuild.confined import serve; serve(*sys.argv[1:3])"
 _TO_START: Final = 300.0
 """Seconds until a child must have imported its libraries: only a machine that hardly works takes longer."""
 _BLOCK: Final = 1 << 16
 _STACK: Final = 16 << 20
 """Bytes that a thread's stack may have; they count as data before they are used."""
-_WATCH: Final = 1.0
 _TASKS: Final = Path("/proc/self/task")
 _SIZES: Final = Path("/proc/self/statm")
 
@@ -147,8 +144,9 @@ def _forked(task: Task, bounds: Bounds, read: int, write: int) -> _Fork:
 
 def _started(task: Task, bounds: Bounds, write: int) -> subprocess.Popen[bytes]:
     told = json.dumps({"task": asdict(task), "bounds": asdict(bounds), "parent": os.getpid()})
-    arguments = [sys.executable, "-c", _CHILD, str(write), told, *sys.path]
-    return subprocess.Popen(arguments, pass_fds=[write], stdin=subprocess.DEVNULL)  # noqa: S603 (our own code)
+    command = python_command("colbuild.confined:serve", [str(write), told])
+    with unheard_by_children():
+        return subprocess.Popen(command, pass_fds=[write], stdin=subprocess.DEVNULL)  # noqa: S603 (our own code)
 
 
 class _Lines:
@@ -224,7 +222,7 @@ def serve(write: str, told: str) -> None:
 def _work(task: Task, bounds: Bounds, write: int, parent: int) -> None:
     write = fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, 3)
     _leave_terminal()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
 
     def say(kind: str, value: Any) -> None:
         content = json.dumps([kind, value]).encode("ascii") + b"\n"
@@ -274,10 +272,3 @@ def _leave_terminal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _end_with(parent: int) -> None:
-    """Ends the child where the process that asked is gone."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH)
-    os._exit(1)

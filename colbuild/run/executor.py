@@ -14,6 +14,7 @@ What is published stays, whatever happens to the steps after it.
 from __future__ import annotations
 
 import signal
+import time
 from bisect import insort
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -47,6 +48,9 @@ OnFinished = Callable[[Step, ActionRecord], None]
 
 _LOOK_EVERY: Final = 0.25
 """Seconds between two looks whether somebody wants the build to stop."""
+
+_END_GRACE: Final = 0.5
+"""Seconds that killed processes have to be gone."""
 
 _REBUILDS: Final = 2
 """How often a step's lost inputs are built again before it counts as failed."""
@@ -126,7 +130,7 @@ class _Build:
     stopped: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     rebuilds: dict[str, int] = field(default_factory=dict)
-    asked: int = 0
+    asked: bool = False
     remote: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -179,20 +183,27 @@ def execute(
             interrupts,
             stack,
         )
-        while True:
-            if _may_start(build):
-                _settle(build)
-                _start(build)
-            if not build.running:
-                break
-            _heed_interrupts(build)
-            for connection in _talking(build):
-                _hear(build, connection)
+        try:
+            _carry_out(build)
+        except KeyboardInterrupt:
+            _end_at_once(build)
     if build.interrupts.count:
         raise _stopped(build)
     if build.failed:
         raise _failed(build)
     return Executed(build.records, tuple(step.id for step in graph.steps if step.id in build.ran))
+
+
+def _carry_out(build: _Build) -> None:
+    while True:
+        if _may_start(build):
+            _settle(build)
+            _start(build)
+        if not build.running:
+            return
+        _heed_interrupts(build)
+        for connection in _talking(build):
+            _hear(build, connection)
 
 
 def open_nursery() -> Nursery:
@@ -371,15 +382,27 @@ def _rebuild(build: _Build, made_by: str, reader: str | None, what: str) -> None
 
 
 def _heed_interrupts(build: _Build) -> None:
-    """The first interrupt asks every step to stop at its next boundary, the second ends them."""
-    if build.interrupts.count > build.asked and build.nursery is not None:
-        build.asked = build.interrupts.count
-        number = signal.SIGTERM if build.asked == 1 else signal.SIGKILL
-        if build.asked == 1:
-            named = ", ".join(running.job.step.id for running in build.running.values())
-            build.listener(Notice(f"stopping {named} at the next boundary; Ctrl-C once more ends at once"))
+    """The first interrupt asks every step to stop at its next boundary; the second ends them, see `_end_at_once`."""
+    if build.interrupts.count and not build.asked and build.nursery is not None:
+        build.asked = True
         for running in build.running.values():
-            build.nursery.signal(running.child, number)
+            build.nursery.signal(running.child, signal.SIGTERM)
+        named = ", ".join(running.job.step.id for running in build.running.values())
+        build.listener(Notice(f"stopping {named} at the next boundary; Ctrl-C once more ends at once"))
+
+
+def _end_at_once(build: _Build) -> None:
+    """Ends every step: with the nursery, which may still be importing and would hear of nothing."""
+    if build.nursery is not None:
+        build.nursery.end_now()
+    ends = time.monotonic() + _END_GRACE
+    for running in list(build.running.values()):
+        # At the end of its connection the process is gone, and holds no lock.
+        with suppress(EOFError, OSError):
+            while running.child.connection.poll(max(0.0, ends - time.monotonic())):
+                running.child.connection.recv()
+        _end(build, running)
+        build.stopped[running.job.step.id] = "ended at once"
 
 
 def _stopped(build: _Build) -> StoppedError:

@@ -22,18 +22,18 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
+from colbuild.process import python_command, unheard_by_children
 from colbuild.run.environment import prepare_process
 from colbuild.run.job import Job
 from colbuild.run.operations import import_before_fork
 
-_CHILD = "import sys; sys.path[:] = sys.argv[2:]; from colbuild.run.nursery import serve; serve(int(sys.argv[1]))"
+_SERVE = "colbuild.run.nursery:serve"
 Work = Callable[[Job, Connection, int], None]
 """What a step's process does: see `colbuild.run.worker.work`."""
 
@@ -88,6 +88,10 @@ class Nursery:
             self._process.kill()
             self._process.wait()
 
+    def end_now(self) -> None:
+        """Kills the nursery, also while it still imports, and with it every process that it has started."""
+        self._process.kill()
+
     def start(self, job: Job) -> Child:
         """Starts a process for a job.
 
@@ -128,27 +132,11 @@ class Nursery:
 def open_nursery() -> Nursery:
     """Starts a nursery; it is ready for jobs at once, and works them off as soon as it has imported what they need."""
     ours, theirs = socket.socketpair()
-    with theirs:
-        arguments = [sys.executable, "-c", _CHILD, str(theirs.fileno()), *sys.path]
-        with _ignored_by_children(signal.SIGINT):
-            process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
-                arguments, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
-            )
+    with theirs, unheard_by_children():
+        process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
+            python_command(_SERVE, [str(theirs.fileno())]), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+        )
     return Nursery(process, ours)
-
-
-@contextmanager
-def _ignored_by_children(number: signal.Signals) -> Iterator[None]:
-    """A process that is started inside ignores a signal from its first moment on; afterwards all is as before."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may say so. What is started ignores it by itself a moment later.
-        yield
-        return
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 def _send(control: socket.socket, message: object, descriptors: list[int] | None = None) -> None:
@@ -181,10 +169,11 @@ def _exactly(control: socket.socket, size: int) -> bytes:
 # -- inside the nursery -----------------------------------------------------------------------------------------------
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int | str) -> None:
     """Forks a process for each job that comes, until the build closes its end or is gone."""
-    # Ctrl-C in a terminal reaches every process in it; what it means is for the build to decide.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What ends every process of a group asks the steps to stop; they could not if the nursery ended before them. Each step's
+    # process lets the signal through as soon as it knows what to do.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     prepare_process()
     # Not imported above: the build has no use for it.
     from colbuild.run.worker import work
@@ -194,7 +183,7 @@ def serve(descriptor: int) -> None:
         # What was imported stays: a collection in a step's process, which would read and so copy all of it, leaves it out.
         gc.collect()
         gc.freeze()
-    control = socket.socket(fileno=descriptor)
+    control = socket.socket(fileno=int(descriptor))
     woken, wake = socket.socketpair()
     wake.setblocking(False)
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)

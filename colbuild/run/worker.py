@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import io
 import os
 import signal
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from colbuild.errors import EXIT_FAILED, ColbuildError, StoppedError
+from colbuild.process import end_with
 from colbuild.run.environment import prepare_process
 from colbuild.run.events import Event, Listener
 from colbuild.run.failures import UnexpectedError, is_transient
@@ -24,20 +24,18 @@ from colbuild.run.perform import LostInputError, perform
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_LOOK_EVERY = 1.0
-"""Seconds between two looks whether the nursery is still there."""
-
 
 def work(job: Job, connection: Connection, parent: int) -> None:
     """Carries out a job and ends the process; the log and the connection have all of it.
 
     A first SIGTERM asks the step to stop at its next boundary. If the nursery is gone, so is the build: the process ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    # A Thread would wait until it runs, which takes longer than most of what follows.
-    _thread.start_new_thread(_end_with, (parent,))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    end_with(parent)
     _write_to(job)
     _limit(job)
 
@@ -121,9 +119,3 @@ def _limit(job: Job) -> None:
 
         # It read the environment when the nursery imported it.
         torch.set_num_threads(job.threads)
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY)
-    os._exit(EXIT_FAILED)

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 
 from colbuild.errors import BuildError, ColbuildError, StoppedError
+from colbuild.process import end_with
 
 _RAISED: Final = {kind.__name__: kind for kind in (BuildError, StoppedError)}
 """What a process of several may raise and the others' parent raises again."""
@@ -74,7 +75,7 @@ def side_by_side(work: Callable[[], None], count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         outcome, port = Path(folder) / "raised", _free_port()
         try:
-            start_processes(_one_of, args=(work, count, port, outcome), nprocs=count, start_method="fork")  # type: ignore[no-untyped-call]
+            start_processes(_one_of, args=(work, count, port, outcome, os.getpid()), nprocs=count, start_method="fork")  # type: ignore[no-untyped-call]
         except ProcessRaisedException as error:
             if outcome.exists():
                 told = json.loads(outcome.read_bytes())
@@ -82,7 +83,8 @@ def side_by_side(work: Callable[[], None], count: int) -> None:
             raise BuildError(f"a process of the training ended: {str(error).strip().splitlines()[-1]}") from error
 
 
-def _one_of(index: int, work: Callable[[], None], count: int, port: int, outcome: Path) -> None:
+def _one_of(index: int, work: Callable[[], None], count: int, port: int, outcome: Path, parent: int) -> None:
+    end_with(parent)
     os.environ |= {
         "RANK": str(index),
         "LOCAL_RANK": str(index),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from colbuild.ops.step import StepRun
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.step import Step
 from colbuild.progress import silent
-from colbuild.run import executor, nursery
+from colbuild.run import executor, nursery, perform, worker
 from colbuild.run.executor import Options, execute
 from colbuild.run.job import Done, Job
 from colbuild.run.nursery import Nursery, open_nursery
@@ -32,21 +33,28 @@ BARE: Final = "bare process"
 STEP: Final = "step"
 UNSYNCED: Final = "step, without fsync"
 
-_CHILD: Final = (
-    "import os, sys; sys.path[:] = sys.argv[2:]\n"
-    "from colbuild.run import nursery, perform, worker\n"
-    "from tests.benchmarks import store_steps\n"
-    "perform.operation = lambda op: store_steps.act\n"
-    "{change}\n"
-    "nursery.serve(int(sys.argv[1]))"
-)
-"""The program of a nursery that has imported what it always does, torch among it, and whose steps write some bytes."""
+_SERVE: Final = "tests.benchmarks.store_steps:serve_{}"
+"""The function of a nursery that has imported what it always does, torch among it, and whose steps write some bytes."""
 
-_CHANGES: Final = {
-    BARE: "worker.work = store_steps.bare",
-    STEP: "",
-    UNSYNCED: "os.fsync = lambda descriptor: None",
-}
+_KINDS: Final = {BARE: "bare", STEP: "step", UNSYNCED: "unsynced"}
+
+
+def serve_step(descriptor: str) -> None:
+    """Serves steps."""
+    perform.operation = lambda op: act
+    nursery.serve(descriptor)
+
+
+def serve_bare(descriptor: str) -> None:
+    """Serves bare processes."""
+    worker.work = bare
+    nursery.serve(descriptor)
+
+
+def serve_unsynced(descriptor: str) -> None:
+    """Serves steps that sync nothing."""
+    os.fsync = lambda descriptor: None
+    serve_step(descriptor)
 
 
 def act(run: StepRun) -> None:
@@ -79,10 +87,10 @@ class Taken:
 
 def milliseconds_per_step(root: Path, batches: int) -> Taken:
     """Runs batches of each kind in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in _CHANGES}
+    taken: dict[str, list[float]] = {name: [] for name in _KINDS}
     with ExitStack() as stack:
-        nurseries = {name: stack.enter_context(_nursery(change)) for name, change in _CHANGES.items()}
-        for name in _CHANGES:
+        nurseries = {name: stack.enter_context(_nursery(kind)) for name, kind in _KINDS.items()}
+        for name in _KINDS:
             open_store(root / name).prepare()
         for batch in range(batches + 1):
             for name, opened in nurseries.items():
@@ -100,8 +108,8 @@ def milliseconds_per_step(root: Path, batches: int) -> Taken:
 
 
 @contextmanager
-def _nursery(change: str) -> Iterator[Nursery]:
-    with mock.patch.object(nursery, "_CHILD", _CHILD.format(change=change)), open_nursery() as opened:
+def _nursery(kind: str) -> Iterator[Nursery]:
+    with mock.patch.object(nursery, "_SERVE", _SERVE.format(kind)), open_nursery() as opened:
         yield opened
 
 

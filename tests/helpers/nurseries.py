@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 
@@ -17,6 +18,7 @@ class SharedNursery:
     """A real nursery that survives the builds that use it."""
 
     nursery: Nursery | None = None
+    fresh: Callable[[], Nursery] = open_nursery
 
     def __enter__(self) -> SharedNursery:
         return self
@@ -26,7 +28,7 @@ class SharedNursery:
 
     def start(self, job: Job) -> Child:
         if self.nursery is None:
-            self.nursery = open_nursery()
+            self.nursery = self.fresh()
         return self.nursery.start(job)
 
     def signal(self, child: Child, number: int) -> None:
@@ -36,6 +38,11 @@ class SharedNursery:
     def ended_by(self, child: Child) -> int | None:
         assert self.nursery is not None
         return self.nursery.ended_by(child)
+
+    def end_now(self) -> None:
+        assert self.nursery is not None
+        self.nursery.end_now()
+        self.close()
 
     def close(self) -> None:
         if self.nursery is not None:
@@ -65,6 +72,9 @@ class ThreadNursery:
     def signal(self, child: Child, number: int) -> None:
         assert number == signal.SIGTERM
         self.asked[child.number].set()
+
+    def end_now(self) -> None:
+        raise AssertionError("a thread cannot be ended")
 
     def ended_by(self, child: Child) -> int | None:
         return None

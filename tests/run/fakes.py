@@ -12,16 +12,17 @@ from pathlib import Path
 from colbuild.errors import BuildError, StoppedError
 from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
+from colbuild.run import nursery, perform
 
-CHILD = (
-    "import sys; sys.path[:] = sys.argv[2:]\n"
-    "from colbuild.run import nursery, perform\n"
-    "from tests.run import fakes\n"
-    "perform.operation = lambda op: fakes.act\n"
-    "nursery.import_before_fork = lambda: None\n"
-    "nursery.serve(int(sys.argv[1]))"
-)
-"""The program of a nursery that knows these operations, and imports nothing else."""
+SERVE = "tests.run.fakes:serve"
+"""The function of a nursery that knows these operations, and imports nothing else."""
+
+
+def serve(descriptor: str) -> None:
+    """See `SERVE`."""
+    perform.operation = lambda op: act
+    nursery.import_before_fork = lambda: None
+    nursery.serve(descriptor)
 
 
 def act(run: StepRun) -> None:

@@ -6,18 +6,16 @@ import os
 from pathlib import Path
 
 from colbuild.plan.step import Step
-from colbuild.run import nursery
+from colbuild.run import nursery, worker
 from colbuild.run.job import Job
 from colbuild.run.sources import Sources
 
-_CHILD = (
-    "import os, sys; sys.path[:] = sys.argv[2:]\n"
-    "from colbuild.run import nursery, worker\n"
-    "worker.work = lambda job, connection, parent: os._exit(job.index % 100)\n"
-    "nursery.import_before_fork = lambda: None\n"
-    "nursery.serve(int(sys.argv[1]))"
-)
-"""The program of a nursery whose children end at once, each with a code of its own."""
+
+def serve_briefly(descriptor: str) -> None:
+    """A nursery whose children end at once, each with a code of its own."""
+    worker.work = lambda job, connection, parent: os._exit(job.index % 100)
+    nursery.import_before_fork = lambda: None
+    nursery.serve(descriptor)
 
 
 def job(folder: Path, number: int) -> Job:
@@ -26,7 +24,7 @@ def job(folder: Path, number: int) -> Job:
 
 
 def test_children_without_end_come_and_go_whether_or_not_anybody_asks_how_they_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(nursery, "_CHILD", _CHILD)
+    monkeypatch.setattr(nursery, "_SERVE", "tests.run.test_nursery:serve_briefly")
     with nursery.open_nursery() as opened:
         for number in range(400):
             child = opened.start(job(tmp_path, number))

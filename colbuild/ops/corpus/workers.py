@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -20,12 +19,13 @@ from typing import Final
 
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.wikitext import plain_text
+from colbuild.process import python_command, unheard_by_children
 
 _BATCH: Final = 1 << 18
 """Characters of wikitext that travel to a process at once."""
 
 _MOST: Final = 16
-_CHILD: Final = "import sys; sys.path[:] = sys.argv[1:]; from colbuild.ops.corpus.workers import serve; serve()"
+_SERVE: Final = "colbuild.ops.corpus.workers:serve"
 
 _Process = subprocess.Popen[str]
 
@@ -85,13 +85,14 @@ def _pool(count: int, file_names: frozenset[str]) -> Iterator[tuple[ThreadPoolEx
         stack.callback(pool.shutdown, cancel_futures=True)
         stack.callback(_kill, processes)  # Last in, first out: threads that wait for an answer wait no longer.
         for _ in range(count):
-            process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
-                [sys.executable, "-c", _CHILD, *sys.path],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-            )
+            with unheard_by_children():
+                process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
+                    python_command(_SERVE),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    encoding="utf-8",
+                )
             processes.append(process)
             _write(process, sorted(file_names))
             idle.put(process)
@@ -145,8 +146,6 @@ def _died(process: _Process) -> BuildError:
 
 def serve() -> None:
     """A child process: the names of file namespaces come first, then batches of articles; ends with its input."""
-    # Control-C reaches the whole process group; the parent decides what becomes of the children.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines = iter(sys.stdin.readline, "")
     file_names = frozenset(json.loads(next(lines)))
     for line in lines:
