@@ -42,6 +42,7 @@ def call(target: str, parent: int, arguments: Sequence[str]) -> None:
     """Calls a function, in the process that `python_command` starts."""
     for number in _UNHEARD:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _UNHEARD)
     end_with(parent)
     # Python processes that libraries start do not import from the working folder either.
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -65,17 +66,15 @@ def end_with(parent: int) -> None:
 
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
-    """A process that is started inside ignores a terminal's signals from its first moment on; afterwards all is as before."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may say so. The process ignores them by itself a moment later.
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _UNHEARD}
+    """A process that is started inside hears none of a terminal's signals from its first moment on; see `call`.
+
+    They are blocked, so that none that arrives here meanwhile is lost.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _killed_by_the_system() -> bool:

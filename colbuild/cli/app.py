@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from io import TextIOWrapper
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +26,9 @@ from colbuild.cli.common import (
     naming,
     open_console,
     print_error,
-    print_json,
 )
+from colbuild.cli.printed import shown, write_json, write_text
+from colbuild.cli.streams import OutputLostError, output_is_optional
 from colbuild.errors import EXIT_DONE, EXIT_FAILED, EXIT_WORK_PENDING, ColbuildError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def plan(
         if output is not None:
             api.write_plan(saved, output)
         if as_json:
-            print_json(saved.model_dump(mode="json"))
+            write_json(saved.model_dump(mode="json"))
     if not as_json:
         print_plan(planned, estimates, console)
         print_left(planned, planned.selection.left if planned.selection else (), console)
@@ -157,6 +158,7 @@ def build(
     from colbuild.cli.explain_view import print_left
     from colbuild.cli.table_view import print_built
 
+    output_is_optional()
     options = build_options.options_of(jobs, keep_going, retries, cores, memory, gpus, remote, push)
     saved = None if saved_as is None else api.read_plan(saved_as)
     if saved is not None:
@@ -194,7 +196,7 @@ def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson =
     rows = api.family_status(planned, workspace)
     history = api.family_history(loaded, workspace)
     if as_json:
-        print_json({**status_to_json(planned, rows), "builds": history_to_json(history)})
+        write_json({**status_to_json(planned, rows), "builds": history_to_json(history)})
     else:
         console = open_console()
         console.print(lock.lock_line(planned.lock), soft_wrap=True)
@@ -216,7 +218,7 @@ def schema(
     """Print the JSON schema of a family, a recipe, a device profile or a saved plan."""
     from colbuild.api import plan_schema_text, schema_text
 
-    sys.stdout.write(plan_schema_text() if kind is SchemaKind.PLAN else schema_text(kind.value))
+    write_text(plan_schema_text() if kind is SchemaKind.PLAN else schema_text(kind.value))
 
 
 for about_packages in (packages.verify, packages.pack, packages.push, packages.run, packages.bench):
@@ -225,7 +227,7 @@ for about_packages in (packages.verify, packages.pack, packages.push, packages.r
 
 def _version(value: bool) -> None:
     if value:
-        sys.stdout.write(f"colbuild {__version__}\n")
+        write_text(f"colbuild {__version__}\n")
         raise typer.Exit
 
 
@@ -238,35 +240,30 @@ def options(
     """Builds families of language models from one file."""
 
 
-def main() -> None:
-    """Runs the command line and exits with one of DESIGN's exit codes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # A terminal that knows ASCII only shows "?" for a name's letters instead of an error.
-            stream.reconfigure(errors="replace")
-    sys.exit(run_command(sys.argv[1:]))
-
-
 def run_command(arguments: list[str]) -> int:
     """Runs one command; returns its exit code. A user's mistake is told, never thrown."""
     command = typer.main.get_command(app)
     spec = named_spec(arguments)
     try:
         result = command.main(args=arguments, prog_name="colbuild", standalone_mode=False)
+    except OutputLostError:
+        # Told at the end of the command: nothing more can be said there.
+        return EXIT_FAILED
     except ColbuildError as error:
         print_error(naming(error.message, spec), error.hint and naming(error.hint, spec))
         return error.exit_code
     except KeyboardInterrupt:
-        print_error("interrupted", naming(_GOES_ON, spec))
-        return EXIT_FAILED
-    except BrokenPipeError:
-        # The reader of a pipe has had enough, as with `| head`.
-        sys.stderr.close()
-        return EXIT_FAILED
+        result = _INTERRUPTED
     except Exception as error:  # noqa: BLE001  (what is not a mistake in the arguments is raised again)
         return _usage_error(error, spec)
+    if result == _INTERRUPTED:
+        print_error("interrupted", naming(_GOES_ON, spec))
+        return EXIT_FAILED
     return result if isinstance(result, int) else EXIT_DONE
 
+
+_INTERRUPTED = 130
+"""What typer makes of an interrupt; no command of ours ends with it."""
 
 _GOES_ON = "what was finished is kept; 'colbuild build' goes on from there"
 
@@ -278,7 +275,9 @@ def _usage_error(error: Exception, spec: Path | None) -> int:
     """
     show = getattr(error, "show", None)
     if callable(show):
-        show()
+        told = StringIO()
+        show(told)
+        sys.stderr.write(shown(told.getvalue()))
         return EXIT_FAILED
     if type(error).__name__ == "Abort":
         print_error("interrupted", naming(_GOES_ON, spec))

@@ -15,9 +15,9 @@ from colbuild.cli.common import (
     StorePath,
     event_listener,
     open_console,
-    print_json,
     showing_progress,
 )
+from colbuild.cli.printed import write_json
 from colbuild.errors import EXIT_FAILED
 from colbuild.units import UnitError, parse_duration
 
@@ -55,7 +55,7 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
 
     listing = list_store(find_store(store))
     if as_json:
-        print_json(listing_to_json(listing))
+        write_json(listing_to_json(listing))
     else:
         print_listing(listing, open_console())
 
@@ -90,7 +90,7 @@ def gc(
     listing = list_store(found)
     collected = collect(found, policy, delete=delete)
     if as_json:
-        print_json(collected_to_json(found, collected))
+        write_json(collected_to_json(found, collected))
     else:
         print_collected(listing, collected, open_console())
 
@@ -112,7 +112,7 @@ def verify(
     with showing_progress("verify", quiet=as_json) as report:
         checked = verify_store(found, names or (), report)
     if as_json:
-        print_json(checked_to_json(found, checked))
+        write_json(checked_to_json(found, checked))
     else:
         print_checked(found, checked, open_console())
     if checked.damaged:

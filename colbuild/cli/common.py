@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from colbuild.cli.printed import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -63,18 +65,11 @@ def named_spec(arguments: Sequence[str]) -> Path | None:
     return Path(named[0]) if len(named) == 1 else None
 
 
-def print_json(value: object) -> None:
-    """Prints a JSON value for machines."""
-    import json
-
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
 def open_console(*, stderr: bool = False) -> Console:
-    """A console that takes every text as it is."""
-    from rich.console import Console
+    """A console that takes every text as it is, but for control characters; see `colbuild.cli.printed`."""
+    from colbuild.cli.screen import Screen
 
-    console = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    console = Screen(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         # A log has no width; tables are not to be cut at rich's guess of 80.
         console.width = _LOG_WIDTH
@@ -86,10 +81,10 @@ def print_error(message: str, hint: str | None = None) -> None:
     from rich.text import Text
 
     console = open_console(stderr=True)
-    text = Text.assemble(("error", "bold red"), (": ", "bold"), message)
+    text = Text.assemble(("error", "bold red"), (": ", "bold"), shown(message))
     if hint:
         text.append("\n")
-        text.append_text(Text.assemble(("hint", "bold cyan"), (": ", "bold"), hint))
+        text.append_text(Text.assemble(("hint", "bold cyan"), (": ", "bold"), shown(hint)))
     console.print(text, soft_wrap=True, highlight=False)
 
 
@@ -97,7 +92,7 @@ def print_warning(message: str) -> None:
     """Says what is hardly meant; the command goes on."""
     from rich.text import Text
 
-    text = Text.assemble(("warning", "bold yellow"), (": ", "bold"), message)
+    text = Text.assemble(("warning", "bold yellow"), (": ", "bold"), shown(message))
     open_console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from colbuild.cli.common import event_listener, open_console, print_json
+from colbuild.cli.common import event_listener, open_console
 from colbuild.cli.plan_view import print_plan
+from colbuild.cli.printed import write_json
 from colbuild.cli.states_view import STYLES, WORDS
 from colbuild.plan.states import State
 
@@ -39,7 +40,7 @@ def show_since(
         api.check_possible(planned)
         since = api.plan_since(planned, workspace, revision, listener)
     if as_json:
-        print_json(since_to_json(planned, since))
+        write_json(since_to_json(planned, since))
     else:
         print_since(planned, since, open_console())
     return bool(since.pending)
@@ -61,7 +62,7 @@ def show_many(specs: Sequence[Path], store: Path | None, mode: LockMode, *, as_j
     pairs = list(zip(plans, workspaces, strict=True))
     if as_json:
         saved = [api.save_plan(plan, workspace).model_dump(mode="json") for plan, workspace in pairs]
-        print_json({"format": PLANS_FORMAT, "plans": saved, **_sum_to_json(sum_)})
+        write_json({"format": PLANS_FORMAT, "plans": saved, **_sum_to_json(sum_)})
         return sum_.pending > 0
     console = open_console()
     for plan, workspace in pairs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +16,8 @@ from colbuild.cli.common import (
     Targets,
     event_listener,
     open_console,
-    print_json,
 )
+from colbuild.cli.printed import write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +52,7 @@ def why(words: Words, store: StorePath = None, as_json: AsJson = False) -> None:
     planned, workspace = _planned(spec, store)
     explained = api.explain_step(planned, workspace, step)
     if as_json:
-        print_json(explanation_to_json(planned, explained))
+        write_json(explanation_to_json(planned, explained))
     else:
         print_explanation(explained, open_console())
 
@@ -73,14 +72,14 @@ def show(
     if resolved:
         loaded = api.load_family(spec)
         if as_json:
-            print_json(view.resolved_to_json(loaded))
+            write_json(view.resolved_to_json(loaded))
         else:
             view.print_resolved(loaded, open_console())
         return
     planned, workspace = _planned(spec, store)
     rows = api.family_shapes(planned, workspace)
     if as_json:
-        print_json(view.shapes_to_json(planned, rows))
+        write_json(view.shapes_to_json(planned, rows))
     else:
         view.print_shapes(planned, rows, open_console())
 
@@ -101,7 +100,7 @@ def graph(
     if form is GraphFormat.ASCII:
         print_tree(planned, open_console())
     else:
-        sys.stdout.write(FORMATS[form.value](planned.steps, planned.loaded.family.name))
+        write_text(FORMATS[form.value](planned.steps, planned.loaded.family.name))
 
 
 def _planned(spec: Path, store: Path | None, targets: Sequence[str] = ()) -> tuple[FamilyPlan, Workspace]:

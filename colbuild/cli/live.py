@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TextIO
 
 from colbuild.cli.ledger_view import told_ledger
+from colbuild.cli.printed import shown_json
 from colbuild.progress import Progress
 from colbuild.run.events import (
     BuildFinished,
@@ -46,7 +46,7 @@ def json_listener(stream: TextIO) -> Listener:
     """Writes each event as a line of JSON, at once."""
 
     def listen(event: Event) -> None:
-        stream.write(json.dumps(event_to_json(event), ensure_ascii=False) + "\n")
+        stream.write(shown_json(event_to_json(event)) + "\n")
         stream.flush()
 
     return listen

@@ -13,11 +13,11 @@ from colbuild.cli.common import (
     AsJson,
     open_console,
     print_error,
-    print_json,
     print_warning,
     showing_progress,
     warn_of_threads,
 )
+from colbuild.cli.printed import write_json, write_text
 from colbuild.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def verify(
     found = verify_package(_found(package))
     console = open_console()
     if as_json:
-        print_json(
+        write_json(
             {
                 "format": VERIFY_FORMAT,
                 "package": str(found.package),
@@ -113,7 +113,7 @@ def push(
     with showing_progress("push", quiet=as_json) as report:
         pushed = push_package(package, reference, report)
     if as_json:
-        print_json({"format": PUSH_FORMAT, "package": str(package), **asdict(pushed)})
+        write_json({"format": PUSH_FORMAT, "package": str(package), **asdict(pushed)})
         return
     told = f"Pushed {package} to {reference}: {pushed.files} files, {format_bytes(pushed.size)}, {pushed.digest}."
     open_console().print(told, soft_wrap=True, highlight=False)
@@ -148,9 +148,9 @@ def run(
         told = "The package's tokenizer has no chat template: the prompt is continued as text, as with --raw."
         console.print(told, style="dim", soft_wrap=True, highlight=False)
     for piece in generation.pieces:
-        sys.stdout.write(piece)
+        write_text(piece)
         sys.stdout.flush()
-    sys.stdout.write("\n")
+    write_text("\n")
     console.print(generation.summary(), style="dim", highlight=False)
 
 
@@ -180,7 +180,7 @@ def bench(
     written = output or folder.with_name(f"{folder.name}.bench.json")
     _write(written, told)
     if as_json:
-        print_json(told)
+        write_json(told)
         return
     _print_table(found)
     open_console().print(f"Written to {written}.", style="dim", soft_wrap=True, highlight=False)

@@ -1,0 +1,46 @@
+"""How a command begins and ends: its streams, Ctrl-C at any moment, and what is told of output that was lost."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from colbuild.errors import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+
+def main() -> None:
+    """Runs the command line and exits with one of DESIGN's exit codes."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = _unraisable
+    try:
+        from colbuild.cli.streams import finish_streams, open_streams
+
+        open_streams()
+        from colbuild.cli.app import run_command
+
+        code = run_command(sys.argv[1:])
+        # All is done: an interrupt from here on ends the process without a word.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        code = finish_streams(code)
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        code = EXIT_FAILED
+    sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C ends the command in good order; the second ends the process, whatever it is at."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def _unraisable(raised: UnraisableHookArgs) -> None:
+    """Python would print a traceback where an interrupt comes while an object is being removed."""
+    if not isinstance(raised.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(raised)
