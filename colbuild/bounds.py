@@ -92,3 +92,9 @@ TEMPLATE_MEMORY: Final = 500_000_000
 """Bytes that a chat template may need while it is tried."""
 SAMPLE_TOKENS: Final = 4096
 """Of a manifest's sample generation: honest ones have some 30."""
+
+GIT_SECONDS: Final = 300.0
+"""Of a run of git, which reads a few files of a repository."""
+
+REVISION_BYTES: Final = 100_000_000
+"""Of all YAML files of a project at a git revision."""

@@ -46,7 +46,7 @@ def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: 
     The lock has no say in it: both are solved by this colbuild, for the AnsNet, and the bridge's tokenizer, as they are now.
 
     Raises:
-        RevisionError: There is no git repository, or no such revision.
+        GitError: There is no git repository, or no such revision.
         SpecError: The spec was not there then, or had mistakes.
         SourceError: The tokenizer that its bridge named then cannot be read.
     """

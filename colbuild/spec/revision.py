@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from colbuild.errors import ColbuildError, SpecError
+from colbuild.bounds import REVISION_BYTES
+from colbuild.errors import SpecError
+from colbuild.spec.git import GitError, complaint, git
 from colbuild.spec.load import LoadedFamily, load_family
 from colbuild.spec.yaml import MAX_BYTES
+from colbuild.units import format_bytes
 
 _REGULAR = ("100644", "100755")
-
-
-class RevisionError(ColbuildError):
-    """A revision cannot be read: no git, no repository, no such revision."""
+_LINE = 200
+"""Bytes that the line before a blob's content has at most."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ def find_revision(root: Path, asked: str) -> Revision:
     """The commit that a name stands for in the repository that a project lies in.
 
     Raises:
-        RevisionError: There is no git, no repository around the project, or no such commit.
+        GitError: There is no git, no repository around the project, or no such commit.
     """
-    inside = _git(root, "rev-parse", "--is-inside-work-tree", check=False)
+    inside = git(root, "rev-parse", "--is-inside-work-tree")
     if inside.returncode != 0 or inside.stdout.strip() != b"true":
-        why = _complaint(inside)
+        why = complaint(inside)
         told = "" if "not a git repository" in why or not why else f": {why}"
         message = (
             f"{root} is in no git repository that can be read{told}" if told else f"{root} is in no git repository"
         )
-        raise RevisionError(message, hint="a plan is compared with a revision of the project's own repository")
-    found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked}^{{commit}}", check=False)
+        raise GitError(message, hint="a plan is compared with a revision of the project's own repository")
+    found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked}^{{commit}}")
     if not asked or found.returncode != 0:
-        raise RevisionError(
+        raise GitError(
             f"git knows no revision '{asked}'",
             hint="a branch, a tag, a commit's hash or HEAD~1; a branch of a remote may have to be fetched first",
         )
@@ -64,7 +64,7 @@ def load_at(loaded: LoadedFamily, revision: Revision) -> LoadedFamily:
     """A family as it was at a revision, with the recipes and profiles of then; its root is that of now.
 
     Raises:
-        RevisionError: Git cannot read it.
+        GitError: Git cannot read it.
         SpecError: The family's file was not there, or has mistakes.
     """
     name = loaded.path.relative_to(loaded.root).as_posix()
@@ -85,66 +85,81 @@ def changed_since(root: Path, revision: Revision, paths: Sequence[str]) -> froze
 
     What git does not follow counts as unchanged: nobody knows what it was.
     """
-    return frozenset(
-        path
-        for path in paths
-        if _git(
-            root, "diff", "--quiet", "--no-ext-diff", "--no-textconv", revision.commit, "--", path, check=False
-        ).returncode
-        == 1
-    )
+    return frozenset(path for path in paths if _changed(root, revision, path))
+
+
+def _changed(root: Path, revision: Revision, path: str) -> bool:
+    options = ("--quiet", "--no-ext-diff", "--no-textconv", "--ignore-submodules=all")
+    done = git(root, "diff", *options, revision.commit, "--", path)
+    if done.returncode not in (0, 1):
+        raise _unreadable(revision, complaint(done))
+    return done.returncode == 1
 
 
 @contextmanager
 def _files(root: Path, revision: Revision) -> Iterator[tuple[Path, list[str]]]:
     """A temporary folder with every YAML file of a project, and their names. Links are left out: they could lead anywhere."""
-    listed = _git(root, "ls-tree", "-r", "-l", "-z", revision.commit, "--", ".").stdout
+    done = git(root, "ls-tree", "-r", "-l", "-z", revision.commit, "--", ".")
+    if done.returncode != 0:
+        raise _unreadable(revision, complaint(done))
     blobs: dict[str, str] = {}
-    for entry in filter(None, listed.split(b"\0")):
+    total = 0
+    for entry in filter(None, done.stdout.split(b"\0")):
         about, _, raw = entry.partition(b"\t")
         mode, _, blob, size = about.decode().split()
         name = os.fsdecode(raw)
-        if (
-            mode in _REGULAR
-            and name.endswith((".yaml", ".yml"))
-            and int(size) <= MAX_BYTES
-            and ".." not in name.split("/")
-        ):
+        if mode not in _REGULAR or not name.endswith((".yaml", ".yml")) or not _is_plain(name):
+            continue
+        if not size.isdecimal():
+            # git says "BAD" of an object that it cannot find.
+            raise _unreadable(revision, f"the content of {name} is missing")
+        if int(size) <= MAX_BYTES:
             blobs[name] = blob
+            total += int(size)
+    if total > REVISION_BYTES:
+        most = format_bytes(REVISION_BYTES)
+        raise _unreadable(
+            revision, f"its YAML files have {format_bytes(total)}, and {most} is the most that they may have"
+        )
     with tempfile.TemporaryDirectory(prefix="colbuild-since-") as folder:
-        for name, content in zip(blobs, _contents(root, list(blobs.values())), strict=True):
+        for name, content in zip(blobs, _contents(root, revision, blobs), strict=True):
             path = Path(folder) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            except OSError as error:
+                raise _unreadable(revision, f"{name} cannot be written: {error.strerror}") from None
         yield Path(folder), sorted(blobs)
 
 
-def _contents(root: Path, blobs: Sequence[str]) -> Iterator[bytes]:
+def _is_plain(name: str) -> bool:
+    """Whether a name stays in the folder that it is put into; a tree made by hand may hold any."""
+    parts = name.split("/")
+    return not name.startswith("/") and not {"", ".", ".."} & set(parts)
+
+
+def _contents(root: Path, revision: Revision, blobs: Mapping[str, str]) -> Iterator[bytes]:
     """The contents of blobs, all read by one process."""
     if not blobs:
         return
-    answer = _git(root, "cat-file", "--batch", given="".join(f"{blob}\n" for blob in blobs).encode()).stdout
+    answer = git(root, "cat-file", "--batch", given="".join(f"{blob}\n" for blob in blobs.values()).encode()).stdout
     at = 0
-    for _ in blobs:
-        end = answer.index(b"\n", at)
-        size = int(answer[at:end].split()[2])
-        yield answer[end + 1 : end + 1 + size]
-        at = end + size + 2
+    for name in blobs:
+        line, _, _ = answer[at : at + _LINE].partition(b"\n")
+        try:
+            _, kind, length = line.split()
+            size = int(length)
+        except ValueError:
+            raise _unreadable(revision, f"the content of {name} is missing") from None
+        at += len(line) + 1
+        if kind != b"blob" or len(answer) < at + size:
+            raise _unreadable(revision, f"the content of {name} is damaged")
+        yield answer[at : at + size]
+        at += size + 1
 
 
-def _git(root: Path, *arguments: str, check: bool = True, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Runs git in a folder; nothing it does writes, and its messages are in English."""
-    environment = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
-    command = ["git", "-c", "core.fsmonitor=false", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(command, input=given, capture_output=True, env=environment, check=False)  # noqa: S603
-    except FileNotFoundError:
-        raise RevisionError("git is not installed, so that no revision can be read") from None
-    if check and done.returncode != 0:
-        raise RevisionError(f"git cannot read the revision: {_complaint(done)}")
-    return done
-
-
-def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return lines[0].removeprefix("fatal: ") if lines else ""
+def _unreadable(revision: Revision, why: str) -> GitError:
+    return GitError(
+        f"git cannot read {revision}: {why}",
+        hint="a clone that is shallow or partial lacks parts of its history: 'git fetch' brings them",
+    )
