@@ -98,3 +98,11 @@ GIT_SECONDS: Final = 300.0
 
 REVISION_BYTES: Final = 100_000_000
 """Of all YAML files of a project at a git revision."""
+TOKENIZER_SECONDS: Final = 10.0
+"""Until a tokenizer from outside is loaded, and until it has cut some texts, besides the time for its size."""
+TOKENIZER_BYTES_A_SECOND: Final = 1_000_000
+"""Of a tokenizer.json on a slow machine."""
+TOKENIZER_MEMORY: Final = 1_000_000_000
+"""Bytes that a tokenizer may need while it is tried."""
+TOKENIZER_TIMES: Final = 40
+"""How many times its file's size besides; honest ones need some 15."""

@@ -24,11 +24,13 @@ def check_beginning(loaded: LoadedFamily, steps: Iterable[StepPlan], sources: So
         return
     from colbuild.ops.source import path_here
     from colbuild.weights.tokenizer_file import first_token, load_tokenizer
+    from colbuild.weights.tokenizer_trial import try_tokenizer
 
     raw = path_here(step.sources["raw"], root=sources.root, downloads=sources.downloads)
     if raw is None or not (raw / "tokenizer.json").is_file():
         return
     with suppress(BuildError):
+        try_tokenizer(raw / "tokenizer.json")
         tokenizer = load_tokenizer(raw / "tokenizer.json")
         try:
             first_token(tokenizer, name)

@@ -29,6 +29,7 @@ from colbuild.progress import Progress
 from colbuild.train.spelling import spelling_of
 from colbuild.weights.checkpoint import CONFIG, GENERATION, write_json
 from colbuild.weights.tokenizer_file import NONE, load_tokenizer, read_settings
+from colbuild.weights.tokenizer_trial import try_tokenizer
 
 CHAT: Final = "chat_template.jinja"
 SEPARATOR: Final = "<|endoftext|>"
@@ -154,6 +155,7 @@ def _copied(step: StepRun) -> None:
         raise BuildError(
             f"{raw.name} is not a tokenizer", hint=f"name a {TOKENIZER}, or a folder with one, in 'tokenizer'"
         )
+    try_tokenizer(raw)
     shutil.copyfile(raw, step.output / TOKENIZER)
     write_json(step.output / SETTINGS, {"tokenizer_class": "PreTrainedTokenizerFast"})
 

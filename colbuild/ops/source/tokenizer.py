@@ -13,6 +13,7 @@ from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, write_json
 from colbuild.weights.origin import copy_files
 from colbuild.weights.tokenizer_file import load_tokenizer
+from colbuild.weights.tokenizer_trial import try_tokenizer
 
 _ANY_FAST = "PreTrainedTokenizerFast"
 _END = "<|endoftext|>"
@@ -29,6 +30,8 @@ def copy_tokenizer(folder: Path, output: Path) -> None:
     """
     present = check_tokenizer_files(folder)
     copy_files(COMPANIONS, folder, output)
+    if present == TOKENIZER:
+        try_tokenizer(folder / TOKENIZER)
     if present in CONVERTIBLE:
         if (folder / "merges.txt").is_file() and not any((folder / name).is_file() for name in (SETTINGS, CONFIG)):
             _convert_merges(folder, output)

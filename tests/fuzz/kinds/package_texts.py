@@ -93,6 +93,17 @@ def _try_tokenizer(_seeds: Path, folder: Path) -> None:
     answer_with(folder / "toy", chat=False)
 
 
+def _try_source(_seeds: Path, folder: Path) -> None:
+    """As a plan and the step `source` read the tokenizer of an AnsNet for the first time."""
+    from colbuild.weights import tokenizer_trial
+    from colbuild.weights.tokenizer_file import load_tokenizer
+
+    tokenizer_trial.TOKENIZER_SECONDS = SECONDS
+    path = folder / "toy/tokenizer.json"
+    tokenizer_trial.try_tokenizer(path)
+    load_tokenizer(path)
+
+
 # -- the chat template ------------------------------------------------------------------------------------------------
 
 _PIECES: Final = (
@@ -152,6 +163,7 @@ def _try_template(_seeds: Path, folder: Path) -> None:
 
 DRIVERS: Final = (
     Driver("package: tokenizer.json", start, _make_tokenizer, _try_tokenizer, _TOKENIZERS, memory=MEMORY),
+    Driver("tokenizer.json", start, _make_tokenizer, _try_source, _TOKENIZERS, memory=MEMORY),
     Driver(
         "package: chat template",
         start,

@@ -38,7 +38,8 @@ def start(folder: Path) -> Path:
     # What a trial's own processes need is imported once.
     import colbuild.api
     import colbuild.export.trial
-    import colbuild.export.verify  # noqa: F401
+    import colbuild.export.verify
+    import colbuild.weights.tokenizer_trial  # noqa: F401
 
     return make_toy_package(folder / "toy")
 
