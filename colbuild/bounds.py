@@ -106,3 +106,5 @@ TOKENIZER_MEMORY: Final = 1_000_000_000
 """Bytes that a tokenizer may need while it is tried."""
 TOKENIZER_TIMES: Final = 40
 """How many times its file's size besides; honest ones need some 15."""
+MARK_BYTES: Final = 4_000
+"""Of the mark of a store, which has 17."""

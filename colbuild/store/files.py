@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from colbuild.documents import read_json_file
 from colbuild.errors import BuildError
 from colbuild.store.locks import NOT_ALLOWED, scratch_file
 
@@ -98,10 +99,9 @@ def seal_tree(root: Path) -> None:
 def read_json(path: Path) -> Any | None:
     """A JSON file's value; None if it is missing, unreadable or damaged, which all mean that it must be made again."""
     try:
-        # Unbuffered: a plan of thousands of steps reads some small files for each.
-        with path.open("rb", buffering=0) as file:
-            return json.loads(file.read())
+        return read_json_file(path)
     except (OSError, ValueError):
+        # A value error that is not of the content: a path that cannot be one.
         return None
 
 

@@ -26,6 +26,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from colbuild.bounds import MARK_BYTES
+from colbuild.documents import MalformedError, read_regular
 from colbuild.errors import BuildError
 from colbuild.store.files import safe_name, sync_folder
 from colbuild.store.left_over import is_left_over
@@ -99,7 +101,7 @@ class Layout:
 
 def download_name(uri: str) -> str:
     """The name of a source's folder in `downloads/`."""
-    return hashlib.sha256(uri.encode("utf-8")).hexdigest()
+    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def check(layout: Layout) -> None:
@@ -176,8 +178,8 @@ def _version(root: Path) -> int | None:
 def _marked(path: Path) -> int | None:
     """The version that a mark names; None if it is missing or is no mark."""
     try:
-        return read_mark(path.read_text(encoding="ascii", errors="replace"))
-    except FileNotFoundError:
+        return read_mark(read_regular(path, MARK_BYTES).decode("ascii", "replace"))
+    except (FileNotFoundError, MalformedError):
         return None
 
 

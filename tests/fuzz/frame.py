@@ -86,18 +86,22 @@ def fuzz(driver: Driver, folder: Path, *, seconds: float, seed: int = 0, most: i
     seeds = driver.start(started)
     counts: Counter[str] = Counter()
     faults: list[Fault] = []
-    ends = time.monotonic() + seconds
+    ends = None
     for name, write in _inputs(driver, seeds, seed, most):
         drawn = name.isdigit()
-        if drawn and time.monotonic() > ends:
-            break
+        if drawn:
+            # From the first of these on: cases are tried all, however long they take.
+            ends = ends or time.monotonic() + seconds
+            if time.monotonic() > ends:
+                break
         outcome, told = _trial(driver, seeds, folder / "trial", write)
         counts[outcome] += 1
         if outcome in FAULTS:
             faults.append(Fault(driver.kind, name, outcome, told))
-            shutil.copytree(
-                folder / "trial/input", folder / "faults" / f"{driver.kind}-{name}", dirs_exist_ok=True, symlinks=True
-            )
+            # A pipe or a device cannot be copied; the case makes it anew.
+            with suppress(shutil.Error):
+                kept = folder / "faults" / f"{driver.kind}-{name}"
+                shutil.copytree(folder / "trial/input", kept, dirs_exist_ok=True, symlinks=True)
     return Tally(driver.kind, counts, tuple(faults))
 
 

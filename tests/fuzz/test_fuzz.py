@@ -45,5 +45,5 @@ def _refuse(_seeds, _folder):
     [(_hang, "hang"), (_eat, "memory"), (_escape, "outside"), (_fail, "traceback"), (_refuse, "refused")],
 )
 def test_the_frame_sees_faults(attempt, outcome, tmp_path):
-    driver = Driver("toy", lambda _: None, lambda *_: None, attempt, seconds=0.3, memory=100_000_000)
+    driver = Driver("toy", lambda _: None, lambda *_: None, attempt, seconds=2.0, memory=100_000_000)
     assert fuzz(driver, tmp_path, seconds=5, most=1).counts == {outcome: 1}
