@@ -10,6 +10,38 @@ from typing import Final
 
 JSON_BYTES: Final = 256_000_000
 """Of a JSON file: the largest honest ones are tokenizers of some 35 MB."""
+JSON_NODES: Final = 8_000_000
+"""Of values in JSON, by its commas and brackets: each takes some 100 bytes in memory; a tokenizer has some 2,000,000."""
+
+SPEC_BYTES: Final = 1_000_000
+"""Of a family's, recipe's or profile's file."""
+SPEC_DEPTH: Final = 40
+"""Of levels in such a file."""
+SPEC_NODES: Final = 100_000
+"""Of values in such a file, those of its aliases counted each time."""
+SPEC_ITEMS: Final = 1_000
+"""Of values in one list, or keys in one mapping, of such a file."""
+SPEC_PROFILES: Final = 10_000
+"""Of exports of a family, over all its members."""
+SPEC_EXTENDS: Final = 32
+"""Of recipes that extend one another in a row."""
+SPEC_PROBLEMS: Final = 100
+"""Of mistakes that one message tells; after ten times as many no more are looked for."""
+
+HEADER_BYTES: Final = 100_000_000
+"""Of the header of a model's weights: the bound of safetensors; that of a GGUF file holds a vocabulary of some 10 MB."""
+HEADER_FACTS: Final = 65_536
+"""Of facts in the header of a GGUF file: honest ones have some 50."""
+HEADER_TENSORS: Final = 262_144
+"""Of tensors in a GGUF file: 4,096 layers with 64 each."""
+HEADER_NESTING: Final = 8
+"""Of arrays in arrays in the header of a GGUF file: none is known that has any."""
+DIMENSIONS: Final = 8
+"""Of a tensor: those of language models have at most two."""
+LAYERS: Final = 4096
+"""Of a model."""
+ROWS: Final = 1 << 24
+"""Of a vocabulary."""
 
 PACKED_FILES: Final = 10_000
 """Of files in a packed package, or in its manifest: an honest one has some ten."""

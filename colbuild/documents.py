@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
-from colbuild.bounds import JSON_BYTES
+from colbuild.bounds import JSON_BYTES, JSON_NODES
 from colbuild.units import format_bytes
+
+_ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class MalformedError(ValueError):
@@ -20,14 +23,28 @@ def parse_json(content: bytes | str) -> Any:
     """Parses JSON of any depth.
 
     Raises:
-        MalformedError: It is no JSON, no UTF-8, nested too deep, or holds a number of thousands of digits.
+        MalformedError: It is no JSON, no UTF-8, nested too deep, or holds a number of thousands of digits or half a surrogate
+            pair, which no file could be written with, or more than `JSON_NODES` values.
     """
     try:
-        return json.loads(content)
+        return _parsed(content if isinstance(content, str) else content.decode("utf-8-sig"))
     except RecursionError:
         raise MalformedError("it is nested too deep") from None
+    except UnicodeEncodeError:
+        raise MalformedError("it is not JSON: it holds half a surrogate pair") from None
+    except MalformedError:
+        raise
     except ValueError as error:
         raise MalformedError(f"it is not JSON: {error}") from None
+
+
+def _parsed(text: str) -> Any:
+    if sum(map(text.count, ",[{")) > JSON_NODES:
+        raise MalformedError(f"it holds more than {JSON_NODES:,} values, the most that it may have")
+    value = json.loads(text)
+    if _ESCAPED_SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
 
 
 def read_json_file(path: Path, most: int = JSON_BYTES) -> Any:
@@ -47,13 +64,25 @@ def read_regular(path: Path, most: int) -> bytes:
         MalformedError: It is larger than `most` bytes, or no regular file.
         OSError: It cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError(21, "Is a directory", str(path))
-            raise MalformedError("it is no regular file")
-        if status.st_size > most:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
             raise MalformedError(f"it is larger than {format_bytes(most)}, the most that it may have")
-        return file.read(status.st_size)
+        return file.read(size)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a regular file to read bytes from it.
+
+    Raises:
+        MalformedError: It is no regular file.
+        OSError: It cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "Is a directory", str(path))
+    raise MalformedError("it is no regular file")

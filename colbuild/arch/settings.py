@@ -25,11 +25,12 @@ from colbuild.arch.kinds import (
     whole,
 )
 from colbuild.arch.rotary import ROTARY_KEYS, rotary_problems
+from colbuild.bounds import LAYERS, ROWS
 
-_LAYERS: Final = whole(1, 4096)
+_LAYERS: Final = whole(1, LAYERS)
 _HEADS: Final = whole(1, 1 << 16)
 _WIDTH: Final = whole(1, 1 << 20)
-_ROWS: Final = whole(1, 1 << 24)
+_ROWS: Final = whole(1, ROWS)
 _POSITIONS: Final = whole(1, 1 << 24)
 _WINDOW: Final = whole(1, 1 << 31)
 _EPSILON: Final = decimal(1.0)
@@ -86,7 +87,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, Kind]]] = {
         "attention_dropout": optional(SHARE),
         "query_pre_attn_scalar": _WIDTH,
         "sliding_window": _WINDOW,
-        "sliding_window_pattern": whole(1, 4096),
+        "sliding_window_pattern": _LAYERS,
         "layer_types": optional(several(_EITHER)),
         "rope_local_base_freq": ROTARY_KEYS["rope_theta"],
         "final_logit_softcapping": ANYTHING,

@@ -16,7 +16,7 @@ from colbuild.confined import Bounds, Task, confined
 from colbuild.documents import MalformedError, read_regular
 from colbuild.errors import BuildError, short_text
 from colbuild.export.template_sandbox import render
-from colbuild.weights.tokenizer_file import read_object
+from colbuild.weights.json_file import object_if_there
 
 TEMPLATE_FILE: Final = "chat_template.jinja"
 NAMED_TEMPLATES: Final = "additional_chat_templates"
@@ -72,7 +72,7 @@ def read_template(folder: Path) -> ChatTemplate | None:
     Files of their own go before tokenizer_config.json, where a template may be a text, or several with names, of which the one
     called "default" counts.
     """
-    settings = read_object(folder / TOKENIZER_CONFIG)
+    settings = object_if_there(folder / TOKENIZER_CONFIG)
     named = _templates_of_files(folder) or _templates_of_settings(settings)
     source = named.get(DEFAULT)
     return ChatTemplate(source, _special_tokens(folder, settings)) if isinstance(source, str) and source else None
@@ -100,7 +100,7 @@ def _special_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]
     found = dict(settings)
     if "added_tokens_decoder" not in settings:
         # Where that lists the added tokens, the older file does not count.
-        found |= read_object(folder / SPECIAL_TOKENS_MAP)
+        found |= object_if_there(folder / SPECIAL_TOKENS_MAP)
     for listed in ("extra_special_tokens", "model_specific_special_tokens"):
         more = found.pop(listed, None)
         found |= more if isinstance(more, dict) else {}

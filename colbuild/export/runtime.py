@@ -18,7 +18,8 @@ from colbuild.export.manifest import Manifest, check_files, read_manifest
 from colbuild.export.session import Decoder, Logits, generate_tokens, open_decoder
 from colbuild.export.text import stream_text
 from colbuild.train.beginning import text_ids
-from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, read_object, refuse_dropped
+from colbuild.weights.json_file import object_if_there
+from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 
 _AGAIN: Final = "copy or build the package again"
 
@@ -77,7 +78,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     """config.json, overruled by generation_config.json where that says anything."""
     settings: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json"):
-        settings |= {key: value for key, value in read_object(folder / name).items() if value is not None}
+        settings |= {key: value for key, value in object_if_there(folder / name).items() if value is not None}
     return settings
 
 

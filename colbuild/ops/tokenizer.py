@@ -28,6 +28,7 @@ from colbuild.ops.step import StepRun
 from colbuild.progress import Progress
 from colbuild.train.spelling import spelling_of
 from colbuild.weights.checkpoint import CONFIG, GENERATION, write_json
+from colbuild.weights.json_file import object_if_there, read_object
 from colbuild.weights.tokenizer_file import NONE, load_tokenizer, read_settings
 from colbuild.weights.tokenizer_trial import try_tokenizer
 
@@ -98,7 +99,7 @@ def _settled(step: StepRun) -> tuple[str, ...]:
 def _with_generation(folder: Path, changed: Mapping[str, Any]) -> None:
     """Changes settings of generation that a folder has."""
     path = folder / GENERATION
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings = object_if_there(path)
     if known := {key: value for key, value in changed.items() if key in settings}:
         write_json(path, {**settings, **known})
 
@@ -180,9 +181,7 @@ def _with_chat(step: StepRun) -> None:
     if (model / CHAT).is_file():
         shutil.copyfile(model / CHAT, output / CHAT)
     if (model / GENERATION).is_file():
-        write_json(
-            output / GENERATION, _in_other_ids(json.loads((model / GENERATION).read_text("utf-8")), model, tokenizer)
-        )
+        write_json(output / GENERATION, _in_other_ids(read_object(model / GENERATION), model, tokenizer))
 
 
 def _in_other_ids(settings: dict[str, Any], model: Path, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -223,7 +222,7 @@ def _wanted(model: Path) -> list[str]:
 def _names_by_id(model: Path) -> dict[str, str]:
     """`eos_token` and the like of a model that tells only their ids, in its config.json."""
     path = model / CONFIG
-    config: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = object_if_there(path)
     tokenizer = _read_tokenizer(model)
     ids = {key: config.get(f"{key}_id") for key in NAMES}
     found = {key: tokenizer.id_to_token(index) for key, index in ids.items() if isinstance(index, int)}

@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from colbuild.bounds import SPEC_PROBLEMS
 from colbuild.spec.fields import NAME_PATTERN, UNION
 from colbuild.spec.models import API_VERSION
 from colbuild.spec.nodes import Fields, Items, Node, Scalar, plain
@@ -32,7 +33,8 @@ def check(model: type[M], node: Node, *, partial: bool = False) -> tuple[M | Non
     try:
         return model.model_validate(plain(node), context={PARTIAL: partial}), []
     except ValidationError as error:
-        every = [_without_tags(details) for details in error.errors(include_url=False)]
+        # Each is compared with all keys there are: of a hostile file there may be a hundred thousand.
+        every = [_without_tags(details) for details in error.errors(include_url=False)[: 10 * SPEC_PROBLEMS]]
         found = [_problem(model, node, details) for details in every if details["type"] != "missing"]
         return None, [*(problem for problem in found if problem), *_missing(node, every)]
 

@@ -9,6 +9,8 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from colbuild.bounds import SPEC_BYTES, SPEC_EXTENDS, SPEC_PROFILES
+from colbuild.documents import MalformedError, read_regular
 from colbuild.spec.check import check, suggest
 from colbuild.spec.kinds import KINDS, mistaken
 from colbuild.spec.models import API_VERSION
@@ -41,6 +43,7 @@ class Project:
     problems: list[Problem] = field(default_factory=list)
     _recipes: dict[str, Fields | None] = field(default_factory=dict)
     _profiles: dict[str, Fields | None] = field(default_factory=dict)
+    _exports: int = 0
 
     def note(self, place: Place | None, message: str, hint: str | None = None) -> None:
         """Adds a mistake."""
@@ -61,6 +64,9 @@ class Project:
         if path in children:
             circle = " -> ".join((*children[children.index(path) :], path))
             self.note(node.place, f"recipes extend each other in a circle: {circle}", "let one of them stand alone")
+            return None
+        if len(children) > SPEC_EXTENDS:
+            self.note(node.place, f"more than {SPEC_EXTENDS} recipes extend one another, the most that may")
             return None
         if path not in self._recipes:
             self._recipes[path] = self._read_recipe(path, node.place, children)
@@ -83,6 +89,11 @@ class Project:
         name = _text(node)
         if name is None or "/" in name or "\\" in name or name in (".", ".."):
             return None  # the check of the family file tells
+        self._exports += 1
+        if self._exports > SPEC_PROFILES:
+            if self._exports == SPEC_PROFILES + 1:
+                self.note(node.place, f"the family has more than {SPEC_PROFILES:,} exports, the most that it may have")
+            return None
         if name not in self._profiles:
             self._profiles[name] = self._read(f"{PROFILES}/{name}.yaml", ProfileFile, "device profile", node.place)
         values = self._profiles[name]
@@ -94,7 +105,7 @@ class Project:
             if not found.is_relative_to(self.root.resolve()):
                 self.note(place, f"the {noun} '{path}' leads out of the project", "copy the file into the project")
                 return None
-            raw = found.read_bytes()
+            raw = read_regular(found, SPEC_BYTES)
         except (OSError, ValueError) as error:
             self._unreadable(path, noun, place, error)
             return None
@@ -132,7 +143,7 @@ class Project:
 
     def _unreadable(self, path: str, noun: str, place: Place, error: OSError | ValueError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            why = error.strerror if isinstance(error, OSError) else "this cannot be a path"
+            why = error.strerror if isinstance(error, OSError) else unreadable(error)
             self.note(place, f"the {noun} '{path}' cannot be read: {why}")
             return
         folder, profiles = (PROFILES, True) if noun == "device profile" else (RECIPES, False)
@@ -150,6 +161,11 @@ class Project:
             return sorted(path.name for path in (self.root / folder).iterdir() if path.suffix in (".yaml", ".yml"))
         except OSError:
             return []
+
+
+def unreadable(error: ValueError) -> str:
+    """Why a file cannot be read, where the system is not the one to say."""
+    return str(error) if isinstance(error, MalformedError) else "this cannot be a path"
 
 
 def _text(node: Node | None) -> str | None:

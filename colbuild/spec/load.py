@@ -6,9 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from colbuild.bounds import SPEC_BYTES
+from colbuild.documents import read_regular
 from colbuild.errors import SpecError
 from colbuild.spec.check import check
-from colbuild.spec.files import PROFILES, RECIPES, Project
+from colbuild.spec.files import PROFILES, RECIPES, Project, unreadable
 from colbuild.spec.models import Family
 from colbuild.spec.names import name_problems
 from colbuild.spec.nodes import known_places
@@ -68,13 +70,13 @@ def load_family(path: Path) -> LoadedFamily:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, SPEC_BYTES)
     except IsADirectoryError:
         raise SpecError(f"{path} is a folder, not a family's file", hint=_others(path) or _DEFAULT) from None
     except FileNotFoundError:
         raise SpecError(f"there is no file {path}", hint=_others(path.parent) or _DEFAULT) from None
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not a path"
+        why = error.strerror if isinstance(error, OSError) else unreadable(error)
         raise SpecError(f"{path} cannot be read: {why}", hint=_DEFAULT) from None
 
 

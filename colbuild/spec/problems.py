@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from colbuild.bounds import SPEC_PROBLEMS
 from colbuild.errors import SpecError
 from colbuild.spec.places import Place
 
 _WIDTH: Final = 100
+_LONGEST: Final = 2000
+"""Characters of a message: a word of the file may be a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +44,33 @@ def spec_error(problems: Iterable[Problem]) -> SpecError:
           |   ^^^^^^^^^^
           = did you mean 'temperature'?
     """
-    told = sorted(dict.fromkeys(problems), key=_order)
-    count = "1 problem" if len(told) == 1 else f"{len(told)} problems"
-    return SpecError("\n\n".join([f"{count} in the spec", *map(render, told)]))
+    found = sorted(dict.fromkeys(problems), key=_order)
+    count = "1 problem" if len(found) == 1 else f"{len(found):,} problems"
+    told = [f"{count} in the spec", *map(render, found[:SPEC_PROBLEMS])]
+    if len(found) > SPEC_PROBLEMS:
+        told.append(f"and {len(found) - SPEC_PROBLEMS:,} more: {SPEC_PROBLEMS} are told at once")
+    return SpecError("\n\n".join(told))
 
 
 def render(problem: Problem) -> str:
     """One problem as text: place and message, the source line with a caret below, the hint."""
-    place = problem.place
+    place, message, hint = problem.place, _clipped(problem.message), _clipped(problem.hint or "")
     if place is None:
-        return problem.message + (f"\n  = {problem.hint}" if problem.hint else "")
-    lines = [f"{place.file}:{place.line}:{place.column}: {problem.message}"]
+        return message + (f"\n  = {hint}" if hint else "")
+    lines = [f"{place.file}:{place.line}:{place.column}: {message}"]
     number = str(place.line)
     margin = " " * len(number)
     if place.source.strip():
         before, marked, after = _excerpt(place)
         caret = " " * _columns(before) + "^" * max(1, _columns(marked))
         lines += [f"{margin} |", f"{number} | {before}{marked}{after}".rstrip(), f"{margin} | {caret}"]
-    if problem.hint:
-        lines.append(f"{margin} = {problem.hint}")
+    if hint:
+        lines.append(f"{margin} = {hint}")
     return "\n".join(lines)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def in_line(problem: Problem) -> str:
@@ -79,15 +89,15 @@ def _order(problem: Problem) -> tuple[bool, str, int, int, str]:
 
 def _excerpt(place: Place) -> tuple[str, str, str]:
     """The source line around the place, as (before, marked, after); long lines are cut to what fits a terminal."""
-    # A character that moves the cursor would tear caret and text apart.
-    line = "".join(" " if unicodedata.category(char).startswith("C") else char for char in place.source)
-    start = min(place.column - 1, len(line))
-    end = min(start + place.length, len(line))
+    start = min(place.column - 1, len(place.source))
+    end = min(start + place.length, len(place.source))
     first = 0 if end <= _WIDTH else max(0, start - _WIDTH // 4)
-    end = min(end, first + _WIDTH)
-    before = ("..." if first else "") + line[first:start]
-    after = line[end : first + _WIDTH] + ("..." if len(line) > first + _WIDTH else "")
-    return before, line[start:end], after
+    # A character that moves the cursor would tear caret and text apart.
+    shown = place.source[first : first + _WIDTH]
+    line = "".join(" " if unicodedata.category(char).startswith("C") else char for char in shown)
+    start, end = start - first, min(end - first, _WIDTH)
+    after = line[end:] + ("..." if len(place.source) > first + _WIDTH else "")
+    return ("..." if first else "") + line[:start], line[start:end], after
 
 
 def _columns(text: str) -> int:

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from colbuild.bounds import REVISION_BYTES
+from colbuild.bounds import REVISION_BYTES, SPEC_BYTES
 from colbuild.errors import SpecError
 from colbuild.spec.git import GitError, complaint, git
 from colbuild.spec.load import LoadedFamily, load_family
-from colbuild.spec.yaml import MAX_BYTES
 from colbuild.units import format_bytes
 
 _REGULAR = ("100644", "100755")
@@ -113,7 +112,7 @@ def _files(root: Path, revision: Revision) -> Iterator[tuple[Path, list[str]]]:
         if not size.isdecimal():
             # git says "BAD" of an object that it cannot find.
             raise _unreadable(revision, f"the content of {name} is missing")
-        if int(size) <= MAX_BYTES:
+        if int(size) <= SPEC_BYTES:
             blobs[name] = blob
             total += int(size)
     if total > REVISION_BYTES:

@@ -14,14 +14,11 @@ from typing import Final
 
 import yaml
 
+from colbuild.bounds import SPEC_BYTES, SPEC_DEPTH, SPEC_ITEMS, SPEC_NODES, SPEC_PROBLEMS
 from colbuild.spec.nodes import Entry, Fields, Items, Node, Plain, Scalar
 from colbuild.spec.places import Place
 from colbuild.spec.problems import Problem
 from colbuild.spec.syntax import explain
-
-MAX_BYTES: Final = 1_000_000
-MAX_DEPTH: Final = 40
-MAX_NODES: Final = 100_000
 
 # The C parser is an optional part of PyYAML; both give the same events.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -63,8 +60,9 @@ def read_yaml(raw: bytes, file: str) -> Document:
         file: Its name in places.
     """
     start = Place(file, 1, 1)
-    if len(raw) > MAX_BYTES:
-        return Document(None, (Problem(start, f"the file is too large ({len(raw):,} bytes) to be a specification"),))
+    if len(raw) > SPEC_BYTES:
+        told = f"the file is too large to be a specification: {len(raw):,} bytes, where {SPEC_BYTES:,} are the most"
+        return Document(None, (Problem(start, told),))
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -147,8 +145,8 @@ class _Reader:
         before = self.nodes
         place = self.place(event)
         self.count(1, place)
-        if depth > MAX_DEPTH:
-            self.stop(place, f"nested more than {MAX_DEPTH} levels deep")
+        if depth > SPEC_DEPTH:
+            self.stop(place, f"nested more than {SPEC_DEPTH} levels deep")
         if getattr(event, "tag", None) not in (None, "!", "tag:yaml.org,2002:str"):
             self.note(place, "YAML tags such as this one are not used here", "delete it")
         node: Node
@@ -176,9 +174,11 @@ class _Reader:
         return node
 
     def items(self, events: Iterator[yaml.Event], depth: int) -> Iterator[Node]:
-        for event in events:
+        for number, event in enumerate(events):
             if isinstance(event, yaml.SequenceEndEvent):
                 return
+            if number == SPEC_ITEMS:
+                self.stop(self.place(event), f"a list has more than {SPEC_ITEMS:,} values here")
             yield self.node(event, events, depth + 1)
 
     def fields(self, events: Iterator[yaml.Event], depth: int, place: Place, *, flow: bool) -> Fields:
@@ -189,6 +189,8 @@ class _Reader:
                 break
             key = self.node(event, events, depth + 1)
             value = self.node(next(events), events, depth + 1)
+            if len(entries) == SPEC_ITEMS:
+                self.stop(key.place, f"a mapping has more than {SPEC_ITEMS:,} keys here")
             first = first or key.place
             if not isinstance(key, Scalar):
                 self.note(key.place, "a key is a single word here", None)
@@ -205,11 +207,13 @@ class _Reader:
 
     def count(self, nodes: int, place: Place) -> None:
         self.nodes += nodes
-        if self.nodes > MAX_NODES:
-            self.stop(place, f"the file holds more than {MAX_NODES:,} values, its aliases counted each time")
+        if self.nodes > SPEC_NODES:
+            self.stop(place, f"the file holds more than {SPEC_NODES:,} values, its aliases counted each time")
 
     def note(self, place: Place, message: str, hint: str | None) -> None:
         self.problems.append(Problem(place, message, hint))
+        if len(self.problems) > 10 * SPEC_PROBLEMS:
+            raise _UnreadableError
 
     def stop(self, place: Place, message: str) -> None:
         self.note(place, message, None)

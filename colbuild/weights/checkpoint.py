@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from colbuild.arch import Structure, norm_sites, read_structure
 from colbuild.errors import BuildError
 from colbuild.weights.headers import check_lengths
+from colbuild.weights.json_file import read_object
 from colbuild.weights.numbers import check_numbers
 from colbuild.weights.origin import LICENCES, ORIGIN, copy_files
 from colbuild.weights.tensor_files import WEIGHTS, weight_files
@@ -99,7 +100,7 @@ def load_facts(folder: Path) -> Checkpoint:
     Raises:
         BuildError: A file is missing or damaged.
     """
-    config = _read_json(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     structure = read_structure(config)
     return Checkpoint(config, structure, {}, _read_lineage(folder, structure) if (folder / LINEAGE).exists() else None)
 
@@ -113,16 +114,6 @@ def load_nested(folder: Path) -> Checkpoint | None:
     return load_checkpoint(folder / NESTED) if (folder / NESTED).exists() else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BuildError(f"{path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise BuildError(f"{path} cannot be read: it holds no JSON object")
-    return value
-
-
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         found = load_file(path)
@@ -133,7 +124,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_lineage(folder: Path, structure: Structure) -> Lineage:
-    facts, tensors_found = _read_json(folder / LINEAGE), _read_tensors(folder / RESIDUAL)
+    facts, tensors_found = read_object(folder / LINEAGE), _read_tensors(folder / RESIDUAL)
     try:
         lineage = Lineage(tuple(facts["layers"]), tuple(facts["ranking"]), tensors_found["residual"])
     except (KeyError, TypeError) as error:

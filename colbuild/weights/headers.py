@@ -6,7 +6,6 @@ is one such file or several with an index (https://huggingface.co/docs/safetenso
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch import Structure, tensors
+from colbuild.arch.kinds import is_whole
+from colbuild.bounds import DIMENSIONS, HEADER_BYTES
+from colbuild.documents import MalformedError, open_regular, parse_json
 from colbuild.errors import BuildError
+from colbuild.units import format_bytes
+from colbuild.weights.json_file import read_object, refuse_pointer
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = f"{WEIGHTS}.index.json"
@@ -24,8 +28,6 @@ SIZES: Final[Mapping[str, int]] = {"F32": 4, "F16": 2, "BF16": 2}
 """Bytes of a number, of the types that weights may have, as files call them."""
 
 AGAIN: Final = "It may be cut off: fetch or build it again."
-_HEADER_LIMIT: Final = 100_000_000
-_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _CHUNK: Final = 1 << 22
 
 
@@ -71,14 +73,14 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if not index.is_file():
         raise _no_safetensors(folder)
-    refuse_pointer(index)
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise BuildError(f"{index} is not an index of safetensors files ({error})") from None
-    for name in names:
-        if not isinstance(name, str) or "/" in name or "\\" in name or not name.endswith(".safetensors"):
+    named = read_object(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise BuildError(f"{index} is not an index of safetensors files: it has no 'weight_map'")
+    for name in named.values():
+        if not isinstance(name, str) or set("/\\\0") & set(name) or not name.endswith(".safetensors"):
             raise BuildError(f"{index} names {name!r}, which is no safetensors file beside it")
+    names = sorted(set(named.values()))
+    for name in names:
         if not (folder / name).is_file():
             raise BuildError(f"{folder} lacks {name}, which its index names", hint="Fetch the model again.")
     return [folder / name for name in names]
@@ -111,15 +113,18 @@ def file_entries(path: Path) -> list[Entry]:
     """
     refuse_pointer(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
+            if not 2 <= length <= size - 8:
                 raise BuildError(f"{path} is no safetensors file, or is cut off within its header", hint=AGAIN)
-            header = json.loads(file.read(length))
+            if length > HEADER_BYTES:
+                most = format_bytes(HEADER_BYTES)
+                raise BuildError(f"{path} has a header of more than {most}, the most that it may have", hint=AGAIN)
+            header = parse_json(file.read(length))
     except OSError as error:
         raise BuildError(f"{path} cannot be read: {error}") from None
-    except (ValueError, RecursionError) as error:
+    except MalformedError as error:
         raise BuildError(f"{path} has a damaged header: {error}", hint=AGAIN) from None
     if not isinstance(header, dict):
         raise BuildError(f"{path} has a damaged header: it is no JSON object", hint=AGAIN)
@@ -129,13 +134,14 @@ def file_entries(path: Path) -> list[Entry]:
 
 def _entry(path: Path, name: str, entry: Any, start: int, size: int) -> Entry:
     try:
-        kind, lengths, (begin, end) = (
-            str(entry["dtype"]),
-            tuple(map(int, entry["shape"])),
-            map(int, entry["data_offsets"]),
-        )
+        kind, lengths, (begin, end) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
         raise BuildError(f"{path} has a damaged header: {name}: {error}", hint=AGAIN) from None
+    if len(lengths) > DIMENSIONS or not all(map(is_whole, (begin, end, *lengths))):
+        raise BuildError(
+            f"{path} has a damaged header: {name} needs whole numbers in 'shape' (at most {DIMENSIONS}) and 'data_offsets'",
+            hint=AGAIN,
+        )
     found = Entry(name, path, start + begin, end - begin, kind, lengths)
     expected = prod(lengths) * SIZES[kind] if kind in SIZES else found.size
     if found.size != expected or begin < 0 or found.size < 0 or min(lengths, default=0) < 0:
@@ -198,17 +204,3 @@ def check_lengths(structure: Structure, found: Mapping[str, tuple[int, ...]]) ->
         parts.append(f"of another shape: {', '.join(told)}{' …' if len(wrong) > 4 else ''}")
     if parts:
         raise BuildError(f"the weights do not match the model's configuration; {'; '.join(parts)}")
-
-
-def refuse_pointer(path: Path) -> None:
-    """Raises BuildError if a file is a Git LFS pointer in place of its content."""
-    try:
-        with path.open("rb") as file:
-            found = file.read(len(_POINTER)) == _POINTER
-    except OSError:
-        return
-    if found:
-        raise BuildError(
-            f"{path} is a Git LFS pointer: the file itself was never downloaded",
-            hint=f"run 'git lfs pull' in {path.parent}, or download {path.name} from the model's page",
-        )

@@ -8,13 +8,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from colbuild.documents import MalformedError, open_regular
+from colbuild.errors import BuildError
+from colbuild.weights.json_file import read_object
 
 ORIGIN: Final = "origin.json"
 LICENCES: Final = (
@@ -32,6 +35,8 @@ LICENCES: Final = (
 """Files in which a model's licence may stand, and what it asks to be handed on with it."""
 
 _HEADER: Final = re.compile(r"\A---\s*\n(.*?)\n---\s*(\n|\Z)", re.DOTALL)
+_CARD: Final = 1 << 20
+"""Bytes of a model card that are looked at: its header stands at its beginning."""
 _LICENSE: Final = re.compile(r"^license:\s*[\"']?([A-Za-z0-9][A-Za-z0-9.+_-]*)", re.MULTILINE)
 
 
@@ -51,9 +56,20 @@ class Origin:
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """A model's; None where none was written."""
+    """A model's; None where none was written.
+
+    Raises:
+        BuildError: The file is damaged.
+    """
     path = folder / ORIGIN
-    return Origin(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = read_object(path)
+    ansnet, named, begin = found.get("ansnet"), found.get("license"), found.get("begin", [])
+    texts = isinstance(begin, list) and all(isinstance(one, str) for one in begin)
+    if not isinstance(ansnet, str) or not isinstance(named, str | None) or not texts:
+        raise BuildError(f"{path} cannot be read: it does not say where the model comes from")
+    return Origin(ansnet, named, tuple(begin))
 
 
 def origin_json(origin: Origin) -> dict[str, object]:
@@ -73,6 +89,11 @@ def card_license(folder: Path) -> str | None:
     path = folder / "README.md"
     if not path.is_file():
         return None
-    header = _HEADER.match(path.read_text(encoding="utf-8", errors="replace"))
+    try:
+        with open_regular(path) as file:
+            card = file.read(_CARD).decode("utf-8", errors="replace")
+    except (OSError, MalformedError):
+        return None
+    header = _HEADER.match(card)
     found = _LICENSE.search(header[1]) if header else None
     return found[1] if found else None

@@ -9,8 +9,8 @@ from typing import Any, Final
 from rapidfuzz import process
 from tokenizers import Tokenizer
 
-from colbuild.documents import MalformedError, read_json_file
 from colbuild.errors import BuildError, short_text
+from colbuild.weights.json_file import object_if_there
 
 ORDERS: Final = ("truncation", "padding")
 """Keys of tokenizer.json that say how an earlier program cut and padded its texts. transformers resets both at every call."""
@@ -76,23 +76,12 @@ def without_orders(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """A folder's tokenizer_config.json; empty if it has none. Raises BuildError where it is damaged."""
-    return read_object(folder / SETTINGS)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file of a model folder or package holds; empty if there is no file, or it holds something else.
+    """A folder's tokenizer_config.json; empty if it has none.
 
     Raises:
-        BuildError: It cannot be read, or is no JSON.
+        BuildError: It holds no JSON object.
     """
-    try:
-        content = read_json_file(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, MalformedError) as error:
-        raise BuildError(f"{path} cannot be read: {error}") from None
-    return content if isinstance(content, dict) else {}
+    return object_if_there(folder / SETTINGS)
 
 
 def dropped_tokens(folder: Path) -> tuple[str, ...]:

@@ -24,10 +24,10 @@ import transformers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from colbuild.bounds import JSON_BYTES
-from colbuild.documents import MalformedError, read_json_file
 from colbuild.errors import BuildError
 from colbuild.units import format_bytes
 from colbuild.weights.checkpoint import CONFIG
+from colbuild.weights.json_file import read_object
 from colbuild.weights.tokenizer_file import SETTINGS
 
 _TOKENS: Final = "special_tokens_map.json"
@@ -90,7 +90,7 @@ def transformers_tokenizer(folder: Path, gguf_file: str | None = None) -> Iterat
         for name, kept in ((SETTINGS, tokenizer_settings), (_TOKENS, tokenizer_settings), (CONFIG, _model_settings)):
             if (folder / name).is_file():
                 # In the order of the file: ids are given to tokens in the order in which they are read.
-                (own / name).write_text(json.dumps(kept(_object(folder / name))), encoding="utf-8")
+                (own / name).write_text(json.dumps(kept(read_object(folder / name))), encoding="utf-8")
         yield AutoTokenizer.from_pretrained(own, local_files_only=True, trust_remote_code=False)
 
 
@@ -139,13 +139,3 @@ def _is_vocabulary(path: Path) -> bool:
         return path.is_dir()
     apart = path.name in (SETTINGS, _TOKENS, CONFIG) or path.name.endswith(_NO_VOCABULARIES)
     return path.suffix in _VOCABULARIES and not apart and path.is_file()
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json_file(path)
-    except (OSError, MalformedError) as error:
-        raise BuildError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise BuildError(f"{path} cannot be read: it holds no JSON object")
-    return found

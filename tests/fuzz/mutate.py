@@ -10,7 +10,7 @@ from typing import Any, Final
 
 ODD_VALUES: Final[tuple[Any, ...]] = (
     None, True, 0, -1, 1 << 31, 1 << 63, 1 << 70, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"),
-    "", "0", "\x00", "\x1b[2J\x07", "\u202e", "../../outside/written", "/dev/zero", "~",
+    "", "0", "\x00", "\x1b[2J\x07", "\u202e", "\ud800", "../../outside/written", "/dev/zero", "~",
     "a" * 10_000, [], {}, [[]], {"": None}, [None] * 1000,
 )  # fmt: skip
 """Values of other types and sizes than a field has."""

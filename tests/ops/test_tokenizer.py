@@ -116,7 +116,7 @@ def test_a_single_file_is_a_tokenizer_and_another_file_is_none(tmp_path):
     with pytest.raises(BuildError, match=r"words\.txt is not a tokenizer"):
         done("tokenizer", {"model": chatting(), "raw": tmp_path / "words.txt"}, {"rows": 576}, "refused")
     for content, message in (
-        ("{", "is not a tokenizer"),
+        ("{", "it is not JSON"),
         ("[]", "it holds no JSON object"),
         ("{}", "is missing or of another form"),
     ):

@@ -113,7 +113,12 @@ def test_a_billion_laughs_are_refused_quickly():
         (b"a: 1\nb: \xe9t\xe9\n", 2, 4, "the file is not UTF-8: byte 0xe9 here"),
         ("a: 1".encode("utf-16"), 1, 1, "the file is not UTF-8: byte 0xff here"),
         ("[" * 900, 1, 42, "nested more than 40 levels deep"),
-        (b" " * 1_000_001, 1, 1, "the file is too large (1,000,001 bytes) to be a specification"),
+        (
+            b" " * 1_000_001,
+            1,
+            1,
+            "the file is too large to be a specification: 1,000,001 bytes, where 1,000,000 are the most",
+        ),
     ],
 )
 def test_each_mistake_is_located(text, line, column, message):

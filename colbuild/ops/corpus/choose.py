@@ -9,13 +9,13 @@ The corpus step does this, and so does a plan, which reads the first record of a
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
 
+from colbuild.documents import MalformedError, read_json_file
 from colbuild.errors import SourceError
 from colbuild.ops.corpus.sniff import sniff
 from colbuild.ops.corpus.splits import check_splits
@@ -186,7 +186,9 @@ def _data_files(folder: Path) -> frozenset[str] | None:
     if state.get("_indices_files") or state.get("_indices_data_files"):
         hint = "save it again: dataset.flatten_indices().save_to_disk(…)"
         raise SourceError(f"{folder} is a dataset saved with indices, which choose its rows", hint=hint)
-    return frozenset(file["filename"] for file in files if isinstance(file, dict) and "filename" in file)
+    return frozenset(
+        file["filename"] for file in files if isinstance(file, dict) and isinstance(file.get("filename"), str)
+    )
 
 
 def _split_folders(raw: Path, names: Sequence[str]) -> dict[str, str]:
@@ -202,7 +204,7 @@ def _split_folders(raw: Path, names: Sequence[str]) -> dict[str, str]:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        value = read_json_file(path)
+    except (OSError, MalformedError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from colbuild.errors import BuildError
 from colbuild.ops.corpus.documents import Document
 from colbuild.ops.corpus.files import pieces
 from colbuild.train.beginning import beginning
+from colbuild.weights.json_file import object_if_there
 from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 
 PART: Final = 1 << 14
@@ -114,11 +114,7 @@ def _encoded(parts: list[str], vocabulary: Vocabulary) -> Iterator[Encoding]:
 
 
 def _separator(tokenizer: Tokenizer, folder: Path) -> int:
-    path = folder / "tokenizer_config.json"
-    try:
-        settings = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
-        raise BuildError(f"{path} is not JSON: {error}", hint="get the model again") from error
+    settings = object_if_there(folder / "tokenizer_config.json", hint="get the model again")
     for token in (_END, settings.get("eos_token"), settings.get("bos_token")):
         name = token.get("content") if isinstance(token, dict) else token
         found = tokenizer.token_to_id(name) if isinstance(name, str) else None

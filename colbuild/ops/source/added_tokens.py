@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.errors import BuildError
-from colbuild.ops.source.json_file import read_object
 from colbuild.ops.source.vocabulary import TOKENIZER, highest_id, ids_inside
 from colbuild.weights.checkpoint import GENERATION, write_json
+from colbuild.weights.json_file import read_object
 from colbuild.weights.tokenizer_file import DROPPED, SETTINGS, load_tokenizer, without_orders
 
 _NAMING: Final = (SETTINGS, "special_tokens_map.json", "added_tokens.json")

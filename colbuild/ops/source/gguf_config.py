@@ -6,6 +6,7 @@ import struct
 from typing import Any, Final
 
 from colbuild.arch import ARCHITECTURES
+from colbuild.bounds import LAYERS
 from colbuild.errors import BuildError
 from colbuild.ops.source.gguf_architectures import GGUF_ARCHITECTURES
 from colbuild.ops.source.gguf_file import GGUFHeader
@@ -21,6 +22,10 @@ READABLE: Final = frozenset(
 _NAMES: Final = {15: "Q8_K", 28: "F64", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 39: "MXFP4", 40: "NVFP4"}
 _ELSEWHERE: Final = {"gptneox": "gpt_neox"}
 """Architectures that colbuild knows under another name."""
+
+_MOST: Final = 1 << 31
+_LARGEST: Final = float.fromhex("0x1.fffffep127")
+"""Of the numbers in float32."""
 
 _INSTEAD: Final = "use the model's safetensors folder instead"
 
@@ -46,7 +51,7 @@ def config_from_gguf(header: GGUFHeader) -> dict[str, Any]:
     heads = read.whole("attention.head_count")
     hidden = read.whole("embedding_length")
     embedding = header.tensors.get("token_embd.weight")
-    if embedding is None:
+    if embedding is None or len(embedding.shape) != 2:
         raise BuildError(f"{name} has no tensor 'token_embd.weight': it holds no whole model")
     head_dim = read.whole("attention.key_length", read.whole("rope.dimension_count", hidden // heads))
     theta = read.real("rope.freq_base", 10000.0)
@@ -57,7 +62,7 @@ def config_from_gguf(header: GGUFHeader) -> dict[str, Any]:
         "vocab_size": embedding.shape[0],
         "hidden_size": hidden,
         "intermediate_size": read.whole("feed_forward_length"),
-        "num_hidden_layers": read.whole("block_count"),
+        "num_hidden_layers": read.whole("block_count", most=LAYERS),
         "num_attention_heads": heads,
         "num_key_value_heads": read.whole("attention.head_count_kv", heads),
         "head_dim": head_dim,
@@ -122,21 +127,21 @@ class _Reader:
         """Whether the file has a tensor."""
         return tensor in self._header.tensors
 
-    def whole(self, key: str, default: int | None = None) -> int:
-        """A whole number above 0; an array with the same number for each layer is one. Raises BuildError."""
+    def whole(self, key: str, default: int | None = None, most: int = _MOST) -> int:
+        """A whole number from 1 to `most`; an array with the same number for each layer is one. Raises BuildError."""
         found = self.given(key)
         value = default if found is None else found
         if isinstance(value, tuple) and len(set(value)) == 1:
             value = value[0]
-        if not isinstance(value, int) or value < 1:
-            raise self._unusable(key, value, "one whole number above 0")
+        if not isinstance(value, int) or not 1 <= value <= most:
+            raise self._unusable(key, value, f"one whole number from 1 to {most:,}")
         return value
 
     def real(self, key: str, default: float | None = None) -> float:
         """A number. Raises BuildError."""
         found = self.given(key)
         value = default if found is None else found
-        if not isinstance(value, int | float):
+        if not isinstance(value, int | float) or not abs(value) <= _LARGEST:
             raise self._unusable(key, value, "a number")
         return _shortest(float(value))
 

@@ -14,8 +14,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from colbuild.bounds import DIMENSIONS, HEADER_BYTES, HEADER_FACTS, HEADER_NESTING, HEADER_TENSORS, ROWS
+from colbuild.documents import MalformedError, open_regular
 from colbuild.errors import BuildError
 from colbuild.spec.sources import split_names
+from colbuild.units import format_bytes
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -23,6 +26,8 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _DEFAULT_ALIGNMENT = 32
 _LONGEST_KEPT = 1024
+_MOST_FLOATS = 1 << 20
+_DAMAGED = "fetch it again, or compare its size with the original's"
 """Numbers in an array that is kept: one for each layer are, one for each token of a vocabulary are not."""
 
 _F32 = 0
@@ -112,8 +117,11 @@ def _present(parts: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def _is_gguf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    try:
+        with open_regular(path) as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except MalformedError:
+        return False
 
 
 def read_header(parts: Sequence[Path]) -> GGUFHeader:
@@ -129,7 +137,8 @@ def read_header(parts: Sequence[Path]) -> GGUFHeader:
     header = GGUFHeader(tuple(parts), first, tensors)
     for number, (metadata, _) in enumerate(headers):
         count = metadata.get("split.count", 1)
-        if max(1, count) != len(parts) or (count > 1 and metadata.get("split.no", number) != number):
+        several = isinstance(count, int) and count > 1
+        if (count if several else 1) != len(parts) or (several and metadata.get("split.no", number) != number):
             raise BuildError(
                 f"{parts[number].name} says that it is one of {count} files, which is not what their names say",
                 hint="give the files the names that they had, such as model-00001-of-00003.gguf",
@@ -167,6 +176,8 @@ def read_floats(entry: TensorEntry) -> tuple[float, ...]:
     if entry.kind != _F32:
         raise BuildError(f"{entry.path.name}: {entry.name} is not in float32")
     size = prod(entry.shape)
+    if not 0 < size <= _MOST_FLOATS:
+        raise BuildError(f"{entry.path.name}: {entry.name} has {size:,} numbers, where {_MOST_FLOATS:,} are the most")
     with entry.path.open("rb") as file:
         file.seek(entry.offset)
         content = file.read(4 * size)
@@ -179,11 +190,22 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, TensorEntry]]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         try:
             return _read(view, path)
-        except (struct.error, KeyError, IndexError, ValueError, TypeError) as error:
+        except _BoundError as error:
+            raise BuildError(f"{path.name} is damaged: its header has more than {error}", hint=_DAMAGED) from None
+        except (struct.error, KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
             raise BuildError(
-                f"{path.name} is not a whole GGUF file: its header is cut off or damaged",
-                hint="Fetch it again, or compare its size with the original's.",
+                f"{path.name} is not a whole GGUF file: its header is cut off or damaged", hint=_DAMAGED
             ) from error
+
+
+class _BoundError(Exception):
+    """A header goes beyond a bound; the message tells which."""
+
+
+def _bounded(count: int, most: int, noun: str) -> int:
+    if count > most:
+        raise _BoundError(f"{most:,} {noun}, the most that it may have")
+    return count
 
 
 class _Cursor:
@@ -206,20 +228,23 @@ class _Cursor:
         if count > len(self.view) - self.at:
             raise IndexError(count)
         self.at += count
+        if self.at > HEADER_BYTES:
+            raise _BoundError(f"{format_bytes(HEADER_BYTES)}, the most that it may have")
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:
             return self.number(_SCALARS[kind])
-        of, length = self.number("I"), self.number("Q")
+        of, length = self.number("I"), _bounded(self.number("Q"), ROWS, "values in an array")
+        _bounded(depth + 1, HEADER_NESTING, "arrays in arrays")
         start = self.at
         if of == _STRING:
             for _ in range(length):
                 self.skip(self.number("Q"))
         elif of == _ARRAY:
             for _ in range(length):
-                self.value(_ARRAY)
+                self.value(_ARRAY, depth + 1)
         elif length <= _LONGEST_KEPT:
             return tuple(self.number(_SCALARS[of]) for _ in range(length))
         else:
@@ -240,7 +265,8 @@ def _read(view: mmap.mmap, path: Path) -> tuple[dict[str, Any], dict[str, Tensor
             f"{path.name}: GGUF version {version} is not supported; supported: {', '.join(map(str, _VERSIONS))}",
             hint="convert the model again with a newer llama.cpp, or use its safetensors folder",
         )
-    tensor_count, value_count = cursor.number("Q"), cursor.number("Q")
+    tensor_count = _bounded(cursor.number("Q"), HEADER_TENSORS, "tensors")
+    value_count = _bounded(cursor.number("Q"), HEADER_FACTS, "facts")
     metadata: dict[str, Any] = {}
     for _ in range(value_count):
         key = cursor.text()
@@ -248,7 +274,8 @@ def _read(view: mmap.mmap, path: Path) -> tuple[dict[str, Any], dict[str, Tensor
     drafts = []
     for _ in range(tensor_count):
         name = cursor.text()
-        shape = tuple(reversed([cursor.number("Q") for _ in range(cursor.number("I"))]))
+        axes = _bounded(cursor.number("I"), DIMENSIONS, "dimensions of a tensor")
+        shape = tuple(reversed([cursor.number("Q") for _ in range(axes)]))
         drafts.append((name, shape, cursor.number("I"), cursor.number("Q")))
     alignment = int(metadata.get("general.alignment", _DEFAULT_ALIGNMENT))
     start = -(-cursor.at // max(alignment, 1)) * max(alignment, 1)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from colbuild.arch.kinds import is_real, is_whole
 from colbuild.errors import BuildError
 from colbuild.ops.source.gguf_file import GGUFHeader, read_floats
 
@@ -42,7 +43,7 @@ def rotary_scaling(header: GGUFHeader, kind: str, theta: float) -> dict[str, Any
     if FREQUENCIES in header.tensors:
         return _llama3(header, theta)
     facts = {key.removeprefix(f"{kind}.rope.scaling."): value for key, value in header.metadata.items()}
-    form = facts.get("type", "none")
+    form = str(facts.get("type", "none"))
     if form == "none":
         return None
     found = _FORMS.get(form, lambda _: None)(facts)
@@ -55,13 +56,15 @@ def rotary_scaling(header: GGUFHeader, kind: str, theta: float) -> dict[str, Any
 
 def _linear(facts: Mapping[str, Any]) -> dict[str, Any] | None:
     factor = facts.get("factor")
-    return {"rope_type": "linear", "factor": float(factor)} if factor else None
+    return {"rope_type": "linear", "factor": float(factor)} if is_real(factor) and factor else None
 
 
 def _yarn(facts: Mapping[str, Any]) -> dict[str, Any] | None:
     positions, factor = facts.get("original_context_length"), facts.get("factor")
-    usual = all(math.isclose(facts.get(key, value), value, rel_tol=_CLOSE) for key, value in _YARN_DEFAULTS.items())
-    if not factor or not positions or not usual or facts.get("attn_factor", 1.0) != 1.0:
+    if not (is_real(factor) and is_whole(positions) and factor and positions) or facts.get("attn_factor", 1.0) != 1.0:
+        return None
+    given = [(facts.get(key, value), value) for key, value in _YARN_DEFAULTS.items()]
+    if not all(is_real(found) and math.isclose(found, value, rel_tol=_CLOSE) for found, value in given):
         return None
     return {"rope_type": "yarn", "factor": float(factor), "original_max_position_embeddings": int(positions)}
 
@@ -71,6 +74,8 @@ _FORMS: Final = {"linear": _linear, "yarn": _yarn}
 
 def _llama3(header: GGUFHeader, theta: float) -> dict[str, Any]:
     divisors = read_floats(header.tensors[FREQUENCIES])
+    if not all(is_real(one) and one > 0 for one in divisors) or theta <= 1.0:
+        raise _another(header)
     waves = [2.0 * math.pi * theta ** (place / len(divisors)) for place in range(len(divisors))]
     factor = max(divisors)
     for low, high, positions in (*_PUBLISHED, *_solved(divisors, waves, factor)):
@@ -83,7 +88,11 @@ def _llama3(header: GGUFHeader, theta: float) -> dict[str, Any]:
                 "high_freq_factor": high,
                 "original_max_position_embeddings": positions,
             }
-    raise BuildError(
+    raise _another(header)
+
+
+def _another(header: GGUFHeader) -> BuildError:
+    return BuildError(
         f"{header.name} scales its rotary positions by '{FREQUENCIES}' in another way than Llama 3 does", hint=_INSTEAD
     )
 
@@ -105,5 +114,8 @@ def _solved(divisors: Sequence[float], waves: Sequence[float], factor: float) ->
         return []
     (first, upper), (last, lower) = line[0], line[-1]
     slope = (upper - lower) / (first - last)
+    # A line without a slope is none of these, nor one through the origin.
+    if not slope or not lower - slope * last:
+        return []
     high = 1.0 - 1.0 / (lower - slope * last)
     return [(1.0, round(high, 4), round(slope * (high - 1.0)))]

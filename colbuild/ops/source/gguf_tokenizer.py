@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from colbuild.errors import BuildError
 from colbuild.ops.source.beginning import around_text
-from colbuild.ops.source.gguf_file import GGUFHeader
-from colbuild.ops.source.json_file import read_object
+from colbuild.ops.source.gguf_file import ArrayValue, GGUFHeader
 from colbuild.ops.source.tokenizer import convert
 from colbuild.ops.source.tokenizer_files import SETTINGS
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.weights.checkpoint import write_json
+from colbuild.weights.json_file import read_object
 
 _INSTEAD: Final = "Use the model's safetensors folder instead."
 
@@ -78,12 +78,13 @@ def convert_gguf_tokenizer(header: GGUFHeader, output: Path) -> None:
         BuildError: There is none, or it cannot be converted.
     """
     facts, path = header.metadata, header.parts[0]
-    if "tokenizer.ggml.tokens" not in facts:
+    tokens = facts.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, ArrayValue):
         raise BuildError(f"{header.name} holds no tokenizer", hint="Use a GGUF file that llama.cpp itself can run.")
     cutting = _cutting(header)
     convert(path.parent, path.name, output)
     content = read_object(output / TOKENIZER)
-    changed = {**content, "added_tokens": _own_tokens(content, facts["tokenizer.ggml.tokens"].length)}
+    changed = {**content, "added_tokens": _own_tokens(content, tokens.length)}
     if cutting is not None:
         changed["pre_tokenizer"] = cutting.pre_tokenizer
         if cutting.normalizer is not None:
@@ -95,11 +96,11 @@ def convert_gguf_tokenizer(header: GGUFHeader, output: Path) -> None:
     around = _around(header, cutting)
     settings = read_object(output / SETTINGS)
     named = {place: settings.get(f"{place}_token") for place, added in around.items() if added}
-    absent = [place for place, token in named.items() if not isinstance(token, str)]
+    ids = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+    absent = [place for place, token in named.items() if not isinstance(token, str) or token not in ids]
     if absent:
         raise BuildError(f"{header.name}: texts get a {absent[0]} token, and the file names none", hint=_INSTEAD)
     if named or (content.get("post_processor") or {}).get("special_tokens"):
-        ids = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
         begin, behind = ([(token, ids[token])] if (token := named.get(place)) else [] for place in ("bos", "eos"))
         changed["post_processor"] = around_text(begin, behind)
     if changed != content:
@@ -119,7 +120,7 @@ def _cutting(header: GGUFHeader) -> Cutting | None:
     """How text is cut before its bytes are merged; None for a vocabulary that is no byte-level one."""
     if header.metadata.get("tokenizer.ggml.model") != "gpt2":
         return None
-    kind = header.metadata.get("tokenizer.ggml.pre", "default")
+    kind = str(header.metadata.get("tokenizer.ggml.pre", "default"))
     if kind not in CUTTINGS:
         raise BuildError(
             f"{header.name} cuts text in a way that is not supported ('tokenizer.ggml.pre' is '{kind}')",

@@ -20,7 +20,8 @@ from colbuild.ops.source.model_folder import (
     read_folder_config,
     read_model_folder,
 )
-from colbuild.weights.headers import Entry, refuse_pointer
+from colbuild.weights.headers import Entry
+from colbuild.weights.json_file import refuse_pointer
 
 _TYPES: Final[Mapping[str, str]] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """What safetensors calls a type -> what config.json calls it."""

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from colbuild.arch import Role, Structure, checked_structure, own_settings, read_structure, tensors
 from colbuild.errors import BuildError
-from colbuild.ops.source.json_file import read_object
 from colbuild.ops.source.tokenizer_files import check_tokenizer_files
 from colbuild.ops.source.vocabulary import ids_inside
 from colbuild.weights.headers import (
@@ -31,6 +30,7 @@ from colbuild.weights.headers import (
     entries,
     same_content,
 )
+from colbuild.weights.json_file import read_object
 
 CONFIG_FILE: Final = "config.json"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from colbuild.errors import BuildError
-from colbuild.ops.source.json_file import read_object
 from colbuild.ops.source.tokenizer_files import CONVERTIBLE, SENTENCEPIECE, SETTINGS, check_tokenizer_files
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, write_json
+from colbuild.weights.json_file import read_object
 from colbuild.weights.origin import copy_files
 from colbuild.weights.tokenizer_file import load_tokenizer
 from colbuild.weights.tokenizer_trial import try_tokenizer

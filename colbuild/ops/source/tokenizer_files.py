@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from colbuild.errors import BuildError
-from colbuild.ops.source.json_file import read_object
 from colbuild.ops.source.vocabulary import TOKENIZER
-from colbuild.weights.headers import refuse_pointer
+from colbuild.weights.json_file import read_object, refuse_pointer
 
 SETTINGS: Final = "tokenizer_config.json"
 SENTENCEPIECE: Final = "tokenizer.model"

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Final
 
+from colbuild.bounds import JSON_BYTES
+from colbuild.documents import MalformedError, read_json_file, read_regular
 from colbuild.ops.source.gguf_file import ArrayValue, gguf_parts, read_header
 from colbuild.ops.source.vocabulary import TOKENIZER
 
@@ -38,7 +40,7 @@ def tokenizer_bytes(raw: Path) -> int | None:
     older = [raw / name for name in ("vocab.json", "merges.txt")]
     if all(one.is_file() for one in older):
         vocabulary = _written(older[0])
-        merges = older[1].read_bytes()
+        merges = read_regular(older[1], JSON_BYTES)
         return None if vocabulary is None else vocabulary + len(merges) + _MERGE * merges.count(b"\n") + _BESIDE
     parts = gguf_parts(raw)
     return _of_gguf(parts) if parts else None
@@ -46,9 +48,9 @@ def tokenizer_bytes(raw: Path) -> int | None:
 
 def _written(path: Path) -> int | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json_file(path)
         return len(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
-    except ValueError:
+    except MalformedError:
         return None  # the step that reads it tells why
 
 

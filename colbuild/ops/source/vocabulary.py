@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from colbuild.bounds import ROWS
 from colbuild.errors import BuildError
+from colbuild.weights.json_file import read_object
 
 TOKENIZER: Final = "tokenizer.json"
 _OLDER: Final = "vocab.json"
@@ -30,15 +31,12 @@ def read_vocabulary(raw: Path) -> int:
             f"{raw} has its tokenizer as tokenizer.model alone",
             hint=f"load it with transformers and sentencepiece, and call save_pretrained, which writes a {TOKENIZER}",
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BuildError(
-            f"{path} is not a tokenizer: {error}", hint=f"name a {TOKENIZER}, or a folder with one, in 'tokenizer'"
-        ) from None
-    if not isinstance(content, dict):
-        raise BuildError(f"{path} is not a tokenizer: it holds no JSON object")
-    return 1 + (max(content.values()) if path.name == _OLDER else highest_id(content))
+    content = read_object(path, f"name a {TOKENIZER}, or a folder with one, in 'tokenizer'")
+    if path.name != _OLDER:
+        return 1 + highest_id(content)
+    if not content or not all(isinstance(one, int) and 0 <= one < ROWS for one in content.values()):
+        raise BuildError(f"{path} is not a vocabulary: it needs tokens with an id from 0 to {ROWS - 1:,}")
+    return 1 + int(max(content.values()))
 
 
 def highest_id(content: Mapping[str, Any]) -> int:
@@ -51,9 +49,12 @@ def highest_id(content: Mapping[str, Any]) -> int:
         vocabulary = content["model"]["vocab"]
         # A unigram model lists its pieces in order; the others map them to ids.
         highest = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
-        return int(max([highest, *(token["id"] for token in content.get("added_tokens") or ())]))
+        highest = max([highest, *(token["id"] for token in content.get("added_tokens") or ())])
+        if isinstance(highest, int) and highest < ROWS:
+            return highest
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BuildError(f"{TOKENIZER} is not a tokenizer: {error!r} is missing or of another form") from None
+    raise BuildError(f"{TOKENIZER} is not a tokenizer: its largest id is {highest!r}, where {ROWS - 1:,} is the most")
 
 
 def ids_inside(value: Any, rows: int) -> Any:

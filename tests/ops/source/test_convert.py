@@ -303,7 +303,7 @@ def test_an_index_may_name_files_beside_it_only(copy: Path, output: Path, tmp_pa
         index.write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
         assert says in refused(copy, output).message
     index.write_text("[]")
-    assert "is not an index" in refused(copy, output).message
+    assert "holds no JSON object" in refused(copy, output).message
 
 
 def test_weights_that_do_not_fit_the_configuration_are_refused(copy: Path, output: Path) -> None:
