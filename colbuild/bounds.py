@@ -28,7 +28,7 @@ SPEC_EXTENDS: Final = 32
 SPEC_PROBLEMS: Final = 100
 """Of mistakes that one message tells; after ten times as many no more are looked for."""
 
-HEADER_BYTES: Final = 100_000_000
+WEIGHTS_HEADER: Final = 100_000_000
 """Of the header of a model's weights: the bound of safetensors; that of a GGUF file holds a vocabulary of some 10 MB."""
 HEADER_FACTS: Final = 65_536
 """Of facts in the header of a GGUF file: honest ones have some 50."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from colbuild.arch import Structure, tensors
 from colbuild.arch.kinds import is_whole
-from colbuild.bounds import DIMENSIONS, HEADER_BYTES
+from colbuild.bounds import DIMENSIONS, WEIGHTS_HEADER
 from colbuild.documents import MalformedError, open_regular, parse_json
 from colbuild.errors import BuildError
 from colbuild.units import format_bytes
@@ -118,8 +118,8 @@ def file_entries(path: Path) -> list[Entry]:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= size - 8:
                 raise BuildError(f"{path} is no safetensors file, or is cut off within its header", hint=AGAIN)
-            if length > HEADER_BYTES:
-                most = format_bytes(HEADER_BYTES)
+            if length > WEIGHTS_HEADER:
+                most = format_bytes(WEIGHTS_HEADER)
                 raise BuildError(f"{path} has a header of more than {most}, the most that it may have", hint=AGAIN)
             header = parse_json(file.read(length))
     except OSError as error:

@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from colbuild.bounds import DIMENSIONS, HEADER_BYTES, HEADER_FACTS, HEADER_NESTING, HEADER_TENSORS, ROWS
+from colbuild.bounds import DIMENSIONS, HEADER_FACTS, HEADER_NESTING, HEADER_TENSORS, ROWS, WEIGHTS_HEADER
 from colbuild.documents import MalformedError, open_regular
 from colbuild.errors import BuildError
 from colbuild.spec.sources import split_names
@@ -228,8 +228,8 @@ class _Cursor:
         if count > len(self.view) - self.at:
             raise IndexError(count)
         self.at += count
-        if self.at > HEADER_BYTES:
-            raise _BoundError(f"{format_bytes(HEADER_BYTES)}, the most that it may have")
+        if self.at > WEIGHTS_HEADER:
+            raise _BoundError(f"{format_bytes(WEIGHTS_HEADER)}, the most that it may have")
 
     def value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:
