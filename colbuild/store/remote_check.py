@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -10,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from colbuild.bounds import JSON_DEPTH
+from colbuild.documents import MalformedError, parse_json
 from colbuild.store.hashing import TreeEntry, tree_digest
 from colbuild.store.objects import Tree
 from colbuild.store.records import ActionRecord, record_from_json
@@ -59,7 +60,7 @@ def checked_record(content: bytes, key: str, key_of: KeyOf | None = None) -> Act
 def _has_key(record: ActionRecord, key_of: KeyOf) -> bool:
     try:
         return key_of(record) == record.key
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return False
 
 
@@ -114,6 +115,14 @@ def is_confined(path: str) -> bool:
 
 def _parsed(content: bytes) -> Any:
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
+        value = parse_json(content)
+    except MalformedError:
         raise RejectedError("it is not JSON") from None
+    # What is parsed can be too deep for what is done with it: copied, written, hashed.
+    level = [value]
+    for _ in range(JSON_DEPTH):
+        inner = [node for node in level if isinstance(node, dict | list)]
+        level = [part for node in inner for part in (node.values() if isinstance(node, dict) else node)]
+        if not level:
+            return value
+    raise RejectedError(f"it is nested deeper than {JSON_DEPTH}, the most that it may be")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from colbuild.progress import silent
 from colbuild.store import open_store, tree_digest
-from colbuild.store.remote import RejectedError, fetch, open_remote
+from colbuild.store.remote import RejectedError, action_path, fetch, open_remote
 from colbuild.store.remote_check import LARGEST_TREE, checked_record, checked_tree, is_confined
 from tests.store.processes import RECORD
-from tests.store.remotes import forge, key_named, memory_remote, row
+from tests.store.remotes import forge, key_named, memory_remote, row, spoil
 
 GOOD = replace(RECORD, key=key_named("good"), output="a" * 64, size=1)
 
@@ -116,6 +116,18 @@ def test_record_with_a_field_that_cannot_be_is_rejected(name):
     assert checked_record(json.dumps(asdict(GOOD)).encode(), GOOD.key).output == GOOD.output
     with pytest.raises(RejectedError):
         checked_record(json.dumps({**asdict(GOOD), **BAD_FIELDS[name]}).encode(), GOOD.key)
+
+
+@pytest.mark.parametrize("depth", [64, 200, 900, 5000])
+@pytest.mark.parametrize("field", ["ledger", "params", "step"])
+def test_record_that_is_nested_deep_is_rejected(depth, field, tmp_path):
+    """Its ledger is in no key; copying it would need more stack than parsing."""
+    text = json.dumps({**asdict(GOOD), field: "DEEP"}).replace('"DEEP"', '{"a": ' * depth + "1" + "}" * depth)
+    store, remote = open_store(tmp_path), open_remote(memory_remote())
+    store.prepare()
+    spoil(remote, action_path(GOOD.key), text.encode())
+    with pytest.raises(RejectedError, match=r"nested deeper than 64|not JSON"):
+        fetch(remote, store, GOOD.key, silent)
 
 
 @given(st.binary(max_size=200))

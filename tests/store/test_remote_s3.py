@@ -6,10 +6,15 @@ import hashlib
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
+from colbuild.cli.cache_view import print_pushed
 from colbuild.progress import silent
+from colbuild.store import open_store
 from colbuild.store.remote import (
     Pushed,
     RejectedError,
@@ -118,6 +123,40 @@ def test_server_decides_between_two_who_put_a_record_at_once(remote):
     for thread in threads:
         thread.join()
     assert sorted(wins) == [False] * 7 + [True]
+
+
+def test_two_pushes_of_different_results_for_one_key_have_one_winner_and_a_message(remote, store, other, tmp_path):
+    """A step that is not deterministic, on two machines: the first result stays, and the second machine is told."""
+    mine, theirs = finished(store), finished(other, {"model.safetensors": b"other weights"})
+    assert mine.key == theirs.key and mine.output != theirs.output
+    assert push(remote, store, [mine], silent) == Pushed(objects=1, bytes=mine.size, records=1)
+    pushed = push(remote, other, [theirs], silent)
+    assert pushed == Pushed(differing=(theirs.step,))
+    told = Console(file=StringIO(), width=200)
+    print_pushed(pushed, remote.name, told)
+    assert f"{theirs.step}: the remote has another result, which stays" in told.file.getvalue()
+    third = open_store(tmp_path / "third")
+    third.prepare()
+    assert contents(third, fetch(remote, third, mine.key, silent)) == FILES
+    # What the second machine made is its own result all the same.
+    assert other.lookup(theirs.key).output == theirs.output
+
+
+def test_pushes_of_different_results_at_once_have_one_winner(remote, tmp_path):
+    stores = [open_store(tmp_path / f"{number}") for number in range(4)]
+    records = [finished(one, {"word": b"%d" % number}) for number, one in enumerate(stores)]
+    start = threading.Barrier(len(stores))
+
+    def work(number: int) -> Pushed:
+        start.wait()
+        return push(remote, stores[number], [records[number]], silent)
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        pushed = list(pool.map(work, range(len(stores))))
+    assert sorted(one.records for one in pushed) == [0, 0, 0, 1]
+    assert sorted(one.differing for one in pushed) == [(), *[(records[0].step,)] * 3]
+    winner = next(number for number, one in enumerate(pushed) if one.records)
+    assert look(remote, records[0].key).output == records[winner].output
 
 
 def test_damaged_large_file_is_not_completed(remote, store):
