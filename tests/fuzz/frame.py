@@ -77,7 +77,7 @@ class Tally:
 
 
 def fuzz(driver: Driver, folder: Path, *, seconds: float, seed: int = 0, most: int | None = None) -> Tally:
-    """Tries the driver's cases, then drawn inputs until the seconds are over or `most` were drawn.
+    """Tries the driver's cases, then drawn inputs for the seconds, or until `most` were drawn.
 
     Inputs that got through are kept in `folder/faults`.
     """

@@ -229,7 +229,7 @@ def _make_archive(seeds: list[bytes], random: Random, folder: Path) -> None:
 
 def _try_archive(_seeds: list[bytes], folder: Path) -> None:
     uri = _MEMBER if (folder / WHEEL).exists() else _FOLDER
-    _fetch(uri, folder, PIP_FIND_LINKS=str(folder), PIP_NO_INDEX="1")
+    _fetch(uri, folder, PIP_FIND_LINKS=folder.as_uri(), PIP_NO_INDEX="1")
 
 
 def _archive_case(name: str, content: bytes, _seeds: list[bytes], folder: Path) -> None:
