@@ -54,7 +54,7 @@ def _verify(package: Path) -> None:
     verify_package(package)
 
 
-def answer_with(package: Path, *, chat: bool) -> None:
+def answer_with(package: Path, *, chat: bool = True) -> None:
     from colbuild.api import answer
     from colbuild.export import guard
 
@@ -62,16 +62,23 @@ def answer_with(package: Path, *, chat: bool) -> None:
     list(answer(package, "hello", max_tokens=2, chat=chat))
 
 
-def _try_both(_seeds: Path, folder: Path) -> None:
+def _pack(package: Path) -> None:
+    from colbuild.api import pack_package
+
+    pack_package(package, package.parent / _PACKED)
+
+
+def _try_all(_seeds: Path, folder: Path) -> None:
     from colbuild.errors import ColbuildError
 
-    # A package that `verify` refuses is tried by `run` too; the later error stands for both.
-    try:
-        _verify(folder / "toy")
-    except ColbuildError:
-        answer_with(folder / "toy", chat=True)
-        raise
-    answer_with(folder / "toy", chat=True)
+    refused = None
+    for command in (_verify, _pack, answer_with):
+        try:
+            command(folder / "toy")
+        except ColbuildError as error:
+            refused = error
+    if refused is not None:
+        raise refused
 
 
 def copied(toy: Path, folder: Path) -> Path:
@@ -363,6 +370,6 @@ def _try_archive(_seeds: Path, folder: Path) -> None:
 
 DRIVERS: Final = (
     Driver("package.tar.zst", start, _make_archive, _try_archive, _ARCHIVES, memory=MEMORY),
-    Driver("manifest.json", start, _make_manifest, _try_both, _MANIFESTS, memory=MEMORY),
-    Driver("package", start, _make_package, _try_both, _GRAPHS, memory=MEMORY),
+    Driver("manifest.json", start, _make_manifest, _try_all, _MANIFESTS, memory=MEMORY),
+    Driver("package", start, _make_package, _try_all, _GRAPHS, memory=MEMORY),
 )
