@@ -96,6 +96,9 @@ HEADER_BYTES: Final = 16_000_000
 XZ_BYTES: Final = 256_000_000
 """Memory that unpacking xz may take; its strongest level takes 65 MB."""
 
+REMOTE_ANSWER_BYTES: Final = 20_000_000
+"""Of one answer of a remote cache; a list of files may have 16 MiB, and blocks of a file have 4."""
+
 REGISTRY_SECONDS: Final = 120.0
 """A registry may be silent, while it takes in a file or otherwise."""
 

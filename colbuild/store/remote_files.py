@@ -254,7 +254,8 @@ def open_files(url: str, timeout: float, pauses: tuple[float, ...]) -> RemoteFil
 
     calls = Calls(name, timeout, pauses, secrets)
     try:
-        fs, base = calls.once("be used", lambda: in_thread(lambda: url_to_fs(url)))
+        options = {"get_client": _http_client()} if protocol in ("http", "https") else {}
+        fs, base = calls.once("be used", lambda: in_thread(lambda: url_to_fs(url, **options)))
     except RemoteError as error:
         cause = error.__cause__
         if isinstance(cause, ImportError):
@@ -271,6 +272,15 @@ def open_files(url: str, timeout: float, pauses: tuple[float, ...]) -> RemoteFil
     if not rest.strip("/") or not base:
         raise BuildError(f"{name} names no place for a remote", hint=f"Write {protocol}://… with a bucket or folder.")
     return RemoteFiles(calls, fs, base)
+
+
+def _http_client() -> Any:
+    try:
+        from colbuild.store.remote_http import bounded_client
+    except ImportError as error:
+        hint = "fsspec's documentation names the package."
+        raise BuildError("a package for http:// and https:// is missing", hint=hint) from error
+    return bounded_client
 
 
 def _is_empty_range(error: BaseException | None) -> bool:
