@@ -95,7 +95,12 @@ def find_store(option: Path | None) -> Store:
         return open_store(option or Path(configured or ""))
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / _STORE / "format").is_file():
+        try:
+            found = (folder / _STORE / "format").is_file()
+        except OSError:
+            # One that may not be read is not passed over: the next one above may be somebody else's.
+            found = True
+        if found:
             return open_store(folder / _STORE)
     return open_store(here / _STORE)
 

@@ -252,6 +252,12 @@ def run_command(arguments: list[str]) -> int:
     except ColbuildError as error:
         print_error(naming(error.message, spec), error.hint and naming(error.hint, spec))
         return error.exit_code
+    except PermissionError as error:
+        # Another user's folder: nobody asks of each file that is looked for whether it may be.
+        print_error(
+            f"cannot use {error.filename or 'a file'}: {(error.strerror or str(error)).lower()}", "check who owns it"
+        )
+        return EXIT_FAILED
     except KeyboardInterrupt:
         result = _INTERRUPTED
     except Exception as error:  # noqa: BLE001  (what is not a mistake in the arguments is raised again)

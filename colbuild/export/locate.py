@@ -29,8 +29,14 @@ def find_package(given: Path) -> Path:
         given: As the user gave it; a file is returned as it is.
 
     Raises:
-        BuildError: There is no package, or several: the message says what there is, and what to give.
+        BuildError: There is no package, or several: the message says what there is, and what to give. Or it may not be read.
     """
+    try:
+        given.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
+    except OSError as error:
+        raise BuildError(f"{given} cannot be read: {(error.strerror or str(error)).lower()}") from error
     if given.is_file() or (given / MANIFEST).is_file():
         return given
     if not given.is_dir():

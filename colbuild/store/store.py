@@ -296,6 +296,10 @@ def open_store(root: Path) -> Store:
         BuildError: The path holds something else, or a store of a newer version.
     """
     layout = Layout(root.absolute())
-    with storage_errors(root):
-        layouts.check(layout)
+    try:
+        with storage_errors(root):
+            layouts.check(layout)
+    except NotWritableError as error:
+        # Nothing is written here: not even reading is allowed.
+        raise NotWritableError(error.message.replace("cannot write", "cannot read", 1), hint=error.hint) from error
     return Store(layout)

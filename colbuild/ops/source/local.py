@@ -48,8 +48,15 @@ def existing(at: Place) -> Place:
     """The place itself, once it is known to exist where it may.
 
     Raises:
-        SourceUnavailableError: It does not exist, or leads out of the folder it is confined to.
+        SourceUnavailableError: It does not exist, may not be read, or leads out of the folder it is confined to.
     """
+    try:
+        at.path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SourceUnavailableError(f"{at.uri} cannot be read: {reason} (looked at {at.path})") from error
     if not at.path.exists():
         if at.path.is_symlink():
             raise SourceUnavailableError(f"{at.uri} is a symbolic link to {at.path.readlink()}, which does not exist")
