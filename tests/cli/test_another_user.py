@@ -1,4 +1,4 @@
-"""A store and a project of another user's, which may only be read: every command works, or says in one message why it cannot."""
+"""A store and a project of another user, which may only be read: every command works, or says in one message why it cannot."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(folder: Path, *arguments: str, user: int | None = NOBODY) -> Ran:
                     os.setgroups([])
                     os.setgid(user)
                     os.setuid(user)
-                sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+                sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
                 code = run_command(list(arguments))
                 sys.stdout.flush()
                 sys.stderr.flush()
