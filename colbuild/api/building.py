@@ -228,7 +228,7 @@ def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener, options: 
     root = _Root(plan, store)
 
     def finished(step: Step, record: ActionRecord) -> None:
-        place_outputs(outputs, store, step, record, listener)
+        place_outputs(outputs, store, step, record, root.records, listener)
         root.add(step, record)
 
     if plan.pending:

@@ -14,6 +14,7 @@ from colbuild.api.remote import Pulled, pull_family, push_family
 from colbuild.api.stored import Listing, Maker, StoredDownload, StoredObject, fetched_contents, list_store, makers
 from colbuild.errors import BuildError
 from colbuild.ops.source.downloads import Record
+from colbuild.plan.former import former_records
 from colbuild.plan.states import State
 from colbuild.plan.target import find_step
 from colbuild.progress import Progress, Report, silent
@@ -92,7 +93,7 @@ def find_store(option: Path | None) -> Store:
     """
     configured = os.environ.get(STORE_VARIABLE)
     if option is not None or configured:
-        return open_store(option or Path(configured or ""))
+        return open_store(option or Path(configured or ""), former_records)
     here = Path.cwd()
     for folder in (here, *here.parents):
         try:
@@ -101,8 +102,8 @@ def find_store(option: Path | None) -> Store:
             # One that may not be read is not passed over: the next one above may be somebody else's.
             found = True
         if found:
-            return open_store(folder / _STORE)
-    return open_store(here / _STORE)
+            return open_store(folder / _STORE, former_records)
+    return open_store(here / _STORE, former_records)
 
 
 def required_remote(option: str | None) -> str:

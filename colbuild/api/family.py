@@ -10,6 +10,7 @@ from pathlib import Path
 from colbuild.errors import SpecError
 from colbuild.plan.amounts import Known
 from colbuild.plan.chain import Chain
+from colbuild.plan.former import former_records
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.lock import LockState
 from colbuild.plan.states import State, StepPlan
@@ -97,7 +98,7 @@ def open_workspace(loaded: LoadedFamily, store: Path | None = None) -> Workspace
     """
     configured = os.environ.get(STORE_VARIABLE)
     root = store or (Path(configured) if configured else loaded.root / ".colbuild")
-    return Workspace(open_store(root), loaded.root / "out")
+    return Workspace(open_store(root, former_records), loaded.root / "out")
 
 
 def remote_url(option: str | None) -> str | None:

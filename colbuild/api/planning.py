@@ -25,13 +25,14 @@ from colbuild.plan.starts import check_start, turning_problems
 from colbuild.plan.states import StepPlan, plan_steps
 from colbuild.plan.target import parse_target, restrict, select
 from colbuild.run.events import Listener, Notice
+from colbuild.run.foresight import foresee
 from colbuild.run.sources import Sources, is_fetched, sources_of
 from colbuild.spec import LoadedFamily, spec_error
 from colbuild.spec.plausible import unlikely
 from colbuild.store import Store
 from colbuild.store.files import read_json
 
-_EXPORT_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "mobius-onnx")
+_EXPORT_LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "mobius-onnx")
 
 
 def make_plan(
@@ -154,6 +155,7 @@ def steps_of(loaded: LoadedFamily, graph: BuildGraph, store: Store, sources: Sou
         store=store,
         places=loaded.places,
         source_digest=sources.digest,
+        foreseen=lambda step: foresee(step, sources, store),
     )
 
 

@@ -9,6 +9,7 @@ from colbuild.api.family import FamilyPlan, Workspace
 from colbuild.api.planning import plan_sources
 from colbuild.errors import SourceUnavailableError
 from colbuild.plan.keys import action_key, record_key
+from colbuild.plan.parts import Parts
 from colbuild.plan.states import State
 from colbuild.plan.step import Step
 from colbuild.progress import Progress, Report
@@ -64,8 +65,9 @@ def pull_family(plan: FamilyPlan, workspace: Workspace, url: str, report: Report
     sources = plan_sources(plan, workspace)
     pulled = Pulled()
     outputs: dict[str, str] = {}
+    parts = Parts(store)
     for step in plan.graph.steps:
-        inputs = _inputs(step, outputs, sources)
+        inputs = _inputs(step, outputs, sources, parts)
         if inputs is None:
             pulled = replace(pulled, missing=(*pulled.missing, step.id))
             continue
@@ -81,13 +83,13 @@ def pull_family(plan: FamilyPlan, workspace: Workspace, url: str, report: Report
     return pulled
 
 
-def _inputs(step: Step, outputs: Mapping[str, str], sources: Sources) -> dict[str, str] | None:
-    """Role -> digest of what a step reads; None if something of it is not known."""
+def _inputs(step: Step, outputs: Mapping[str, str], sources: Sources, parts: Parts) -> dict[str, str] | None:
+    """What a step reads, as its key names it: name -> digest; None if something of it is not known."""
     inputs: dict[str, str] = {}
-    for role, needed in step.inputs.items():
-        if needed not in outputs:
+    for name, read in parts.inputs(step, outputs.get).items():
+        if read is None:
             return None
-        inputs[role] = outputs[needed]
+        inputs[name] = read
     for role, uri in step.sources.items():
         try:
             digest = sources.digest(uri)

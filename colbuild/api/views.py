@@ -17,6 +17,7 @@ from colbuild.plan.graph import BuildGraph, build_graph
 from colbuild.plan.lock import source_uris
 from colbuild.plan.machine import machine_speed
 from colbuild.plan.many import Together, together
+from colbuild.plan.parts import WEIGHTS, Parts
 from colbuild.plan.positions import with_contexts
 from colbuild.plan.saved import SavedPlan, saved_plan
 from colbuild.plan.since import Since
@@ -102,6 +103,7 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
     def together(seconds: Mapping[str, float], memory: Mapping[str, int]) -> tuple[float, int]:
         return makespan(plan.graph, seconds, memory, resources)
 
+    parts = Parts(workspace.store)
     estimates = estimate(
         plan.graph,
         plan.steps,
@@ -111,6 +113,7 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
         together,
         whole,
         text_bytes(plan.texts),
+        lambda result: parts.digest(result, WEIGHTS),
     )
     memory = {step: found.memory for step, found in estimates.steps.items()}
     warnings = (*memory_warnings(plan, memory, resources.memory), *disk_warnings(plan, workspace))

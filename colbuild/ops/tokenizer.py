@@ -20,15 +20,18 @@ from colbuild.ops.corpus.documents import documents
 from colbuild.ops.corpus.readers import FORMATS
 from colbuild.ops.corpus.reading import Reading
 from colbuild.ops.source.added_tokens import reset_orders
-from colbuild.ops.source.beginning import beginning_names, carry_beginning, settle_beginning
+from colbuild.ops.source.beginning import beginning_names, carry_beginning, settle_beginning, write_beginning
+from colbuild.ops.source.chat import separate_chat
 from colbuild.ops.source.tokenizer import copy_tokenizer
 from colbuild.ops.source.tokenizer_files import SETTINGS
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.ops.step import StepRun
+from colbuild.plan.parts import CHAT_FILES
 from colbuild.progress import Progress
 from colbuild.train.spelling import spelling_of
 from colbuild.weights.checkpoint import CONFIG, GENERATION, write_json
 from colbuild.weights.json_file import object_if_there, read_object
+from colbuild.weights.origin import LICENCES, ORIGIN, copy_files
 from colbuild.weights.tokenizer_file import NONE, load_tokenizer, read_settings
 from colbuild.weights.tokenizer_trial import try_tokenizer
 
@@ -62,6 +65,10 @@ def run(step: StepRun) -> None:
     reset_orders(path)
     _with_chat(step)
     _begin(step)
+    separate_chat(step.output)
+    # The family's models have all of this from here (`colbuild.plan.parts`), with what their own texts begin with.
+    copy_files((ORIGIN, *LICENCES), step.inputs["model"], step.output)
+    write_beginning(step.output)
     tokenizer = load_tokenizer(path)
     spelling_of(tokenizer, "the tokenizer")
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
@@ -165,7 +172,7 @@ def _with_chat(step: StepRun) -> None:
     """Adds what the AnsNet's chat needs, unless the tokenizer has a template of its own."""
     model, output = step.inputs["model"], step.output
     settings = read_settings(output)
-    if (output / CHAT).is_file() or settings.get("chat_template"):
+    if settings.get("chat_template") or any(True for name in CHAT_FILES for _ in output.glob(name)):
         return
     path = output / TOKENIZER
     tokenizer = load_tokenizer(path)
@@ -178,8 +185,7 @@ def _with_chat(step: StepRun) -> None:
     kept = {key: theirs[key] for key in (*NAMES, "chat_template") if theirs.get(key)}
     names = _names_by_id(model)
     write_json(output / SETTINGS, {**settings, **{key: name for key, name in names.items() if key not in kept}, **kept})
-    if (model / CHAT).is_file():
-        shutil.copyfile(model / CHAT, output / CHAT)
+    copy_files(CHAT_FILES, model, output)
     if (model / GENERATION).is_file():
         write_json(output / GENERATION, _in_other_ids(read_object(model / GENERATION), model, tokenizer))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from colbuild.plan.parts import home_of, with_parts
 from colbuild.plan.step import Step
 from colbuild.plan.training import lessons_params
 from colbuild.spec.recipe import Recipe
@@ -28,10 +29,14 @@ class Draft:
     origins: dict[str, dict[str, FamilyPath]] = field(default_factory=dict)
     lessons: dict[str, list[Step]] = field(default_factory=dict)
     """Id of the step that makes a teacher -> the steps that write down what it says."""
+    homes: dict[str, str] = field(default_factory=dict)
+    """Step id -> the step whose tokenizer and texts belong to what it makes (`colbuild.plan.parts`)."""
 
     def add(self, step: Step, origins: dict[str, FamilyPath]) -> str:
         """Draws a step, with where its parameters were asked for, and returns its id; one that is there already is left."""
-        self.steps.setdefault(step.id, step)
+        if step.id not in self.steps:
+            self.steps[step.id] = with_parts(step, self.homes)
+            self.homes[step.id] = home_of(step, self.homes)
         self.origins.setdefault(step.id, origins)
         return step.id
 

@@ -26,9 +26,10 @@ from colbuild.plan.chain import Chain
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.machine import MachineSpeed
 from colbuild.plan.members import ANSNET
+from colbuild.plan.parts import WEIGHTS
 from colbuild.plan.route import distillation_flops
 from colbuild.plan.states import State, StepPlan
-from colbuild.plan.step import Step
+from colbuild.plan.step import Step, part_named, role_of
 from colbuild.plan.training import lessons_params
 from colbuild.plan.work import Work, is_segment, made_structure, recipe_of, trained_tokens, work_of
 from colbuild.spec import Problem
@@ -147,6 +148,14 @@ class Estimates:
     warnings: tuple[Problem, ...] = ()
 
 
+WeightsOf = Callable[[str], str | None]
+
+
+def unknown_weights(_: str) -> str | None:
+    """For estimates without a store."""
+    return None
+
+
 def estimate(
     graph: BuildGraph,
     steps: Sequence[StepPlan],
@@ -156,6 +165,7 @@ def estimate(
     together: Callable[[Mapping[str, float], Mapping[str, int]], tuple[float, int]],
     whole: BuildGraph | None = None,
     texts: Mapping[str, int] | None = None,
+    weights_of: WeightsOf = unknown_weights,
 ) -> Estimates:
     """Estimates a plan.
 
@@ -169,13 +179,14 @@ def estimate(
             that may run side by side.
         whole: The graph of the whole family, if the plan is of a part of it.
         texts: Step that packs a corpus -> bytes of text that it reads, where these are known.
+        weights_of: Digest of a result -> digest of the weights in it, as keys name them; None if its list of files is lost.
     """
     ansnet = chain.ansnet.structure
     every_step = whole or graph
     made = _structures(every_step, ansnet, chain.top.structure)
     works = _with_texts(_works(every_step, made), texts or {})
     pending = [plan for plan in steps if plan.state is not State.CACHED]
-    runs = _runs(records(), _known_models(steps, made), chain.top.structure) if pending else []
+    runs = _runs(records(), _known_models(steps, made), chain.top.structure, weights_of) if pending else []
     measured = cache(speed)
     found = {plan.step.id: _estimate(plan, works[plan.step.id], runs, measured) for plan in pending}
     every = list(found.values())
@@ -298,26 +309,35 @@ def _known_models(steps: Sequence[StepPlan], made: Mapping[str, Structure]) -> d
     return {plan.output: made[plan.step.id] for plan in steps if plan.output is not None and plan.step.id in made}
 
 
-def _runs(records: Iterable[ActionRecord], models: Mapping[str, Structure], like: Structure) -> list[_Run]:
+def _once(records: Iterable[ActionRecord]) -> Iterable[ActionRecord]:
+    """Every run once: one of an older version of colbuild stands in the store under two keys."""
+    return {(record.step, record.output, record.built_at, record.seconds): record for record in records}.values()
+
+
+def _runs(
+    records: Iterable[ActionRecord], models: Mapping[str, Structure], like: Structure, weights_of: WeightsOf
+) -> list[_Run]:
     """Every recorded run with the work it did; None for work on a model of another family, whose shape no record tells."""
-    known = dict(models)
+    known = dict(models) | {weights_of(result) or result: model for result, model in models.items()}
     # What made a model ran before what reads it.
-    ordered = sorted(records, key=lambda record: (record.built_at, record.key))
+    ordered = sorted(_once(records), key=lambda record: (record.built_at, record.key))
     segments: set[str] = set()
     runs = []
     for record in ordered:
-        inputs = {role: known[digest] for role, digest in record.inputs.items() if digest in known}
+        inputs = {role_of(name): known[digest] for name, digest in record.inputs.items() if digest in known}
+        read = {role_of(name): digest for name, digest in record.inputs.items() if part_named(name) in (None, WEIGHTS)}
         try:
             made = known.get(record.output) or made_structure(record.op, record.params, inputs, like)
-            alone = record.inputs.get("model") == record.inputs.get("reference")
-            nested = record.inputs.get("smaller") in segments
+            alone = read.get("model") == read.get("reference")
+            nested = read.get("smaller") in segments
             work = work_of(record.op, record.params, inputs, made, alone=alone, nested=nested)
             if is_segment(record.op, record.params):
-                segments.add(record.output)
+                segments |= {record.output, weights_of(record.output) or record.output}
         except (KeyError, TypeError, ValueError):
             continue  # written by another version of colbuild, with other parameters: it says nothing of this one
         if made is not None:
             known.setdefault(record.output, made)
+            known.setdefault(weights_of(record.output) or record.output, made)
         runs.append(_Run(record, work.amount if work else None))
     return runs
 

@@ -123,7 +123,7 @@ def digraph(steps: Sequence[Step]) -> networkx.DiGraph[str]:
     graph: networkx.DiGraph[str] = networkx.DiGraph()
     for step in steps:
         graph.add_node(step.id)
-        graph.add_edges_from((needed, step.id) for needed in step.inputs.values())
+        graph.add_edges_from((needed, step.id) for needed in step.needs)
     return graph
 
 

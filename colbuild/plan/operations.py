@@ -13,7 +13,7 @@ from typing import Final
 EPOCHS: Final[dict[str, int]] = {
     "source": 3,
     "generate": 2,
-    "tokenizer": 2,
+    "tokenizer": 3,
     "corpus": 1,
     "order": 1,
     "bridge": 2,

@@ -34,7 +34,7 @@ def signatures(graph: BuildGraph, root: Path, contents: Mapping[str, str] | None
             "op": step.op,
             "epoch": EPOCHS[step.op],
             "params": dict(step.params),
-            "inputs": {role: told[needed] for role, needed in step.inputs.items()},
+            "inputs": {name: told[read.step] for name, read in step.reads.items()},
             "sources": {role: [_absolute(uri, root), (contents or {}).get(uri)] for role, uri in step.sources.items()},
         }
         told[step.id] = hashlib.sha256(DOMAIN + canonical_json(action)).hexdigest()

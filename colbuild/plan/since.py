@@ -117,7 +117,7 @@ def _reasons(
     )
     if own:
         return State.CHANGED, own
-    above = dict.fromkeys(planned_name(needed) for needed in step.inputs.values() if needed in moved)
+    above = dict.fromkeys(planned_name(needed) for needed in step.needs if needed in moved)
     return State.CONDITIONAL, (f"only if {' or '.join(above)} changes",)
 
 

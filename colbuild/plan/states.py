@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from colbuild.plan.former import translated
 from colbuild.plan.graph import BuildGraph, sources
 from colbuild.plan.keys import action_key
 from colbuild.plan.members import ANSNET
+from colbuild.plan.parts import CONFIG, WEIGHTS, WORDS, Parts
 from colbuild.plan.shown import shown
-from colbuild.plan.step import Step
+from colbuild.plan.step import Read, Step
 from colbuild.spec import Places
 from colbuild.store import ActionRecord, Store
 
@@ -46,6 +48,15 @@ class StepPlan:
     seconds: float | None
 
 
+Foresight = Callable[[Step], Mapping[str, str]]
+"""Tells, of a source step that has to run, part -> digest of each part of its result that is known beforehand."""
+
+
+def nothing_foreseen(_: Step) -> Mapping[str, str]:
+    """For plans that know a result only once it is there."""
+    return {}
+
+
 def plan_steps(
     graph: BuildGraph,
     *,
@@ -53,6 +64,7 @@ def plan_steps(
     store: Store,
     places: Places,
     source_digest: Callable[[str], str | None],
+    foreseen: Foresight = nothing_foreseen,
 ) -> tuple[StepPlan, ...]:
     """Decides the state of every step.
 
@@ -62,11 +74,17 @@ def plan_steps(
         store: Where results are looked up.
         places: Where each value of the spec was written, for the reasons.
         source_digest: URI -> digest of its content, None when that is not known without fetching it.
+        foreseen: Tells the digests of parts that a source step is going to make again as they are.
     """
     planned: dict[str, StepPlan] = {}
+    ahead: dict[str, Mapping[str, str]] = {}
     digests = {uri: source_digest(uri) for uri in sources(graph)}
+    parts = Parts(store)
     for step in graph.steps:
-        inputs = {role: planned[needed].output for role, needed in step.inputs.items()}
+        inputs = parts.inputs(step, lambda needed: planned[needed].output)
+        for name, read in step.reads.items():
+            if inputs[name] is None and read.part is not None and read.step in ahead:
+                inputs[name] = ahead[read.step].get(read.part)
         inputs |= {role: digests[uri] for role, uri in step.sources.items()}
         known = {role: digest for role, digest in inputs.items() if digest is not None}
         key = action_key(step.op, step.params, known) if len(known) == len(inputs) else None
@@ -75,6 +93,9 @@ def plan_steps(
             planned[step.id] = StepPlan(step, State.CACHED, "in the store", key, hit.output, hit.seconds or None)
             continue
         last = store.last(family, step.id)
+        last = last and (translated(last, parts) or last)
+        if step.op == "source":
+            ahead[step.id] = foreseen(step)
         seconds = (last.seconds or None) if last else None
         if key is not None:
             state, why = _reason(step, last, known, graph, places)
@@ -112,7 +133,7 @@ def differences(
     origins: Mapping[str, tuple[str | int, ...]],
     places: Places,
 ) -> tuple[str, ...]:
-    """Everything that is known to differ from a step's last run, each with its place.
+    """Everything that is known to differ from a step's last run: first parameters, each with its place, then inputs.
 
     Args:
         step: The step.
@@ -121,9 +142,11 @@ def differences(
         origins: Where its parameters were asked for, see `BuildGraph`.
         places: Where each value of the spec was written.
     """
-    told = (_describe(change, step, origins, places) for change in _difference(step, last, known))
+    changes = _difference(step, last, known)
+    read = [change.path[1] for change in changes if change.path[0] == "input"]
+    told = [_describe(change, step, origins, places) for change in changes if change.path[0] != "input"]
     # A model that is compared with itself is two inputs.
-    return tuple(dict.fromkeys(told))
+    return (*told, *(f"{name} changed" for name in _names(step, read)))
 
 
 def described_changes(
@@ -145,7 +168,7 @@ class Change:
 def _difference(step: Step, last: ActionRecord, known: Mapping[str, str]) -> list[Change]:
     """What differs from the last run, as far as it is known."""
     changes = list(_walk((), last.params, step.params))
-    roles = {*step.inputs, *step.sources}
+    roles = {*step.reads, *step.sources}
     changes += [
         Change(("input", role), last.inputs.get(role), known.get(role))
         for role in sorted(roles | last.inputs.keys())
@@ -173,8 +196,6 @@ def _walk(path: tuple[str, ...], before: Any, after: Any) -> Sequence[Change]:
 
 
 def _describe(change: Change, step: Step, origins: Mapping[str, tuple[str | int, ...]], places: Places) -> str:
-    if change.path[0] == "input":
-        return f"{_input_name(step, change.path[1])} changed"
     if change.path[0] == "colbuild":
         return "this version of colbuild builds it differently"
     head, *rest = change.path
@@ -185,14 +206,23 @@ def _describe(change: Change, step: Step, origins: Mapping[str, tuple[str | int,
 
 
 def _condition(step: Step, unknown: Sequence[str]) -> str:
-    return f"only if {' or '.join(dict.fromkeys(_input_name(step, role) for role in unknown))} changes"
+    return f"only if {' or '.join(_names(step, unknown))} changes"
 
 
-def _input_name(step: Step, role: str) -> str:
-    """What plays a role, in a reader's words."""
-    if role in step.inputs:
-        return planned_name(step.inputs[role])
-    return step.sources.get(role, f"its {role}")
+def _names(step: Step, inputs: Sequence[str]) -> list[str]:
+    """What some inputs of a step are, in a reader's words: "a60", "the AnsNet's chat template"; each once."""
+    reads = {role: Read(needed, None) for role, needed in step.inputs.items()} | step.reads
+    found: dict[str, list[str]] = {}
+    for name in inputs:
+        read = reads.get(name)
+        made = planned_name(read.step) if read is not None else step.sources.get(name, f"its {name}")
+        words = found.setdefault(made, [])
+        if read is None or read.part in (None, WEIGHTS):
+            words.append("")
+        elif (word := WORDS[read.part or CONFIG]) not in words:
+            words.append(word)
+    # Where the model itself is another, its tokenizer goes without saying.
+    return [made if "" in words else f"{made}'s {' or '.join(words)}" for made, words in found.items()]
 
 
 def planned_name(step_id: str) -> str:

@@ -8,6 +8,19 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Read:
+    """What an input of a step is read from.
+
+    Attributes:
+        step: Id of the step whose result it is.
+        part: The part of that result (`colbuild.plan.parts`); None for all of it.
+    """
+
+    step: str
+    part: str | None
+
+
+@dataclass(frozen=True)
 class Step:
     """One node of the build graph.
 
@@ -18,6 +31,8 @@ class Step:
         inputs: Role -> id of the step whose output plays it.
         sources: Role -> source URI whose content plays it (a file or folder from outside, known by its digest).
         settings: What steers a run and changes nothing in its result, such as `checkpoint_every`: JSON values, not in the key.
+        parts: Role -> part of a model's output that the step reads -> id of the step that makes this part. A role of `inputs`
+            that is not here is read whole.
     """
 
     id: str
@@ -26,3 +41,34 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict, hash=False)
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
+
+    @property
+    def reads(self) -> dict[str, Read]:
+        """Everything that the step reads of other steps, by the name that it has in the key: "corpus", "teacher.weights"."""
+        found: dict[str, Read] = {}
+        for role, needed in self.inputs.items():
+            parts = self.parts.get(role)
+            if not parts:
+                found[role] = Read(needed, None)
+                continue
+            for part, maker in parts.items():
+                found[f"{role}.{part}"] = Read(maker, part)
+        return found
+
+    @property
+    def needs(self) -> dict[str, None]:
+        """Ids of the steps whose results it reads, each once, in the order of its inputs."""
+        return dict.fromkeys(
+            [*self.inputs.values(), *(maker for made in self.parts.values() for maker in made.values())]
+        )
+
+
+def role_of(name: str) -> str:
+    """The role that a name of `Step.reads` stands for: "teacher" of "teacher.weights"."""
+    return name.partition(".")[0]
+
+
+def part_named(name: str) -> str | None:
+    """The part that a name of `Step.reads` stands for: "weights" of "teacher.weights"; None where all is read."""
+    return name.partition(".")[2] or None

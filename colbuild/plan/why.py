@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from colbuild.plan.draft import FamilyPath
+from colbuild.plan.former import translated
 from colbuild.plan.graph import BuildGraph, digraph
+from colbuild.plan.parts import Parts
 from colbuild.plan.states import StepPlan, differences
 from colbuild.spec import Places
 from colbuild.store import ActionRecord, Store
@@ -18,7 +20,7 @@ class InputUse:
     """What plays a role in a step.
 
     Attributes:
-        role: "teacher", "corpus", ...
+        role: "teacher.weights", "corpus", ...
         made_by: Id of the step that makes it, or the URI that it comes from.
         state: The state's sign of that step; None for a source.
         digest: Of its content; None while that is not known.
@@ -86,12 +88,15 @@ def explain(
     by_id = {plan.step.id: plan for plan in plans}
     plan = by_id[step_id]
     step, origins = plan.step, graph.origins[step_id]
+    parts = Parts(store)
+    digests = parts.inputs(step, lambda needed: by_id[needed].output)
     inputs = tuple(
-        InputUse(role, needed, by_id[needed].state.value, by_id[needed].output) for role, needed in step.inputs.items()
+        InputUse(name, read.step, by_id[read.step].state.value, digests[name]) for name, read in step.reads.items()
     )
     inputs += tuple(InputUse(role, uri, None, source_digest(uri)) for role, uri in step.sources.items())
     cached = store.lookup(plan.key) if plan.key is not None and plan.output is not None else None
     last = cached or store.last(family, step_id)
+    last = last and (translated(last, parts) or last)
     differing: tuple[str, ...] = ()
     if last is not None and cached is None:
         known = {use.role: use.digest for use in inputs if use.digest is not None}

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 from colbuild.errors import EXIT_FAILED, ColbuildError, StoppedError
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.keys import action_key
+from colbuild.plan.parts import Parts
 from colbuild.plan.step import Step
 from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFailed
 from colbuild.run.failures import crash, last_lines
@@ -132,9 +133,10 @@ class _Build:
     rebuilds: dict[str, int] = field(default_factory=dict)
     asked: bool = False
     remote: str | None = field(init=False)
+    parts: Parts = field(init=False)
 
     def __post_init__(self) -> None:
-        self.remote = self.options.remote
+        self.remote, self.parts = self.options.remote, Parts(self.store)
 
 
 def execute(
@@ -228,14 +230,15 @@ def _may_start(build: _Build) -> bool:
 def _settle(build: _Build) -> None:
     """Sorts the steps that are ready: what is in the store is done, the rest is queued."""
     for step in build.waiting.take_ready():
-        inputs = {role: build.records[needed].output for role, needed in step.inputs.items()}
+        read = build.parts.inputs(step, lambda needed: build.records[needed].output)
+        inputs = {name: digest for name, digest in read.items() if digest is not None}
         try:
             digests = {role: build.sources.digest(uri) for role, uri in step.sources.items()}
         except ColbuildError as error:
             _fail(build, step, _refused(error))
             continue
         inputs |= {role: digest for role, digest in digests.items() if digest is not None}
-        if len(inputs) == len(step.inputs) + len(step.sources):
+        if len(inputs) == len(read) + len(step.sources):
             hit = claim(build.store, action_key(step.op, step.params, inputs))
             if hit is not None:
                 build.store.note_step(build.family, as_step(hit, step))
@@ -262,7 +265,7 @@ def _start(build: _Build) -> None:
             build.waiting.index(step.id),
             len(build.waiting.graph.steps),
             build.family,
-            {role: build.records[needed].output for role, needed in step.inputs.items()},
+            {name: build.records[read.step].output for name, read in step.reads.items()},
             build.store.root,
             build.sources,
             demand.cores,
@@ -316,7 +319,7 @@ def _hear(build: _Build, connection: Connection) -> None:
         build.stopped[step.id] = said.message
     elif isinstance(said, InputLost):
         _end(build, running)
-        _rebuild(build, step.inputs[said.role], step.id, said.what)
+        _rebuild(build, step.reads[said.role].step, step.id, said.what)
     elif isinstance(said, RemoteLost):
         # Others may meet the same trouble at the same time; it is told once.
         if build.remote is not None:
@@ -338,7 +341,10 @@ def _finish(build: _Build, step: Step, done: Done) -> None:
     try:
         build.finished(step, done.record)
     except DamagedTreeError as error:
-        _rebuild(build, step.id, None, error.message)
+        # What a model has from its home may be damaged, too.
+        others = (other for other, record in build.records.items() if record.output == error.digest)
+        made_by = step.id if done.record.output == error.digest else next(others, step.id)
+        _rebuild(build, made_by, None if made_by == step.id else step.id, error.message)
         return
     except ColbuildError as error:
         _fail(build, step, _refused(error))

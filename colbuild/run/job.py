@@ -20,7 +20,7 @@ class Job:
         index: Its place among the steps of the graph, from 0.
         total: How many steps the graph has.
         family: The family's name.
-        inputs: Role -> content digest, of the inputs that other steps made.
+        inputs: Name of `Step.reads` -> digest of the result that it is read from.
         store: Where the store lies.
         sources: Where contents from outside come from.
         remote: The URL of a remote cache that is asked before anything runs; None for none.

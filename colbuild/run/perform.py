@@ -13,18 +13,22 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from colbuild.errors import ColbuildError, SourceUnavailableError, StoppedError
 from colbuild.ops.step import CHECKPOINT_EVERY, StepRun
 from colbuild.plan.keys import action_key, record_key
-from colbuild.plan.step import Step
+from colbuild.plan.parts import Parts
+from colbuild.plan.step import Step, part_named
 from colbuild.progress import Progress, Report
 from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFinished, StepProgress, StepStarted
 from colbuild.run.failures import explain
+from colbuild.run.foresight import remember
 from colbuild.run.job import Done, Job, as_step
 from colbuild.run.operations import operation
 from colbuild.run.resources import TRAINING
+from colbuild.run.views import shown
 from colbuild.store import ActionRecord, Store
 from colbuild.store.layout import Layout
 from colbuild.store.leases import claim
@@ -36,7 +40,7 @@ HASHED_BEFORE = frozenset({"export"})
 
 
 class LostInputError(ColbuildError):
-    """An input in the store is damaged or gone; `role` says which."""
+    """An input in the store is damaged or gone; `role` is its name in `Step.reads`."""
 
     def __init__(self, role: str, message: str) -> None:
         super().__init__(message)
@@ -53,7 +57,7 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
     """
     # The build has checked that it is a store.
     step, store = job.step, Store(Layout(job.store))
-    inputs = dict(job.inputs)
+    inputs = _read(step, job.inputs, Parts(store))
     for role, uri in step.sources.items():
         inputs[role] = job.sources.digest(uri) or job.sources.fetch(uri, listener, stopping).digest
     key = action_key(step.op, step.params, inputs)
@@ -93,6 +97,17 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
         same = last is not None and last.output == record.output
         listener(StepFinished(step.id, record.seconds, record.size, same, record.ledger))
         return Done(record, fresh=True)
+
+
+def _read(step: Step, results: Mapping[str, str], parts: Parts) -> dict[str, str]:
+    """What the step's key says of what other steps made. Raises LostInputError if a result's list of files is lost."""
+    found = {}
+    for name, result in results.items():
+        digest = parts.digest(result, part_named(name))
+        if digest is None:
+            raise LostInputError(name, f"{step.reads[name].step}: its result in the store is damaged")
+        found[name] = digest
+    return found
 
 
 def _fetched(job: Job, key: str, store: Store, listener: Listener, report: Report) -> ActionRecord | None:
@@ -137,7 +152,7 @@ def _run(
 ) -> ActionRecord:
     step = job.step
     _check_inputs(step, job.inputs, store)
-    paths = {role: store.files(digest) for role, digest in job.inputs.items()}
+    paths: dict[str, Path] = {}
     for role, uri in step.sources.items():
         fetched = job.sources.fetch(uri, listener, stopping)
         _unchanged(uri, inputs[role], fetched.digest)
@@ -149,7 +164,8 @@ def _run(
         noted.setdefault("remarks", []).append(text)
         listener(Notice(f"{step.id}: {text}"))
 
-    with store.draft() as draft:
+    with store.draft() as draft, shown(job.inputs, store) as views:
+        paths |= views
         output = draft / "files"
         partial = store.partial(key)
         resumed = partial.exists() and any(partial.iterdir())
@@ -183,6 +199,7 @@ def _run(
             # A file of the user's may be edited while it is read; what came of that must not be found again.
             _unchanged(uri, inputs[role], job.sources.fetch(uri, listener).digest)
         tree = store.publish(draft)
+    remember(step, job.sources, store, tree.digest)
     return ActionRecord(
         key=key,
         step=step.id,
@@ -200,10 +217,10 @@ def _run(
 
 def _check_inputs(step: Step, inputs: Mapping[str, str], store: Store) -> None:
     """Raises LostInputError if what the step reads is not what was built; it is set aside then."""
-    for role, digest in inputs.items():
+    for name, digest in inputs.items():
         found = store.check_content(digest) if step.op in HASHED_BEFORE else store.check(digest)
         if found is not None:
-            raise LostInputError(role, f"{step.inputs[role]}: its result in the store is damaged ({found})")
+            raise LostInputError(name, f"{step.reads[name].step}: its result in the store is damaged ({found})")
 
 
 def _unchanged(uri: str, before: str, now: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError, ColbuildError, SourceError, SourceUnavailableError
-from colbuild.ops.source import Fetched, Pin, fetch, look
+from colbuild.ops.source import Fetched, Pin, fetch, listed, look
 from colbuild.ops.source.downloads import check_lock
 from colbuild.ops.step import never
 from colbuild.plan.lock import LockMode, LockState, source_paths
@@ -22,7 +22,7 @@ from colbuild.spec import LoadedFamily, Place, Problem, spec_error
 from colbuild.spec.models import Text
 from colbuild.spec.problems import render
 from colbuild.spec.sources import HubSource, PyPISource, parse_source
-from colbuild.store import Store
+from colbuild.store import Store, TreeEntry, tree_digest
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,14 @@ class Sources:
             if uri not in self.locked:
                 raise
             return self.locked[uri].digest
+
+    def listing(self, uri: str) -> tuple[Path, tuple[TreeEntry, ...]] | None:
+        """Where the folder of a source lies on this machine, and its files; None if it is no folder, or not what is meant."""
+        try:
+            found = listed(uri, root=self.root, downloads=self.downloads)
+            return found if found is not None and tree_digest(found[1]) == self.digest(uri) else None
+        except ColbuildError:
+            return None
 
     def find_all(self) -> None:
         """Looks every source of the family up.

@@ -22,10 +22,10 @@ class Waiting:
 
     def __post_init__(self) -> None:
         self._index = {step.id: index for index, step in enumerate(self.graph.steps)}
-        self._missing = {step.id: set(step.inputs.values()) for step in self.graph.steps}
+        self._missing = {step.id: set(step.needs) for step in self.graph.steps}
         self._readers = {step.id: [] for step in self.graph.steps}
         for step in self.graph.steps:
-            for needed in set(step.inputs.values()):
+            for needed in step.needs:
                 self._readers[needed].append(step.id)
         self._ready = [self._index[step] for step, missing in self._missing.items() if not missing]
         heapq.heapify(self._ready)

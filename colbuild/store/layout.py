@@ -78,6 +78,11 @@ class Layout:
         """The record of an action."""
         return self.root / f"actions/{key[:2]}/{key}.json"
 
+    @property
+    def translated(self) -> Path:
+        """Says that the records of an older version are written down under the keys that they have now."""
+        return self.root / "memo/keys.json"
+
     def step(self, family: str, step: str) -> Path:
         """The last action of a step."""
         return self.root / f"steps/{safe_name(family)}/{safe_name(step)}.json"

@@ -1,4 +1,4 @@
-"""Published trees at places outside the store, where people use them.
+"""Published trees, and folders made of parts of several, at places outside the store, where people use them.
 
 Large files share the store's bytes: as clones of them where the file system has such (see `colbuild.store.links`), else as
 hard links to its read-only files; everything else is copied. A folder is replaced as a whole by renaming. What colbuild did not
@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from colbuild.errors import BuildError
 from colbuild.store.files import checked, read_json, unchecked, write_json
@@ -23,7 +23,7 @@ from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
 from colbuild.store.layout import Layout
 from colbuild.store.links import put
 from colbuild.store.locks import NOT_ALLOWED, hold, remove
-from colbuild.store.objects import Tree, entries_from_json
+from colbuild.store.objects import entries_from_json
 from colbuild.store.stamps import Stamp, Stamps, stamp_from_json, stamps_of
 
 
@@ -41,16 +41,35 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Assembly:
+    """Files of published trees that make a folder together.
+
+    Attributes:
+        entries: The files, sorted by path.
+        trees: Path -> digest of the tree that the file is taken from.
+    """
+
+    entries: tuple[TreeEntry, ...]
+    trees: Mapping[str, str]
+
+    def stored(self, layout: Layout, path: str) -> Path:
+        """Where a file of it lies in the store."""
+        return layout.files(self.trees[path]) / path
+
+
+@dataclass(frozen=True)
 class Placed:
     """One file as it was put at its place.
 
     Attributes:
         entry: What it holds.
+        tree: Digest of the published tree that it was taken from.
         stamp: Its stamp then; None where an older version noted none.
         linked: Whether it is a hard link to the store's file.
     """
 
     entry: TreeEntry
+    tree: str
     stamp: Stamp | None
     linked: bool
 
@@ -58,48 +77,46 @@ class Placed:
 Note = tuple[Placed, ...]
 
 
-def is_placed(layout: Layout, tree: Tree, target: Path) -> bool:
-    """Whether a folder holds a tree, as far as its note and its files' stamps tell, and nothing is left to clear away.
+def is_placed(layout: Layout, files: Assembly, target: Path) -> bool:
+    """Whether a folder holds some files, as far as its note and its files' stamps tell, and nothing is left to clear away.
 
     Nothing is written, so that a build with nothing to do works on a store that it may only read. `False` may also mean that
     only reading the contents can tell.
     """
     note = _read_note(layout, target)
-    if note is None or _entries(note) != tree.entries or any(_dead_drafts(layout, target)):
+    if note is None or _entries(note) != files.entries or any(_dead_drafts(layout, target)):
         return False
-    found = _files_at(target, tree.entries)
-    stored = layout.files(tree.digest)
+    found = _files_at(target, files.entries)
     return found is not None and all(
         placed.stamp == found[placed.entry.path]
-        and (not placed.linked or _same_file(target / placed.entry.path, stored / placed.entry.path))
+        and (not placed.linked or _same_file(target / placed.entry.path, files.stored(layout, placed.entry.path)))
         for placed in note
     )
 
 
-def place_tree(layout: Layout, tree: Tree, target: Path) -> Placement:
-    """Makes the folder `target` hold a published tree, whose content the caller has checked, and nothing else.
+def place_files(layout: Layout, files: Assembly, target: Path) -> Placement:
+    """Makes the folder `target` hold files of published trees, whose content the caller has checked, and nothing else.
 
     Raises:
         OSError: The disk refuses.
     """
-    stored = layout.files(tree.digest)
     with hold(_lock(layout, target)):
         for draft in _dead_drafts(layout, target):
             remove(draft)
         note = _read_note(layout, target)
-        if _holds(layout, target, tree.entries):
+        if _holds(layout, target, files):
             # Put there by another build meanwhile, by one that died before it noted it, with a store that is gone, or
             # from one that may only be read.
-            _write_note(layout, target, _described(tree, stored, target))
+            _write_note(layout, target, _described(layout, files, target))
             return Placement(changed=False)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft, old = _draft(layout, target), _draft(layout, target)
         try:
-            for entry in tree.entries:
+            for entry in files.entries:
                 place = draft / entry.path
                 place.parent.mkdir(parents=True, exist_ok=True)
-                put(stored / entry.path, place, entry.size)
-            placed = _described(tree, stored, draft)
+                put(files.stored(layout, entry.path), place, entry.size)
+            placed = _described(layout, files, draft)
             kept = _clear(layout, target, note, old)
             draft.rename(target)
         finally:
@@ -137,26 +154,30 @@ def _is_ours(layout: Layout, target: Path, note: Note) -> bool:
         found = stamps_of(target) if target.is_dir() and not target.is_symlink() else {}
     except BuildError:
         return False
-    digest = tree_digest(_entries(note))
     if found.keys() != {placed.entry.path for placed in note}:
         return False
     # A link to a file that was damaged and set aside holds wrong bytes, and they are not the user's: they lie in quarantine.
-    folders = [layout.files(digest), *(set_aside / "files" for set_aside in layout.set_aside(digest))]
+    folders = {
+        tree: [layout.files(tree), *(set_aside / "files" for set_aside in layout.set_aside(tree))]
+        for tree in {placed.tree for placed in note}
+    }
     return all(
-        any(_same_file(target / placed.entry.path, folder / placed.entry.path) for folder in folders)
+        any(_same_file(target / placed.entry.path, folder / placed.entry.path) for folder in folders[placed.tree])
         or (placed.stamp == found[placed.entry.path] and not placed.linked)
         or (placed.entry.size == found[placed.entry.path][0] and _is(target, placed.entry))
         for placed in note
     )
 
 
-def _holds(layout: Layout, target: Path, entries: tuple[TreeEntry, ...]) -> bool:
+def _holds(layout: Layout, target: Path, files: Assembly) -> bool:
     """Whether a folder has just these files, by content; what is linked to the store's own file need not be read."""
-    found = _files_at(target, entries)
-    if found is None or any(found[entry.path][0] != entry.size for entry in entries):
+    found = _files_at(target, files.entries)
+    if found is None or any(found[entry.path][0] != entry.size for entry in files.entries):
         return False
-    stored = layout.files(tree_digest(entries))
-    return all(_same_file(target / e.path, stored / e.path) or _is(target, e) for e in entries)
+    return all(
+        _same_file(target / entry.path, files.stored(layout, entry.path)) or _is(target, entry)
+        for entry in files.entries
+    )
 
 
 def _is(root: Path, entry: TreeEntry) -> bool:
@@ -212,11 +233,21 @@ def _dead_drafts(layout: Layout, target: Path) -> Iterator[Path]:
 # -- notes ------------------------------------------------------------------------------------------------------------
 
 
-def _described(tree: Tree, stored: Path, root: Path) -> Note:
+def _described(layout: Layout, files: Assembly, root: Path) -> Note:
     stamps = stamps_of(root)
     return tuple(
-        Placed(entry, stamps[entry.path], _same_file(root / entry.path, stored / entry.path)) for entry in tree.entries
+        Placed(
+            entry,
+            files.trees[entry.path],
+            stamps[entry.path],
+            _same_file(root / entry.path, files.stored(layout, entry.path)),
+        )
+        for entry in files.entries
     )
+
+
+_BESIDE: Final = ("tree", "stamp", "linked")
+"""Keys of a note's row beside those of the file itself."""
 
 
 def _entries(note: Note) -> tuple[TreeEntry, ...]:
@@ -224,7 +255,9 @@ def _entries(note: Note) -> tuple[TreeEntry, ...]:
 
 
 def _write_note(layout: Layout, target: Path, note: Note) -> None:
-    rows = [asdict(placed.entry) | {"stamp": placed.stamp, "linked": placed.linked} for placed in note]
+    rows = [
+        asdict(placed.entry) | {"tree": placed.tree, "stamp": placed.stamp, "linked": placed.linked} for placed in note
+    ]
     try:
         write_json(layout.folder("tmp"), layout.output(target), checked({"files": rows}))
     except OSError as error:
@@ -239,12 +272,12 @@ def _read_note(layout: Layout, target: Path) -> Note | None:
     rows = noted if isinstance(noted, list) else (unchecked(noted) or {}).get("files")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return None
-    entries = entries_from_json(
-        [{name: value for name, value in row.items() if name not in ("stamp", "linked")} for row in rows]
-    )
+    entries = entries_from_json([{name: value for name, value in row.items() if name not in _BESIDE} for row in rows])
     if entries is None:
         return None
+    # Older notes are of one tree, and do not name it.
+    whole = tree_digest(entries)
     return tuple(
-        Placed(entry, stamp_from_json(row.get("stamp")), row.get("linked") is True)
+        Placed(entry, str(row.get("tree", whole)), stamp_from_json(row.get("stamp")), row.get("linked") is True)
         for entry, row in zip(entries, rows, strict=True)
     )

@@ -5,7 +5,8 @@ Reading never writes, so that `plan` and `status` work on a store that belongs t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report, silent
 from colbuild.store import layout as layouts
 from colbuild.store.files import NotWritableError, checksum, read_json, storage_errors, write_json, write_json_durably
+from colbuild.store.hashing import TreeEntry
 from colbuild.store.layout import Layout
 from colbuild.store.locks import hold, remove, remove_stale, scratch_path
 from colbuild.store.objects import (
@@ -29,7 +31,7 @@ from colbuild.store.objects import (
     quarantine,
     read_tree,
 )
-from colbuild.store.outputs import Placement, is_placed, place_tree
+from colbuild.store.outputs import Assembly, Placement, is_placed, place_files
 from colbuild.store.records import ActionRecord, record_from_json, record_to_json
 from colbuild.store.stamps import Memory
 
@@ -43,12 +45,32 @@ class Verified:
     damage: str | None
 
 
+Choose = Callable[[Sequence[TreeEntry]], Sequence[TreeEntry]]
+"""Chooses some of a tree's files."""
+
+
+def all_files(entries: Sequence[TreeEntry]) -> Sequence[TreeEntry]:
+    """Chooses every file."""
+    return entries
+
+
+Former = Callable[["Store"], Mapping[str, ActionRecord]]
+"""Reads the records that an older version of colbuild wrote, by the keys that they have now."""
+
+
 @dataclass(frozen=True)
 class Store:
-    """A store at an absolute path; made on the first write."""
+    """A store at an absolute path; made on the first write.
+
+    Attributes:
+        layout: Where everything lies in it.
+        former: Reads the records of an older version; None where nobody asks for them.
+    """
 
     layout: Layout
+    former: Former | None = None
     _memory: Memory = field(default_factory=Memory, repr=False, compare=False)
+    _translated: list[Mapping[str, ActionRecord]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def root(self) -> Path:
@@ -68,9 +90,19 @@ class Store:
         Only a file with another stamp than noted is read; see `colbuild.store.stamps`.
         """
         record = record_from_json(read_json(self.layout.action(key)))
+        if record is None:
+            record = self._former_records().get(key)
         if record is None or record.key != key or self._look(record.output).damage is not None:
             return None
         return record
+
+    def _former_records(self) -> Mapping[str, ActionRecord]:
+        """Records of an older version of colbuild, by the keys that they would have now; nothing once they are written down."""
+        if self.former is None or self.layout.translated.exists():
+            return {}
+        if not self._translated:
+            self._translated.append(self.former(self))
+        return self._translated[0]
 
     def last(self, family: str, step: str) -> ActionRecord | None:
         """What a step of a family last ran or found; None if it never did."""
@@ -82,6 +114,10 @@ class Store:
             record = record_from_json(read_json(path))
             if record is not None:
                 yield record
+
+    def tree(self, digest: str) -> Tree | None:
+        """A published tree's list of files; None if it is not here, or its list is damaged."""
+        return read_tree(self.layout, digest)
 
     def files(self, digest: str) -> Path:
         """The folder of a published tree's files."""
@@ -179,6 +215,20 @@ class Store:
         with storage_errors(self.root):
             layouts.create(self.layout)
             remove_stale(self.layout.folder("tmp"))
+            self._write_former_records()
+
+    def _write_former_records(self) -> None:
+        """Writes the records of an older version down under the keys that they have now, once for a store."""
+        if self.former is None or self.layout.translated.exists():
+            return
+        found = self._former_records()
+        for key, record in found.items():
+            if not self.layout.action(key).exists():
+                write_json(self.layout.folder("tmp"), self.layout.action(key), record_to_json(record))
+        if found:
+            # The mark must not outlive them: what they name took hours to make.
+            os.sync()
+        write_json_durably(self.layout.folder("tmp"), self.layout.translated, {"parts": True})
 
     def mend(self) -> None:
         """Makes a damaged mark of the store again, as long as the other one is whole; one that may only be read stays as it is.
@@ -217,6 +267,17 @@ class Store:
         with storage_errors(self.root), scratch_path(self.layout.folder("tmp")) as draft:
             (draft / "files").mkdir(parents=True)
             yield draft
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder for the time of the block.
+
+        Raises:
+            BuildError: It cannot be made.
+        """
+        with storage_errors(self.root), scratch_path(self.layout.folder("tmp")) as folder:
+            folder.mkdir()
+            yield folder
 
     def publish(self, draft: Path) -> Tree:
         """Puts a draft's `files` into the store under their digest.
@@ -269,28 +330,47 @@ class Store:
             remove(self.layout.partial(key))
 
     def place(self, digest: str, target: Path) -> Placement:
-        """Makes `target`, outside the store, a copy of a published tree; see `colbuild.store.outputs`.
+        """Makes `target`, outside the store, a copy of a published tree; as `assemble` does, and raises the same."""
+        return self.assemble({digest: all_files}, target)
 
-        Its content is checked first, unless it lies there already.
+    def assemble(self, chosen: Mapping[str, Choose], target: Path) -> Placement:
+        """Makes `target`, outside the store, a folder of files of published trees; see `colbuild.store.outputs`.
+
+        Their content is checked first, unless they lie there already.
+
+        Args:
+            chosen: Digest of a tree -> chooses the files of it that are wanted. No path may come of two trees.
+            target: The folder.
 
         Raises:
-            DamagedTreeError: The tree is damaged, and set aside by now, or not in the store; `target` is as it was.
+            DamagedTreeError: A tree is damaged, and set aside by now, or not in the store; `target` is as it was.
             BuildError: The disk refuses.
         """
         target = target.absolute()
         with storage_errors(target):
-            tree = read_tree(self.layout, digest)
-            if tree is not None and is_placed(self.layout, tree, target):
+            trees = {digest: read_tree(self.layout, digest) for digest in chosen}
+            found = {
+                entry: digest
+                for digest, tree in trees.items()
+                for entry in chosen[digest](tree.entries if tree is not None else ())
+            }
+            files = Assembly(tuple(sorted(found)), {entry.path: digest for entry, digest in found.items()})
+            if None not in trees.values() and is_placed(self.layout, files, target):
                 return Placement(changed=False)
-            found = self.check_content(digest)
-            if found is not None or tree is None:
-                message = f"the result {digest} cannot be put at {target}: {found or 'it was damaged'}"
-                raise DamagedTreeError(message, digest)
-            return place_tree(self.layout, tree, target)
+            for digest, tree in trees.items():
+                damage = self.check_content(digest)
+                if damage is not None or tree is None:
+                    message = f"the result {digest} cannot be put at {target}: {damage or 'it was damaged'}"
+                    raise DamagedTreeError(message, digest)
+            return place_files(self.layout, files, target)
 
 
-def open_store(root: Path) -> Store:
+def open_store(root: Path, former: Former | None = None) -> Store:
     """The store at a path, which need not exist yet.
+
+    Args:
+        root: The path.
+        former: See `Store`.
 
     Raises:
         BuildError: The path holds something else, or a store of a newer version.
@@ -302,4 +382,4 @@ def open_store(root: Path) -> Store:
     except NotWritableError as error:
         # Nothing is written here: not even reading is allowed.
         raise NotWritableError(error.message.replace("cannot write", "cannot read", 1), hint=error.hint) from error
-    return Store(layout)
+    return Store(layout, former)

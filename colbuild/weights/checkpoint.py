@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from colbuild.arch import Structure, norm_sites, read_structure
 from colbuild.errors import BuildError
+from colbuild.plan.parts import CHAT_FILES
 from colbuild.weights.headers import check_lengths
 from colbuild.weights.json_file import read_object
 from colbuild.weights.numbers import check_numbers
@@ -37,10 +38,11 @@ COMPANIONS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    *CHAT_FILES,
     GENERATION,
 )
-"""Files that every model of a family carries over from the AnsNet unchanged."""
+"""Files that belong to every model of a family, or patterns of such. In the store they lie once, in the result of the source or
+tokenizer step (`colbuild.plan.parts`)."""
 
 
 @dataclass(frozen=True)

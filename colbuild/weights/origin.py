@@ -17,22 +17,12 @@ from typing import Final
 
 from colbuild.documents import MalformedError, open_regular
 from colbuild.errors import BuildError
+from colbuild.plan.parts import LICENCES
 from colbuild.weights.json_file import read_object
 
 ORIGIN: Final = "origin.json"
-LICENCES: Final = (
-    "LICENSE",
-    "LICENSE.md",
-    "LICENSE.txt",
-    "LICENCE",
-    "LICENCE.md",
-    "LICENCE.txt",
-    "NOTICE",
-    "NOTICE.md",
-    "NOTICE.txt",
-    "USE_POLICY.md",
-)
-"""Files in which a model's licence may stand, and what it asks to be handed on with it."""
+__all__ = ["LICENCES", "ORIGIN", "Origin", "card_license", "copy_files", "origin_json", "read_origin"]
+
 
 _HEADER: Final = re.compile(r"\A---\s*\n(.*?)\n---\s*(\n|\Z)", re.DOTALL)
 _CARD: Final = 1 << 20
@@ -78,10 +68,13 @@ def origin_json(origin: Origin) -> dict[str, object]:
 
 
 def copy_files(names: Iterable[str], source: Path, folder: Path) -> None:
-    """Copies those files of a model that it has."""
+    """Copies those files of a model that it has; a name may be a pattern."""
     for name in names:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+        for path in sorted(source.glob(name)):
+            if path.is_file():
+                target = folder / path.relative_to(source)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, target)
 
 
 def card_license(folder: Path) -> str | None:

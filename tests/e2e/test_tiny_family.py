@@ -109,6 +109,44 @@ def test_changed_recipe_value_reruns_only_what_depends_on_it(built):
     assert ran == ["recover shaped", "evaluate shaped", "export shaped/tiny-int8"]
 
 
+def test_one_space_in_the_chat_template_packages_anew_and_trains_nothing(built):
+    folder, colbuild = built
+    before, out = _outputs(folder), folder / "out" / "tiny"
+    settings = folder / ".tiny" / "ansnet" / "tokenizer_config.json"
+    whole = json.loads(settings.read_text())
+    whole["chat_template"] += " "
+    settings.write_text(json.dumps(whole))
+    waiting = {plan["id"]: plan for plan in _pending(colbuild("plan", SPEC, "--json").out)}
+    exports = {step for step in before if step.startswith("export ")}
+    assert {step: plan["state"] for step, plan in waiting.items()} == {
+        "source ansnet": "changed",
+        **dict.fromkeys(exports, "conditional"),
+    }
+    assert {waiting[step]["why"] for step in exports} == {"only if the AnsNet's chat template changes"}
+    assert set(ran_steps(colbuild("build", SPEC, "--json").out)) == {"source ansnet", *exports}
+    after = _outputs(folder)
+    assert {step for step in before if before[step] != after[step]} == {"source ansnet", *exports}
+    for place in (out / "small" / "checkpoint", out / "middle" / "checkpoint", out / "middle" / "tiny-int8"):
+        assert (place / "chat_template.jinja").read_text() == whole["chat_template"]
+    assert "Nothing to do" in colbuild("build", SPEC).out
+
+
+def _pending(text: str) -> list[dict[str, str]]:
+    """The steps of a `plan --json` that are not in the store."""
+    return [step for step in json.loads(text)["steps"] if step["state"] != "cached"]
+
+
+def test_a_step_sees_nothing_of_a_model_but_the_parts_in_its_key(built):
+    folder, _ = built
+    stored = folder / ".colbuild"
+    for step, digest in _outputs(folder).items():
+        files = {path.name for path in (stored / "objects" / digest[:2] / digest / "files").iterdir()}
+        if step.startswith(("order", "distill", "interpolate", "recover")):
+            # Whatever such a step finds of a tokenizer, it would hand on.
+            assert "model.safetensors" in files
+            assert not files & {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "origin.json"}
+
+
 def test_removed_output_is_put_back_without_building(built):
     folder, colbuild = built
     shutil.rmtree(folder / "out")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.keys import action_key, canonical_json
+from colbuild.plan.parts import Parts
 from colbuild.plan.states import StepPlan, plan_steps
 from colbuild.plan.step import Step
 from colbuild.store import ActionRecord, Store, open_store
@@ -22,10 +23,11 @@ def nothing_known(_: str) -> None:
     """A look that would have to fetch every source."""
 
 
-def publish(store: Store, content: bytes) -> str:
-    """Puts a tree of one file into the store; returns its digest."""
+def publish(store: Store, content: bytes, *more: str) -> str:
+    """Puts a tree into the store, of a file that belongs to a model's weights and others of the same content; its digest."""
     with store.draft() as draft:
-        (draft / "files/result").write_bytes(content)
+        for name in ("result", *more):
+            (draft / "files" / name).write_bytes(content)
         return store.publish(draft).digest
 
 
@@ -33,11 +35,17 @@ def finish(
     store: Store, family: str, step: Step, inputs: Mapping[str, str], content: bytes, *, built_at: float = 1.7e9
 ) -> ActionRecord:
     """Records a step as run."""
-    output = publish(store, content)
+    output = publish(store, content, *(("tokenizer.json",) if step.op in ("source", "tokenizer") else ()))
     key = action_key(step.op, step.params, inputs)
     record = ActionRecord(key, step.id, step.op, step.params, inputs, output, len(content), 12.5, built_at)
     store.record(family, record)
     return record
+
+
+def inputs_of(store: Store, step: Step, records: Mapping[str, ActionRecord]) -> dict[str, str]:
+    """What a step's key says of its inputs, all of which are built."""
+    found = Parts(store).inputs(step, lambda needed: records[needed].output)
+    return {name: digest for name, digest in found.items() if digest is not None}
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class World:
         self.store.prepare()
         records: dict[str, ActionRecord] = {}
         for step in self.graph(**parts).steps:
-            inputs = {role: records[needed].output for role, needed in step.inputs.items()}
+            inputs = inputs_of(self.store, step, records)
             inputs |= {role: SOURCES[uri] for role, uri in step.sources.items()}
             hit = self.store.lookup(action_key(step.op, step.params, inputs))
             # A result that differs whenever parameters or inputs do.

@@ -10,6 +10,7 @@ from colbuild.arch import forward_flops, parameters
 from colbuild.plan.chain import resolve_chain
 from colbuild.plan.estimate import BYTE_SHARES, FLOPS_SHARES, Estimates, estimate
 from colbuild.plan.machine import MachineSpeed
+from colbuild.plan.parts import WEIGHTS, Parts
 from colbuild.plan.route import distillation_flops
 from colbuild.plan.states import State
 from colbuild.plan.work import CANDIDATES, trained_tokens, work_of
@@ -45,7 +46,16 @@ def estimated(place: World, look=None, records=None, speed=lambda: MACHINE, **pa
     graph = place.graph(**parts)
     steps = tuple((place.plan(look, **parts) if look else place.plan(**parts)).values())
     chain = resolve_chain(load(place.root / "project", **parts), ANSNET)
-    return estimate(graph, steps, chain, records or place.store.records, speed, one_after_the_other)
+    parts = Parts(place.store)
+    return estimate(
+        graph,
+        steps,
+        chain,
+        records or place.store.records,
+        speed,
+        one_after_the_other,
+        weights_of=lambda result: parts.digest(result, WEIGHTS),
+    )
 
 
 def took(place: World, seconds: float, op: str):

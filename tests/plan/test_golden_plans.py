@@ -16,7 +16,7 @@ from colbuild.store import ActionRecord
 from tests.helpers.configs import SMOLLM2
 from tests.helpers.golden import check_file
 from tests.helpers.project import Ran, command, replace_in
-from tests.plan.built import finish
+from tests.plan.built import finish, inputs_of
 from tests.plan.families import project
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -65,7 +65,7 @@ def fill(root: Path, *, until: str | None = None) -> None:
     for index, step in enumerate(planned.graph.steps):
         if step.id == until:
             return
-        inputs = {role: records[needed].output for role, needed in step.inputs.items()}
+        inputs = inputs_of(workspace.store, step, records)
         inputs |= {role: sources.digest(uri) or "" for role, uri in step.sources.items()}
         content = canonical_json([dict(step.params), inputs])
         records[step.id] = finish(workspace.store, loaded.family.name, step, inputs, content, built_at=1.7e9 + index)

@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from colbuild.errors import BuildError
-from colbuild.store import links, locks, open_store, outputs
+from colbuild.store import DamagedTreeError, links, locks, open_store, outputs
 from colbuild.store.locks import remove
 from tests.store.processes import fill, other
 
@@ -272,3 +272,61 @@ def test_edit_that_keeps_the_size_is_found_when_placing_the_same_again(store, ta
     placement = store.place(digest, target)
     assert content(target) == OLD
     assert (placement.kept / "config.json").read_bytes() == b"{9}"
+
+
+# -- a folder of several trees ----------------------------------------------------------------------------------------
+
+
+def only(*names):
+    """Chooses some of a tree's files."""
+    return lambda entries: [entry for entry in entries if entry.path in names]
+
+
+def assembled(store, weights, texts):
+    """A model's own files, and those that it has from elsewhere."""
+    return {weights: only("model.safetensors"), texts: only("config.json", "sub/b")}
+
+
+def test_a_folder_is_put_together_from_files_of_several_trees(store, target, way):
+    weights, texts = fill(store, OLD), fill(store, NEW)
+    assert store.assemble(assembled(store, weights, texts), target).changed
+    assert content(target) == {"model.safetensors": b"old weights", "config.json": b"{2}", "sub/b": b"b"}
+    linked = (target / "model.safetensors").samefile(store.files(weights) / "model.safetensors")
+    assert linked == (way == "linked")
+    assert not store.assemble(assembled(store, weights, texts), target).changed
+
+
+def test_another_tree_of_several_replaces_its_files_and_keeps_nothing_of_the_old(store, target, way):
+    weights, texts = fill(store, OLD), fill(store, NEW)
+    store.assemble(assembled(store, weights, texts), target)
+    newer = fill(store, {**NEW, "config.json": b"{3}"})
+    placement = store.assemble(assembled(store, weights, newer), target)
+    assert (placement.changed, placement.kept) == (True, None)
+    assert content(target)["config.json"] == b"{3}"
+    assert beside(target) == []
+
+
+def test_damage_in_any_of_several_trees_is_found_and_named_before_anything_is_replaced(store, target):
+    weights, texts = fill(store, OLD), fill(store, NEW)
+    store.assemble(assembled(store, weights, texts), target)
+    newer = fill(store, {**NEW, "config.json": b"{3}"})
+    damaged = store.files(newer) / "config.json"
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"{4}")
+    with pytest.raises(DamagedTreeError) as raised:
+        open_store(store.root).assemble(assembled(store, weights, newer), target)
+    assert raised.value.digest == newer
+    assert content(target)["config.json"] == b"{2}"
+
+
+def test_a_note_of_an_older_version_is_of_one_tree(store, target, way):
+    digest = fill(store, OLD)
+    store.place(digest, target)
+    note = store.layout.output(target)
+    rows = [
+        {key: value for key, value in row.items() if key != "tree"} for row in json.loads(note.read_text())["files"]
+    ]
+    note.write_text(json.dumps(rows))
+    assert not store.place(digest, target).changed
+    placement = store.place(fill(store, NEW), target)
+    assert (placement.changed, placement.kept) == (True, None)

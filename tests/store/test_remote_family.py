@@ -10,6 +10,7 @@ from colbuild.api.planning import plan_sources
 from colbuild.api.remote import Pulled, pull_family, push_family
 from colbuild.errors import BuildError
 from colbuild.plan.keys import action_key
+from colbuild.plan.parts import Parts
 from colbuild.plan.states import State
 from colbuild.progress import silent
 from colbuild.store import ActionRecord
@@ -32,9 +33,9 @@ def planned(loaded, folder):
 def built(loaded, tmp_path):
     """The family as if it were built: each step's result is a word."""
     plan, workspace = planned(loaded, tmp_path / "built")
-    sources, outputs = plan_sources(plan, workspace), {}
+    sources, outputs, parts = plan_sources(plan, workspace), {}, Parts(workspace.store)
     for step in plan.graph.steps:
-        inputs = {role: outputs[needed] for role, needed in step.inputs.items()}
+        inputs = parts.inputs(step, outputs.get)
         inputs |= {role: sources.digest(uri) for role, uri in step.sources.items()}
         content = step.id.encode()
         outputs[step.id] = fill(workspace.store, {"word": content})

@@ -25,8 +25,9 @@ from colbuild.spec.sources import (
     parse_source,
     source_file_name,
 )
+from colbuild.store.hashing import TreeEntry
 
-__all__ = ["Fetched", "Pin", "fetch", "look", "origin", "path_here", "read_config"]
+__all__ = ["Fetched", "Pin", "fetch", "listed", "look", "origin", "path_here", "read_config"]
 
 
 def look(uri: str, *, root: Path, downloads: Path) -> str | None:
@@ -60,6 +61,19 @@ def path_here(uri: str, *, root: Path, downloads: Path) -> Path | None:
     except SourceUnavailableError:
         return None
     return found.path if found is not None else kept(downloads, uri, source_file_name(parse_source(uri)))
+
+
+def listed(uri: str, *, root: Path, downloads: Path) -> tuple[Path, tuple[TreeEntry, ...]] | None:
+    """Where a source that is a folder lies on this machine, and its files; None if it is none, or is not here.
+
+    Raises:
+        SourceUnavailableError: A source on this machine does not exist or cannot be read.
+    """
+    here = _here(uri, root)
+    if here is not None:
+        return (here.path, local.listed(here, downloads)) if here.path.is_dir() else None
+    record, path = recorded(downloads, uri), kept(downloads, uri, source_file_name(parse_source(uri)))
+    return None if record is None or path is None or not record.is_folder else (path, record.files)
 
 
 def origin(uri: str, *, downloads: Path) -> Mapping[str, str]:

@@ -75,8 +75,8 @@ def beginning_names(folder: Path) -> tuple[str, ...]:
 
 def write_beginning(folder: Path) -> None:
     """Makes a model's origin.json, if it has one, name what its own tokenizer puts in front of every text."""
-    origin, names = read_origin(folder), beginning_names(folder)
-    if origin is not None and tuple(origin.begin) != names:
+    origin = read_origin(folder)
+    if origin is not None and tuple(origin.begin) != (names := beginning_names(folder)):
         write_json(folder / ORIGIN, origin_json(replace(origin, begin=names)))
 
 

@@ -13,6 +13,7 @@ from colbuild.arch import Structure, own_settings, parameters, read_structure
 from colbuild.errors import BuildError
 from colbuild.ops.source.added_tokens import fit_tokenizer
 from colbuild.ops.source.beginning import settle_beginning
+from colbuild.ops.source.chat import separate_chat
 from colbuild.ops.source.folder_weights import read_folder_weights
 from colbuild.ops.source.gguf_file import read_header
 from colbuild.ops.source.gguf_tokenizer import convert_gguf_tokenizer
@@ -65,6 +66,7 @@ def run(step: StepRun) -> None:
         copy_files(LICENCES, raw, step.output)
     fit_tokenizer(step.output, structure.shape.vocab, step.remark)
     begin = settle_beginning(step.output, step.params.get("begin"))
+    separate_chat(step.output)
     write_json(step.output / ORIGIN, origin_json(Origin(hash_file(step.output / WEIGHTS), _license(raw, parts), begin)))
 
 

@@ -91,13 +91,7 @@ def digest(at: Place, downloads: Path) -> str:
     """
     try:
         if at.path.is_dir():
-            files = _chosen(at, dict(_files(at)))
-            entries = [
-                TreeEntry(name, size, remembered_hash(at.path / name, downloads)) for name, size in files.items()
-            ]
-            if not entries:
-                raise SourceUnavailableError(f"{at.uri} is a folder without any files ({at.path})")
-            return tree_digest(entries)
+            return tree_digest(_entries(at, downloads))
         if not at.path.is_file():
             raise SourceUnavailableError(f"{at.uri} is neither a file nor a folder ({at.path})")
         names = split_names(at.path.name)
@@ -105,9 +99,26 @@ def digest(at: Place, downloads: Path) -> str:
             return tree_digest([_part(at, name, downloads) for name in names])
         return remembered_hash(at.path, downloads)
     except OSError as error:
-        raise SourceUnavailableError(
-            f"{at.uri} cannot be read: {error.strerror or error} ({error.filename})"
-        ) from error
+        raise _unreadable(at, error) from error
+
+
+def listed(at: Place, downloads: Path) -> tuple[TreeEntry, ...]:
+    """The files of a folder that its digest counts. Raises what `digest` raises."""
+    try:
+        return _entries(at, downloads)
+    except OSError as error:
+        raise _unreadable(at, error) from error
+
+
+def _entries(at: Place, downloads: Path) -> tuple[TreeEntry, ...]:
+    files = _chosen(at, dict(_files(at)))
+    if not files:
+        raise SourceUnavailableError(f"{at.uri} is a folder without any files ({at.path})")
+    return tuple(TreeEntry(name, size, remembered_hash(at.path / name, downloads)) for name, size in files.items())
+
+
+def _unreadable(at: Place, error: OSError) -> SourceUnavailableError:
+    return SourceUnavailableError(f"{at.uri} cannot be read: {error.strerror or error} ({error.filename})")
 
 
 def _part(at: Place, name: str, downloads: Path) -> TreeEntry:

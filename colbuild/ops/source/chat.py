@@ -1,0 +1,55 @@
+"""Chat templates in files of their own, so that a changed template is no changed tokenizer (`colbuild.plan.parts`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from colbuild.weights.checkpoint import write_json
+from colbuild.weights.tokenizer_file import SETTINGS, read_settings
+
+KEY: Final = "chat_template"
+"""Key of tokenizer_config.json under which older releases of transformers wrote the template."""
+
+TEMPLATE: Final = "chat_template.jinja"
+MORE: Final = "additional_chat_templates"
+_DEFAULT: Final = "default"
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+def separate_chat(folder: Path) -> None:
+    """Moves the chat templates in a folder's tokenizer_config.json into files, as transformers 5 writes them.
+
+    Files that are there already stay: transformers takes them and passes over the settings. Templates whose names are no file
+    names stay in the settings.
+    """
+    settings = read_settings(folder)
+    if KEY not in settings:
+        return
+    if not (folder / TEMPLATE).exists() and not (folder / MORE).exists():
+        named = _named(settings[KEY])
+        if named is None:
+            return
+        for name, text in named.items():
+            path = folder / TEMPLATE if name == _DEFAULT else folder / MORE / f"{name}.jinja"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(text.encode("utf-8"))
+    write_json(folder / SETTINGS, {key: value for key, value in settings.items() if key != KEY})
+
+
+def _named(found: Any) -> dict[str, str] | None:
+    """Name -> template; None where it is none that files can hold."""
+    if isinstance(found, str):
+        return {_DEFAULT: found}
+    if isinstance(found, list):
+        if not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in found):
+            return None
+        found = {entry["name"]: entry.get("template") for entry in found}
+    if not isinstance(found, Mapping):
+        return None
+    sound = all(
+        isinstance(name, str) and _NAME.fullmatch(name) and isinstance(text, str) for name, text in found.items()
+    )
+    return dict(found) if sound else None
