@@ -60,8 +60,9 @@ def list_files(source: HubSource, revision: str) -> tuple[dict[str, int | None],
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     address = f"{endpoint}/api/{source.kind}s/{source.repo}/revision/{quote(revision, safe='')}"
     prepare()
+    headers = build_hf_headers()
     with file_bound(_LISTING):
-        answer = get_session().get(address, headers=build_hf_headers(), params={"blobs": "true"}, timeout=_LOOK_SECONDS)
+        answer = get_session().get(address, headers=headers, params={"blobs": "true"}, timeout=_LOOK_SECONDS)
     hf_raise_for_status(answer)
     return _listed(parse_json(answer.content))
 

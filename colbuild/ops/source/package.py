@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.machinery import ModuleSpec
@@ -19,10 +20,9 @@ def place(uri: str, source: PackageSource) -> Place:
         SourceUnavailableError: There is no such package, or no such file in it.
     """
     folders = _folders(uri, source.package)
-    for folder in folders:
-        if (folder / source.path).exists():
-            return existing(Place(uri, folder / source.path, None))
-    return existing(Place(uri, folders[0] / source.path, None))
+    # os.path: one that cannot be looked at is told by what comes after.
+    found = next((folder for folder in folders if os.path.lexists(folder / source.path)), folders[0])
+    return existing(Place(uri, found / source.path, None))
 
 
 def _folders(uri: str, package: str) -> list[Path]:

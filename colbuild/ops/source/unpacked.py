@@ -11,6 +11,7 @@ from typing import IO, Final, Protocol
 
 from colbuild.arriving import Bound, BoundError
 from colbuild.bounds import HEADER_BYTES, UNPACKED_BYTES, UNPACKED_RATIO, XZ_BYTES
+from colbuild.units import format_bytes
 
 _BLOCK: Final = 1 << 16
 _HEADER: Final = Bound(HEADER_BYTES, "the most that a header of an archive may have")
@@ -23,8 +24,7 @@ class _Readable(Protocol):
 def unpacked_bound(size: int) -> Bound:
     """How much an archive of this many bytes may unpack to."""
     most = max(UNPACKED_BYTES, UNPACKED_RATIO * size)
-    reason = "the least bound of any" if most == UNPACKED_BYTES else f"{UNPACKED_RATIO} times what it has as an archive"
-    return Bound(most, f"the most that an archive of its size may unpack to ({reason})")
+    return Bound(most, f"the most that an archive of {format_bytes(size)} may unpack to")
 
 
 class Reading:

@@ -14,7 +14,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -43,6 +43,11 @@ def _imports(_folder: Path) -> list[bytes]:
     import colbuild.ops.source.hub
     import colbuild.ops.source.pypi  # noqa: F401
 
+    with suppress(ImportError):
+        from huggingface_hub.utils import _detect_agent
+
+        # The client asks the real hub for a list of its own, once in a process.
+        _detect_agent._registry = _detect_agent._EMPTY_REGISTRY
     return []
 
 

@@ -100,6 +100,32 @@ def test_broken_links_and_empty_folders_are_told(root: Path, downloads: Path) ->
         look("./empty", root=root, downloads=downloads)
 
 
+def test_special_files_are_never_opened(root: Path, downloads: Path, tmp_path: Path) -> None:
+    os.mkfifo(root / "pipe")
+    (root / "piped").mkdir()
+    os.mkfifo(root / "piped" / "config.json")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "model.safetensors").symlink_to("/dev/zero")
+    for uri, says in (
+        ("./pipe", "neither a file nor a folder"),
+        ("/dev/zero", "neither a file nor a folder"),
+        ("./piped", "no regular file"),
+        ("./piped#files=*.json", "no regular file"),
+        (str(tmp_path / "linked"), "no regular file"),
+    ):
+        with pytest.raises(SourceUnavailableError, match=says):
+            look(uri, root=root, downloads=downloads)
+        with pytest.raises(SourceUnavailableError, match=says):
+            fetch(uri, root=root, downloads=downloads)
+
+
+@pytest.mark.parametrize("uri", ["./" + "x" * 300, "/" + "x/" * 3000 + "y", "pkg://json/" + "x" * 5000, "./loop/x"])
+def test_a_path_that_no_file_can_have_is_told(uri: str, root: Path, downloads: Path) -> None:
+    (root / "loop").symlink_to("loop")
+    with pytest.raises(SourceUnavailableError, match=r"cannot be read|does not exist"):
+        look(uri, root=root, downloads=downloads)
+
+
 def test_another_digest_than_the_pinned_one_is_refused(root: Path, downloads: Path) -> None:
     fetch("./text.txt", root=root, downloads=downloads, sha256=sha256(b"words"))
     with pytest.raises(SourceUnavailableError) as caught:
