@@ -43,6 +43,22 @@ LAYERS: Final = 4096
 ROWS: Final = 1 << 24
 """Of a vocabulary."""
 
+DOCUMENT_CHARACTERS: Final = 1 << 25
+"""Of a record of a corpus, a line of JSON or a value of a table, which takes up to thirty times its bytes in memory. Plain text
+is cut into documents that are much smaller."""
+ARTICLE_CHARACTERS: Final = 4_000_000
+"""Of a page of a wiki: MediaWiki itself keeps 2 MB at most."""
+NAMESPACES: Final = 10_000
+"""Of a wiki: honest ones have some 30."""
+XML_TOKEN: Final = 16_000_000
+"""Bytes of a tag or name in XML."""
+COLUMN_NAMES: Final = 1_000_000
+"""Characters of the first line of CSV, which names the columns."""
+TEXT_RATIO: Final = 1_000
+"""How many times its own size a compressed text may unpack to: gzip itself reaches 1,030 with a single letter."""
+TEXT_SPARE: Final = 256_000_000
+"""Bytes that a compressed text may unpack to beyond that ratio."""
+
 PACKED_FILES: Final = 10_000
 """Of files in a packed package, or in its manifest: an honest one has some ten."""
 PACKED_RATIO: Final = 200

@@ -57,8 +57,7 @@ def _rows(plain: Path, path: Path, reading: Reading, *, is_stream: bool) -> Iter
                     _give_back(pages)
                 yield text
             number += batch.num_rows
-    except (ValueError, OSError) as error:
-        # Arrow's errors are kinds of these two.
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise BuildError(f"{path} cannot be read as Arrow: {error}", hint="it may be cut off: get it again") from error
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from colbuild.bounds import DOCUMENT_CHARACTERS
+from colbuild.errors import SourceError
 from colbuild.ops.corpus.reading import field_text, missing_field, no_text
 
 if TYPE_CHECKING:
@@ -56,7 +58,10 @@ def column_texts(batch: pa.RecordBatch, column: str, field: str, place: str, fir
     values = batch.column(column)
     for row in range(len(values)):
         # One value at a time, so that only one document exists as a Python text.
-        yield field_text({column: values[row].as_py()}, field, f"{place}, row {first + row}")
+        value, at = values[row], f"{place}, row {first + row}"
+        if hasattr(value, "as_buffer") and value.is_valid and value.as_buffer().size > DOCUMENT_CHARACTERS:
+            raise SourceError(f"{at}: the text has more than {DOCUMENT_CHARACTERS:,} bytes, the most that it may have")
+        yield field_text({column: value.as_py()}, field, at)
 
 
 class _Children:

@@ -7,13 +7,11 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from colbuild.bounds import COLUMN_NAMES, DOCUMENT_CHARACTERS
 from colbuild.errors import SourceError
 from colbuild.ops.corpus.files import lines
 from colbuild.ops.corpus.reading import Reading, missing_field
 from colbuild.spec.formats import suffix_of
-
-LONGEST: Final = 1 << 27
-"""Characters of the longest value: a quotation mark that is never closed would make one of all that follows."""
 
 _BETWEEN: Final = ",;\t|"
 
@@ -29,20 +27,25 @@ def read(reading: Reading) -> Generator[str, None, None]:
 
 
 def _rows(path: Path, field: str) -> Iterator[str]:
-    header = next((line for line in lines(path, most=LONGEST) if line.strip()), None)
+    header = next((line for line in lines(path, most=DOCUMENT_CHARACTERS) if line.strip()), None)
     if header is None:
         return
+    if len(header) > COLUMN_NAMES:
+        message = f"{path}: the first line, which names the columns, has more than {COLUMN_NAMES:,} characters"
+        raise SourceError(message, hint="check 'format' of the data, and the file", key="format")
     between = _delimiter(header, field, path)
     # The module's own limit is 131,072 characters, and one for all readers.
-    before = csv.field_size_limit(LONGEST)
+    before = csv.field_size_limit(DOCUMENT_CHARACTERS)
     try:
-        reader = csv.reader(lines(path, most=LONGEST), delimiter=between, strict=True)
+        reader = csv.reader(lines(path, most=DOCUMENT_CHARACTERS), delimiter=between, strict=True)
         names: list[str] = []
         for row in reader:
             if not row:
                 continue
             if not names:
                 names = [name.strip() for name in row]
+                if field not in names:
+                    raise missing_field(field, [(name, True) for name in names], f"{path}:1", "column")
                 column = names.index(field)
                 continue
             if len(row) != len(names):

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from colbuild.bounds import TEXT_RATIO, TEXT_SPARE
 from colbuild.errors import BuildError, SourceError
 
 CHUNK: Final = 1 << 18
@@ -94,8 +95,15 @@ def chunks(path: Path) -> Iterator[bytes]:
             while data := file.read(CHUNK):
                 yield data
         return
+    most, total = TEXT_SPARE + TEXT_RATIO * path.stat().st_size, 0
     with opener(path) as file:
         while data := _next(path, file):
+            total += len(data)
+            if total > most:
+                raise BuildError(
+                    f"{path} unpacks to more than {TEXT_RATIO:,} times its size, the most that a text may",
+                    hint="check the file, or unpack it yourself if it is meant",
+                )
             yield data
 
 
@@ -151,6 +159,7 @@ def lines(path: Path, longest: int | None = None, most: int | None = None) -> It
         size += len(first)
         if rest:
             *whole, last = "".join(held), *rest
+            _check_length(path, size, most)
             for line in whole:
                 yield from pieces(f"{line.removesuffix(_RETURN)}\n", longest)
             held, size = [last], len(last)
@@ -158,11 +167,15 @@ def lines(path: Path, longest: int | None = None, most: int | None = None) -> It
             *ready, last = pieces("".join(held), longest)
             yield from ready
             held, size = [last], len(last)
-        if most is not None and size > most:
-            message = f"{path} has a line of more than {most:,} characters"
-            raise SourceError(message, hint="check 'format' of the data, and the file", key="format")
+        _check_length(path, size, most)
     if size:
         yield from pieces("".join(held), longest)
+
+
+def _check_length(path: Path, size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        message = f"{path} has a line of more than {most:,} characters, the most that it may have"
+        raise SourceError(message, hint="check 'format' of the data, and the file", key="format")
 
 
 def pieces(text: str, longest: int | None) -> Iterator[str]:

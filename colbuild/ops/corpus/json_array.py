@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from colbuild.errors import SourceError
 from colbuild.ops.corpus.files import texts
 
-_SPACE: Final = " \t\r\n"
+_SPACES: Final = re.compile(r"[ \t\r\n]*")
 _NEAR_END: Final = 16
 """An error this close to the end of what was read may only say that more has to be read."""
 
@@ -55,11 +56,10 @@ class _Window:
     def next(self) -> str:
         """The next character that is no space; "" at the end of the file."""
         while True:
-            text = self._text
-            while self._at < len(text) and text[self._at] in _SPACE:
-                self._at += 1
-            if self._at < len(text):
-                return text[self._at]
+            if spaces := _SPACES.match(self._text, self._at):
+                self._at = spaces.end()
+            if self._at < len(self._text):
+                return self._text[self._at]
             if not self._grow(1):
                 return ""
 
@@ -84,7 +84,9 @@ class _Window:
                 unfinished = error.msg.startswith("Unterminated") or error.pos > len(self._text) - _NEAR_END
                 size = len(self._text) - self._at
                 if unfinished and size > longest:
-                    raise self._broken(f"element {number} is longer than {longest:,} characters") from error
+                    raise self._broken(
+                        f"element {number} is longer than {longest:,} characters, the most that it may have"
+                    ) from error
                 if not unfinished:
                     raise self._broken(f"element {number}: {error.msg}") from error
                 # As much again: the work stays proportional to an element's length.
@@ -92,6 +94,8 @@ class _Window:
                     raise self._cut_off() from error
             except RecursionError as error:
                 raise self._broken(f"element {number} is nested too deeply") from error
+            except ValueError as error:
+                raise self._broken(f"element {number} has a number of too many digits") from error
             else:
                 return value
 

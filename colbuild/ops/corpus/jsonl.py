@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from colbuild.bounds import DOCUMENT_CHARACTERS
 from colbuild.errors import SourceError
 from colbuild.ops.corpus.files import lines, texts
 from colbuild.ops.corpus.json_array import elements
 from colbuild.ops.corpus.reading import Reading, field_text
-
-LONGEST: Final = 1 << 28
-"""Characters of the longest record: more are a file that is no JSON lines, and would not fit into memory."""
 
 
 def read(reading: Reading) -> Generator[str, None, None]:
@@ -23,7 +21,7 @@ def read(reading: Reading) -> Generator[str, None, None]:
         BuildError: A record is no JSON object or lacks the field; a file is damaged, cut off, or not UTF-8.
     """
     for path in reading.files:
-        for place, record in elements(path, LONGEST) if _is_array(path) else _records(path):
+        for place, record in elements(path, DOCUMENT_CHARACTERS) if _is_array(path) else _records(path):
             if not isinstance(record, dict):
                 raise SourceError(f"{place}: not a JSON object", hint=_HINT, key="format")
             yield field_text(record, reading.field, place)
@@ -37,7 +35,7 @@ def _is_array(path: Path) -> bool:
 
 
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(lines(path, most=LONGEST), start=1):
+    for number, line in enumerate(lines(path, most=DOCUMENT_CHARACTERS), start=1):
         if not line.strip():
             continue
         try:
@@ -48,7 +46,8 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _broken(path: Path, number: int, line: str, error: ValueError | RecursionError) -> SourceError:
     if not isinstance(error, json.JSONDecodeError):
-        return SourceError(f"{path}:{number}: broken JSON: nested too deeply", hint=_HINT, key="format")
+        why = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        return SourceError(f"{path}:{number}: broken JSON: {why}", hint=_HINT, key="format")
     hint = _HINT
     if number == 1 and line.strip() in ("{", "[{"):
         hint = "write each object in one line, as 'jq -c .' does"

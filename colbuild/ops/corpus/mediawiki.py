@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 from xml.parsers import expat
 
+from colbuild.bounds import ARTICLE_CHARACTERS, NAMESPACES, XML_TOKEN
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.files import CutOffError, chunks
 from colbuild.ops.corpus.reading import Reading
@@ -67,6 +68,7 @@ class _Dump:
         self._ready: list[str] = []
         self._page: dict[str, str] = {}
         self._pieces: list[str] | None = None
+        self._size = 0
         self._root = ""
         self._key = 0
         self._parser = expat.ParserCreate()
@@ -83,6 +85,7 @@ class _Dump:
 
     def articles(self) -> Iterator[str]:
         """The wikitext of each article, as soon as its page has ended."""
+        fed = 0
         try:
             for data in chunks(self._path):
                 try:
@@ -90,6 +93,9 @@ class _Dump:
                     self._parser.Parse(data, False)
                 except expat.ExpatError as error:
                     raise self._broken(error) from error
+                fed += len(data)
+                if fed - self._parser.CurrentByteIndex > XML_TOKEN:
+                    raise self._beyond(f"a tag of more than {XML_TOKEN:,} bytes")
                 yield from self._ready
                 self._ready.clear()
         except CutOffError:
@@ -108,11 +114,15 @@ class _Dump:
             key = attributes.get("key", "")
             self._key = int(key) if key.removeprefix("-").isdecimal() else 0
         if name in _WITH_TEXT:
-            self._pieces = []
+            self._pieces, self._size = [], 0
 
     def _text(self, data: str) -> None:
-        if self._pieces is not None:
-            self._pieces.append(data)
+        if self._pieces is None:
+            return
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > ARTICLE_CHARACTERS:
+            raise self._beyond(f"a page of more than {ARTICLE_CHARACTERS:,} characters")
 
     def _end(self, name: str) -> None:
         if self._pieces is not None and name in _WITH_TEXT:
@@ -123,6 +133,8 @@ class _Dump:
                 self._page[name] = content
             elif content:
                 self._namespaces[content.casefold()] = self._key
+                if len(self._namespaces) > NAMESPACES:
+                    raise self._beyond(f"more than {NAMESPACES:,} namespaces")
         if name == "page" and self._is_article():
             self._ready.append(self._page["text"])
 
@@ -148,6 +160,9 @@ class _Dump:
             f"{self._path} is damaged: {expat.ErrorString(error.code)} at line {error.lineno}, column {error.offset}",
             hint="get it again; a dump may be cut off at its end, but not damaged before",
         )
+
+    def _beyond(self, what: str) -> BuildError:
+        return BuildError(f"{self._path} has {what}, the most that it may have", hint="check the file, or get it again")
 
     def _no_dump(self, why: str) -> BuildError:
         return BuildError(f"{self._path} is not a MediaWiki XML dump: {why}", hint="check 'format' of the data")

@@ -12,8 +12,8 @@ from colbuild.ops.corpus.files import is_compressed, starts_with, unpacked, wron
 from colbuild.ops.corpus.reading import Reading
 
 _MAGIC = b"PAR1"
-_ROWS: Final = 64
-"""Rows that are decoded at once: few, since a row may be a book."""
+_ROWS: Final = 16
+"""Rows that are decoded at once: few, since a row may be a library."""
 
 _BUFFER: Final = 1 << 20
 """Bytes of a column that are read at once; without a buffer the whole column of a row group is."""
@@ -35,6 +35,7 @@ def read(reading: Reading) -> Generator[str, None, None]:
 
 
 def _rows(plain: Path, path: Path, reading: Reading) -> Iterator[str]:
+    import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
     try:
@@ -47,8 +48,7 @@ def _rows(plain: Path, path: Path, reading: Reading) -> Iterator[str]:
             for batch in file.iter_batches(_ROWS, columns=wanted, use_threads=False):
                 yield from column_texts(batch, column, reading.field, str(path), number)
                 number += batch.num_rows
-    except (ValueError, OSError) as error:
-        # Arrow's errors are kinds of these two.
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise BuildError(
             f"{path} cannot be read as Parquet: {error}", hint="it may be cut off: get it again"
         ) from error

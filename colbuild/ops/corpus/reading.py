@@ -11,6 +11,8 @@ from typing import Any, Final
 from colbuild.errors import SourceError
 
 _MOST_FIELDS: Final = 12
+_DEEPEST: Final = 16
+_LONGEST_NAME: Final = 60
 _USUAL: Final = ("text", "content", "body", "document", "article", "passage", "markdown", "raw_content", "story")
 """What the field with the text is called in most datasets, the likelier ones first."""
 
@@ -70,7 +72,7 @@ def missing_field(field: str, fields: Iterable[tuple[str, bool]], place: str, no
     every = list(fields)
     names = sorted(name for name, _ in every)
     more = f" and {len(names) - _MOST_FIELDS} more" if len(names) > _MOST_FIELDS else ""
-    there = ", ".join(names[:_MOST_FIELDS]) + more
+    there = ", ".join(name[:_LONGEST_NAME] for name in names[:_MOST_FIELDS]) + more
     return SourceError(
         f"{place}: there is no {noun} '{field}'; the {noun}s there are: {there or 'none'}",
         hint=_advice(field, every) or f"name the {noun} that holds the text: 'text: FIELD' in the data section",
@@ -96,11 +98,11 @@ def _advice(field: str, fields: list[tuple[str, bool]]) -> str | None:
     return f"did you mean 'text: {near[0]}'?" if near else None
 
 
-def _leaves(record: Mapping[str, Any], outer: str = "") -> Iterable[tuple[str, bool]]:
-    """The fields of a record by their full names, each with whether it holds text."""
+def _leaves(record: Mapping[str, Any], outer: str = "", depth: int = _DEEPEST) -> Iterable[tuple[str, bool]]:
+    """The fields of a record by their full names, each with whether it holds text; of what is deeper, only that it is there."""
     for name, value in record.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{outer}{name}.")
+        if isinstance(value, Mapping) and value and depth:
+            yield from _leaves(value, f"{outer}{name}.", depth - 1)
         else:
             yield f"{outer}{name}", isinstance(value, str)
 

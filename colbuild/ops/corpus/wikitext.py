@@ -27,6 +27,9 @@ No article of a real dump comes near; a hostile page would stop the build for ho
 _OPEN_TAG: Final = re.compile(r"<(?!(?:br|hr|li|p|td|th|tr|dt|dd|wbr|img)\b)[A-Za-z][^<>]*(?<!/)>?", re.IGNORECASE)
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[a-z]+)*|simple")
 _DEEP_LIST: Final = re.compile(r"^[:;*#]{40,}", re.MULTILINE)
+_DEEPER_LIST: Final = re.compile(r"^[:;*#]{10,39}", re.MULTILINE)
+_MOST_DEEPER: Final = 20_000
+"""Marks of such lists in an article: each is a node, which takes a hundred times as long as a character."""
 _QUOTES: Final = re.compile(r"'{2,5}")
 _TEMPLATE: Final = re.compile(r"\{\{[^{}]*\}\}|\{\{\{|\{\{|\}\}")
 _TAG: Final = re.compile(r"</?[A-Za-z][^<>\n]{0,300}>|<!--|-->")
@@ -46,15 +49,18 @@ def plain_text(wikitext: str, file_names: Set[str]) -> str:
         wikitext: The source of a page.
         file_names: Case-folded names of the namespaces whose links show no text (files, media, categories).
     """
-    if _unclosed(wikitext) > _MOST_UNCLOSED:
+    if _unclosed(wikitext) > _MOST_UNCLOSED or sum(map(len, _DEEPER_LIST.findall(wikitext))) > _MOST_DEEPER:
         return ""
     try:
         # Styles are cheaper and safer to remove by hand: an unbalanced '' can hide whole paragraphs from the parser.
         code = mwparserfromhell.parse(_DEEP_LIST.sub("", wikitext), skip_style_tags=True)
-    except ParserError:
+    except (ParserError, RecursionError):
         return ""
     pieces: list[str] = []
-    _render(code, file_names, pieces.append)
+    try:
+        _render(code, file_names, pieces.append)
+    except RecursionError:
+        return ""
     return _tidy("".join(pieces))
 
 

@@ -69,7 +69,7 @@ def test_an_element_that_fills_the_memory_is_refused(tmp_path):
 
 
 def test_a_line_that_fills_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("colbuild.ops.corpus.jsonl.LONGEST", 100)
+    monkeypatch.setattr("colbuild.ops.corpus.jsonl.DOCUMENT_CHARACTERS", 100)
     raw = tmp_path / "c.jsonl"
     raw.write_text(json.dumps({"data": ["x"] * 100}))
     assert "a line of more than 100 characters" in failure(raw, tmp_path / "out", format="jsonl").message
