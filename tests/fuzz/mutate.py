@@ -83,7 +83,7 @@ def mutated_value(random: Random, value: Any) -> Any:
         elif change == 2:
             holder[key] = [holder[key]]
         else:
-            holder[key] = random.choice(ODD_VALUES)
+            holder[key] = copy.deepcopy(random.choice(ODD_VALUES))
     return box.get("")
 
 

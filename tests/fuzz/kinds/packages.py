@@ -123,7 +123,7 @@ _MANIFESTS: Final = {
     "patterns": _with_manifest(graph__past=["{layer:>999999999999}", "{layer.__class__}", "{0}"]),
     "half": _with_manifest(graph__cache="float16"),
     "no logits": _with_manifest(graph__outputs=[]),
-    "many tokens": _with_manifest(sample__tokens=[0] * 4000, sample__prompt=[1] * 4000),
+    "many tokens": _with_manifest(sample__tokens=[0] * 500, sample__prompt=[1] * 4000),
     "too many tokens": _with_manifest(sample__tokens=[0] * 10**6),
     "unknown tokens": _with_manifest(sample__prompt=[2**40]),
     "unknown answer": _with_manifest(sample__tokens=[2**40]),
