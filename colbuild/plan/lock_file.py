@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import uuid
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ from colbuild.plan.keys import canonical_json
 from colbuild.spec import Place, Problem
 from colbuild.spec.bridge import SAME
 from colbuild.spec.problems import render
-from colbuild.store.files import storage_errors
+from colbuild.store.files import storage_errors, sync_folder
 
 LOCK_FORMAT: Final = "colbuild.lock.v1"
 MENDING: Final = "'colbuild lock' writes it anew"
@@ -140,8 +141,13 @@ def write_lock(path: Path, lock: Lock) -> bool:
             return False
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            draft.write_text(text, encoding="utf-8")
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                # Else a power loss might leave an empty lock, and nothing would pin the sources.
+                os.fsync(file.fileno())
             draft.replace(path)
+            sync_folder(path.parent)
         finally:
             draft.unlink(missing_ok=True)
     return True

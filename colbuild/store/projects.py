@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from colbuild.store.files import checked, read_json, unchecked, write_json
+from colbuild.store.files import checked, read_json, unchecked, write_json_durably
 
 FOLDER: Final = ".colbuild"
 """Of a project: its store by default; where the store lies elsewhere, it holds the id alone."""
@@ -37,7 +37,7 @@ def make_project_id(project: Path) -> str:
         if not folder.exists():
             folder.mkdir()
             (folder / ".gitignore").write_text("*\n", encoding="ascii")
-        write_json(folder, folder / PROJECT_FILE, checked({_ID: made}))
+        write_json_durably(folder, folder / PROJECT_FILE, checked({_ID: made}))
     except OSError:
         # Such a project is known by its folder alone.
         return ""

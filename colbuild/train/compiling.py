@@ -17,6 +17,8 @@ from typing import Any, Final, ParamSpec, TypeVar
 import torch
 from torch import nn
 
+from colbuild.train.compiled_code import sound_cache
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -62,12 +64,15 @@ def compiling(cache: Path | None) -> Iterator[None]:
     """
     before = os.environ.get(_CACHE)
     if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
         os.environ[_CACHE] = str(cache)
     token = _ACTIVE.set(True)
     try:
         # One thread: a step's process is forked and ended without ceremony, which a pool of compilers would outlive.
-        with torch._dynamo.config.patch(suppress_errors=True, recompile_limit=_SHAPES), _one_thread():
+        with (
+            sound_cache(cache) if cache is not None else nullcontext(),
+            torch._dynamo.config.patch(suppress_errors=True, recompile_limit=_SHAPES),
+            _one_thread(),
+        ):
             yield
     finally:
         _ACTIVE.reset(token)

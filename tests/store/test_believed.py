@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +18,10 @@ from colbuild.ops.source import downloads
 from colbuild.ops.source.downloads import Download, fetch_once, recorded
 from colbuild.ops.source.remembered import remembered_hash
 from colbuild.plan import machine
+from colbuild.plan.lock_file import Lock, LockedSource, write_lock
 from colbuild.progress import silent
 from colbuild.store import hash_file, open_store
+from colbuild.store.gc import collect
 from colbuild.store.objects import look
 from colbuild.store.pins import Pin, pin, read_pins
 from colbuild.store.projects import make_project_id, project_id
@@ -187,3 +192,46 @@ def test_a_name_that_is_no_digest_of_the_store_is_looked_up_nowhere(store):
     place.write_bytes(store.layout.action(made.key).read_bytes())
     assert store.lookup(made.key) == made
     assert store.lookup(other) is None
+
+
+# -- power losses and collectors at once ------------------------------------------------------------------------------
+
+
+def test_what_pins_and_keeps_is_on_the_disk_before_its_name_is(tmp_path, store, monkeypatch):
+    """The lock, a project's id, roots and pins: a power loss leaves the old file or the new one, never an empty one."""
+    synced, named = set(), []
+    fsync, replace_file = os.fsync, Path.replace
+
+    def noting(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def naming(path, target):
+        named.append((Path(target).name, path.stat().st_ino in synced))
+        return replace_file(path, target)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(Path, "replace", naming)
+    lock = Lock({}, {}, (), {}, {URI: LockedSource("0" * 64)}, {})
+    write_lock(tmp_path / "fam.lock", lock)
+    digest = fill(store, {"weights": b"1"})
+    records = {"a": replace(RECORD, output=digest)}
+    note_root(store, lock=tmp_path / "fam.lock", spec=tmp_path / "f.yaml", family="f", records=records, sources=[])
+    pin(store, Pin(digest, "phone"))
+    durable = [there for name, there in named if name in ("fam.lock", "project.json") or name.endswith(".json")]
+    assert len(durable) >= 4
+    assert all(durable)
+
+
+def test_collectors_at_once_remove_the_same_and_keep_what_is_needed(tmp_path, store):
+    (tmp_path / "fam.lock").write_text("{}")
+    needed = fill(store, {"weights": b"needed"})
+    records = {"a": replace(RECORD, output=needed)}
+    note_root(store, lock=tmp_path / "fam.lock", spec=tmp_path / "f.yaml", family="f", records=records, sources=[])
+    garbage = {fill(store, {"weights": b"%d" % number}) for number in range(30)}
+    later = time.time() + 3 * 24 * 3600
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: collect(store, delete=True, now=later), range(4)))
+    assert [path.name for path in store.layout.folder("objects").glob("*/*")] == [needed]
+    assert sorted(item.name for one in found for item in one.garbage) == sorted(garbage)
+    assert list(store.layout.folder("tmp").iterdir()) == []
