@@ -102,7 +102,7 @@ def fuzz(driver: Driver, folder: Path, *, seconds: float, seed: int = 0, most: i
             with suppress(shutil.Error):
                 kept = folder / "faults" / f"{driver.kind}-{name}"
                 shutil.copytree(folder / "trial/input", kept, dirs_exist_ok=True, symlinks=True)
-    return Tally(driver.kind, counts, tuple(faults))
+    return Tally(driver.kind, dict(counts), tuple(faults))
 
 
 def _inputs(driver: Driver, seeds: Any, seed: int, most: int | None) -> Iterator[tuple[str, Callable[[Path], None]]]:
