@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError
-from colbuild.store import open_store
+from colbuild.store import layout, open_store
 from colbuild.store.layout import Layout, create
 
 
@@ -130,18 +130,19 @@ def test_a_store_that_another_process_makes_meanwhile_is_one(tmp_path, monkeypat
     if empty:
         root.mkdir()
 
-    def before(name):
-        look = getattr(Path, name)
+    def before(holder, name):
+        look = getattr(holder, name)
 
         def looking(path, *arguments, **named):
             if next(looks) == moment:
                 create(Layout(root))
             return look(path, *arguments, **named)
 
-        monkeypatch.setattr(Path, name, looking)
+        monkeypatch.setattr(holder, name, looking)
 
-    for name in ("exists", "is_dir", "iterdir", "read_text"):
-        before(name)
+    for name in ("exists", "is_dir", "iterdir"):
+        before(Path, name)
+    before(layout, "read_regular")
     open_store(root).prepare()
     assert next(looks) > moment
     assert (root / "format").read_text() == "colbuild store 1\n"
