@@ -42,10 +42,8 @@ def _make(kind: str) -> Callable[[Path, Random, Path], None]:
         _copied(seeds, folder)
         files = sorted((folder / kind).glob("*.yaml"))
         changed = random.choice(files)
-        if kind == "specs":
-            shutil.copyfile(changed, folder / _FAMILY)
-            changed = folder / _FAMILY
-        changed.write_bytes(_changed(random, changed.read_bytes()))
+        written = folder / _FAMILY if kind == "specs" else changed
+        written.write_bytes(_changed(random, changed.read_bytes()))
 
     return make
 
