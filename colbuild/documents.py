@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from colbuild.bounds import JSON_BYTES, JSON_NODES
+from colbuild.bounds import JSON_BYTES, JSON_DEPTH, JSON_NODES
 from colbuild.units import format_bytes
 
 _ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -45,6 +45,25 @@ def _parsed(text: str) -> Any:
     if _ESCAPED_SURROGATE.search(text):
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
+
+
+def shallow(value: Any, most: int = JSON_DEPTH) -> Any:
+    """The same value of JSON.
+
+    Raises:
+        MalformedError: It is nested deeper than `most`.
+    """
+    level = [value]
+    for _ in range(most + 1):
+        level = [
+            part
+            for node in level
+            if isinstance(node, dict | list)
+            for part in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return value
+    raise MalformedError(f"it is nested deeper than {most}, the most that it may be")
 
 
 def read_json_file(path: Path, most: int = JSON_BYTES) -> Any:

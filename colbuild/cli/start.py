@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 
-def main() -> None:
-    """Runs the command line and exits with one of DESIGN's exit codes."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+def main(*, interruptible: bool = True) -> None:
+    """Runs the command line and exits with one of DESIGN's exit codes.
+
+    Args:
+        interruptible: Whether Ctrl-C is heard: shells have what runs in their background ignore it.
+    """
     sys.unraisablehook = _unraisable
     try:
+        if interruptible:
+            signal.signal(signal.SIGINT, _interrupt)
         from colbuild.cli.streams import finish_streams, open_streams
 
         open_streams()
@@ -26,7 +30,8 @@ def main() -> None:
 
         code = run_command(sys.argv[1:])
         # All is done: an interrupt from here on ends the process without a word.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         code = finish_streams(code)
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")

@@ -225,7 +225,7 @@ def _counts(meta: Any) -> dict[str, Counts] | None:
             )
             for name in _SPLITS["all"]
         }
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None  # written by another version of colbuild
 
 

@@ -29,6 +29,8 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from colbuild.arch import Shape
+from colbuild.bounds import JSON_BYTES
+from colbuild.documents import MalformedError, read_regular, shallow
 from colbuild.errors import SpecError
 from colbuild.plan.keys import canonical_json
 from colbuild.spec import Place, Problem
@@ -137,7 +139,7 @@ def write_lock(path: Path, lock: Lock) -> bool:
     """
     text = lock_text(lock)
     with storage_errors(path):
-        if path.exists() and path.read_bytes() == text.encode("utf-8"):
+        if _holds(path, text.encode("utf-8")):
             return False
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
@@ -153,6 +155,13 @@ def write_lock(path: Path, lock: Lock) -> bool:
     return True
 
 
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return read_regular(path, len(content)) == content
+    except (FileNotFoundError, MalformedError):
+        return False
+
+
 def read_lock(path: Path, name: str) -> Lock | Problem | None:
     """The lock at a path; None if there is none, and if it cannot be used what is wrong with it.
 
@@ -164,21 +173,23 @@ def read_lock(path: Path, name: str) -> Lock | Problem | None:
         SpecError: It was written by a newer colbuild, and so is not to be overwritten.
     """
     try:
-        text = path.read_bytes().decode("utf-8", "replace")
+        text = read_regular(path, JSON_BYTES).decode("utf-8", "replace")
     except FileNotFoundError:
         return None
+    except MalformedError as error:
+        return Problem(None, f"{name} cannot be read: {error}", "remove it; 'colbuild lock' writes it anew")
     except OSError as error:
         return Problem(None, f"{name} cannot be read: {(error.strerror or str(error)).lower()}")
     conflict = _conflict(text, name)
     if conflict is not None:
         return conflict
     try:
-        values = json.loads(text)
+        values = shallow(json.loads(text))
+    except (RecursionError, MalformedError):
+        return Problem(Place(name, 1, 1), f"{name} is not a lock", MENDING)
     except ValueError as error:
         line, column = (error.lineno, error.colno) if isinstance(error, json.JSONDecodeError) else (1, 1)
         return Problem(_place(text, name, line, column), f"{name} is not JSON", MENDING)
-    except RecursionError:
-        return Problem(Place(name, 1, 1), f"{name} is not a lock", MENDING)
     return _parsed(values, name)
 
 

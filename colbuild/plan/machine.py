@@ -166,7 +166,7 @@ def _remembered(path: Path | None) -> dict[Machine, MachineSpeed]:
             )
             for one in held["machines"]
         }
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return {}
 
 

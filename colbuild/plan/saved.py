@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from colbuild.documents import MalformedError, read_json_file, shallow
 from colbuild.errors import BuildError
 from colbuild.plan.chain import Chain
 from colbuild.plan.estimate import Estimates
@@ -260,11 +261,11 @@ def read_plan(path: Path) -> SavedPlan:
     """
     hint = "'colbuild plan -o FILE' saves a plan"
     try:
-        value = json.loads(path.read_bytes())
+        value = shallow(read_json_file(path))
     except OSError as error:
         raise BuildError(f"the saved plan {path} cannot be read: {error.strerror}", hint=hint) from None
-    except ValueError:
-        raise BuildError(f"{path} is no saved plan: it is not JSON", hint=hint) from None
+    except MalformedError as error:
+        raise BuildError(f"{path} is no saved plan: {error}", hint=hint) from None
     form = value.get("format") if isinstance(value, dict) else None
     if form != FORMAT:
         found = f"its format is '{form}'" if form else "it names no format"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from colbuild.arch import Shape
+from colbuild.bounds import MANIFEST_BYTES
+from colbuild.documents import MalformedError, read_regular
 from colbuild.export.manifest import MANIFEST
 from colbuild.plan.chain import Chain
 from colbuild.plan.graph import BuildGraph
 from colbuild.plan.members import ANSNET, Member, Placed
+from colbuild.store.files import read_json
 from colbuild.train.ledger import Ledger, ledger_from_json
 
 
@@ -133,16 +136,19 @@ def _is_placed(stored: Path, folder: Path) -> bool:
     if not (stored / MANIFEST).is_file():
         return folder.is_dir()
     try:
-        return (folder / MANIFEST).read_bytes() == (stored / MANIFEST).read_bytes()
-    except OSError:
+        return read_regular(folder / MANIFEST, MANIFEST_BYTES) == read_regular(stored / MANIFEST, MANIFEST_BYTES)
+    except (OSError, MalformedError):
         return False
 
 
 def _metrics(folder: Path | None) -> Mapping[str, Any]:
     if folder is None:
         return {}
-    found: Mapping[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return found
+    found = read_json(folder / "metrics.json")
+    if not isinstance(found, dict):
+        return {}
+    # A result that was damaged is found and built again by the next build; until then nothing is told of it.
+    return {name: value for name, value in found.items() if isinstance(value, int | float) and isfinite(value)}
 
 
 def _size(folder: Path) -> int:

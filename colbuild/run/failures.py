@@ -85,6 +85,8 @@ def crash(code: int | None, log: Path) -> str:
 
 def last_lines(log: Path) -> str:
     """The last lines of a step's log, for an error's message; empty if there are none."""
+    if not log.is_file():
+        return ""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))

@@ -6,19 +6,25 @@ takes away from a dead process, tells whether it runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from colbuild.bounds import JSON_BYTES
+from colbuild.documents import MalformedError, parse_json, read_regular, shallow
 from colbuild.progress import Progress
 from colbuild.run.record import RUN_ENDED, RUN_STARTED, Outcome
 from colbuild.store.leases import is_held
 
 _ENDINGS: Final = ("step_finished", "step_cached", "step_failed")
+_LATEST: Final = 1e11
+"""Seconds since 1970 that no build sees: a record with a later time is damaged."""
+_MOST: Final = 1 << 53
+"""Of steps, of a process's number, and of units of work."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +145,13 @@ def _newest_first(folder: Path) -> list[Path]:
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
     """The lines of a record that can be read."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        content = read_regular(path, JSON_BYTES)
+    except (OSError, MalformedError):
         return
-    for line in text.splitlines():
+    for line in content.splitlines():
         try:
-            value = json.loads(line)
-        except ValueError:
+            value = shallow(parse_json(line))
+        except MalformedError:
             continue
         if isinstance(value, dict):
             yield value
@@ -172,17 +178,17 @@ class _Told:
     def hear(self, line: Mapping[str, Any]) -> None:
         """Takes a line in. Lines and fields of another version that mean nothing here are passed over."""
         now = line.get("time")
-        if not isinstance(now, int | float):
+        if not isinstance(now, int | float) or not 0 <= now < _LATEST:
             return
         self.last = float(now)
         self.started = self.last if self.started is None else self.started
         event, step = line.get("event"), line.get("step")
         if event == RUN_STARTED:
-            self.pid = line.get("pid") if isinstance(line.get("pid"), int) else None
+            self.pid = _count(line.get("pid")) or None
         elif event == "build_started":
-            self.family, self.steps = str(line.get("family")), len(line.get("steps") or ())
+            self.family, self.steps = str(line.get("family")), _length(line.get("steps"))
             self.spec = line.get("spec") if isinstance(line.get("spec"), str) else None
-            self.to_run = int(line.get("to_run") or 0)
+            self.to_run = _count(line.get("to_run"))
         elif event == "build_finished":
             self.outcome = Outcome.DONE
         elif event == RUN_ENDED:
@@ -191,8 +197,8 @@ class _Told:
             self._hear_of_step(str(event), step, line)
 
     def _end(self, line: Mapping[str, Any]) -> None:
-        if line.get("outcome") in list(Outcome):
-            self.outcome = Outcome(line["outcome"])
+        with suppress(ValueError):
+            self.outcome = Outcome(str(line.get("outcome")))
         self.error = None if line.get("message") is None else str(line["message"])
 
     def _hear_of_step(self, event: str, step: str, line: Mapping[str, Any]) -> None:
@@ -235,8 +241,17 @@ class _Told:
         )
 
 
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and 0 <= value < _MOST else 0
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list) else 0
+
+
 def _progress(value: Any) -> Progress | None:
     try:
-        return _PROGRESS.validate_python(value)
+        progress = _PROGRESS.validate_python(value)
     except ValidationError:
         return None
+    return progress if 0 <= progress.done < _MOST and 0 <= progress.total < _MOST else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from colbuild.plan.parts import CARRIED, homes_of, part_of
 from colbuild.plan.step import Step
 from colbuild.run.events import Listener, Notice, Packaged
 from colbuild.store import ActionRecord, Store, TreeEntry
+from colbuild.store.files import read_json
 from colbuild.store.store import Choose, all_files
 
 CHECKPOINT = "checkpoint"
@@ -97,4 +97,6 @@ def _of_parts(carried: bool, entries: Sequence[TreeEntry]) -> Sequence[TreeEntry
 def _broken(package: Path) -> tuple[str, ...]:
     """The limits that a package says it does not keep."""
     path = package / MANIFEST
-    return tuple(json.loads(path.read_text(encoding="utf-8"))["broken"]) if path.is_file() else ()
+    told = read_json(path)
+    broken = told.get("broken") if isinstance(told, dict) else None
+    return tuple(map(str, broken)) if isinstance(broken, list) else ()

@@ -85,7 +85,7 @@ def _write_to(job: Job) -> None:
     """What the step and its libraries print goes to its log, also from threads and from C."""
     try:
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        descriptor = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
     except OSError:
         # Never over the build's own display.
         descriptor = os.open(os.devnull, os.O_WRONLY)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from colbuild.documents import read_json_file
+from colbuild.documents import read_json_file, shallow
 from colbuild.errors import BuildError
 from colbuild.store.locks import NOT_ALLOWED, scratch_file
 
@@ -97,9 +97,12 @@ def seal_tree(root: Path) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """A JSON file's value; None if it is missing, unreadable or damaged, which all mean that it must be made again."""
+    """A JSON file's value; None if it is missing, unreadable or damaged, which all mean that it must be made again.
+
+    Values are no deeper than `JSON_DEPTH`: whoever goes through them need not fear for the stack.
+    """
     try:
-        return read_json_file(path)
+        return shallow(read_json_file(path))
     except (OSError, ValueError):
         # A value error that is not of the content: a path that cannot be one.
         return None

@@ -184,7 +184,7 @@ def _marked(path: Path) -> int | None:
     """The version that a mark names; None if it is missing or is no mark."""
     try:
         return read_mark(read_regular(path, MARK_BYTES).decode("ascii", "replace"))
-    except (FileNotFoundError, MalformedError):
+    except (FileNotFoundError, IsADirectoryError, MalformedError):
         return None
 
 

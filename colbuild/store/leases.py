@@ -97,7 +97,7 @@ def is_held(path: Path) -> bool:
     A file that may not be read, or lies on a file system without locks, counts as free.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from colbuild.store.files import CHECK, checked, unchecked
+
+Digest = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,128}$")]
+"""The name of a tree, which is a path's last part: it must lead nowhere else."""
+
+_LATEST: Final = 1e11
+"""Seconds since 1970 that no build sees."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,10 @@ class ActionRecord:
     op: str
     params: Mapping[str, Any] = field(hash=False)
     inputs: Mapping[str, str] = field(hash=False)
-    output: str
-    size: int
-    seconds: float
-    built_at: float
+    output: Digest
+    size: Annotated[int, Field(ge=0, lt=1 << 63)]
+    seconds: Annotated[float, Field(ge=0, lt=_LATEST)]
+    built_at: Annotated[float, Field(ge=0, lt=_LATEST)]
     resumed: bool = False
     ledger: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

@@ -15,7 +15,6 @@ Importing this module imports no torch, since the corpus step needs none.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from colbuild.documents import read_json_file
 from colbuild.errors import BuildError
 from colbuild.train.beginning import asked, openings, stored, stride, window, with_beginning
 
@@ -153,7 +153,7 @@ def open_corpus(folder: Path, split: str) -> PackedCorpus:
         BuildError: It is missing, damaged or of another version, or the split is empty.
     """
     try:
-        meta = json.loads((folder / META).read_bytes())
+        meta = read_json_file(folder / META)
         if meta["format"] != FORMAT:
             raise BuildError(
                 f"{folder} is a corpus of format {meta['format']}; this colbuild reads format {FORMAT}",

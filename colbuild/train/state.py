@@ -28,6 +28,7 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError, safe_open
 
+from colbuild.documents import read_json_file, shallow
 from colbuild.store.files import storage_errors, sync_folder
 from colbuild.store.hashing import hash_file
 
@@ -207,7 +208,7 @@ def _sound(folder: Path, step: int) -> tuple[list[Reading], Setback | None] | No
     """The readings and the setback of a checkpoint that is as this version of torch wrote it, to the last bit; else None."""
     tensors, facts = _paths(folder, step)
     try:
-        values = json.loads(facts.read_bytes())
+        values = shallow(read_json_file(facts))
         sound = values.pop("digest") == _digest(values) and values["format"] == FORMAT
         # Another torch rounds differently: the result would be neither's.
         if not sound or values["torch"] != torch.__version__ or values["step"] != step:

@@ -18,7 +18,6 @@ weights of their own in as many bytes, and gave a worse gradient. `top_k` gives 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -28,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from colbuild.documents import read_json_file
 from colbuild.errors import BuildError
 from colbuild.train.batch import Batch
 from colbuild.train.divergences import coarsened
@@ -211,7 +211,7 @@ def open_lessons(folder: Path) -> Lessons:
         BuildError: It is missing, damaged or of another format.
     """
     try:
-        values = json.loads((folder / META).read_bytes())
+        values = read_json_file(folder / META)
         if (found := values.pop("format")) != FORMAT:
             raise BuildError(
                 f"{folder} is of format {found}; this colbuild reads format {FORMAT}", hint="build it again"

@@ -221,7 +221,8 @@ def test_killed_command_leaves_no_process_behind(project, count):
         ) as build:
             time.sleep(rng.uniform(0.5, 6.0))
             build.kill()
-        took = eventually(lambda session=build.pid: not processes(session), 30.0)
+        # The system kills them; two seconds are promised, and a test's machine may be busy.
+        took = eventually(lambda session=build.pid: not processes(session), 5.0)
         assert took is not None, "what a killed build has started ends by itself"
         slowest = max(slowest, took)
     count(kills=kills, slowest_end_of_the_last_process=f"{slowest:.1f} s")

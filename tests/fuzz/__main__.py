@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.fuzz.drivers import drivers
@@ -36,7 +36,10 @@ def main() -> int:
         print(f"{tally.kind:28}" + "".join(f"{count:11}" for count in counts), flush=True)
         _print_faults(tally)
     if given.json:
-        given.json.write_text(json.dumps([asdict(one) for one in tallies], indent=1) + "\n", encoding="utf-8")
+        given.json.write_text(
+            json.dumps([asdict(replace(one, counts=dict(one.counts))) for one in tallies], indent=1) + "\n",
+            encoding="utf-8",
+        )
     return int(any(one.faults for one in tallies))
 
 

@@ -208,11 +208,15 @@ def test_what_a_step_prints_is_in_its_log_and_nowhere_else(builds, tmp_path, cap
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_first_interrupt_stops_at_the_next_boundary_and_the_next_build_goes_on_there(builds):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_the_first_interrupt_stops_at_the_next_boundary_and_the_next_build_goes_on_there(builds, number):
     def interrupt(event: Event) -> None:
         if isinstance(event, StepProgress) and event.progress.done == 3:
             builds.hear = lambda event: None
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
+            if number == signal.SIGHUP:
+                # A terminal may say it more than once.
+                os.kill(os.getpid(), number)
 
     builds.hear = interrupt
     steps = (step("long", ("walk", 200)), step("after", needs=("long",)))

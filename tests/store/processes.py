@@ -12,7 +12,7 @@ from pathlib import Path
 from colbuild.store import ActionRecord, Store, open_store, outputs
 from colbuild.store.locks import hold, scratch_path
 
-RECORD = ActionRecord("k" * 64, "distill a76", "distill", {"tokens": 1}, {"corpus": "c" * 64}, "", 0, 1.5, 1.7e9)
+RECORD = ActionRecord("k" * 64, "distill a76", "distill", {"tokens": 1}, {"corpus": "c" * 64}, "0" * 64, 0, 1.5, 1.7e9)
 
 
 def fill(store: Store, files: dict[str, bytes]) -> str:
