@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ def print_explanation(explained: Explanation, console: Console) -> None:
     later = "not known before its inputs are"
     facts += [("key", plan.key or later), ("result", plan.output or ("not in the store" if plan.key else later))]
     facts.append(("last run", _last_run(explained)))
+    if made_with := _made_with(explained.last.ledger if explained.last else {}):
+        facts.append(("made with", made_with))
     _section(
         console, None, [(name if index == 0 or name != "why" else "", text) for index, (name, text) in enumerate(facts)]
     )
@@ -77,7 +79,13 @@ def explanation_to_json(plan: FamilyPlan, explained: Explanation) -> dict[str, A
         "differences": list(explained.differences),
         "last_run": None
         if last is None
-        else {"key": last.key, "built_at": last.built_at, "seconds": last.seconds, "size": last.size},
+        else {
+            "key": last.key,
+            "built_at": last.built_at,
+            "seconds": last.seconds,
+            "size": last.size,
+            "made_with": _noted(last.ledger),
+        },
         "needed_by": list(explained.needed_by),
         "after_those": list(explained.after_those),
     }
@@ -91,6 +99,33 @@ def _last_run(explained: Explanation) -> str:
     # What came from a remote cache was timed on another machine.
     took = f"took {format_duration(last.seconds)}" if last.seconds else "fetched from a remote cache"
     return f"{when}, {took}, made {format_bytes(last.size)}"
+
+
+def _noted(ledger: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a run was made with, as its record tells; None where it tells nothing, as those of older versions do."""
+    found = ledger.get("made_with")
+    if not isinstance(found, Mapping):
+        return None
+    training = {key: ledger[key] for key in ("micro_batch", "compiled", "device") if key in ledger}
+    return {**found, **training}
+
+
+def _made_with(ledger: Mapping[str, Any]) -> str:
+    """What is in no key and decided the last bits of a result, in a line."""
+    noted = _noted(ledger) or {}
+    environment = noted.pop("environment", {})
+    told = []
+    if "threads" in noted:
+        told.append(f"{noted['threads']} thread" + ("" if noted["threads"] == 1 else "s"))
+    if "micro_batch" in noted:
+        told.append(f"micro_batch {noted['micro_batch']}")
+    told += ["compiled"] if noted.get("compiled") is True else []
+    told += [str(noted[key]) for key in ("device", "processor", "system") if noted.get(key)]
+    if noted.get("torch"):
+        told.append(f"torch {noted['torch']}")
+    if isinstance(environment, Mapping):
+        told += [f"{name}={value}" for name, value in environment.items()]
+    return ", ".join(told)
 
 
 def _input(use: InputUse) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -32,6 +32,7 @@ from colbuild.weights.stream import stream_mix, stream_subset
 from colbuild.weights.subset import subset
 
 FACTS: Final = "interpolation.json"
+_MEASURED: Final = ("loss", "without")
 
 
 def run(step: StepRun) -> None:
@@ -42,9 +43,9 @@ def run(step: StepRun) -> None:
     a candidate. If the smaller anchor was cut from a nested student, which then lies beside it, mixtures with its prefix are
     candidates too.
 
-    The output holds the model and `interpolation.json`: `best`, the mixture that was taken, and every candidate with its loss,
-    `nested` where its origin is that prefix instead of the smaller anchor; `refit`, if that was asked for. A mixture that is
-    given is streamed, in memory for some rows of a tensor, and has no loss.
+    The output holds the model and `interpolation.json`: `best`, the mixture that was taken, `nested` where its origin is that
+    prefix instead of the smaller anchor; `refit`, if that was asked for. The record of the run has the same with all candidates
+    and losses, as `interpolation`. A mixture that is given is streamed, in memory for some rows of a tensor, without a loss.
 
     Raises:
         BuildError: The anchors cannot be mixed, the strategy cannot make this DesNet of them, a weight is no number, or there
@@ -58,7 +59,7 @@ def run(step: StepRun) -> None:
             stream_subset(step.inputs["larger"], shape, step.output, step.reached)
         else:
             stream_mix(step.inputs["larger"], step.inputs["smaller"], shape, how, step.output, step.reached)
-        write_json(step.output / FACTS, _facts(how.to_json()))
+        _tell(step, _facts(how.to_json()))
         return
     if alone:
         part = subset if how is not None else partial(CONTROLS[asked.method], asked)
@@ -74,7 +75,24 @@ def run(step: StepRun) -> None:
     if refits:
         found, facts["refit"] = refitted(step, found)
     save_checkpoint(found, step.output, step.inputs["larger"])
-    write_json(step.output / FACTS, facts)
+    _tell(step, facts)
+
+
+def _tell(step: StepRun, facts: Mapping[str, Any]) -> None:
+    """Writes what was decided beside the model, and what was measured for it to the record of the run.
+
+    Losses come out with other last digits on another number of threads; what they decide seldom does.
+    """
+    best, refit = facts["best"], facts.get("refit")
+    decided: dict[str, Any] = {"best": None if best is None else _unmeasured(best), "tokens": facts["tokens"]}
+    if refit is not None:
+        decided["refit"] = _unmeasured(refit)
+    write_json(step.output / FACTS, decided)
+    step.note({"interpolation": facts})
+
+
+def _unmeasured(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in _MEASURED}
 
 
 def _ends(step: StepRun, shape: Shape) -> Ends:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Final
 
 import torch
 from accelerate import Accelerator
@@ -44,6 +45,9 @@ from colbuild.train.teacher_cache import open_lessons
 from colbuild.train.teaching import Across, Teacher, cached, online, online_across, text_alone
 from colbuild.train.tracking import tracking
 from colbuild.weights.checkpoint import Checkpoint, write_json
+
+CURVE: Final = 64
+"""Readings of a training that its record keeps at most."""
 
 Finish = Callable[[Mapping[str, torch.Tensor]], None]
 """Writes what a training has made into its step's output: weight by name, in the type that it was stored in."""
@@ -141,7 +145,8 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
         student.renew()
         observer.begin()
         running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report, room)
-        with _compiled(task, student, taught, accelerator):
+        compiled = _compiles(task, accelerator)
+        with _compiled(task, student, taught, compiled):
             state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running)
         if not accelerator.is_main_process:
             return
@@ -161,22 +166,33 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
     else:
         stored = {name: tensor.dtype for name, tensor in task.start.tensors.items()}
         finish({name: weight.detach().cpu().to(stored[name]) for name, weight in model.named_parameters()})
-    write_json(step.output / "training.json", _summary(state, recipe, corpus.tokens, observer))
-    step.note(ledger_to_json(ledger))
+    write_json(step.output / "training.json", _summary(recipe, corpus.tokens, state, observer))
+    rounding = {"micro_batch": running.micro.rows, "compiled": compiled}
+    step.note({**ledger_to_json(ledger), **rounding, "training": _measured(state, observer)})
     if observer.worsened is not None:
         step.remark(worsened_remark(observer.worsened.start, observer.worsened.end))
 
 
-def _summary(state: State, recipe: Recipe, available: int, observer: Observer) -> dict[str, object]:
-    trained, heldout, worse = trained_tokens(recipe), observer.latest, observer.worsened
+def _summary(recipe: Recipe, available: int, state: State, observer: Observer) -> dict[str, object]:
+    """What lies beside the weights: nothing that another number of threads measures as another number."""
+    trained = trained_tokens(recipe)
     return {
         "steps": state.step,
         "tokens": trained,
         "epochs": round(trained / available, 4),
+        **({} if observer.worsened is None else {"kept": "start"}),
+    }
+
+
+def _measured(state: State, observer: Observer) -> dict[str, object]:
+    """What goes to the record of the run. Every reading is in its file of metrics; of many, some are kept here."""
+    heldout, worse = observer.latest, observer.worsened
+    apart = max(1, -(-len(state.readings) // CURVE))
+    return {
         "heldout": None if heldout is None else {"loss": heldout.loss, "kl": heldout.kl},
-        **({} if worse is None else {"kept": "start", "worsened": asdict(worse)}),
+        "worsened": None if worse is None else asdict(worse),
         "setback": None if state.setback is None else asdict(state.setback),
-        "curve": [asdict(reading) for reading in state.readings],
+        "curve": [asdict(reading) for reading in state.readings[::apart]],
     }
 
 
@@ -293,14 +309,19 @@ def _compared(task: Task) -> tuple[float, tuple[int, ...]]:
     return weight, places
 
 
-@contextmanager
-def _compiled(task: Task, student: Student, taught: _Taught, accelerator: Accelerator) -> Iterator[None]:
-    """Compiles student and teacher for the block, if the recipe wants that or it is worth it, and if it can be done."""
+def _compiles(task: Task, accelerator: Accelerator) -> bool:
+    """Whether student and teacher are compiled: the recipe wants that or it is worth it, and it can be done."""
     recipe, device = task.recipe, accelerator.device
     above, below = (forward_flops(one.structure, recipe.sequence) for one in (task.teacher, task.start))
     flops = distillation_flops(trained_tokens(recipe), above, below)
     wanted = recipe.compile == "always" or (recipe.compile == "auto" and worth_compiling(flops, device))
-    if not wanted or not compiler_found(device):
+    return wanted and compiler_found(device)
+
+
+@contextmanager
+def _compiled(task: Task, student: Student, taught: _Taught, compiled: bool) -> Iterator[None]:
+    """Compiles student and teacher for the block, if they are to be."""
+    if not compiled:
         yield
         return
     with compiling(task.step.compiled):

@@ -100,7 +100,7 @@ def this_machine() -> Machine:
     # The libraries of matrices, torch's too, obey this variable.
     asked = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(cores, int(asked)) if asked.isdecimal() and int(asked) > 0 else cores
-    return Machine(platform.node(), _processor(), cores, threads)
+    return Machine(platform.node(), processor(), cores, threads)
 
 
 def remember(path: Path, speeds: dict[Machine, MachineSpeed]) -> None:
@@ -176,7 +176,7 @@ def _positive(value: object) -> float:
     raise ValueError("a speed is a number above 0")
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's model, as Linux tells it; elsewhere its kind."""
     with suppress(OSError):
         told = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)

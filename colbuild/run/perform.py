@@ -22,6 +22,7 @@ from colbuild.plan.keys import action_key, record_key
 from colbuild.plan.parts import Parts
 from colbuild.plan.step import Step, part_named
 from colbuild.progress import Progress, Report
+from colbuild.run.circumstances import MADE_WITH, circumstances
 from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFinished, StepProgress, StepStarted
 from colbuild.run.failures import explain
 from colbuild.run.foresight import remember
@@ -158,7 +159,7 @@ def _run(
         _unchanged(uri, inputs[role], fetched.digest)
         paths[role] = fetched.path
     started = time.monotonic()
-    noted: dict[str, Any] = {}
+    noted: dict[str, Any] = {MADE_WITH: circumstances(job.threads)}
 
     def remark(text: str) -> None:
         noted.setdefault("remarks", []).append(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def main(asked: dict[str, Any]) -> None:
         note=noted.update,
     )
     {"distill": distill.run, "evaluate": evaluate.run, "teach": teach.run}[asked["op"]](run)
+    (output / "noted.json").write_text(json.dumps(noted), encoding="utf-8")
     on_gpu = noted.get("device", "cpu") != "cpu"
     clock.tell(noted["peak_memory"] / 2**30 if on_gpu else None, mfu=noted.get("mfu"))
 

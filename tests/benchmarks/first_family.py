@@ -89,8 +89,8 @@ def _shorten(spec: Path) -> None:
 
 
 def _row(model: dict[str, Any], project: Path) -> dict[str, Any]:
-    scores = project / "out" / "smol-edge" / model["name"] / "checkpoint" / "interpolation.json"
-    found = json.loads(scores.read_text(encoding="utf-8")) if scores.exists() else None
+    scores = project / ".colbuild" / "steps" / "smol-edge" / f"interpolate {model['name']}.json"
+    found = json.loads(scores.read_text(encoding="utf-8"))["ledger"]["interpolation"] if scores.exists() else None
     return {
         "model": model["name"],
         "made from": model["origin"] or model["kind"],

@@ -99,7 +99,7 @@ class Study:
 
         model, teacher = self.folder / "itself.model", self.workshop.inputs.teacher
         self._distill(shape_of(teacher), _ALONE, 0, model)
-        curve = json.loads((model / "training.json").read_text(encoding="utf-8"))["curve"]
+        curve = json.loads((model / "noted.json").read_text(encoding="utf-8"))["training"]["curve"]
         before, after = load_checkpoint(teacher).tensors, load_checkpoint(model).tensors
         changes = [(after[name].double() - weight.double()).abs().max().item() for name, weight in before.items()]
         return max(abs(reading["loss"]) for reading in curve), max(changes)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -188,7 +189,37 @@ def test_killed_build_goes_on_and_gives_the_same_bytes(finished_project, tmp_pat
     assert _outputs(project) == _outputs(finished_project[0])
 
 
+@pytest.mark.slow
+def test_with_other_cores_only_weights_may_differ_and_the_record_tells_the_threads(tmp_path, tiny_inputs):
+    """Keys are the same, so whatever of the two is there first is used; what made it can be read in its record."""
+    records = []
+    for cores in ("1", "2"):
+        project = copy_project(tmp_path / cores, tiny_inputs)
+        arguments = [sys.executable, "-m", "colbuild", "build", SPEC, "--target", "large", "--cores", cores]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DNNL_MAX_CPU_ISA": "ALL"}
+        subprocess.run(arguments, cwd=project, env=environment, check=True, capture_output=True)
+        records.append({record["step"]: record for record in _records(project)})
+    one, two = records
+    for step in ("source ansnet", "corpus train"):
+        assert one[step]["output"] == two[step]["output"]
+    trained = [found["distill large"] for found in records]
+    assert [record["ledger"]["made_with"]["threads"] for record in trained] == [1, 2]
+    assert trained[0]["ledger"]["made_with"]["environment"]["DNNL_MAX_CPU_ISA"] == "ALL"
+    assert {record["ledger"]["micro_batch"] for record in trained} == {trained[0]["ledger"]["micro_batch"]}
+    folders = [
+        tmp_path / cores / ".colbuild" / "objects" / record["output"][:2] / record["output"] / "files"
+        for cores, record in zip(("1", "2"), trained, strict=True)
+    ]
+    entries = [{entry.path: entry.sha256 for entry in scan_tree(folder)} for folder in folders]
+    differing = {path for path in entries[0] if entries[0][path] != entries[1][path]}
+    assert entries[0].keys() == entries[1].keys()
+    assert differing <= {"model.safetensors", "residual.safetensors", "lineage.json"}
+
+
+def _records(project: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in (project / ".colbuild" / "steps" / "tiny").glob("*.json")]
+
+
 def _outputs(project: Path) -> dict[str, str]:
     """Step -> digest of its result."""
-    records = [json.loads(path.read_text()) for path in (project / ".colbuild" / "steps" / "tiny").glob("*.json")]
-    return {record["step"]: record["output"] for record in records}
+    return {record["step"]: record["output"] for record in _records(project)}

@@ -13,7 +13,7 @@ from colbuild.ops import bridge, corpus, generate, tokenizer
 from colbuild.ops.step import StepRun
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.helpers.tiny import CHAT_TEMPLATE, make_tiny_corpus
-from tests.ops.family import RUNS, Step, ansnet, carry_out, ordered, packed, recipe_of, room
+from tests.ops.family import RUNS, Step, ansnet, carry_out, noting, ordered, packed, recipe_of, room
 
 RUNS = {**RUNS, "tokenizer": tokenizer.run, "generate": generate.run, "bridge": bridge.run}
 TEXT = {"format": "text", "text": "text", "limit": None, "heldout": 0.1}
@@ -25,7 +25,7 @@ def done(op: str, inputs: dict[str, Path], params: dict[str, Any], name: str) ->
     output = room() / name
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
-    RUNS[op](StepRun(inputs, json.loads(json.dumps(params)), output))
+    RUNS[op](StepRun(inputs, json.loads(json.dumps(params)), output, note=noting(output)))
     return output
 
 

@@ -50,8 +50,37 @@ def room() -> Path:
 def carry_out(op: str, inputs: Mapping[str, Path], params: Mapping[str, Any], report: Report = silent) -> Path:
     """Runs a step into a fresh folder, as the executor does; its parameters pass through JSON, as in the store."""
     output = Path(tempfile.mkdtemp(prefix=f"{op}-", dir=room()))
-    RUNS[op](StepRun(inputs, json.loads(json.dumps(params)), output, report))
+    RUNS[op](StepRun(inputs, json.loads(json.dumps(params)), output, report, note=noting(output)))
     return output
+
+
+def noting(output: Path) -> Callable[[Mapping[str, Any]], None]:
+    """Keeps what a step notes of its run, for `noted_by`."""
+    noted: dict[str, Any] = {}
+
+    def note(values: Mapping[str, Any]) -> None:
+        noted.update(json.loads(json.dumps(values)))
+        output.with_suffix(".noted").write_text(json.dumps(noted), encoding="utf-8")
+
+    return note
+
+
+def noted_by(output: Path) -> dict[str, Any]:
+    """What the step that made a folder noted of its run."""
+    found: dict[str, Any] = json.loads(output.with_suffix(".noted").read_text(encoding="utf-8"))
+    return found
+
+
+def interpolation_of(output: Path) -> dict[str, Any]:
+    """What an interpolation notes of its run: the mixture that was taken, and every candidate, with their losses."""
+    found: dict[str, Any] = noted_by(output)["interpolation"]
+    return found
+
+
+def training_of(output: Path) -> dict[str, Any]:
+    """What a training tells: beside its weights, and in the record of its run."""
+    found: dict[str, Any] = json.loads((output / "training.json").read_text(encoding="utf-8"))
+    return found | noted_by(output)["training"]
 
 
 def twice(op: str, inputs: Mapping[str, Path], params: Mapping[str, Any]) -> tuple[tuple[TreeEntry, ...], ...]:

@@ -22,7 +22,7 @@ from colbuild.ops.step import StepRun
 from colbuild.progress import silent
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.helpers.tiny import VOCABULARY, make_tiny_tokenizer
-from tests.ops.family import carry_out, changed, packed, recipe_of, room
+from tests.ops.family import carry_out, changed, interpolation_of, packed, recipe_of, room
 
 OTHERS = [name for name in ARCHITECTURES if name != "llama"]
 
@@ -107,8 +107,8 @@ def test_anchors_and_the_desnet_between_them_load_strictly(name):
     made = carry_out("interpolate", inputs, params)
     sizes = [_loaded(folder).num_parameters() for folder in (larger, made, smaller)]
     assert sizes == sorted(sizes, reverse=True)
-    best = json.loads((made / "interpolation.json").read_text())["best"]["loss"]
-    assert best <= min(entry["loss"] for entry in json.loads((made / "interpolation.json").read_text())["candidates"])
+    told = interpolation_of(made)
+    assert told["best"]["loss"] <= min(entry["loss"] for entry in told["candidates"])
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -122,7 +122,7 @@ def test_an_elastic_segment_trains_its_sub_shapes(name):
     _loaded(anchor / "nested")
     inputs = {"larger": larger, "smaller": anchor, "corpus": packed()}
     how = {"shape": asdict(shape), "method": "global_alpha", "tokens": 128, "split": "train"}
-    found = json.loads((carry_out("interpolate", inputs, how) / "interpolation.json").read_text())
+    found = interpolation_of(carry_out("interpolate", inputs, how))
     assert any(entry["nested"] for entry in found["candidates"])
 
 

@@ -15,13 +15,9 @@ from colbuild.ops.step import StepRun
 from colbuild.store.hashing import scan_tree
 from colbuild.weights.checkpoint import load_checkpoint
 from tests.ops.bridges import ROWS, bridged_to, done, read, words
-from tests.ops.family import carry_out, ordered, packed, recipe_of
+from tests.ops.family import carry_out, ordered, packed, recipe_of, training_of
 
 UNTRAINED = recipe_of(tokens=1, optimizer={"lr": 1e-30})
-
-
-def facts_of(folder):
-    return json.loads((folder / "training.json").read_text(encoding="utf-8"))
 
 
 def bits(folder, corpus):
@@ -48,11 +44,11 @@ def test_transformers_loads_it_with_the_familys_tokenizer(architecture):
 def test_it_learns_across_vocabularies(across):
     inputs, params = bridged_to(across=across, recipe=recipe_of(tokens=4096, optimizer={"lr": 3e-3}))
     found = done("bridge", inputs, params, f"learns-{across}")
-    curve = facts_of(found)["curve"]
+    curve = training_of(found)["curve"]
     assert curve[-1]["loss"] < curve[0]["loss"]
     assert (curve[0]["kl"] == 0.0) == (across == "seqkd")
     # The AnsNet's text in other tokens: it is not compared with it token by token.
-    assert facts_of(found)["heldout"]["kl"] is None
+    assert training_of(found)["heldout"]["kl"] is None
     start = done("bridge", *bridged_to(recipe=UNTRAINED), "start")
     assert bits(found, read()) < bits(start, read())
 

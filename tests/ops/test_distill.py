@@ -27,6 +27,7 @@ from tests.ops.family import (
     progress_of,
     recipe_of,
     smaller,
+    training_of,
     twice,
 )
 
@@ -37,7 +38,7 @@ def recovered(start, teacher, **changes):
 
 
 def curve_of(folder):
-    return json.loads((folder / "training.json").read_text())["curve"]
+    return training_of(folder)["curve"]
 
 
 def test_anchor_has_its_shape_and_transformers_loads_it_strictly():
@@ -83,7 +84,7 @@ def test_distilling_brings_the_student_nearer_to_its_teacher():
 
 
 def test_training_json_says_what_was_trained():
-    facts = json.loads((larger() / "training.json").read_text())
+    facts = training_of(larger())
     assert (facts["steps"], facts["tokens"]) == (4, 512)
     assert facts["epochs"] > 0.0
     assert [entry["step"] for entry in facts["curve"]] == [0, 1, 2, 3]

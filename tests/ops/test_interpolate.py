@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -24,7 +22,7 @@ from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
 from colbuild.weights.search import GRID
 from colbuild.weights.strategies import CONTROLS, GIVEN, SEARCHES
 from colbuild.weights.subset import subset
-from tests.ops.family import between, carry_out, larger, packed, progress_of, smaller, twice
+from tests.ops.family import between, carry_out, interpolation_of, larger, packed, progress_of, smaller, twice
 from tests.weights.helpers import retrained
 
 
@@ -33,12 +31,8 @@ def desnet():
     return carry_out("interpolate", *between())
 
 
-def facts_of(folder):
-    return json.loads((folder / "interpolation.json").read_text())
-
-
 def mix_of(told):
-    """The mixture that a candidate in `interpolation.json` is."""
+    """The mixture that a candidate is."""
     values = {key: value for key, value in told.items() if key != "loss"}
     return Mix(**values | {"layers": tuple(values.get("layers", ()))})
 
@@ -58,7 +52,7 @@ def test_desnet_has_its_shape_and_transformers_loads_it_strictly(desnet):
 
 
 def test_best_candidate_is_the_lowest_and_the_one_that_was_written(desnet):
-    facts = facts_of(desnet)
+    facts = interpolation_of(desnet)
     assert facts["best"]["loss"] == min(candidate["loss"] for candidate in facts["candidates"])
     assert facts["best"] in facts["candidates"]
     assert loss_of(desnet) == facts["best"]["loss"]
@@ -71,15 +65,15 @@ def test_best_candidate_is_the_lowest_and_the_one_that_was_written(desnet):
 
 
 def test_desnet_is_never_worse_than_the_other_methods(desnet):
-    best = facts_of(desnet)["best"]["loss"]
-    assert best <= facts_of(carry_out("interpolate", *between("global_alpha")))["best"]["loss"]
+    best = interpolation_of(desnet)["best"]["loss"]
+    assert best <= interpolation_of(carry_out("interpolate", *between("global_alpha")))["best"]["loss"]
     for method in ("subset", "expand"):
         assert best <= loss_of(carry_out("interpolate", *between(method)))
 
 
 @pytest.mark.parametrize("fill", ["zero", "copy"])
 def test_one_alpha_between_subset_and_another_expansion(fill):
-    facts = facts_of(carry_out("interpolate", *between("global_alpha", how={"fill": fill})))
+    facts = interpolation_of(carry_out("interpolate", *between("global_alpha", how={"fill": fill})))
     assert [mix_of(candidate) for candidate in facts["candidates"]] == [even(alpha, fill) for alpha in GRID]
     assert facts["best"] in facts["candidates"]
 
@@ -104,7 +98,7 @@ def test_a_given_mixture_needs_no_text_and_is_streamed(method, how, expected):
     written = load_checkpoint(found)
     assert all(torch.equal(written.tensors[name], tensor) for name, tensor in mix(pair, expected).items())
     assert written.ordered.layers == pair.base.ordered.layers
-    assert facts_of(found) == {"best": expected.to_json(), "candidates": [], "tokens": 0}
+    assert interpolation_of(found) == {"best": expected.to_json(), "candidates": [], "tokens": 0}
     assert (found / "tokenizer.json").read_bytes() == (larger() / "tokenizer.json").read_bytes()
     assert {entry.unit for entry in progress_of("interpolate", inputs, params)} == {"bytes"}
 
@@ -113,7 +107,7 @@ def test_the_relative_distance_is_measured_in_parameters():
     found = carry_out("interpolate", *between("global_alpha", how={"alpha": "distance", "fill": "zero"}))
     sizes = [sum(tensor.numel() for tensor in load_checkpoint(one).tensors.values()) for one in (larger(), smaller())]
     own = sum(tensor.numel() for tensor in load_checkpoint(found).tensors.values())
-    assert facts_of(found)["best"]["mlp"] == (sizes[0] - own) / (sizes[0] - sizes[1])
+    assert interpolation_of(found)["best"]["mlp"] == (sizes[0] - own) / (sizes[0] - sizes[1])
 
 
 def test_patch_puts_the_larger_anchors_layers_into_the_smaller_one():
@@ -135,11 +129,11 @@ def test_patch_of_other_widths_is_an_error():
 
 def test_layer_alpha_keeps_the_lowest_and_is_never_above_one_alpha():
     found = carry_out("interpolate", *between("layer_alpha"))
-    facts = facts_of(found)
+    facts = interpolation_of(found)
     descent = [candidate for candidate in facts["candidates"] if "layers" in candidate]
     assert len(descent) == STEPS
     assert min(candidate["loss"] for candidate in descent) < descent[0]["loss"]
-    assert facts["best"]["loss"] <= facts_of(carry_out("interpolate", *between("global_alpha")))["best"]["loss"]
+    assert facts["best"]["loss"] <= interpolation_of(carry_out("interpolate", *between("global_alpha")))["best"]["loss"]
     assert loss_of(found) == pytest.approx(facts["best"]["loss"], abs=1e-3)
 
 
@@ -222,7 +216,7 @@ def test_a_refit_is_kept_where_other_text_says_so(method):
     inputs, params = between(method, how={"refit": "auto"})
     assert (params["refit"], params["tokens"]) == ("auto", 512)
     found = carry_out("interpolate", inputs, params)
-    facts, plain = facts_of(found)["refit"], load_checkpoint(carry_out("interpolate", *between(method)))
+    facts, plain = interpolation_of(found)["refit"], load_checkpoint(carry_out("interpolate", *between(method)))
     assert facts["kept"] == (facts["loss"] < facts["without"])
     changed = {
         name for name, tensor in load_checkpoint(found).tensors.items() if not torch.equal(tensor, plain.tensors[name])
@@ -234,16 +228,16 @@ def test_a_refit_is_kept_where_other_text_says_so(method):
 def test_a_refit_that_does_not_help_is_left_out(monkeypatch):
     monkeypatch.setattr(refit, "RIDGE", -0.5)  # makes nonsense
     found = carry_out("interpolate", *between("subset", how={"refit": "auto"}))
-    assert facts_of(found)["refit"]["kept"] is False
+    assert interpolation_of(found)["refit"]["kept"] is False
     plain = load_checkpoint(carry_out("interpolate", *between("subset"))).tensors
     assert all(torch.equal(tensor, plain[name]) for name, tensor in load_checkpoint(found).tensors.items())
 
 
 def test_where_there_is_nothing_to_refit_the_reason_is_told():
     found = carry_out("interpolate", *between("subset", how={"refit": "auto"}, ffn=72))
-    assert "as wide as the larger anchor's" in facts_of(found)["refit"]["reason"]
+    assert "as wide as the larger anchor's" in interpolation_of(found)["refit"]["reason"]
     found = carry_out("interpolate", *between("subset", tokens=32, how={"refit": "auto"}))
-    assert "one window" in facts_of(found)["refit"]["reason"]
+    assert "one window" in interpolation_of(found)["refit"]["reason"]
 
 
 def test_too_little_text_is_named_and_nothing_is_written(tmp_path):
@@ -276,7 +270,7 @@ def with_segment(segment, method="group_alpha", **lengths):
 
 def test_the_nested_students_prefix_is_a_candidate(segment):
     found = carry_out("interpolate", *with_segment(segment))
-    facts = facts_of(found)
+    facts = interpolation_of(found)
     nested = [candidate for candidate in facts["candidates"] if candidate["nested"]]
     assert {candidate["mlp"] for candidate in nested} >= {0.25, 0.5, 0.75, 1.0}
     assert facts["best"]["loss"] == min(candidate["loss"] for candidate in facts["candidates"])
@@ -287,7 +281,7 @@ def test_a_nested_student_leaves_every_other_candidate_as_it_is(segment, tmp_pat
     alone = tmp_path / "alone"
     alone.mkdir()
     save_checkpoint(load_checkpoint(segment), alone, segment)
-    without, having = (facts_of(carry_out("interpolate", *with_segment(folder))) for folder in (alone, segment))
+    without, having = (interpolation_of(carry_out("interpolate", *with_segment(folder))) for folder in (alone, segment))
     assert [candidate for candidate in having["candidates"] if not candidate["nested"]] == without["candidates"]
     assert having["best"]["loss"] <= without["best"]["loss"]
 
@@ -302,18 +296,18 @@ def test_a_nested_prefix_that_is_best_is_what_is_written(tmp_path):
     save_nested(student, segment)
     inputs, params = with_segment(segment, "global_alpha")
     found = carry_out("interpolate", inputs | {"larger": above}, params)
-    assert facts_of(found)["best"]["nested"] is True
-    how = mix_of(facts_of(found)["best"])
+    assert interpolation_of(found)["best"]["nested"] is True
+    how = mix_of(interpolation_of(found)["best"])
     pair = neighbours(spoilt, load_checkpoint(segment), Shape(**params["shape"]), student)
     expected, written = mix(pair, how), load_checkpoint(found).tensors
     assert all(torch.equal(written[name], tensor) for name, tensor in expected.items())
 
 
 def test_nested_takes_the_prefix_alone_or_mixed_with_the_larger_anchor(segment):
-    facts = facts_of(carry_out("interpolate", *with_segment(segment, "nested")))
+    facts = interpolation_of(carry_out("interpolate", *with_segment(segment, "nested")))
     assert [candidate["mlp"] for candidate in facts["candidates"] if not candidate["nested"]] == [0.0]
     assert facts["best"] in facts["candidates"]
-    assert facts["best"]["loss"] >= facts_of(carry_out("interpolate", *with_segment(segment)))["best"]["loss"]
+    assert facts["best"]["loss"] >= interpolation_of(carry_out("interpolate", *with_segment(segment)))["best"]["loss"]
 
 
 def test_nested_without_a_nested_student_is_an_error():
@@ -325,11 +319,11 @@ def test_nested_without_a_nested_student_is_an_error():
 @pytest.mark.parametrize("method", ["subset", "expand"])
 def test_methods_of_one_candidate_mean_what_they_did(segment, method):
     found = carry_out("interpolate", *with_segment(segment, method))
-    assert facts_of(found)["best"]["nested"] is False
+    assert interpolation_of(found)["best"]["nested"] is False
     assert not (found / "nested").exists()
 
 
 def test_progress_counts_candidates(desnet):
     told = progress_of("interpolate", *between())
-    assert [entry.done for entry in told] == list(range(1, len(facts_of(desnet)["candidates"]) + 1))
+    assert [entry.done for entry in told] == list(range(1, len(interpolation_of(desnet)["candidates"]) + 1))
     assert {entry.unit for entry in told} == {"candidates"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from colbuild.store.hashing import scan_tree
 from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
 from tests.export.helpers import manifest
 from tests.helpers.configs import random_config
-from tests.ops.family import ansnet, packed, room
+from tests.ops.family import ansnet, noting, packed, room, training_of
 from tests.weights.helpers import random_checkpoint
 
 STEPS = 32
@@ -48,7 +47,7 @@ def params_of(bits: int = 8, **recovery: Any) -> dict[str, Any]:
 
 def quantise(output: Path, bits: int = 8, **recovery: Any) -> Path:
     output.mkdir(parents=True)
-    run(StepRun({"model": ansnet(), "corpus": packed()}, params_of(bits, **recovery), output))
+    run(StepRun({"model": ansnet(), "corpus": packed()}, params_of(bits, **recovery), output, note=noting(output)))
     return output
 
 
@@ -142,7 +141,7 @@ def test_gradients_reach_what_is_trained(name: str):
 
 def test_training_brings_the_rounded_model_closer_to_itself(tmp_path: Path):
     still = quantise(tmp_path / "still", lr=1e-12, tokens=256)
-    before, after = (json.loads((one / "training.json").read_text())["heldout"]["kl"] for one in (still, quantised()))
+    before, after = (training_of(one)["heldout"]["kl"] for one in (still, quantised()))
     assert after < 0.85 * before
     plain, trained = (package(tmp_path / name, rounded) for name, rounded in (("a", None), ("b", quantised())))
     # As many bits, and the same bytes but for what they hold.
@@ -206,7 +205,7 @@ def test_embedding_and_head_in_4_bits_stay_as_they_were_fitted(tmp_path: Path):
     assert manifest(made)["parity"] == manifest(plain)["parity"]
     assert manifest(made)["eight_bits"] == []
     # What was trained for knew the rounded tables.
-    told = [json.loads((folder / "training.json").read_text())["heldout"]["kl"] for folder in (trained, still)]
+    told = [training_of(folder)["heldout"]["kl"] for folder in (trained, still)]
     assert told[0] < 0.85 * told[1]
 
 

@@ -29,12 +29,9 @@ from tests.ops.family import (
     room,
     shape_of,
     smaller,
+    training_of,
     twice,
 )
-
-
-def facts_of(folder):
-    return json.loads((folder / "training.json").read_text())
 
 
 def lessons(teacher, **changes):
@@ -53,10 +50,10 @@ def lessons(teacher, **changes):
 @pytest.mark.parametrize("documents", ["joined", "apart"])
 def test_lessons_teach_what_the_teacher_would(kind, documents):
     how = {"documents": documents, "loss": {"kd_weight": 1.0, "ce_weight": 0.0}, "optimizer": {"lr": 1e-3}}
-    online = facts_of(carry_out("distill", *distilled(ordered(), recipe_of(**how), layers=4, ffn=48)))
+    online = training_of(carry_out("distill", *distilled(ordered(), recipe_of(**how), layers=4, ffn=48)))
     inputs, params = distilled(ordered(), recipe_of(**how, teacher="cached"), layers=4, ffn=48)
     read = inputs | {"lessons": lessons(ordered(), documents=documents, type=kind)}
-    cached = facts_of(carry_out("distill", read, params))
+    cached = training_of(carry_out("distill", read, params))
     # A random teacher finds everything possible: the hardest case for what keeps a few tokens of it.
     assert cached["heldout"]["kl"] == pytest.approx(online["heldout"]["kl"], rel=0.15)
 
@@ -101,7 +98,7 @@ def kl_of_part(folder, shape):
     save_checkpoint(subset(load_checkpoint(folder), shape), start, folder)
     inputs = {"start": start, "teacher": ordered(), "corpus": packed()}
     params = {"recipe": recipe_of(tokens=128, optimizer={"lr": 1e-12}, epochs="allow"), "split": "train"}
-    return facts_of(carry_out("recover", inputs, params))["heldout"]["kl"]
+    return training_of(carry_out("recover", inputs, params))["heldout"]["kl"]
 
 
 def test_segment_keeps_the_nested_student_beside_the_anchor_that_is_its_prefix():
@@ -129,7 +126,7 @@ def test_elastic_training_gives_the_same_bytes_again_and_all_rows_count(how):
 def test_hidden_states_are_compared_where_layers_are_missing():
     def hidden(lengths, **loss):
         found = carry_out("distill", *distilled(ordered(), recipe_of(tokens=128, loss=loss), **lengths))
-        return facts_of(found)["curve"][0]["hidden"]
+        return training_of(found)["curve"][0]["hidden"]
 
     assert hidden({"layers": 3}) > 0.0
     assert hidden({"ffn": 48}) == 0.0
@@ -193,7 +190,7 @@ def test_corpus_without_held_out_text_trains_and_measures_nothing(tmp_path):
     (folder / "corpus.json").write_text(json.dumps(meta))
     for path in folder.glob("heldout*"):
         path.write_bytes(b"")
-    assert facts_of(carry_out("distill", inputs | {"corpus": folder}, params))["heldout"] is None
+    assert training_of(carry_out("distill", inputs | {"corpus": folder}, params))["heldout"] is None
 
 
 # -- what cannot be trained -------------------------------------------------------------------------------------------
@@ -241,4 +238,4 @@ def test_corpus_with_fewer_tokens_than_asked_says_how_often_it_would_be_read():
         carry_out("distill", inputs, params)
     assert "epochs: allow" in caught.value.hint
     params["recipe"] |= {"epochs": "allow", "tokens": 128 * 400}
-    assert facts_of(carry_out("distill", inputs, params))["epochs"] > 1.0
+    assert training_of(carry_out("distill", inputs, params))["epochs"] > 1.0
