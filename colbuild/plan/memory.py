@@ -39,6 +39,9 @@ COMPUTED: Final[Mapping[str, int]] = {"bf16": 2, "fp32": 4}
 PROCESSES: Final = 555_000_000
 """What the processes of a build have that have loaded the libraries, once a step has begun."""
 
+STREAMED: Final = 490_000_000
+"""The same for a step that computes with no model."""
+
 ROUNDING: Final = 60_000_000
 """What rounding a model loads besides: what builds graphs."""
 
@@ -46,13 +49,13 @@ _WHOLE: Final = 4
 _MASTERS: Final = 4 + 4 + 8
 """Bytes that training keeps of each weight: the fp32 master, its gradient, and Adam's two averages."""
 
-_PACKED: Final[Mapping[str, int]] = {"fp32": 4, "fp16": 2}
-"""Bytes that a package has for each parameter, where it is more than one."""
+_PACKED: Final[Mapping[str, float]] = {"fp32": 1.7}
+"""Bytes in memory of a package, for each parameter, where more is held of it than of PyTorch's model before it."""
 
 _LONGEST: Final = 192
 """Tokens of the longest prompt that a package is compared on (`colbuild.export.parity.LONGEST`)."""
 
-_COMPARED: Final = 10
+_COMPARED: Final = 8
 """How often the logits of that prompt are held while a package is compared, those of other prompts and of held-out text
 counted with them."""
 
@@ -115,7 +118,7 @@ def interpolate_memory(made: Structure, ends: list[Structure], computed: int) ->
 
 def mixed_memory() -> int:
     """A mixture that is given is written some rows at a time."""
-    return PROCESSES
+    return STREAMED
 
 
 def generate_memory(model: Structure, length: int, computed: int) -> int:
@@ -134,25 +137,33 @@ def teach_memory(teacher: Structure, params: Mapping[str, Any]) -> int:
     chunks = 5 if params["type"] == "sampled" else 3
     logits = (computed + chunks * _WHOLE) * CHUNK * teacher.shape.vocab
     weights = computed * parameters(teacher)
-    used = max(teacher.stored * parameters(teacher), round(_HEAP * (logits + _block(teacher, tokens, computed))))
+    used = max(teacher.stored * parameters(teacher), logits + round(_HEAP * _block(teacher, tokens, computed)))
     return PROCESSES + weights + used
 
 
 def export_memory(model: Structure, precision: str, context: int) -> int:
     """The package's session and what it is compared with: logits of prompts, of PyTorch and of the package."""
-    weights = (_WHOLE + 1 + _PACKED.get(precision, 1)) * parameters(model)
+    weights = round((_WHOLE + _PACKED.get(precision, 0.0)) * parameters(model))
     return PROCESSES + weights + _COMPARED * _WHOLE * min(_LONGEST, context) * model.shape.vocab
 
 
-def training_memory(student: Structure, teacher: Structure, recipe: Recipe, tokens: int) -> int:
-    """A student that is trained beside its teacher, or by lessons, with so many tokens at once."""
+def training_memory(student: Structure, smallest: Structure, teacher: Structure, recipe: Recipe, tokens: int) -> int:
+    """A student that is trained beside its teacher, or by lessons, with so many tokens at once.
+
+    Args:
+        student: The largest shape that tokens pass through.
+        smallest: The smallest one, the same where the training is not elastic.
+        teacher: What it learns from.
+        recipe: How it learns.
+        tokens: How many pass through at once.
+    """
     computed = COMPUTED[recipe.precision]
     online = recipe.teacher == "online"
     weights = parameters(student) * (student.stored + computed + _MASTERS)
     weights += parameters(teacher) * (teacher.stored + (computed if online else 0))
-    return (
-        PROCESSES + weights + round(_HEAP * (_activations(student, recipe, tokens) + _loss(student, teacher, recipe)))
-    )
+    passing = _passing(student, smallest, recipe, tokens)
+    gradient = _head_gradient(student, recipe)
+    return PROCESSES + weights + round(_HEAP * (passing + _loss(student, teacher, recipe) + gradient))
 
 
 def quantise_memory(model: Structure, recipe: Recipe, tokens: int) -> int:
@@ -160,12 +171,27 @@ def quantise_memory(model: Structure, recipe: Recipe, tokens: int) -> int:
 
     The embedding is rounded beside the one that is read.
     """
-    rounded = (1 + _WHOLE - _MASTERS) * parameters(model) + _WHOLE * model.shape.vocab * model.shape.hidden
-    return training_memory(model, model, recipe, tokens) + ROUNDING + rounded
+    computed = COMPUTED[recipe.precision]
+    weights = parameters(model) * (2 * (model.stored + computed) + 1 + _WHOLE)
+    weights += _WHOLE * model.shape.vocab * model.shape.hidden
+    used = _activations(model, recipe, tokens) + _loss(model, model, recipe)
+    return PROCESSES + ROUNDING + weights + round(_HEAP * used)
+
+
+def _passing(student: Structure, smallest: Structure, recipe: Recipe, tokens: int) -> int:
+    """What the largest of a step's passes keeps; they come one after the other."""
+    if recipe.elastic is None:
+        return _activations(student, recipe, tokens)
+    most = tokens // recipe.sequence
+    ends = 1.0 - recipe.elastic.share
+    shares = (ends * recipe.elastic.larger_end, recipe.elastic.share, ends * (1.0 - recipe.elastic.larger_end))
+    full, between, least = (recipe.sequence * min(most, ceil(recipe.batch * share)) for share in shares)
+    larger, smaller = (_activations(model, recipe, 1) for model in (student, smallest))
+    return max(full * larger, between * (larger + smaller) // 2, least * smaller)
 
 
 def _activations(student: Structure, recipe: Recipe, tokens: int) -> int:
-    """What the student keeps for the backward pass. Each pass of an elastic step leaves holes of its own sizes in the heap."""
+    """What the student keeps of so many tokens for the backward pass."""
     computed, shape = COMPUTED[recipe.precision], student.shape
     token = kept_bytes(student, recipe.sequence, computed)
     if recipe.gradient_checkpointing == "always":
@@ -173,26 +199,20 @@ def _activations(student: Structure, recipe: Recipe, tokens: int) -> int:
         token = token // shape.layers + computed * shape.hidden * shape.layers
     compared = recipe.teacher == "online" and recipe.loss.hidden_weight != 0
     states = shape.layers * shape.hidden * (computed + _COMPARED_STATES) if compared else 0
-    return _passing(recipe, tokens) * (token + 8 * shape.hidden + states)
+    return tokens * (token + 8 * shape.hidden + states)
 
 
-def _passing(recipe: Recipe, tokens: int) -> int:
-    """Tokens that pass through at once, of all passes of a step."""
-    if recipe.elastic is None:
-        return tokens
-    ends = 1.0 - recipe.elastic.share
-    shares = (recipe.elastic.share, ends * recipe.elastic.larger_end, ends * (1.0 - recipe.elastic.larger_end))
-    most = tokens // recipe.sequence
-    return recipe.sequence * sum(min(most, ceil(recipe.batch * share)) for share in shares)
+def _head_gradient(student: Structure, recipe: Recipe) -> int:
+    """The gradient of a head that is trained: in fp32, a chunk's, and as it is kept, twice."""
+    return (_WHOLE + 2 * COMPUTED[recipe.precision]) * student.shape.vocab * student.shape.hidden
 
 
 def _loss(student: Structure, teacher: Structure, recipe: Recipe) -> int:
-    """Logits of a chunk, and the head's gradient: in fp32, a chunk's, and as it is kept, twice."""
+    """Logits of a chunk."""
     computed, vocab = COMPUTED[recipe.precision], student.shape.vocab
     wide = _WHOLE * CHUNK * max(vocab, teacher.shape.vocab)
     narrow = computed * CHUNK * vocab if computed != _WHOLE else 0
-    head = (_WHOLE + 2 * computed) * vocab * student.shape.hidden
-    return narrow + _chunks(student, teacher, recipe) * wide + head
+    return narrow + _chunks(student, teacher, recipe) * wide
 
 
 def _chunks(student: Structure, teacher: Structure, recipe: Recipe) -> int:

@@ -221,7 +221,7 @@ def _work(
     if is_segment(op, params):
         disk += trained.stored * parameters(trained)
     tokens = _at_once(recipe)
-    return Work(flops, None, disk, training_memory(trained, teacher, recipe, tokens))
+    return Work(flops, None, disk, training_memory(trained, smallest, teacher, recipe, tokens))
 
 
 def _steered(params: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:

@@ -30,6 +30,7 @@ class Model:
         config: Its config.json, where it is made here.
         sizes: Parameters of two anchors, and of a DesNet between them.
         context: Of packages.
+        layers: Of an anchor behind a bridge.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Model:
     config: dict[str, Any] | None
     sizes: tuple[str, str, str]
     context: int
+    layers: int
 
 
 _STORIES_CONFIG: Final = {
@@ -75,9 +77,9 @@ _LARGE_CONFIG: Final = {
 
 def models(quick: bool) -> tuple[Model, ...]:
     """The models that are measured."""
-    stories = Model("stories15M", os.environ.get(STORIES), _STORIES_CONFIG, ("13.5M", "11M", "12M"), 256)
-    smol = Model("SmolLM2-135M", ANSNET, None, ("103M", "76M", "88M"), 512)
-    large = Model("gemma3, 262k tokens", None, _LARGE_CONFIG, ("71.5M", "69M", "70M"), 512)
+    stories = Model("stories15M", os.environ.get(STORIES), _STORIES_CONFIG, ("13.5M", "11M", "12M"), 256, 5)
+    smol = Model("SmolLM2-135M", ANSNET, None, ("103M", "76M", "88M"), 512, 24)
+    large = Model("gemma3, 262k tokens", None, _LARGE_CONFIG, ("71.5M", "69M", "70M"), 512, 5)
     return (stories,) if quick else (stories, smol, large)
 
 
@@ -119,9 +121,9 @@ desnets: [{{name: mid, params: {2}, interpolate: {{tokens: 2k}}}}]
 chain:
   recipe: recipes/distill.yaml
   tokens: 4k
-  bridge: {{architecture: qwen3, tokenizer: {{train: 4k}}, recipe: recipes/bridge.yaml, tokens: 6k}}
-  anchors: [{{name: whole, shape: {{}}, elastic: null}}]
-desnets: [{{name: same, shape: {{}}}}]
+  bridge: {{architecture: qwen3, tokenizer: {{train: 4k}}, recipe: recipes/short.yaml, tokens: 6k}}
+  anchors: [{{name: large, shape: {{layers: {layers}}}, elastic: null}}]
+desnets: [{{name: same, shape: {{layers: {layers}}}}}]
 """,
     # text that the model writes
     "own": """data: {{train: {{generate: {{tokens: 6k, length: 128}}, heldout: 0.2}}, eval: {{tokens: 1k}}}}
@@ -139,6 +141,8 @@ def write_project(folder: Path, model: Model) -> Path:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for recipe in (ROOT / "recipes").iterdir():
         shutil.copyfile(recipe, folder / "recipes" / recipe.name)
+    # Texts of few words are twice as long for the AnsNet, which may have no more than 256 positions.
+    (folder / "recipes/short.yaml").write_text("extends: recipes/bridge.yaml\nsequence: 64\nbatch: 16\n")
     for precision in ("int8", "fp32", "int4"):
         (folder / f"exports/p-{precision}.yaml").write_text(f"precision: {precision}\ncontext: {model.context}\n")
     trained = f"precision: int4\ncontext: {model.context}\nrecover: {{tokens: 2048}}\n"
@@ -165,7 +169,7 @@ def write_family(project: Path, model: Model, family: str) -> str:
         }
         shape = ", ".join(f"{axis}: {config[key]}" for axis, key in keys.items())
     text = _HEAD.format(name=family, source=model.source or "./ansnet")
-    text += FAMILIES[family].format(*model.sizes, shape=shape)
+    text += FAMILIES[family].format(*model.sizes, shape=shape, layers=model.layers)
     path = project / "specs" / f"{family}.yaml"
     path.write_text(text, encoding="utf-8")
     return f"specs/{family}.yaml"

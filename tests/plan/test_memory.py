@@ -18,7 +18,7 @@ ELASTIC = {"form": "anchor", "share": 0.4}
 
 
 def trained(student=ANSNET, above=ANSNET, tokens=2048, **values):
-    return training_memory(student, above, Recipe.model_validate({**VALUES, **values}), tokens)
+    return training_memory(student, student, above, Recipe.model_validate({**VALUES, **values}), tokens)
 
 
 def wide(model) -> int:
@@ -83,4 +83,8 @@ def test_a_comparison_holds_both_models_and_one_more_chunk():
 
 def test_training_scales_needs_less_than_training_weights():
     recipe = Recipe.model_validate(VALUES)
-    assert quantise_memory(ANSNET, recipe, 1024) < training_memory(ANSNET, ANSNET, recipe, 1024)
+    assert quantise_memory(ANSNET, recipe, 1024) < training_memory(ANSNET, ANSNET, ANSNET, recipe, 1024)
+
+
+def test_passes_of_an_elastic_step_come_one_after_the_other():
+    assert trained(tokens=0) < trained(elastic=ELASTIC) < trained()
