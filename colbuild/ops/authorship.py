@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.ops.writing import Text
+from colbuild.train.allocator import give_back_pages
 from colbuild.train.forward import CHUNK_TOKENS, final_hidden, head_weight
 
 SCORED: Final = 8
@@ -53,6 +54,8 @@ def _read_again(model: PreTrainedModel, texts: Sequence[Text]) -> list[torch.Ten
     found = []
     try:
         for text in texts:
+            # Every length makes tensors of sizes of its own, for which holes in the heap are too small.
+            give_back_pages()
             ids = torch.tensor(text.ids, device=head.device)
             hidden = final_hidden(model, ids[None, :-1])[-text.drawn :]
             for start in range(0, text.drawn, CHUNK_TOKENS):

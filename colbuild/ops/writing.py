@@ -13,6 +13,10 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from colbuild.errors import BuildError
+from colbuild.train.allocator import give_back_pages
+
+_TIDY: Final = 16
+"""Tokens after which holes in the heap are given back: with every token keys and values are larger than any hole before."""
 
 _BLOCK: Final = 512
 """Tokens whose probabilities are summed as one."""
@@ -79,6 +83,8 @@ def draw_texts(
     over: set[int] = set()
     for place in range(read, length + 1):
         check()
+        if place % _TIDY == 0:
+            give_back_pages()
         logits = model(input_ids=fed, use_cache=True, logits_to_keep=1, **{kept: cache}).logits[:, -1].float().cpu()
         drawn = _drawn(logits, temperature, chances[place, rows])
         following = []

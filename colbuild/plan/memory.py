@@ -42,6 +42,17 @@ PROCESSES: Final = 555_000_000
 STREAMED: Final = 490_000_000
 """The same for a step that computes with no model."""
 
+_TOKEN: Final = 750
+"""Bytes that a tokenizer has in memory for each of its tokens."""
+
+_ROW_GROUP: Final = 75_000_000
+"""What reading a text in columns takes."""
+
+_COLUMNS: Final = ("parquet", "arrow", "hub")
+
+_WORDS: Final = 75_000_000
+"""Words and pairs of a tokenizer that is trained."""
+
 ROUNDING: Final = 60_000_000
 """What rounding a model loads besides: what builds graphs."""
 
@@ -85,9 +96,19 @@ def source_memory(model: Structure, *, coded: bool) -> int:
     return PROCESSES + model.stored * parameters(model) + largest
 
 
-def corpus_memory() -> int:
-    """A text that is packed passes through in pieces."""
-    return PROCESSES
+def corpus_memory(form: str, rows: int) -> int:
+    """A text that is packed passes through in pieces.
+
+    Args:
+        form: The text's format.
+        rows: Tokens of the vocabulary; 0 where that is not known.
+    """
+    return STREAMED + _TOKEN * rows + (_ROW_GROUP if form in _COLUMNS else 0)
+
+
+def tokenizer_memory(form: str) -> int:
+    """The words of a text, counted, and the pairs that they are made of."""
+    return corpus_memory(form, 0) + _WORDS
 
 
 def order_memory(model: Structure, computed: int) -> int:

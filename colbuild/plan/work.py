@@ -25,6 +25,7 @@ from colbuild.plan.memory import (
     quantise_memory,
     source_memory,
     teach_memory,
+    tokenizer_memory,
     training_memory,
 )
 from colbuild.plan.package_size import package_bytes, tokenizer_bound
@@ -163,10 +164,11 @@ def _work(
     if op == "corpus":
         limit = params["limit"]
         # Some four bytes of text make a token of four bytes at most.
-        return Work(None, limit, limit, corpus_memory())
+        rows = inputs["tokenizer"].shape.vocab if "tokenizer" in inputs else 0
+        return Work(None, limit, limit, corpus_memory(params["format"], rows))
     if op == "tokenizer":
         limit = params.get("limit") if "train" in params else 1
-        return Work(None, limit, tokenizer_bound(params["rows"]), corpus_memory())
+        return Work(None, limit, tokenizer_bound(params["rows"]), tokenizer_memory(params.get("format", "")))
     if op == "generate":
         model, tokens = inputs["model"], params["tokens"]
         memory = generate_memory(model, params["length"], _FORWARD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -126,7 +127,7 @@ chain:
 desnets: [{{name: same, shape: {{layers: {layers}}}}}]
 """,
     # text that the model writes
-    "own": """data: {{train: {{generate: {{tokens: 6k, length: 128}}, heldout: 0.2}}, eval: {{tokens: 1k}}}}
+    "own": """data: {{train: {{generate: {{tokens: 16k, length: 128}}, heldout: 0.4}}, eval: {{tokens: 4k}}}}
 chain: {{recipe: recipes/distill.yaml, tokens: 2k, anchors: [{{name: large, params: {0}}}]}}
 desnets: [{{name: same, params: {0}}}]
 """,
@@ -195,7 +196,7 @@ def _write_texts(folder: Path) -> None:
 
 
 def _write_model(folder: Path, config: dict[str, Any]) -> None:
-    """A model with random weights and a tokenizer of few words, which changes nothing in the memory it needs."""
+    """A model with random weights, and a tokenizer with a token for each of its rows: most are never read in a text."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -212,6 +213,20 @@ def _write_model(folder: Path, config: dict[str, Any]) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator((folder.parent / "text.txt").read_text("utf-8")[:2_000_000].split("\n\n\n"), trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    content = json.loads(tokenizer.to_str())
+    _fill(content["model"], config["vocab_size"])
+    (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+
+
+def _fill(model: dict[str, Any], rows: int) -> None:
+    """Adds pairs of tokens to a byte-pair model until it has so many."""
+    vocabulary, merges = model["vocab"], model["merges"]
+    known = [token for token in vocabulary if not token.startswith("<")]
+    for first, second in itertools.product(known, known):
+        if len(vocabulary) >= rows:
+            return
+        if first + second not in vocabulary:
+            vocabulary[first + second] = len(vocabulary)
+            merges.append([first, second])
