@@ -101,8 +101,10 @@ def test_orders_act_on_no_reader_of_a_tokenizer_and_on_no_package(raw: Path, tmp
 
 def test_a_tokenizer_that_fits_is_copied_byte_for_byte(raw: Path, tmp_path: Path) -> None:
     folder, remarks = convert(raw, tmp_path / "made")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        assert (folder / name).read_bytes() == (raw / name).read_bytes()
+    assert (folder / "tokenizer.json").read_bytes() == (raw / "tokenizer.json").read_bytes()
+    settings = json.loads((raw / "tokenizer_config.json").read_text("utf-8"))
+    assert (folder / "chat_template.jinja").read_text("utf-8") == settings.pop("chat_template"), "a file of its own"
+    assert json.loads((folder / "tokenizer_config.json").read_text("utf-8")) == settings
     assert remarks == []
 
 
