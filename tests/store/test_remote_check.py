@@ -33,7 +33,7 @@ def test_hostile_path_is_rejected_and_nothing_is_written(path, tmp_path):
     store.prepare()
     before = files_below(tmp_path)
     remote = open_remote(memory_remote())
-    with pytest.raises(RejectedError, match="a path that may not be|it is not JSON"):
+    with pytest.raises(RejectedError, match=r"a path that may not be|it is not JSON"):
         fetch(remote, store, forge(remote, [row("model"), row(path)]), silent)
     assert files_below(tmp_path) == before
 
