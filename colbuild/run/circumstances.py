@@ -35,6 +35,9 @@ _STEERING: Final = (
 )
 """Beginnings of the names of environment variables by which libraries choose how they compute."""
 
+_PLACES: Final = ("_PATH", "_DIR", "_HOME")
+"""Ends of the names of those that say where something lies, some of which libraries set by themselves."""
+
 _SET_FOR_EACH_STEP: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY")
 _LONGEST: Final = 200
 """Letters of a value that are noted."""
@@ -50,7 +53,7 @@ def circumstances(threads: int, environment: Mapping[str, str] = os.environ) -> 
     steered = {
         name: value[:_LONGEST]
         for name, value in sorted(environment.items())
-        if name.startswith(_STEERING) and name not in _SET_FOR_EACH_STEP
+        if name.startswith(_STEERING) and not name.endswith(_PLACES) and name not in _SET_FOR_EACH_STEP
     }
     return {
         "threads": threads,

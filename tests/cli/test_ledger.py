@@ -13,6 +13,7 @@ from rich.console import Console
 from colbuild.cli.ledger_view import print_trainings, told_ledger
 from colbuild.cli.live import plain_listener
 from colbuild.run import perform
+from colbuild.run.circumstances import MADE_WITH
 from colbuild.run.events import StepFinished
 from colbuild.train.ledger import Ledger
 from tests.helpers.golden import check_file
@@ -86,8 +87,10 @@ def test_the_end_of_a_training_tells_its_ledger():
 def test_events_for_machines_carry_the_ledger(quick):
     lines = [json.loads(line) for line in quick("build", SPEC, "--json").out.splitlines()]
     ledgers = {line["step"]: line["ledger"] for line in lines if line["event"] == "step_finished"}
+    made_with = {name: ledger.pop(MADE_WITH) for name, ledger in ledgers.items()}
     assert ledgers["distill large"] == ledgers["recover shaped"] == asdict(LEDGER)
     assert ledgers["order ansnet"] == {}
+    assert made_with["order ansnet"]["threads"] >= 1
 
 
 def test_status_tells_how_each_trained_model_stands_to_its_teacher_and_to_the_ansnet(quick):

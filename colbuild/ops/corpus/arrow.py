@@ -50,6 +50,8 @@ def _rows(plain: Path, path: Path, reading: Reading, *, is_stream: bool) -> Iter
             if not batch.num_rows:
                 continue
             column = column or text_column(opened.schema, reading.field, str(path))
+            # Offsets beyond the file would read memory that is none of the text.
+            batch.column(column).validate(full=True)
             for text in column_texts(batch, column, reading.field, str(path), number):
                 held += len(text)
                 if held > _HELD:

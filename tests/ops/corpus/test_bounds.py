@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
+import struct
 
+import pyarrow as pa
 import pytest
 
 from colbuild.ops.corpus import delimited, files, jsonl, mediawiki
@@ -84,3 +87,15 @@ def test_the_names_of_a_deep_record_are_told_in_short(tmp_path):
     told = failure(tmp_path / "a.jsonl", tmp_path / "out", format="jsonl").message
     assert "there is no field 'text'" in told
     assert len(told) < 400
+
+
+def test_an_offset_beyond_an_arrow_file_is_damage(tmp_path):
+    held = io.BytesIO()
+    with pa.ipc.new_stream(held, pa.schema([("text", pa.string())])) as writer:
+        writer.write_batch(pa.record_batch({"text": ["one", "two", "three"]}))
+    content = held.getvalue()
+    offsets = struct.pack("<4i", 0, 3, 6, 11)
+    assert offsets in content
+    path = tmp_path / "c.arrow"
+    path.write_bytes(content.replace(offsets, struct.pack("<4i", 0, 3, 1 << 30, 11)))
+    assert "cannot be read as Arrow" in failure(path, tmp_path / "out", format="arrow").message
