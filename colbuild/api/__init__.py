@@ -25,6 +25,7 @@ from colbuild.api.views import (
     plans_together,
     save_plan,
 )
+from colbuild.errors import BuildError
 from colbuild.plan.lock import LockMode
 from colbuild.plan.saved import plan_schema_text, read_plan, write_plan
 from colbuild.progress import Report, silent
@@ -101,11 +102,15 @@ def answer(
     """Answers a prompt in a process of its own, token by token; see `colbuild.export.guard`.
 
     Raises:
-        BuildError: It is no package, it is damaged, or the prompt does not fit.
+        BuildError: It is no package, it is damaged, or the prompt is no text or does not fit.
     """
     from colbuild.export.guard import answer_package
     from colbuild.export.manifest import check_files, read_manifest
 
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise BuildError("the prompt is no text: it has bytes that are not UTF-8", hint="write it in UTF-8") from None
     folder = find_package(package)
     manifest = read_manifest(folder)
     check_files(folder, manifest)

@@ -15,8 +15,8 @@ from typing import IO, Any, Final
 
 from colbuild.bounds import MANIFEST_BYTES, PACKED_FILES, PACKED_RATIO, PACKED_SPARE, PACKED_WINDOW
 from colbuild.errors import BuildError
-from colbuild.export.manifest import MANIFEST, check_files, parse_manifest, read_manifest
-from colbuild.store.hashing import hash_file, walk_files
+from colbuild.export.manifest import MANIFEST, own_files, parse_manifest, read_manifest
+from colbuild.store.hashing import hash_file
 from colbuild.units import format_bytes
 from colbuild.unpack import Bounded, Target, UnpackError, inner_parts
 
@@ -30,10 +30,10 @@ def pack(folder: Path, file: Path) -> str:
     """Writes a package into one file, and returns that file's sha256.
 
     Raises:
-        BuildError: The folder is no package, the file cannot be written, or zstandard is not installed.
+        BuildError: The folder is no package or not as it was built, the file cannot be written, or zstandard is not installed.
     """
     zstandard = _zstandard()
-    check_files(folder, read_manifest(folder))
+    files = own_files(folder, read_manifest(folder))
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with (
@@ -41,8 +41,8 @@ def pack(folder: Path, file: Path) -> str:
             zstandard.ZstdCompressor(level=LEVEL).stream_writer(raw, closefd=False) as packed,
             tarfile.open(fileobj=packed, mode="w|", format=tarfile.USTAR_FORMAT) as tar,
         ):
-            for path in walk_files(folder):
-                _add(tar, folder, path)
+            for entry in files:
+                _add(tar, folder, entry.path)
         draft.replace(file)
     except OSError as error:
         raise BuildError(f"{file} cannot be written: {error.strerror}") from None

@@ -15,7 +15,7 @@ from colbuild.bounds import MANIFEST_BYTES, PACKED_FILES, SAMPLE_TOKENS
 from colbuild.documents import MalformedError, parse_json, read_regular
 from colbuild.errors import BuildError
 from colbuild.spec.device import Device
-from colbuild.store.hashing import TreeEntry
+from colbuild.store.hashing import TreeEntry, scan_tree
 from colbuild.unpack import UnpackError, inner_parts
 
 MANIFEST: Final = "manifest.json"
@@ -240,6 +240,23 @@ def changed_files(manifest: Manifest, found: Iterable[TreeEntry]) -> list[str]:
     """Those of the files found in a package whose content is not what its manifest says."""
     digests = {file.path: file.sha256 for file in manifest.files}
     return [entry.path for entry in found if digests.get(entry.path, entry.sha256) != entry.sha256]
+
+
+def own_files(folder: Path, manifest: Manifest) -> list[TreeEntry]:
+    """The files of a package that is to leave this machine, its manifest among them; what else lies there stays behind.
+
+    Raises:
+        BuildError: A file is missing or is not what was built, or something there is neither a file nor a folder.
+    """
+    check_files(folder, manifest)
+    found = scan_tree(folder)
+    if changed := changed_files(manifest, found):
+        raise BuildError(
+            f"{folder / changed[0]} is not what was built: its sha256 is not the manifest's",
+            hint="build the package again",
+        )
+    own = {MANIFEST, *(file.path for file in manifest.files)}
+    return [entry for entry in found if entry.path in own]
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

@@ -18,9 +18,9 @@ from colbuild.bounded_requests import BoundedAdapter
 from colbuild.bounds import REDIRECTS, REGISTRY_SECONDS
 from colbuild.documents import parse_json
 from colbuild.errors import BuildError
-from colbuild.export.manifest import MANIFEST, Manifest, changed_files, check_files, read_manifest
+from colbuild.export.manifest import Manifest, own_files, read_manifest
 from colbuild.progress import Progress, Report
-from colbuild.store.hashing import TreeEntry, hash_file, scan_tree
+from colbuild.store.hashing import TreeEntry, hash_file
 
 KIND: Final = "application/vnd.colbuild.package.v1"
 """What the registry is told that this is."""
@@ -105,15 +105,7 @@ _EXAMPLE: Final = "write host/name:tag, as in ghcr.io/acme/phone:1.0"
 
 def _layers(folder: Path, manifest: Manifest) -> list[tuple[Path, dict[str, Any]]]:
     """Each file and how a registry is told of it, by path; one that is not what was built does not leave."""
-    check_files(folder, manifest)
-    found = scan_tree(folder)
-    if changed := changed_files(manifest, found):
-        raise BuildError(
-            f"{folder / changed[0]} is not what was built: its sha256 is not the manifest's",
-            hint="build the package again",
-        )
-    own = {MANIFEST, *(file.path for file in manifest.files)}
-    return [(folder / entry.path, _layer(entry)) for entry in found if entry.path in own]
+    return [(folder / entry.path, _layer(entry)) for entry in own_files(folder, manifest)]
 
 
 def _layer(entry: TreeEntry) -> dict[str, Any]:

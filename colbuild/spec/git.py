@@ -40,9 +40,10 @@ def git(root: Path, *arguments: str, given: bytes = b"") -> subprocess.Completed
 
 
 def complaint(done: subprocess.CompletedProcess[bytes]) -> str:
-    """The first line of what git says of a failure."""
+    """The first line of what git says of a failure; its hints and warnings come before it and do not tell why."""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return lines[0].removeprefix("fatal: ") if lines else ""
+    told = [line for line in lines if not line.startswith(("hint:", "warning:"))] or lines
+    return told[0].removeprefix("fatal: ").removeprefix("error: ") if told else ""
 
 
 def _without_filters(root: Path) -> dict[str, str]:

@@ -231,12 +231,13 @@ class Store:
         write_json_durably(self.layout.folder("tmp"), self.layout.translated, {"parts": True})
 
     def mend(self) -> None:
-        """Makes a damaged mark of the store again, as long as the other one is whole; one that may only be read stays as it is.
+        """Makes a damaged mark of the store again, as long as the other one is whole, and folders that are missing.
 
-        For builds with nothing to do, which do not prepare: two damaged marks would be one too many.
+        For builds with nothing to do, which do not prepare: two damaged marks would be one too many, and a copy of a store
+        may lack its empty folders. A store that may only be read stays as it is.
         """
         with suppress(OSError, BuildError):
-            layouts.mark(self.layout)
+            layouts.create(self.layout)
 
     @contextmanager
     def hold(self, key: str, on_wait: Callable[[], None], check: Callable[[], None] | None = None) -> Iterator[None]:

@@ -119,3 +119,12 @@ def test_a_tree_made_by_hand_writes_nothing_outside(project, colbuild, tmp_path)
     assert ran.code != 0
     assert "Traceback" not in ran.err
     assert not outside.exists()
+
+
+def test_the_reason_of_git_is_told_and_not_its_hints(project, hostile):
+    subprocess.run(["git", "-C", project, "config", "diff.orderFile", "absent"], check=True)
+    (project / ".tiny/corpus.txt").write_text("Another text. " * 2000)
+    ran = hostile("plan", SPEC, "--since", "HEAD")
+    assert ran.code == EXIT_FAILED
+    assert "could not read order file" in ran.err
+    assert "grafts" not in ran.err

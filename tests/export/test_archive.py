@@ -30,6 +30,17 @@ def test_the_same_package_gives_the_same_bytes_and_comes_back(int8_package: Path
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_what_the_manifest_does_not_list_stays_behind(int8_package: Path, tmp_path: Path):
+    """What `pack` writes is what `verify` takes: notes beside a package are not part of it, and a changed file is told."""
+    copy = Path(shutil.copytree(int8_package, tmp_path / "copy"))
+    (copy / "notes.txt").write_text("of my own")
+    assert pack(copy, tmp_path / "copy.tar.zst") == pack(int8_package, tmp_path / "plain.tar.zst")
+    tokenizer = copy / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("{", "[", 1))
+    with pytest.raises(BuildError, match=r"tokenizer\.json is not what was built"):
+        pack(copy, tmp_path / "changed.tar.zst")
+
+
 def test_a_folder_is_itself(int8_package: Path):
     with unpacked(int8_package) as folder:
         assert folder == int8_package

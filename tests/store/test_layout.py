@@ -31,6 +31,16 @@ def test_opening_writes_nothing(tmp_path):
     assert content(tmp_path) == set()
 
 
+def test_a_copy_that_lacks_empty_folders_is_mended(tmp_path):
+    """As `rsync --prune-empty-dirs` makes it: a build with nothing to do puts its packages out under a lock."""
+    store = open_store(tmp_path / "store")
+    store.prepare()
+    (store.root / "locks").rmdir()
+    store.mend()
+    with store.hold("k" * 64, lambda: None):
+        pass
+
+
 def test_preparing_twice_changes_nothing(tmp_path):
     store = open_store(tmp_path / "store")
     store.prepare()
