@@ -126,5 +126,5 @@ def test_the_reason_of_git_is_told_and_not_its_hints(project, hostile):
     (project / ".tiny/corpus.txt").write_text("Another text. " * 2000)
     ran = hostile("plan", SPEC, "--since", "HEAD")
     assert ran.code == EXIT_FAILED
-    assert "could not read order file" in ran.err
+    assert "orderfile 'absent'" in ran.err
     assert "grafts" not in ran.err
