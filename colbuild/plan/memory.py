@@ -39,18 +39,33 @@ COMPUTED: Final[Mapping[str, int]] = {"bf16": 2, "fp32": 4}
 PROCESSES: Final = 555_000_000
 """What the processes of a build have that have loaded the libraries, once a step has begun."""
 
-STREAMED: Final = 490_000_000
+STREAMED: Final = 480_000_000
 """The same for a step that computes with no model."""
 
-_TOKEN: Final = 750
+_CONVERTING: Final = 515_000_000
+"""The same for a step that converts a model, without its tokenizer."""
+
+_TOKEN: Final = 930
 """Bytes that a tokenizer has in memory for each of its tokens."""
+
+_TRIED_TOKEN: Final = 1300
+"""The same while it is tried in a process of its own, and read by transformers."""
+
+_WRITING: Final = 100_000_000
+"""What a step that writes texts has besides."""
+
+_KERNEL: Final = 650_000
+"""What oneDNN keeps for attention over so many tokens: each number of them is a shape of its own."""
+
+_KERNELS: Final = 1024
+"""How many such shapes it keeps."""
 
 _ROW_GROUP: Final = 75_000_000
 """What reading a text in columns takes."""
 
 _COLUMNS: Final = ("parquet", "arrow", "hub")
 
-_WORDS: Final = 75_000_000
+_WORDS: Final = 95_000_000
 """Words and pairs of a tokenizer that is trained."""
 
 ROUNDING: Final = 60_000_000
@@ -60,8 +75,14 @@ _WHOLE: Final = 4
 _MASTERS: Final = 4 + 4 + 8
 """Bytes that training keeps of each weight: the fp32 master, its gradient, and Adam's two averages."""
 
-_PACKED: Final[Mapping[str, float]] = {"fp32": 1.7}
-"""Bytes in memory of a package, for each parameter, where more is held of it than of PyTorch's model before it."""
+_PACKED: Final[Mapping[str, float]] = {"fp32": 5.5, "fp16": 2.8, "int8": 0.0}
+"""Bytes that a package has in memory for each number of its embedding, beside PyTorch's model."""
+
+_PACKED_IN_BITS: Final = 1.7
+"""The same where less than a byte is stored of it."""
+
+_COMPARING: Final = 500_000_000
+"""The same as `PROCESSES` for a package that is compared, without its tokenizer."""
 
 _LONGEST: Final = 192
 """Tokens of the longest prompt that a package is compared on (`colbuild.export.parity.LONGEST`)."""
@@ -93,7 +114,7 @@ def source_memory(model: Structure, *, coded: bool) -> int:
     """A model that is converted: all of its weights; those of a GGUF file on their way from codes, the largest in fp32."""
     shape = model.shape
     largest = 2 * _WHOLE * shape.hidden * max(shape.vocab, shape.ffn) if coded else 0
-    return PROCESSES + model.stored * parameters(model) + largest
+    return _CONVERTING + _TRIED_TOKEN * shape.vocab + model.stored * parameters(model) + largest
 
 
 def corpus_memory(form: str, rows: int) -> int:
@@ -143,12 +164,14 @@ def mixed_memory() -> int:
 
 
 def generate_memory(model: Structure, length: int, computed: int) -> int:
-    """A model with the keys and values of many texts, held twice while a token is added, and each text's logits."""
+    """A model with the keys and values of many texts, and each text's logits: as computed, and four times in fp32."""
     shape = model.shape
-    cache = 2 * computed * GENERATED_AT_ONCE * length * 2 * shape.layers * shape.kv_heads * shape.head_dim
+    cache = 2 * computed * GENERATED_AT_ONCE * length * shape.layers * shape.kv_heads * shape.head_dim
     logits = (computed + 4 * _WHOLE) * GENERATED_AT_ONCE * shape.vocab
-    weights = computed * parameters(model) + max(model.stored * parameters(model), cache + logits)
-    return PROCESSES + weights
+    stored = model.stored if model.stored != computed else 0
+    weights = (computed + stored) * parameters(model)
+    kernels = _KERNEL * min(length, _KERNELS)
+    return PROCESSES + _WRITING + weights + cache + logits + kernels + _TOKEN * shape.vocab
 
 
 def teach_memory(teacher: Structure, params: Mapping[str, Any]) -> int:
@@ -164,8 +187,9 @@ def teach_memory(teacher: Structure, params: Mapping[str, Any]) -> int:
 
 def export_memory(model: Structure, precision: str, context: int) -> int:
     """The package's session and what it is compared with: logits of prompts, of PyTorch and of the package."""
-    weights = round((_WHOLE + _PACKED.get(precision, 0.0)) * parameters(model))
-    return PROCESSES + weights + _COMPARED * _WHOLE * min(_LONGEST, context) * model.shape.vocab
+    packed = _PACKED.get(precision, _PACKED_IN_BITS) * model.shape.vocab * model.shape.hidden
+    weights = _WHOLE * parameters(model) + round(packed) + 2 * _TOKEN * model.shape.vocab
+    return _COMPARING + weights + _COMPARED * _WHOLE * min(_LONGEST, context) * model.shape.vocab
 
 
 def training_memory(student: Structure, smallest: Structure, teacher: Structure, recipe: Recipe, tokens: int) -> int:
@@ -190,11 +214,11 @@ def training_memory(student: Structure, smallest: Structure, teacher: Structure,
 def quantise_memory(model: Structure, recipe: Recipe, tokens: int) -> int:
     """A model that trains scales towards itself: codes take a byte; no weight has a master, a gradient and averages.
 
-    The embedding is rounded beside the one that is read.
+    The embedding is rounded beside the one that is read: codes, and both in fp32.
     """
     computed = COMPUTED[recipe.precision]
     weights = parameters(model) * (2 * (model.stored + computed) + 1 + _WHOLE)
-    weights += _WHOLE * model.shape.vocab * model.shape.hidden
+    weights += (1 + 2 * _WHOLE) * model.shape.vocab * model.shape.hidden
     used = _activations(model, recipe, tokens) + _loss(model, model, recipe)
     return PROCESSES + ROUNDING + weights + round(_HEAP * used)
 
@@ -224,8 +248,10 @@ def _activations(student: Structure, recipe: Recipe, tokens: int) -> int:
 
 
 def _head_gradient(student: Structure, recipe: Recipe) -> int:
-    """The gradient of a head that is trained: in fp32, a chunk's, and as it is kept, twice."""
-    return (_WHOLE + 2 * COMPUTED[recipe.precision]) * student.shape.vocab * student.shape.hidden
+    """The gradient of a head that is trained: in fp32, a chunk's, and as it is kept, twice; those of sub-shapes besides."""
+    numbers = student.shape.vocab * student.shape.hidden
+    nested = 2 * _WHOLE if recipe.elastic is not None else 0
+    return (_WHOLE + 2 * COMPUTED[recipe.precision] + nested) * numbers
 
 
 def _loss(student: Structure, teacher: Structure, recipe: Recipe) -> int:
