@@ -45,10 +45,10 @@ STREAMED: Final = 480_000_000
 _CONVERTING: Final = 515_000_000
 """The same for a step that converts a model, without its tokenizer."""
 
-_TOKEN: Final = 930
+_TOKEN: Final = 1100
 """Bytes that a tokenizer has in memory for each of its tokens."""
 
-_TRIED_TOKEN: Final = 1300
+_TRIED_TOKEN: Final = 1500
 """The same while it is tried in a process of its own, and read by transformers."""
 
 _WRITING: Final = 100_000_000
@@ -60,12 +60,15 @@ _KERNEL: Final = 650_000
 _KERNELS: Final = 1024
 """How many such shapes it keeps."""
 
-_ROW_GROUP: Final = 75_000_000
+_OTHER_TOKEN: Final = 1780
+"""The same where a new tokenizer takes over what it says."""
+
+_ROW_GROUP: Final = 105_000_000
 """What reading a text in columns takes."""
 
 _COLUMNS: Final = ("parquet", "arrow", "hub")
 
-_WORDS: Final = 95_000_000
+_WORDS: Final = 20_000_000
 """Words and pairs of a tokenizer that is trained."""
 
 ROUNDING: Final = 60_000_000
@@ -103,8 +106,11 @@ _SOFTENED: Final = 3
 _LOSSES: Final[Mapping[str, int]] = {"forward_kl": 4, "reverse_kl": 4, "skew_kl": 6, "skew_rkl": 7, "jsd": 6}
 """Chunks in fp32 that exist at once in a divergence from a teacher that computes: logits and log-likelihoods of both."""
 
-_ACROSS: Final = 11
+_ACROSS: Final = 8.3
 """The same where the vocabularies differ, whose gradient is autograd's."""
+
+_SPELLING: Final = 40_000_000
+"""What two vocabularies are compared by."""
 
 _SAMPLED: Final[Mapping[str, int]] = {"sampled": 2, "top_k": 5}
 """The same where the teacher's lessons are read."""
@@ -127,9 +133,9 @@ def corpus_memory(form: str, rows: int) -> int:
     return STREAMED + _TOKEN * rows + (_ROW_GROUP if form in _COLUMNS else 0)
 
 
-def tokenizer_memory(form: str) -> int:
-    """The words of a text, counted, and the pairs that they are made of."""
-    return corpus_memory(form, 0) + _WORDS
+def tokenizer_memory(form: str, rows: int) -> int:
+    """The words of a text, counted, the pairs that they are made of, and the AnsNet's tokenizer, which has so many tokens."""
+    return corpus_memory(form, 0) + _WORDS + _OTHER_TOKEN * rows
 
 
 def order_memory(model: Structure, computed: int) -> int:
@@ -138,10 +144,14 @@ def order_memory(model: Structure, computed: int) -> int:
 
 
 def align_memory(model: Structure, teacher: Structure, tokens: int, computed: int) -> int:
-    """Two models and all that passed through them on calibration text in fp32; weights in fp64 while they are matched."""
+    """Two models and all that passed through them on calibration text in fp32; weights in fp64 while they are matched.
+
+    The embedding is turned as a whole, in fp64, and kept in fp32 besides.
+    """
     weights = sum((one.stored + computed) * parameters(one) for one in (model, teacher))
     seen = sum(_collected(one, tokens) + _block(one, tokens, computed) for one in (model, teacher))
-    return PROCESSES + weights + round(_HEAP * seen) + 3 * 8 * parameters(model)
+    turned = (8 + _WHOLE) * model.shape.vocab * model.shape.hidden
+    return PROCESSES + weights + round(_HEAP * seen) + 3 * 8 * parameters(model) + turned
 
 
 def evaluate_memory(models: list[Structure], computed: int) -> int:
@@ -259,10 +269,11 @@ def _loss(student: Structure, teacher: Structure, recipe: Recipe) -> int:
     computed, vocab = COMPUTED[recipe.precision], student.shape.vocab
     wide = _WHOLE * CHUNK * max(vocab, teacher.shape.vocab)
     narrow = computed * CHUNK * vocab if computed != _WHOLE else 0
-    return narrow + _chunks(student, teacher, recipe) * wide
+    spelled = _SPELLING if vocab != teacher.shape.vocab else 0
+    return narrow + round(_chunks(student, teacher, recipe) * wide) + spelled
 
 
-def _chunks(student: Structure, teacher: Structure, recipe: Recipe) -> int:
+def _chunks(student: Structure, teacher: Structure, recipe: Recipe) -> float:
     if student.shape.vocab != teacher.shape.vocab:
         return _ACROSS
     loss: Loss = recipe.loss

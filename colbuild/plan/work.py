@@ -168,7 +168,8 @@ def _work(
         return Work(None, limit, limit, corpus_memory(params["format"], rows))
     if op == "tokenizer":
         limit = params.get("limit") if "train" in params else 1
-        return Work(None, limit, tokenizer_bound(params["rows"]), tokenizer_memory(params.get("format", "")))
+        rows = inputs["model"].shape.vocab if "model" in inputs else 0
+        return Work(None, limit, tokenizer_bound(params["rows"]), tokenizer_memory(params.get("format", ""), rows))
     if op == "generate":
         model, tokens = inputs["model"], params["tokens"]
         memory = generate_memory(model, params["length"], _FORWARD)
