@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -160,6 +162,9 @@ def test_names_too_long_for_a_header_are_told(package: Path):
     from colbuild.api import pack_package
 
     (package / ("x" * 200)).write_bytes(b"x")
+    manifest = json.loads((package / "manifest.json").read_text("utf-8"))
+    manifest["files"].append({"path": "x" * 200, "size": 1, "sha256": hashlib.sha256(b"x").hexdigest()})
+    (package / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(BuildError, match="cannot be packed: name is too long"):
         pack_package(package, package.parent / "toy.tar.zst")
     assert [path.name for path in package.parent.iterdir()] == ["toy"]

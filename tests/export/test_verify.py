@@ -82,6 +82,7 @@ def test_a_packed_package_is_checked_like_its_folder(package: Path, tmp_path: Pa
     assert (found.package, found.problems, found.tokens) == (file, (), 16)
     (package / "extra").write_bytes(b"x")
     pack(package, file)
-    assert verify_package(file).problems == (
-        f"{file / 'extra'} does not belong to the package: the manifest does not list it",
+    assert verify_package(package).problems == (
+        f"{package / 'extra'} does not belong to the package: the manifest does not list it",
     )
+    assert verify_package(file).problems == (), "it stays behind"
