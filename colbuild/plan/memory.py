@@ -106,7 +106,7 @@ _SOFTENED: Final = 3
 _LOSSES: Final[Mapping[str, int]] = {"forward_kl": 4, "reverse_kl": 4, "skew_kl": 6, "skew_rkl": 7, "jsd": 6}
 """Chunks in fp32 that exist at once in a divergence from a teacher that computes: logits and log-likelihoods of both."""
 
-_ACROSS: Final = 8.3
+_ACROSS: Final = 8
 """The same where the vocabularies differ, whose gradient is autograd's."""
 
 _SPELLING: Final = 40_000_000
@@ -270,10 +270,10 @@ def _loss(student: Structure, teacher: Structure, recipe: Recipe) -> int:
     wide = _WHOLE * CHUNK * max(vocab, teacher.shape.vocab)
     narrow = computed * CHUNK * vocab if computed != _WHOLE else 0
     spelled = _SPELLING if vocab != teacher.shape.vocab else 0
-    return narrow + round(_chunks(student, teacher, recipe) * wide) + spelled
+    return narrow + _chunks(student, teacher, recipe) * wide + spelled
 
 
-def _chunks(student: Structure, teacher: Structure, recipe: Recipe) -> float:
+def _chunks(student: Structure, teacher: Structure, recipe: Recipe) -> int:
     if student.shape.vocab != teacher.shape.vocab:
         return _ACROSS
     loss: Loss = recipe.loss
