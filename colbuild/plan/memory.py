@@ -55,10 +55,10 @@ _WRITING: Final = 100_000_000
 """What a step that writes texts has besides."""
 
 _KERNEL: Final = 650_000
-"""What oneDNN keeps for attention over so many tokens: each number of them is a shape of its own."""
+"""What remains of attention over each number of tokens, as measured: a shape of its own, for which oneDNN keeps kernels."""
 
 _KERNELS: Final = 1024
-"""How many such shapes it keeps."""
+"""How many such shapes count at most: what oneDNN's cache holds by default."""
 
 _OTHER_TOKEN: Final = 1780
 """The same where a new tokenizer takes over what it says."""
