@@ -119,7 +119,7 @@ class Target:
         if self._files < 0:
             raise UnpackError(f"it holds more than {self._most_files:,} files, the most that it may")
         descriptor = self._new_file(name, parts)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
+        with os.fdopen(descriptor, "wb") as file:
             written = 0
             while size is None or written < size:
                 block = content.read(_BLOCK if size is None else min(_BLOCK, size - written))
