@@ -122,7 +122,7 @@ PIP_SETTINGS_BYTES: Final = 1_000_000
 """Of one configuration file of pip."""
 
 JSON_DEPTH: Final = 64
-"""Of what a remote cache's records hold; honest ones are some 8 deep."""
+"""Of what files of a store and of a remote cache hold; honest ones are some 8 deep."""
 ONNX_FIELDS: Final = 2_000_000
 """Of an ONNX file besides its weights: an honest one has some ten thousand."""
 ONNX_DEPTH: Final = 60

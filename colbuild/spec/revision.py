@@ -13,6 +13,7 @@ from colbuild.bounds import REVISION_BYTES, SPEC_BYTES
 from colbuild.errors import SpecError
 from colbuild.spec.git import GitError, complaint, git
 from colbuild.spec.load import LoadedFamily, load_family
+from colbuild.spec.sources import is_plain_path
 from colbuild.units import format_bytes
 
 _REGULAR = ("100644", "100755")
@@ -106,8 +107,9 @@ def _files(root: Path, revision: Revision) -> Iterator[tuple[Path, list[str]]]:
     for entry in filter(None, done.stdout.split(b"\0")):
         about, _, raw = entry.partition(b"\t")
         mode, _, blob, size = about.decode().split()
+        # A tree made by hand may hold any name.
         name = os.fsdecode(raw)
-        if mode not in _REGULAR or not name.endswith((".yaml", ".yml")) or not _is_plain(name):
+        if mode not in _REGULAR or not name.endswith((".yaml", ".yml")) or not is_plain_path(name):
             continue
         if not size.isdecimal():
             # git says "BAD" of an object that it cannot find.
@@ -129,12 +131,6 @@ def _files(root: Path, revision: Revision) -> Iterator[tuple[Path, list[str]]]:
             except OSError as error:
                 raise _unreadable(revision, f"{name} cannot be written: {error.strerror}") from None
         yield Path(folder), sorted(blobs)
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name stays in the folder that it is put into; a tree made by hand may hold any."""
-    parts = name.split("/")
-    return not name.startswith("/") and not {"", ".", ".."} & set(parts)
 
 
 def _contents(root: Path, revision: Revision, blobs: Mapping[str, str]) -> Iterator[bytes]:

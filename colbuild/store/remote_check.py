@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from colbuild.bounds import JSON_DEPTH
-from colbuild.documents import MalformedError, parse_json
+from colbuild.documents import MalformedError, parse_json, shallow
 from colbuild.store.hashing import TreeEntry, tree_digest
 from colbuild.store.objects import Tree
 from colbuild.store.records import ActionRecord, record_from_json
@@ -118,11 +118,8 @@ def _parsed(content: bytes) -> Any:
         value = parse_json(content)
     except MalformedError:
         raise RejectedError("it is not JSON") from None
-    # What is parsed can be too deep for what is done with it: copied, written, hashed.
-    level = [value]
-    for _ in range(JSON_DEPTH):
-        inner = [node for node in level if isinstance(node, dict | list)]
-        level = [part for node in inner for part in (node.values() if isinstance(node, dict) else node)]
-        if not level:
-            return value
-    raise RejectedError(f"it is nested deeper than {JSON_DEPTH}, the most that it may be")
+    try:
+        # What is parsed can be too deep for what is done with it: copied, written, hashed.
+        return shallow(value, JSON_DEPTH - 1)
+    except MalformedError:
+        raise RejectedError(f"it is nested deeper than {JSON_DEPTH}, the most that it may be") from None
