@@ -16,10 +16,9 @@ from colbuild.confined import Bounds, Task, confined
 from colbuild.documents import MalformedError, read_regular
 from colbuild.errors import BuildError, short_text
 from colbuild.export.template_sandbox import render
+from colbuild.plan.parts import CHAT_TEMPLATE, NAMED_TEMPLATES
 from colbuild.weights.json_file import object_if_there
 
-TEMPLATE_FILE: Final = "chat_template.jinja"
-NAMED_TEMPLATES: Final = "additional_chat_templates"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP: Final = "special_tokens_map.json"
 DEFAULT: Final = "default"
@@ -80,8 +79,8 @@ def read_template(folder: Path) -> ChatTemplate | None:
 
 def _templates_of_files(folder: Path) -> dict[str, Any]:
     files = {path.stem: path for path in sorted((folder / NAMED_TEMPLATES).glob("*.jinja"))}
-    if (folder / TEMPLATE_FILE).is_file():
-        files.setdefault(DEFAULT, folder / TEMPLATE_FILE)
+    if (folder / CHAT_TEMPLATE).is_file():
+        files.setdefault(DEFAULT, folder / CHAT_TEMPLATE)
     return {name: _text(path) for name, path in files.items()}
 
 

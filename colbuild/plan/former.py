@@ -12,6 +12,7 @@ from dataclasses import replace
 from colbuild.plan.keys import action_key, record_key
 from colbuild.plan.operations import EPOCHS
 from colbuild.plan.parts import Parts, parts_read
+from colbuild.plan.step import name_of
 from colbuild.store import ActionRecord, Store
 
 
@@ -38,7 +39,7 @@ def translated(record: ActionRecord, parts: Parts) -> ActionRecord | None:
             digest = parts.digest(result, part)
             if digest is None:
                 return None
-            inputs[role if part is None else f"{role}.{part}"] = digest
+            inputs[name_of(role, part)] = digest
     return replace(record, inputs=inputs, key=action_key(record.op, record.params, inputs))
 
 

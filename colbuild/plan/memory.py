@@ -66,7 +66,7 @@ _OTHER_TOKEN: Final = 1780
 _ROW_GROUP: Final = 105_000_000
 """What reading a text in columns takes."""
 
-_COLUMNS: Final = ("parquet", "arrow", "hub")
+_COLUMNS: Final = ("parquet", "arrow")
 
 _WORDS: Final = 20_000_000
 """Words and pairs of a tokenizer that is trained."""
@@ -284,9 +284,7 @@ def _chunks(student: Structure, teacher: Structure, recipe: Recipe) -> int:
 
 def _scored(model: Structure, computed: int, *, compared: bool) -> int:
     """Logits of a chunk that is scored: as computed, in fp32, their log-likelihoods, and those of a reference."""
-    logits = (
-        ((computed if computed != _WHOLE else _WHOLE) + (3 if compared else 2) * _WHOLE) * CHUNK * model.shape.vocab
-    )
+    logits = (computed + (3 if compared else 2) * _WHOLE) * CHUNK * model.shape.vocab
     return logits + round(_HEAP * _block(model, WINDOW, computed))
 
 

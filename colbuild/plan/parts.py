@@ -18,15 +18,13 @@ A file that no table names belongs to `weights`: an unknown file may change a ke
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from colbuild.plan.step import Step
-from colbuild.store import Store, TreeEntry
+from colbuild.store import Store, TreeEntry, tree_digest
 
 WEIGHTS: Final = "weights"
 CONFIG: Final = "config"
@@ -41,7 +39,9 @@ TOKENIZER_FILES: Final = (
     "added_tokens.json",
     "beginning.json",
 )
-CHAT_FILES: Final = ("chat_template.jinja", "additional_chat_templates/*.jinja")
+CHAT_TEMPLATE: Final = "chat_template.jinja"
+NAMED_TEMPLATES: Final = "additional_chat_templates"
+CHAT_FILES: Final = (CHAT_TEMPLATE, f"{NAMED_TEMPLATES}/*.jinja")
 LICENCES: Final = (
     "LICENSE",
     "LICENSE.md",
@@ -166,12 +166,6 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 _DOMAIN: Final = b"colbuild.part.v1\0"
 
 
-def entries_digest(entries: Iterable[TreeEntry]) -> str:
-    """The digest of some files of a tree, which may be none: the sha256 of their sorted (path, size, sha256)."""
-    rows = [[entry.path, entry.size, entry.sha256] for entry in sorted(entries)]
-    return hashlib.sha256(_DOMAIN + json.dumps(rows, separators=(",", ":")).encode("ascii")).hexdigest()
-
-
 @dataclass(frozen=True)
 class Parts:
     """The digests of parts of results, each worked out once."""
@@ -188,7 +182,7 @@ class Parts:
             tree = self.store.tree(result)
             if tree is None:
                 return None
-            known = self._known[result, part] = entries_digest(files_of(tree.entries, part))
+            known = self._known[result, part] = tree_digest(files_of(tree.entries, part), _DOMAIN)
         return known
 
     def inputs(self, step: Step, result_of: Callable[[str], str | None]) -> dict[str, str | None]:

@@ -53,7 +53,7 @@ class Step:
                 found[role] = Read(needed, None)
                 continue
             for part, maker in parts.items():
-                found[f"{role}.{part}"] = Read(maker, part)
+                found[name_of(role, part)] = Read(maker, part)
         return found
 
     @property
@@ -62,6 +62,11 @@ class Step:
         return dict.fromkeys(
             [*self.inputs.values(), *(maker for made in self.parts.values() for maker in made.values())]
         )
+
+
+def name_of(role: str, part: str | None) -> str:
+    """The name in `Step.reads` of a part of what plays a role: "teacher.weights"; the role's own where all is read."""
+    return role if part is None else f"{role}.{part}"
 
 
 def role_of(name: str) -> str:

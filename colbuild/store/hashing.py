@@ -44,10 +44,15 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def tree_digest(entries: Iterable[TreeEntry]) -> str:
-    """The digest of a tree: the sha256 of its sorted (path, size, sha256). Modes, times and empty folders do not count."""
+def tree_digest(entries: Iterable[TreeEntry], domain: bytes = DOMAIN) -> str:
+    """The digest of a tree: the sha256 of its sorted (path, size, sha256). Modes, times and empty folders do not count.
+
+    Args:
+        entries: The files, which may be none.
+        domain: What the digest is of, so that those of other things differ from it.
+    """
     rows = [[entry.path, entry.size, entry.sha256] for entry in sorted(entries)]
-    return hashlib.sha256(DOMAIN + json.dumps(rows, separators=(",", ":")).encode("ascii")).hexdigest()
+    return hashlib.sha256(domain + json.dumps(rows, separators=(",", ":")).encode("ascii")).hexdigest()
 
 
 def walk_files(root: Path) -> dict[str, os.stat_result]:

@@ -25,6 +25,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from colbuild.bounds import JSON_BYTES
 from colbuild.errors import BuildError
+from colbuild.plan.parts import NAMED_TEMPLATES
 from colbuild.units import format_bytes
 from colbuild.weights.checkpoint import CONFIG
 from colbuild.weights.json_file import read_object
@@ -32,7 +33,6 @@ from colbuild.weights.tokenizer_file import SETTINGS
 
 _TOKENS: Final = "special_tokens_map.json"
 _CLASS: Final = "tokenizer_class"
-_TEMPLATES: Final = "additional_chat_templates"
 _VOCABULARIES: Final = frozenset((".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt"))
 _NO_VOCABULARIES: Final = (".index.json", "generation_config.json", "processor_config.json", "preprocessor_config.json")
 _REFUSED: Final = frozenset(
@@ -135,7 +135,7 @@ def is_tokenizer_class(name: Any) -> bool:
 
 
 def _is_vocabulary(path: Path) -> bool:
-    if path.name == _TEMPLATES:
+    if path.name == NAMED_TEMPLATES:
         return path.is_dir()
     apart = path.name in (SETTINGS, _TOKENS, CONFIG) or path.name.endswith(_NO_VOCABULARIES)
     return path.suffix in _VOCABULARIES and not apart and path.is_file()

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from colbuild.plan.parts import CHAT_TEMPLATE, NAMED_TEMPLATES
 from colbuild.weights.checkpoint import write_json
 from colbuild.weights.tokenizer_file import SETTINGS, read_settings
 
 KEY: Final = "chat_template"
 """Key of tokenizer_config.json under which older releases of transformers wrote the template."""
 
-TEMPLATE: Final = "chat_template.jinja"
-MORE: Final = "additional_chat_templates"
 _DEFAULT: Final = "default"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -28,12 +27,12 @@ def separate_chat(folder: Path) -> None:
     settings = read_settings(folder)
     if KEY not in settings:
         return
-    if not (folder / TEMPLATE).exists() and not (folder / MORE).exists():
+    if not (folder / CHAT_TEMPLATE).exists() and not (folder / NAMED_TEMPLATES).exists():
         named = _named(settings[KEY])
         if named is None:
             return
         for name, text in named.items():
-            path = folder / TEMPLATE if name == _DEFAULT else folder / MORE / f"{name}.jinja"
+            path = folder / CHAT_TEMPLATE if name == _DEFAULT else folder / NAMED_TEMPLATES / f"{name}.jinja"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(text.encode("utf-8"))
     write_json(folder / SETTINGS, {key: value for key, value in settings.items() if key != KEY})
