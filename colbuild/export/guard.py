@@ -9,7 +9,7 @@ from typing import Any, Final
 from colbuild.bounds import PACKAGE_BYTES_A_SECOND, PACKAGE_MEMORY, PACKAGE_SECONDS
 from colbuild.confined import Bounds, Task, confined
 from colbuild.export.generation import Generation
-from colbuild.export.manifest import Manifest
+from colbuild.export.manifest import AGAIN, Manifest
 
 _TIMES: Final = 4
 """How often a model may lie in memory: as a file, as onnxruntime reads it, and as its kernels want it; and half of it again."""
@@ -30,9 +30,7 @@ def try_package(folder: Path, manifest: Manifest, function: str, *, forked: bool
         BuildError: The package cannot be used, takes too long or needs too much memory.
     """
     about = f"the package {folder}"
-    task = Task(
-        "colbuild.export.trial", function, {"folder": str(folder), **given}, about, "copy or build the package again"
-    )
+    task = Task("colbuild.export.trial", function, {"folder": str(folder), **given}, about, AGAIN)
     return confined(task, _bounds(folder, manifest), forked=forked)
 
 

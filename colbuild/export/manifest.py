@@ -20,6 +20,8 @@ from colbuild.unpack import UnpackError, inner_parts
 
 MANIFEST: Final = "manifest.json"
 SCHEMA_VERSION: Final = 1
+AGAIN: Final = "copy or build the package again"
+"""What to do where a package is damaged."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Natural = Annotated[int, Field(ge=0, lt=2**53)]

@@ -13,11 +13,11 @@ from typing import Final
 
 from colbuild.bounds import ONNX_DEPTH, ONNX_FIELDS
 from colbuild.errors import BuildError
+from colbuild.export.manifest import AGAIN
 from colbuild.unpack import UnpackError, inner_parts
 
 SUFFIX: Final = ".onnx"
 """onnxruntime reads other endings as formats of its own."""
-_HINT: Final = "copy or build the package again"
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 """Protobuf's wire types; groups are not used by ONNX."""
 _LONGEST_VARINT: Final = 10
@@ -47,18 +47,18 @@ def check_data_files(path: Path) -> None:
         BuildError: The file is no ONNX file, cannot be read, or names other files.
     """
     if path.suffix != SUFFIX:
-        raise BuildError(f"{path} is not a graph: its name does not end with {SUFFIX}", hint=_HINT)
+        raise BuildError(f"{path} is not a graph: its name does not end with {SUFFIX}", hint=AGAIN)
     try:
         names = data_files(path)
     except (OSError, ValueError) as error:
-        raise BuildError(f"{path} is not an ONNX file: {error}", hint=_HINT) from None
+        raise BuildError(f"{path} is not an ONNX file: {error}", hint=AGAIN) from None
     for name in sorted(names):
         try:
             inner_parts(name)
         except UnpackError:
             raise BuildError(f"{path} reads '{name[:200]}', a file outside the package") from None
         if not (path.parent / name).is_file():
-            raise BuildError(f"{path} reads '{name}', and there is no such file beside it", hint=_HINT)
+            raise BuildError(f"{path} reads '{name}', and there is no such file beside it", hint=AGAIN)
 
 
 def data_files(path: Path) -> frozenset[str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy
 from tokenizers import Tokenizer
@@ -14,14 +14,12 @@ from tokenizers import Tokenizer
 from colbuild.errors import BuildError
 from colbuild.export.chat_template import ChatTemplate, read_template
 from colbuild.export.generation import Generation
-from colbuild.export.manifest import Manifest, check_files, read_manifest
+from colbuild.export.manifest import AGAIN, Manifest, check_files, read_manifest
 from colbuild.export.session import Decoder, Logits, generate_tokens, open_decoder
 from colbuild.export.text import stream_text
 from colbuild.train.beginning import text_ids
 from colbuild.weights.json_file import object_if_there
 from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
-
-_AGAIN: Final = "copy or build the package again"
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def open_package(folder: Path, threads: int | None = None, beat: Callable[[], No
         folder=folder,
         manifest=manifest,
         decoder=open_decoder(folder / manifest.graph.file, manifest.graph, threads, beat=beat),
-        tokenizer=load_tokenizer(folder / "tokenizer.json", hint=_AGAIN),
+        tokenizer=load_tokenizer(folder / "tokenizer.json", hint=AGAIN),
         template=read_template(folder),
         beginning=next(iter(_special_ids(folder, settings, "bos_token_id")), None),
         ends=frozenset(_special_ids(folder, settings, "eos_token_id")),
@@ -91,7 +89,7 @@ def _special_ids(folder: Path, settings: dict[str, Any], key: str) -> list[int]:
     found = settings.get(key)
     listed = found if isinstance(found, list) else [] if found is None else [found]
     if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in listed):
-        raise BuildError(f"the package {folder} is damaged: '{key}' in its settings is no token id", hint=_AGAIN)
+        raise BuildError(f"the package {folder} is damaged: '{key}' in its settings is no token id", hint=AGAIN)
     return listed
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from colbuild.errors import BuildError, short_text
-from colbuild.export.manifest import Graph
+from colbuild.export.manifest import AGAIN, Graph
 from colbuild.export.onnx_scan import check_data_files
 from colbuild.export.signature import check_signature
 
@@ -98,7 +98,7 @@ def open_decoder(
     except UNREADABLE as error:
         raise BuildError(
             f"onnxruntime {onnxruntime.__version__} cannot load {path}: {short_text(error)}",
-            hint="copy or build the package again; an older onnxruntime may lack an operator",
+            hint=f"{AGAIN}; an older onnxruntime may lack an operator",
         ) from None
     vocab = check_signature(session, graph, path)
     beat()
@@ -162,7 +162,7 @@ def _run(decoder: Decoder, ids: Ids, mask: Ids, positions: Ids, cache: Cache) ->
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < decoder.vocab:
         raise BuildError(
             f"the text has the token id {int(ids.max()):,}, and the package's graph knows {decoder.vocab:,} tokens",
-            hint="copy or build the package again: its tokenizer and its graph do not belong together",
+            hint=f"{AGAIN}: its tokenizer and its graph do not belong together",
         )
     try:
         results = list(decoder.session.run_with_ort_values(decoder.result_names, feeds))
@@ -170,12 +170,12 @@ def _run(decoder: Decoder, ids: Ids, mask: Ids, positions: Ids, cache: Cache) ->
     except UNREADABLE as error:
         raise BuildError(
             f"onnxruntime {onnxruntime.__version__} cannot run the package's graph: {short_text(error)}",
-            hint="copy or build the package again",
+            hint=AGAIN,
         ) from None
     if list(shape) != [*ids.shape, decoder.vocab]:
         raise BuildError(
             f"the package's graph gives logits of shape {list(shape)}, not {[*ids.shape, decoder.vocab]}",
-            hint="copy or build the package again",
+            hint=AGAIN,
         )
     decoder.beat()
     return results

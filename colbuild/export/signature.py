@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.errors import BuildError
-from colbuild.export.manifest import Graph
+from colbuild.export.manifest import AGAIN, Graph
 
 _IDS: Final = "tensor(int64)"
 _FLOATS: Final = {"float32": "tensor(float)", "float16": "tensor(float16)"}
-_HINT: Final = "copy or build the package again"
 
 
 def check_signature(session: Any, graph: Graph, path: Path) -> int:
@@ -36,7 +35,7 @@ def check_signature(session: Any, graph: Graph, path: Path) -> int:
         if count != len(found):
             raise _differs(path, f"has {len(found):,} {what}", f"{count:,}")
     if not graph.outputs:
-        raise BuildError(f"the manifest beside {path} names no logits", hint=_HINT)
+        raise BuildError(f"the manifest beside {path} names no logits", hint=AGAIN)
     batch = None if graph.sequence is None else 1
     for name in graph.inputs:
         length = graph.sequence
@@ -70,4 +69,4 @@ def _check(path: Path, found: dict[str, Any], name: str, kind: str, lengths: Seq
 
 
 def _differs(path: Path, found: str, said: str) -> BuildError:
-    return BuildError(f"{path} {found}; the manifest says {said}", hint=_HINT)
+    return BuildError(f"{path} {found}; the manifest says {said}", hint=AGAIN)

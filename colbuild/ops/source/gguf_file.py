@@ -26,9 +26,10 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _DEFAULT_ALIGNMENT = 32
 _LONGEST_KEPT = 1024
+"""Numbers in an array that is kept: one for each layer are, one for each token of a vocabulary are not."""
+
 _MOST_FLOATS = 1 << 20
 _DAMAGED = "fetch it again, or compare its size with the original's"
-"""Numbers in an array that is kept: one for each layer are, one for each token of a vocabulary are not."""
 
 _F32 = 0
 _WIDTHS = {_F32: 4, 1: 2, 30: 2}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, short_text
 from colbuild.ops.source.tokenizer_files import CONVERTIBLE, SENTENCEPIECE, SETTINGS, check_tokenizer_files
 from colbuild.ops.source.vocabulary import TOKENIZER
 from colbuild.weights.checkpoint import COMPANIONS, CONFIG, write_json
@@ -89,7 +89,7 @@ def convert(folder: Path, gguf_file: str | None, output: Path) -> None:
     except Exception as error:  # Whatever a class of transformers raises about files that it does not expect.
         what = gguf_file or folder
         raise BuildError(
-            f"the tokenizer of {what} cannot be converted to {TOKENIZER}: {_first_line(error)}",
+            f"the tokenizer of {what} cannot be converted to {TOKENIZER}: {short_text(error)}",
             hint=f"Put a {TOKENIZER} beside the model's config.json and use that folder.",
         ) from error
     if not (output / TOKENIZER).is_file():
@@ -102,8 +102,3 @@ def convert(folder: Path, gguf_file: str | None, output: Path) -> None:
     if kept.get("tokenizer_class") == "TokenizersBackend":
         kept["tokenizer_class"] = _ANY_FAST
     write_json(output / SETTINGS, kept)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
