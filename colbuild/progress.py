@@ -30,3 +30,8 @@ Report = Callable[[Progress], None]
 
 def silent(_: Progress) -> None:
     """A report that goes nowhere, for calls whose progress nobody watches."""
+
+
+def never() -> bool:
+    """For work that nobody is going to stop."""
+    return False

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from colbuild.plan.machine import CACHE_VARIABLE, MachineSpeed, cache_path, remember, this_machine
+from colbuild.plan.cost.machine import CACHE_VARIABLE, MachineSpeed, cache_path, remember, this_machine
 from colbuild.run import executor
 from tests.helpers.nurseries import SharedNursery, ThreadNursery
 from tests.helpers.project import ROOT, Ran, command, copy_project

@@ -23,8 +23,8 @@ from colbuild.arch.architecture import (
     tensors,
 )
 from colbuild.arch.bridged import LEARNED_POSITIONS, bridged, structure_from_json, structure_to_json
-from colbuild.arch.gpt import GPT2, GPT_NEOX
-from colbuild.arch.llama import GEMMA3, LLAMA, MISTRAL, QWEN2, QWEN3
+from colbuild.arch.known.gpt import GPT2, GPT_NEOX
+from colbuild.arch.known.llama import GEMMA3, LLAMA, MISTRAL, QWEN2, QWEN3
 from colbuild.arch.settings import own_settings, setting_problems
 from colbuild.arch.shape import Shape
 from colbuild.errors import BuildError

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 from colbuild.arch.architecture import Architecture, Role, Structure
-from colbuild.arch.correspond import biased
+from colbuild.arch.correspondence import biased
 from colbuild.arch.shape import Shape
 
 LEARNED_POSITIONS: Final = 1024

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from colbuild.arch.kinds import ANYTHING, FLAG, MAPPING, Kind, optional, real, whole
+from colbuild.arch.value_kinds import ANYTHING, FLAG, MAPPING, Kind, optional, real, whole
 
 _THETA: Final = Kind("a number above 1, at most 1e15", lambda value: real(1.0, 1e15).holds(value) and value > 1)
 _FACTOR: Final = real(1.0, 1e9)

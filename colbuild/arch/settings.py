@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from colbuild.arch.kinds import (
+from colbuild.arch.rotary import ROTARY_KEYS, rotary_problems
+from colbuild.arch.value_kinds import (
     ANYTHING,
     FLAG,
     ID,
@@ -24,7 +25,6 @@ from colbuild.arch.kinds import (
     several,
     whole,
 )
-from colbuild.arch.rotary import ROTARY_KEYS, rotary_problems
 from colbuild.bounds import LAYERS, ROWS
 
 _LAYERS: Final = whole(1, LAYERS)

@@ -14,7 +14,6 @@ from colbuild import __version__
 from colbuild.cli import build_options, explain, lock, packages
 from colbuild.cli.cache import cache
 from colbuild.cli.common import (
-    DEFAULT_SPEC,
     DEFAULT_SPECS,
     AsJson,
     Spec,
@@ -22,17 +21,16 @@ from colbuild.cli.common import (
     StorePath,
     Targets,
     event_listener,
-    named_spec,
-    naming,
     open_console,
     print_error,
 )
-from colbuild.cli.printed import shown, write_json, write_text
-from colbuild.cli.streams import OutputLostError, output_is_optional
 from colbuild.errors import EXIT_DONE, EXIT_FAILED, EXIT_WORK_PENDING, ColbuildError
+from colbuild.report.screen.naming import DEFAULT_SPEC, named_spec, naming
+from colbuild.report.screen.printed import shown, write_json, write_text
+from colbuild.report.screen.streams import OutputLostError, output_is_optional
 
 if TYPE_CHECKING:
-    from colbuild.plan.lock import LockMode
+    from colbuild.plan.lock.lock import LockMode
 
 app = typer.Typer(
     name="colbuild",
@@ -76,9 +74,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a build would do, and why; of several families, also what they share."""
-    from colbuild import api
-    from colbuild.cli.explain_view import print_left
-    from colbuild.cli.plan_view import print_plan, print_saved
+    from colbuild import interface as api
+    from colbuild.report.screen.explain_view import print_left
+    from colbuild.report.screen.plan_view import print_plan, print_saved
 
     mode = lock.lock_mode(locked, frozen)
     if since is not None or len(specs) > 1:
@@ -154,9 +152,10 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build the family: what is not in the store yet, and nothing else."""
-    from colbuild import api
-    from colbuild.cli.explain_view import print_left
-    from colbuild.cli.table_view import print_built
+    from colbuild import interface as api
+    from colbuild.report.screen.explain_view import print_left
+    from colbuild.report.screen.states_view import lock_line
+    from colbuild.report.screen.table_view import print_built
 
     output_is_optional()
     options = build_options.options_of(jobs, keep_going, retries, cores, memory, gpus, remote, push)
@@ -173,7 +172,7 @@ def build(
     with event_listener(console, as_json=as_json) as listener:
         planned = api.make_plan(loaded, workspace, listener, target or (), lock.lock_mode(locked, frozen))
         if not as_json:
-            console.print(lock.lock_line(planned.lock), soft_wrap=True)
+            console.print(lock_line(planned.lock), soft_wrap=True)
         if saved is not None:
             api.check_plan(saved, planned, workspace)
         built = api.build(planned, workspace, listener, options)
@@ -185,9 +184,10 @@ def build(
 @app.command()
 def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson = False) -> None:
     """Show how builds of the family stand, and its models: which are built, how good they are, where their packages lie."""
-    from colbuild import api
-    from colbuild.cli.history_view import history_to_json, print_history
-    from colbuild.cli.table_view import print_status, status_to_json
+    from colbuild import interface as api
+    from colbuild.report.screen.history_view import history_to_json, print_history
+    from colbuild.report.screen.states_view import lock_line
+    from colbuild.report.screen.table_view import print_status, status_to_json
 
     loaded = api.load_family(spec)
     workspace = api.open_workspace(loaded, store)
@@ -199,7 +199,7 @@ def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson =
         write_json({**status_to_json(planned, rows), "builds": history_to_json(history)})
     else:
         console = open_console()
-        console.print(lock.lock_line(planned.lock), soft_wrap=True)
+        console.print(lock_line(planned.lock), soft_wrap=True)
         print_history(history, console, spec=loaded.path)
         print_status(planned, rows, console)
 
@@ -216,7 +216,7 @@ def schema(
     kind: Annotated[SchemaKind, typer.Argument(help="Which file's schema.")] = SchemaKind.FAMILY,
 ) -> None:
     """Print the JSON schema of a family, a recipe, a device profile or a saved plan."""
-    from colbuild.api import plan_schema_text, schema_text
+    from colbuild.interface import plan_schema_text, schema_text
 
     write_text(plan_schema_text() if kind is SchemaKind.PLAN else schema_text(kind.value))
 

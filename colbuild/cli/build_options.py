@@ -10,7 +10,7 @@ from colbuild.cli.common import print_warning
 from colbuild.units import UnitError, format_bytes, parse_bytes
 
 if TYPE_CHECKING:
-    from colbuild.api import Options
+    from colbuild.interface import Options
 
 LEAST_MEMORY: Final = 500_000_000
 """No step needs less: a process that has loaded the libraries holds as much."""
@@ -56,7 +56,7 @@ def options_of(
     Raises:
         BadParameter: The memory is no size, more GPUs are asked for than there are, or there is no remote to push to.
     """
-    from colbuild import api
+    from colbuild import interface as api
 
     there = api.machine()
     if gpus is not None and gpus > len(there.gpus):

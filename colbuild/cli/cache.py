@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colbuild.cli.common import (
-    DEFAULT_SPEC,
-    AsJson,
-    Spec,
-    StorePath,
-    event_listener,
-    open_console,
-    showing_progress,
-)
-from colbuild.cli.printed import write_json
+from colbuild.cli.common import AsJson, Spec, StorePath, event_listener, open_console, showing_progress
 from colbuild.errors import EXIT_FAILED
+from colbuild.report.screen.naming import DEFAULT_SPEC
+from colbuild.report.screen.printed import write_json
 from colbuild.units import UnitError, parse_duration
 
 if TYPE_CHECKING:
-    from colbuild.api import FamilyPlan, Workspace
+    from colbuild.interface import FamilyPlan, Workspace
     from colbuild.store import Store
 
 cache = typer.Typer(
@@ -50,8 +43,8 @@ Words = Annotated[
 @cache.command("ls")
 def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     """List the results and sources in the store: how large they are, what made them, what keeps them."""
-    from colbuild.api.cache import find_store, list_store
-    from colbuild.cli.cache_view import listing_to_json, print_listing
+    from colbuild.report.screen.cache_view import listing_to_json, print_listing
+    from colbuild.run.sharing.housekeeping import find_store, list_store
 
     listing = list_store(find_store(store))
     if as_json:
@@ -80,8 +73,8 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Find what no lock that was built here, no pin and no lease needs any more; with --delete, remove it."""
-    from colbuild.api.cache import Policy, collect, find_store, list_store
-    from colbuild.cli.cache_view import collected_to_json, print_collected
+    from colbuild.report.screen.cache_view import collected_to_json, print_collected
+    from colbuild.run.sharing.housekeeping import Policy, collect, find_store, list_store
 
     policy = Policy(lease=_seconds(lease, "--lease"), history=_seconds(history, "--history"))
     if forget:
@@ -105,8 +98,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read every byte in the store, and set aside what is damaged; exits with 1 if anything is."""
-    from colbuild.api.cache import find_store, verify_store
-    from colbuild.cli.cache_view import checked_to_json, print_checked
+    from colbuild.report.screen.cache_view import checked_to_json, print_checked
+    from colbuild.run.sharing.housekeeping import find_store, verify_store
 
     found = find_store(store)
     with showing_progress("verify", quiet=as_json) as report:
@@ -122,9 +115,9 @@ def verify(
 @cache.command("pin")
 def pin(words: Words, store: StorePath = None) -> None:
     """Keep a result, whatever the locks say: a model, a package, or what any step made."""
-    from colbuild.api import cache as api
-    from colbuild.cli.cache_view import print_pinned
-    from colbuild.store.pins import is_prefix
+    from colbuild.report.screen.cache_view import print_pinned
+    from colbuild.run.sharing import housekeeping as api
+    from colbuild.store.collecting.pins import is_prefix
 
     name, spec = _name_and_spec(words)
     if spec is None and is_prefix(name):
@@ -138,8 +131,8 @@ def pin(words: Words, store: StorePath = None) -> None:
 @cache.command("unpin")
 def unpin(words: Words, store: StorePath = None) -> None:
     """Let go of what was pinned: by its name, as 'colbuild cache ls' shows it, or the first digits of its digest."""
-    from colbuild.api import cache as api
-    from colbuild.cli.cache_view import print_unpinned
+    from colbuild.report.screen.cache_view import print_unpinned
+    from colbuild.run.sharing import housekeeping as api
 
     name, spec = _name_and_spec(words)
     print_unpinned(api.unpin(_store_of(spec, store), name), open_console())
@@ -148,8 +141,8 @@ def unpin(words: Words, store: StorePath = None) -> None:
 @cache.command("push")
 def push(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = None) -> None:
     """Put the family's results into a remote cache: what the store has and the remote does not."""
-    from colbuild.api import cache as api
-    from colbuild.cli.cache_view import print_pushed
+    from colbuild.report.screen.cache_view import print_pushed
+    from colbuild.run.sharing import housekeeping as api
 
     url = api.required_remote(remote)
     planned, workspace = _planned(spec, store)
@@ -161,8 +154,8 @@ def push(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = No
 @cache.command("pull")
 def pull(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = None) -> None:
     """Bring the family's results from a remote cache into the store; 'colbuild build' then puts them into out/."""
-    from colbuild.api import cache as api
-    from colbuild.cli.cache_view import print_pulled
+    from colbuild.report.screen.cache_view import print_pulled
+    from colbuild.run.sharing import housekeeping as api
 
     url = api.required_remote(remote)
     planned, workspace = _planned(spec, store)
@@ -188,14 +181,14 @@ def _name_and_spec(words: list[str]) -> tuple[str, Path | None]:
 
 def _store_of(spec: Path | None, store: Path | None) -> Store:
     """The store of a family's project, if one is named."""
-    from colbuild import api
-    from colbuild.api.cache import find_store
+    from colbuild import interface as api
+    from colbuild.run.sharing.housekeeping import find_store
 
     return find_store(store) if spec is None else api.open_workspace(api.load_family(spec), store).store
 
 
 def _planned(spec: Path, store: Path | None) -> tuple[FamilyPlan, Workspace]:
-    from colbuild import api
+    from colbuild import interface as api
 
     loaded = api.load_family(spec)
     workspace = api.open_workspace(loaded, store)

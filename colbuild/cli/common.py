@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colbuild.cli.printed import shown
+from colbuild.report.screen.naming import DEFAULT_SPEC
+from colbuild.report.screen.printed import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from colbuild.events import Listener
     from colbuild.progress import Report
-    from colbuild.run.events import Listener
 
-DEFAULT_SPEC = Path("specs/family.yaml")
 _LOG_WIDTH = 120
 
 Spec = Annotated[Path, typer.Argument(help="The family's file.", show_default=True)]
@@ -41,33 +40,9 @@ Targets = Annotated[
 ]
 
 
-_COMMAND = re.compile(r"'colbuild (build|lock|plan|graph|status)((?: --?[a-z][a-z-]*)*)'")
-"""A command as hints name it, which reads the default spec."""
-
-
-def naming(text: str, spec: Path | None) -> str:
-    """A text whose commands are about a spec: each names it, unless it is the default.
-
-    Args:
-        text: A message or a hint.
-        spec: The family's file; None if a command was given none, or several.
-    """
-    if spec is None or os.path.relpath(spec) == str(DEFAULT_SPEC):
-        return text
-    path = os.path.relpath(spec)
-    path = f'"{path}"' if " " in path else path
-    return _COMMAND.sub(lambda found: f"'colbuild {found[1]} {path}{found[2]}'", text)
-
-
-def named_spec(arguments: Sequence[str]) -> Path | None:
-    """The family's file among a command's arguments, if there is exactly one."""
-    named = [argument for argument in arguments if argument.endswith((".yaml", ".yml"))]
-    return Path(named[0]) if len(named) == 1 else None
-
-
 def open_console(*, stderr: bool = False) -> Console:
-    """A console that takes every text as it is, but for control characters; see `colbuild.cli.printed`."""
-    from colbuild.cli.screen import Screen
+    """A console that takes every text as it is, but for control characters; see `colbuild.report.screen.printed`."""
+    from colbuild.report.screen.screen import Screen
 
     console = Screen(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -98,7 +73,7 @@ def print_warning(message: str) -> None:
 
 def warn_of_threads(threads: Iterable[int | None]) -> None:
     """Says when more threads are asked for than this machine has cores."""
-    from colbuild import api
+    from colbuild import interface as api
 
     there = api.machine().cores
     for asked in threads:
@@ -110,7 +85,7 @@ def event_listener(console: Console, *, as_json: bool) -> AbstractContextManager
     """How events are shown: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
     from contextlib import nullcontext
 
-    from colbuild.cli.live import json_listener, live_listener, plain_listener
+    from colbuild.report.screen.live import json_listener, live_listener, plain_listener
 
     if as_json:
         return nullcontext(json_listener(sys.stdout))
@@ -120,8 +95,8 @@ def event_listener(console: Console, *, as_json: bool) -> AbstractContextManager
 @contextmanager
 def showing_progress(name: str, *, quiet: bool) -> Iterator[Report]:
     """Shows how far a long command is, as a build shows its steps."""
+    from colbuild.events import StepProgress
     from colbuild.progress import Progress, silent
-    from colbuild.run.events import StepProgress
 
     if quiet:
         yield silent

@@ -12,16 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from colbuild.cli.common import event_listener, open_console
-from colbuild.cli.plan_view import print_plan
-from colbuild.cli.printed import write_json
-from colbuild.cli.states_view import STYLES, WORDS
-from colbuild.plan.states import State
+from colbuild.plan.changes.states import State
+from colbuild.report.screen.plan_view import print_plan
+from colbuild.report.screen.printed import write_json
+from colbuild.report.screen.states_view import STYLES, WORDS
 
 if TYPE_CHECKING:
-    from colbuild.api import FamilyPlan
-    from colbuild.plan.lock import LockMode
-    from colbuild.plan.many import Together
-    from colbuild.plan.since import Since
+    from colbuild.interface import FamilyPlan
+    from colbuild.plan.changes.many import Together
+    from colbuild.plan.changes.since import Since
+    from colbuild.plan.lock.lock import LockMode
 
 SINCE_FORMAT = "colbuild.since.v1"
 PLANS_FORMAT = "colbuild.plans.v1"
@@ -31,7 +31,7 @@ def show_since(
     spec: Path, revision: str, targets: Sequence[str], store: Path | None, mode: LockMode, *, as_json: bool
 ) -> bool:
     """Shows what a family builds that it did not build at a revision; returns whether any of it is to be done."""
-    from colbuild import api
+    from colbuild import interface as api
 
     loaded = api.load_family(spec)
     with event_listener(open_console(stderr=True), as_json=False) as listener:
@@ -48,7 +48,7 @@ def show_since(
 
 def show_many(specs: Sequence[Path], store: Path | None, mode: LockMode, *, as_json: bool) -> bool:
     """Shows the plans of several families in turn and their sum; returns whether there is anything to do."""
-    from colbuild import api
+    from colbuild import interface as api
 
     families = api.load_families(specs)
     workspaces = [api.open_workspace(loaded, store) for loaded in families]

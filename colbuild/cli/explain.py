@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colbuild.cli.common import (
-    DEFAULT_SPEC,
-    AsJson,
-    Spec,
-    StorePath,
-    Targets,
-    event_listener,
-    open_console,
-)
-from colbuild.cli.printed import write_json, write_text
+from colbuild.cli.common import AsJson, Spec, StorePath, Targets, event_listener, open_console
+from colbuild.report.screen.naming import DEFAULT_SPEC
+from colbuild.report.screen.printed import write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from colbuild.api import FamilyPlan, Workspace
+    from colbuild.interface import FamilyPlan, Workspace
 
 Words = Annotated[
     list[str],
@@ -45,8 +38,8 @@ class GraphFormat(StrEnum):
 
 def why(words: Words, store: StorePath = None, as_json: AsJson = False) -> None:
     """Explain one step: what it reads, where each parameter was written, what changed, what needs it."""
-    from colbuild import api
-    from colbuild.cli.explain_view import explanation_to_json, print_explanation
+    from colbuild import interface as api
+    from colbuild.report.screen.explain_view import explanation_to_json, print_explanation
 
     step, spec = _step_and_spec(words)
     planned, workspace = _planned(spec, store)
@@ -66,8 +59,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show the shape of every model; with --resolved, every value of the spec and where it was written."""
-    from colbuild import api
-    from colbuild.cli import explain_view as view
+    from colbuild import interface as api
+    from colbuild.report.screen import explain_view as view
 
     if resolved:
         loaded = api.load_family(spec)
@@ -93,8 +86,8 @@ def graph(
     store: StorePath = None,
 ) -> None:
     """Draw the steps and what each is made of, coloured by what a build would do."""
-    from colbuild.cli.explain_view import print_tree
     from colbuild.report.graph import FORMATS
+    from colbuild.report.screen.explain_view import print_tree
 
     planned, _ = _planned(spec, store, target or ())
     if form is GraphFormat.ASCII:
@@ -104,7 +97,7 @@ def graph(
 
 
 def _planned(spec: Path, store: Path | None, targets: Sequence[str] = ()) -> tuple[FamilyPlan, Workspace]:
-    from colbuild import api
+    from colbuild import interface as api
 
     loaded = api.load_family(spec)
     workspace = api.open_workspace(loaded, store)

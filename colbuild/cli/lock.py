@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colbuild.cli.common import DEFAULT_SPEC, Spec, StorePath, event_listener, open_console
+from colbuild.cli.common import Spec, StorePath, event_listener, open_console
+from colbuild.report.screen.naming import DEFAULT_SPEC
 
 if TYPE_CHECKING:
-    from colbuild.plan.lock import LockMode, LockState
+    from colbuild.plan.lock.lock import LockMode
 
 Locked = Annotated[bool, typer.Option("--locked", help="Fail if the lock is missing or out of date.")]
 Frozen = Annotated[
@@ -23,21 +24,16 @@ def lock_mode(locked: bool, frozen: bool) -> LockMode:
     Raises:
         typer.BadParameter: Both are given.
     """
-    from colbuild.plan.lock import LockMode
+    from colbuild.plan.lock.lock import LockMode
 
     if locked and frozen:
         raise typer.BadParameter("--locked and --frozen exclude each other")
     return LockMode.FROZEN if frozen else LockMode.LOCKED if locked else LockMode.REFRESH
 
 
-def lock_line(state: LockState) -> str:
-    """How a lock stands, as plan, build and status print it."""
-    return f"lock: {state.line}"
-
-
 def lock(spec: Spec = DEFAULT_SPEC, store: StorePath = None) -> None:
     """Write the family's lock: what every source holds, every solved shape, the route."""
-    from colbuild import api
+    from colbuild import interface as api
 
     loaded = api.load_family(spec)
     with event_listener(open_console(stderr=True), as_json=False) as listener:

@@ -9,22 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from colbuild.cli.common import (
-    AsJson,
-    open_console,
-    print_error,
-    print_warning,
-    showing_progress,
-    warn_of_threads,
-)
-from colbuild.cli.printed import write_json, write_text
+from colbuild.cli.common import AsJson, open_console, print_error, print_warning, showing_progress, warn_of_threads
 from colbuild.errors import EXIT_FAILED
+from colbuild.report.screen.printed import write_json, write_text
 
 if TYPE_CHECKING:
-    from colbuild.export.bench import Speed
+    from colbuild.export.runtime.bench import Speed
 
 HOT: Final = 5.0
-"""Nobody draws at a higher temperature; see `colbuild.spec.plausible`."""
+"""Nobody draws at a higher temperature; see `colbuild.spec.model.plausible`."""
 
 Package = Annotated[
     Path,
@@ -45,7 +38,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a package: its files' digests, its manifest, and a generation that must match the manifest's."""
-    from colbuild.api import verify_package
+    from colbuild.interface import verify_package
     from colbuild.units import format_bytes
 
     found = verify_package(_found(package))
@@ -88,7 +81,7 @@ def pack(
     ] = None,
 ) -> None:
     """Write a package into one file, PACKAGE.tar.zst: the same bytes every time."""
-    from colbuild.api import pack_package
+    from colbuild.interface import pack_package
     from colbuild.units import format_bytes
 
     folder = _found(package).resolve()
@@ -106,7 +99,7 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Send a package to an OCI registry, each file a layer; 'oras pull REFERENCE' brings it back."""
-    from colbuild.api import push_package
+    from colbuild.interface import push_package
     from colbuild.units import format_bytes
 
     package = _found(package)
@@ -129,7 +122,7 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as text, without the chat template.")] = False,
 ) -> None:
     """Try a package: answer a prompt with onnxruntime, as the tokens come."""
-    from colbuild.api import answer
+    from colbuild.interface import answer
 
     warn_of_threads([threads])
     if temperature > HOT:
@@ -171,7 +164,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure a package on this machine: load time, tokens per second, peak memory, by number of threads."""
-    from colbuild.api import bench_package
+    from colbuild.interface import bench_package
 
     folder = _found(package).resolve()
     warn_of_threads(threads or ())
@@ -188,7 +181,7 @@ def bench(
 
 def _found(given: Path) -> Path:
     """The package that a user means, told where that is another folder than the one given."""
-    from colbuild.api import find_package
+    from colbuild.interface import find_package
 
     package = find_package(given)
     if package != given:
@@ -211,7 +204,7 @@ def _write(path: Path, told: dict[str, Any]) -> None:
 
 def _usual_threads() -> list[int]:
     """One thread, and as many as this process may use."""
-    from colbuild.run.resources import machine
+    from colbuild.plan.cost.machine_resources import machine
 
     return sorted({1, machine().cores})
 

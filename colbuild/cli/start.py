@@ -23,7 +23,7 @@ def main(*, interruptible: bool = True) -> None:
     try:
         if interruptible:
             signal.signal(signal.SIGINT, _interrupt)
-        from colbuild.cli.streams import finish_streams, open_streams
+        from colbuild.report.screen.streams import finish_streams, open_streams
 
         open_streams()
         from colbuild.cli.app import run_command

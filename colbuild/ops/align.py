@@ -8,12 +8,12 @@ from pathlib import Path
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops.models import calibration, model_of
-from colbuild.ops.step import StepRun
-from colbuild.train.devices import forward_type
-from colbuild.weights.align import align, check_alignable
-from colbuild.weights.checkpoint import load_checkpoint, load_facts, save_checkpoint
-from colbuild.weights.importance import measure_importance
+from colbuild.ops.shared.running_models import calibration, model_of
+from colbuild.ops.step_run import StepRun
+from colbuild.train.loop.devices import forward_type
+from colbuild.weights.align.alignment import align, check_alignable
+from colbuild.weights.files.checkpoint import load_checkpoint, load_facts, save_checkpoint
+from colbuild.weights.prefix.importance import measure_importance
 
 _TOKENIZER = "tokenizer.json"
 

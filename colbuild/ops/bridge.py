@@ -11,22 +11,23 @@ import torch
 from transformers import PreTrainedConfig
 
 from colbuild.arch import ARCHITECTURES, Role, Structure, structure_from_json, tensors
-from colbuild.ops.bridge_config import bridge_config
-from colbuild.ops.bridge_start import transplanted
+from colbuild.arch.files.model_files import LICENCES
 from colbuild.ops.corpus.tokens import load_vocabulary
-from colbuild.ops.models import calibration
-from colbuild.ops.source.beginning import write_beginning
-from colbuild.ops.step import StepRun
+from colbuild.ops.shared.bridge_config import bridge_config
+from colbuild.ops.shared.bridge_start import transplanted
+from colbuild.ops.shared.running_models import calibration
+from colbuild.ops.shared.student_training import Task, steered_recipe, train_checkpoint
+from colbuild.ops.source.settled_beginning import write_beginning
+from colbuild.ops.step_run import StepRun
 from colbuild.ops.tokenizer import special_ids
-from colbuild.ops.training import Task, steered_recipe, train_checkpoint
-from colbuild.train.crossing import Reader
-from colbuild.train.spelling import read_spelling
-from colbuild.train.teaching import Across
-from colbuild.train.vocabularies import events, nearest_tokens
-from colbuild.weights.checkpoint import SPECIAL_IDS, Checkpoint, load_checkpoint, save_checkpoint
-from colbuild.weights.origin import LICENCES, ORIGIN, copy_files
-from colbuild.weights.transformers_config import transformers_config
-from colbuild.weights.transplant import compose, random_start, transplant_rows
+from colbuild.train.across.aligned_text import Reader
+from colbuild.train.across.spelling import read_spelling
+from colbuild.train.across.vocabularies import events, nearest_tokens
+from colbuild.train.loop.teaching import Across
+from colbuild.weights.bridge.transplant import compose, random_start, transplant_rows
+from colbuild.weights.files.checkpoint import SPECIAL_IDS, Checkpoint, load_checkpoint, save_checkpoint
+from colbuild.weights.files.origin import ORIGIN, copy_files
+from colbuild.weights.files.transformers_config import transformers_config
 
 WITHOUT_TEACHER: Final = "seqkd"
 
@@ -39,7 +40,8 @@ def run(step: StepRun) -> None:
     the recipe says `teacher: cached`. Params: `structure`, `start`, `recipe`, `split`; `positions` if asked for; `tokens`, how
     many to fit a transplant on.
 
-    With one vocabulary it learns as an anchor does. Across two, by what `loss.across` says (`colbuild.train.across`).
+    With one vocabulary it learns as an anchor does. Across two, by what `loss.across` says
+    (`colbuild.train.across.across_losses`).
 
     Raises:
         BuildError: As any training; or the two tokenizers cannot be aligned.

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 
 from colbuild.arch import Shape
-from colbuild.ops.step import StepRun
-from colbuild.ops.training import Task, steered_recipe, train_checkpoint
-from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint, save_nested
-from colbuild.weights.subset import subset
+from colbuild.ops.shared.student_training import Task, steered_recipe, train_checkpoint
+from colbuild.ops.step_run import StepRun
+from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint, save_nested
+from colbuild.weights.prefix.subset import subset
 
 
 def run(step: StepRun) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 from colbuild.errors import BuildError
-from colbuild.ops.models import check_vocabulary, model_of
-from colbuild.ops.step import StepRun
+from colbuild.ops.shared.running_models import check_vocabulary, model_of
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
-from colbuild.train.devices import forward_type
-from colbuild.train.measure import NOTHING, score_window
-from colbuild.train.packing import evaluation_documents, open_corpus
-from colbuild.train.room import Room
-from colbuild.weights.checkpoint import load_checkpoint, write_json
+from colbuild.train.corpus.packing import evaluation_documents, open_corpus
+from colbuild.train.loop.devices import forward_type
+from colbuild.train.losses.logits_buffer import Room
+from colbuild.train.watching.measure import NOTHING, score_window
+from colbuild.weights.files.checkpoint import load_checkpoint, write_json
 
 METRICS = "metrics.json"
 CONTEXT = 512

@@ -8,13 +8,13 @@ from typing import Final
 import torch
 from transformers import PreTrainedModel
 
-from colbuild.export.package import Texts, build_package, exported_model
-from colbuild.export.quality import HeldOutText
-from colbuild.ops.models import asked_of, calibration, heldout_windows, model_of
-from colbuild.ops.step import StepRun
-from colbuild.spec.device import Device
-from colbuild.weights.checkpoint import load_checkpoint, load_facts
-from colbuild.weights.transformers_config import transformers_config
+from colbuild.export.package.packaging import Texts, build_package, exported_model
+from colbuild.export.package.quality import HeldOutText
+from colbuild.ops.shared.running_models import asked_of, calibration, heldout_windows, model_of
+from colbuild.ops.step_run import StepRun
+from colbuild.spec.model.device import Device
+from colbuild.weights.files.checkpoint import load_checkpoint, load_facts
+from colbuild.weights.files.transformers_config import transformers_config
 
 HELDOUT_TOKENS: Final = 2048
 """How much held-out text a package is measured on."""

@@ -14,16 +14,16 @@ from typing import Any, Final
 from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError, StoppedError
-from colbuild.ops.authorship import check_author, check_begun
 from colbuild.ops.corpus.tokens import load_vocabulary
-from colbuild.ops.models import running_model
-from colbuild.ops.step import StepRun
-from colbuild.ops.writing import Text, draw_texts
-from colbuild.plan.memory import GENERATED_AT_ONCE
+from colbuild.ops.shared.authorship import check_author, check_begun
+from colbuild.ops.shared.running_models import running_model
+from colbuild.ops.shared.text_writing import Text, draw_texts
+from colbuild.ops.step_run import StepRun
+from colbuild.plan.cost.step_memory import GENERATED_AT_ONCE
 from colbuild.progress import Progress
-from colbuild.store.files import checked, read_json, storage_errors, unchecked, write_json_durably
-from colbuild.train.devices import forward_type, open_accelerator
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.store.durable_files import checked, read_json, storage_errors, unchecked, write_json_durably
+from colbuild.train.loop.devices import forward_type, open_accelerator
+from colbuild.weights.files.checkpoint import load_checkpoint
 
 TEXTS: Final = "texts.jsonl"
 

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops.models import asked_of as targets_of
-from colbuild.ops.models import calibration, model_of
-from colbuild.ops.refitting import refitted
-from colbuild.ops.scoring import Scoring
-from colbuild.ops.step import StepRun
-from colbuild.train.devices import forward_type
-from colbuild.weights.checkpoint import (
+from colbuild.ops.shared.mixture_scores import Scoring
+from colbuild.ops.shared.refitting import refitted
+from colbuild.ops.shared.running_models import asked_of as targets_of
+from colbuild.ops.shared.running_models import calibration, model_of
+from colbuild.ops.step_run import StepRun
+from colbuild.train.loop.devices import forward_type
+from colbuild.weights.files.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_facts,
@@ -24,12 +24,12 @@ from colbuild.weights.checkpoint import (
     save_checkpoint,
     write_json,
 )
-from colbuild.weights.interpolate import Neighbours, mix, neighbours
-from colbuild.weights.mixture import SUBSET, Mix
-from colbuild.weights.search import Axes, Scored, best_of
-from colbuild.weights.strategies import CONTROLS, SEARCHES, Asked, Ends, asked_of, given, is_subset
-from colbuild.weights.stream import stream_mix, stream_subset
-from colbuild.weights.subset import subset
+from colbuild.weights.mixing.alpha_search import Axes, Scored, best_of
+from colbuild.weights.mixing.interpolation import Neighbours, mix, neighbours
+from colbuild.weights.mixing.mixture import SUBSET, Mix
+from colbuild.weights.mixing.strategies import CONTROLS, SEARCHES, Asked, Ends, asked_of, given, is_subset
+from colbuild.weights.prefix.streaming import stream_mix, stream_subset
+from colbuild.weights.prefix.subset import subset
 
 FACTS: Final = "interpolation.json"
 _MEASURED: Final = ("loss", "without")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from colbuild.ops.models import calibration, model_of
-from colbuild.ops.step import StepRun
-from colbuild.train.devices import forward_type
-from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
-from colbuild.weights.importance import measure_importance
-from colbuild.weights.order import order
+from colbuild.ops.shared.running_models import calibration, model_of
+from colbuild.ops.step_run import StepRun
+from colbuild.train.loop.devices import forward_type
+from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+from colbuild.weights.prefix.importance import measure_importance
+from colbuild.weights.prefix.ordering import order
 
 
 def run(step: StepRun) -> None:

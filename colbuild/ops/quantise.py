@@ -9,28 +9,29 @@ from pathlib import Path
 
 import torch
 
-from colbuild.export.companions import write_companions
-from colbuild.export.decoder import EmptyDecoder, Origin, decoder_graph, graph_weights, matrix_origins
-from colbuild.export.fitting import Fitted, fit, room_for_matrices
-from colbuild.export.rounded_file import write_rounded
-from colbuild.export.rounding import Blocks, round_blocks
-from colbuild.export.scaled import scaled_parameters
-from colbuild.export.statistics import gather
-from colbuild.ops.models import calibration, model_of
-from colbuild.ops.step import StepRun
-from colbuild.ops.training import Instead, Task, steered_recipe, train_checkpoint
-from colbuild.spec.device import Device
-from colbuild.train.devices import forward_type
-from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
+from colbuild.export.graph.decoder import EmptyDecoder, Origin, decoder_graph, graph_weights, matrix_origins
+from colbuild.export.package.companions import write_companions
+from colbuild.export.rounding.block_rounding import Blocks, round_blocks
+from colbuild.export.rounding.fitting import Fitted, fit, room_for_matrices
+from colbuild.export.rounding.matrix_statistics import gather
+from colbuild.export.rounding.rounded_file import write_rounded
+from colbuild.export.rounding.scaled import scaled_parameters
+from colbuild.ops.shared.running_models import calibration, model_of
+from colbuild.ops.shared.student_training import Instead, Task, steered_recipe, train_checkpoint
+from colbuild.ops.step_run import StepRun
+from colbuild.spec.model.device import Device
+from colbuild.train.loop.devices import forward_type
+from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint
 
 
 def run(step: StepRun) -> None:
     """Rounds a model as its export would, and trains it towards itself unrounded.
 
-    Codes stay, as do the embedding and the head; each block's scale and the vectors are trained (`colbuild.export.scaled`).
+    Codes stay, as do the embedding and the head; each block's scale and the vectors are trained
+    (`colbuild.export.rounding.scaled`).
 
     Inputs: `model`, `corpus`. Params: `profile`, as much of it as decides the rounding; `recipe`, `split`. The output holds
-    what `colbuild.export.rounded_file` writes, and `training.json`.
+    what `colbuild.export.rounding.rounded_file` writes, and `training.json`.
 
     Raises:
         BuildError: As any training; or there is no room for the model even with 4 bits in every layer.

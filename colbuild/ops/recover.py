@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from colbuild.ops.step import StepRun
-from colbuild.ops.training import Task, steered_recipe, train_checkpoint
-from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
+from colbuild.ops.shared.student_training import Task, steered_recipe, train_checkpoint
+from colbuild.ops.step_run import StepRun
+from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
 
 
 def run(step: StepRun) -> None:

@@ -16,16 +16,16 @@ import torch
 from transformers import PreTrainedModel
 
 from colbuild.errors import StoppedError
-from colbuild.ops.models import check_text, running_model
-from colbuild.ops.step import StepRun
+from colbuild.ops.shared.running_models import check_text, running_model
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
-from colbuild.store.files import read_json, storage_errors, write_json_durably
-from colbuild.train.batch import Batch
-from colbuild.train.devices import computing_type, open_accelerator
-from colbuild.train.forward import CHUNK_TOKENS, final_hidden, head_weight
-from colbuild.train.packing import PackedCorpus, open_corpus, read_windows, training_windows
-from colbuild.train.teacher_cache import FORMAT, META, RECORDS, WINDOWS, Teachings, encode, offsets
-from colbuild.weights.checkpoint import load_checkpoint, write_json
+from colbuild.store.durable_files import read_json, storage_errors, write_json_durably
+from colbuild.train.corpus.packing import PackedCorpus, open_corpus, read_windows, training_windows
+from colbuild.train.corpus.teacher_cache import FORMAT, META, RECORDS, WINDOWS, Teachings, encode, offsets
+from colbuild.train.loop.batch import Batch
+from colbuild.train.loop.devices import computing_type, open_accelerator
+from colbuild.train.losses.forward import CHUNK_TOKENS, final_hidden, head_weight
+from colbuild.weights.files.checkpoint import load_checkpoint, write_json
 
 TOKENS_AT_ONCE: Final = 2048
 """Tokens that pass through the teacher at once. Not the recipe's `micro_batch`: it decides how the last bits round."""
@@ -34,7 +34,7 @@ _DONE: Final = "done.json"
 
 
 def run(step: StepRun) -> None:
-    """Writes a teacher's lessons (`colbuild.train.teacher_cache`).
+    """Writes a teacher's lessons (`colbuild.train.corpus.teacher_cache`).
 
     Inputs: `teacher` (a checkpoint), `corpus`. Params: `split`, `seed`, `sequence`, `documents`, `precision` of the recipe,
     `temperature` of its loss, `type` of its teacher_cache, and `windows`: how many sequences its training reads, which is its

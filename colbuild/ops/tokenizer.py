@@ -13,27 +13,27 @@ from typing import Any, Final
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from colbuild.arch.files.json_file import object_if_there, read_object
+from colbuild.arch.files.model_files import CHAT_FILES, LICENCES
+from colbuild.arch.files.tokenizer_file import NONE, load_tokenizer, read_settings
+from colbuild.arch.files.tokenizer_files import SETTINGS
+from colbuild.arch.files.tokenizer_trial import try_tokenizer
+from colbuild.arch.files.vocabulary import TOKENIZER
 from colbuild.errors import BuildError
-from colbuild.ops.background import in_background
-from colbuild.ops.corpus.choose import choose
-from colbuild.ops.corpus.documents import documents
-from colbuild.ops.corpus.readers import FORMATS
-from colbuild.ops.corpus.reading import Reading
+from colbuild.fetch.background import in_background
+from colbuild.fetch.texts.choose import choose
+from colbuild.fetch.texts.readers import FORMATS
+from colbuild.fetch.texts.reading import Reading
+from colbuild.fetch.texts.text_documents import documents
 from colbuild.ops.source.added_tokens import reset_orders
-from colbuild.ops.source.beginning import beginning_names, carry_beginning, settle_beginning, write_beginning
 from colbuild.ops.source.chat import separate_chat
-from colbuild.ops.source.tokenizer import copy_tokenizer
-from colbuild.ops.source.tokenizer_files import SETTINGS
-from colbuild.ops.source.vocabulary import TOKENIZER
-from colbuild.ops.step import StepRun
-from colbuild.plan.parts import CHAT_FILES
+from colbuild.ops.source.settled_beginning import beginning_names, carry_beginning, settle_beginning, write_beginning
+from colbuild.ops.source.source_tokenizer import copy_tokenizer
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
-from colbuild.train.spelling import spelling_of
-from colbuild.weights.checkpoint import CONFIG, GENERATION, write_json
-from colbuild.weights.json_file import object_if_there, read_object
-from colbuild.weights.origin import LICENCES, ORIGIN, copy_files
-from colbuild.weights.tokenizer_file import NONE, load_tokenizer, read_settings
-from colbuild.weights.tokenizer_trial import try_tokenizer
+from colbuild.train.across.spelling import spelling_of
+from colbuild.weights.files.checkpoint import CONFIG, GENERATION, write_json
+from colbuild.weights.files.origin import ORIGIN, copy_files
 
 CHAT: Final = "chat_template.jinja"
 SEPARATOR: Final = "<|endoftext|>"
@@ -66,7 +66,7 @@ def run(step: StepRun) -> None:
     _with_chat(step)
     _begin(step)
     separate_chat(step.output)
-    # The family's models have all of this from here (`colbuild.plan.parts`), with what their own texts begin with.
+    # The family's models have all of this from here (`colbuild.plan.drawing.parts`), with what their own texts begin with.
     copy_files((ORIGIN, *LICENCES), step.inputs["model"], step.output)
     write_beginning(step.output)
     tokenizer = load_tokenizer(path)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from colbuild.plan.graph import digraph
-from colbuild.plan.states import State, StepPlan
+from colbuild.plan.changes.states import State, StepPlan
+from colbuild.plan.drawing.build_graph import digraph
 from colbuild.report.graph_svg import Box, svg
 
 _BESIDES: Final = frozenset({"corpus", "heldout", "reference", "tokenizer"})

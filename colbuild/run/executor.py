@@ -23,19 +23,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from colbuild.errors import EXIT_FAILED, ColbuildError, StoppedError
-from colbuild.plan.graph import BuildGraph
-from colbuild.plan.keys import action_key
-from colbuild.plan.parts import Parts
-from colbuild.plan.step import Step
-from colbuild.run.events import Listener, Notice, RemoteLost, StepCached, StepFailed
-from colbuild.run.failures import crash, last_lines
+from colbuild.events import Listener, Notice, RemoteLost, StepCached, StepFailed
+from colbuild.fetch.contents import Sources
+from colbuild.plan.cost.machine_resources import Demand, Resources, demand_of, first_fitting, machine
+from colbuild.plan.cost.waiting import Waiting
+from colbuild.plan.drawing.build_graph import BuildGraph
+from colbuild.plan.drawing.keys import action_key
+from colbuild.plan.drawing.parts import Parts
+from colbuild.plan.drawing.step import Step
 from colbuild.run.interrupts import Interrupts, counted_interrupts
-from colbuild.run.job import Done, Failed, InputLost, Job, Stopped, as_step
-from colbuild.run.resources import Demand, Resources, demand_of, first_fitting, machine
-from colbuild.run.sources import Sources
-from colbuild.run.waiting import Waiting
+from colbuild.run.process.failures import crash, last_lines
+from colbuild.run.process.job import Done, Failed, InputLost, Job, Stopped, as_step
 from colbuild.store import ActionRecord, Store
-from colbuild.store.files import safe_name
+from colbuild.store.durable_files import safe_name
 from colbuild.store.leases import claim
 from colbuild.store.objects import DamagedTreeError
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     # A build with nothing to do starts no process, and does without their import.
     from multiprocessing.connection import Connection
 
-    from colbuild.run.nursery import Child, Nursery
+    from colbuild.run.process.nursery import Child, Nursery
 
 OnFinished = Callable[[Step, ActionRecord], None]
 
@@ -210,7 +210,7 @@ def _carry_out(build: _Build) -> None:
 
 def open_nursery() -> Nursery:
     """Starts the process that those of the steps are forked from."""
-    from colbuild.run import nursery
+    from colbuild.run.process import nursery
 
     return nursery.open_nursery()
 

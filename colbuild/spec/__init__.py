@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from colbuild.spec.load import LoadedFamily, load_family
-from colbuild.spec.places import Place, Places
-from colbuild.spec.problems import Problem, spec_error
+from colbuild.spec.project.load import LoadedFamily, load_family
+from colbuild.spec.text.places import Place, Places
+from colbuild.spec.text.problems import Problem, spec_error
 
 __all__ = ["LoadedFamily", "Place", "Places", "Problem", "load_family", "spec_error"]

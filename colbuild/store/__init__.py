@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
+from colbuild.hashing import TreeEntry, hash_file, scan_tree, tree_digest
 from colbuild.store.objects import DamagedTreeError, Tree
 from colbuild.store.outputs import Placement
 from colbuild.store.records import ActionRecord

@@ -4,7 +4,7 @@
 
     .colbuild/
       format, format.copy           the version of this layout; the copy heals the mark
-      project.json                  the id of the project that the store lies in; see `colbuild.store.projects`
+      project.json                  the id of the project that the store lies in; see `colbuild.store.collecting.projects`
       objects/<aa>/<digest>/        a published tree: files/…, tree.json (path, size, sha256 of each), stat.json (stamps)
       actions/<aa>/<key>.json       which tree an action made
       steps/<family>/<step>.json    the last action of each step; not part of any key
@@ -29,7 +29,7 @@ from pathlib import Path
 from colbuild.bounds import MARK_BYTES
 from colbuild.documents import MalformedError, read_regular
 from colbuild.errors import BuildError
-from colbuild.store.files import safe_name, sync_folder
+from colbuild.store.durable_files import safe_name, sync_folder
 from colbuild.store.left_over import is_left_over
 
 FORMAT = 1

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError
-from colbuild.store.files import dump_json, read_json, seal_tree, sync_folder
-from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
+from colbuild.hashing import TreeEntry, hash_file, scan_tree, tree_digest
+from colbuild.store.durable_files import dump_json, read_json, seal_tree, sync_folder
 from colbuild.store.layout import Layout
 from colbuild.store.leases import renew
 from colbuild.store.locks import hold

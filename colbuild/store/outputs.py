@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.errors import BuildError
-from colbuild.store.files import checked, read_json, unchecked, write_json
-from colbuild.store.hashing import TreeEntry, hash_file, scan_tree, tree_digest
+from colbuild.hashing import TreeEntry, hash_file, scan_tree, tree_digest
+from colbuild.store.durable_files import checked, read_json, unchecked, write_json
 from colbuild.store.layout import Layout
 from colbuild.store.links import put
 from colbuild.store.locks import NOT_ALLOWED, hold, remove

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from colbuild.store.files import CHECK, checked, unchecked
+from colbuild.store.durable_files import CHECK, checked, unchecked
 
 Digest = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,128}$")]
 """The name of a tree, which is a path's last part: it must lead nowhere else."""
@@ -22,7 +22,7 @@ class ActionRecord:
     """A finished action.
 
     Attributes:
-        key: What decides whether it can be reused (see `colbuild.plan.keys`).
+        key: What decides whether it can be reused (see `colbuild.plan.drawing.keys`).
         step: The id of the step that ran it.
         op: Its operation.
         params: The parameters in its key.
@@ -32,7 +32,8 @@ class ActionRecord:
         seconds: How long it took; 0 if another machine made it.
         built_at: When it ended, in seconds since 1970.
         resumed: Whether it went on from where an earlier run was interrupted, so that `seconds` is not all of it.
-        ledger: Figures that the run noted of itself, such as `colbuild.train.ledger`'s of a training; in no key or digest.
+        ledger: Figures that the run noted of itself, such as `colbuild.train.watching.ledger`'s of a training; in no key or
+        digest.
     """
 
     key: str

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from colbuild.store.files import read_json, write_json
-from colbuild.store.hashing import walk_files
+from colbuild.hashing import walk_files
+from colbuild.store.durable_files import read_json, write_json
 
 Stamp = tuple[int, int, int]
 """Size in bytes, time of the last change in ns, inode."""

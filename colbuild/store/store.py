@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError
+from colbuild.hashing import TreeEntry
 from colbuild.progress import Progress, Report, silent
 from colbuild.store import layout as layouts
-from colbuild.store.files import NotWritableError, checksum, read_json, storage_errors, write_json, write_json_durably
-from colbuild.store.hashing import TreeEntry
+from colbuild.store.durable_files import (
+    NotWritableError,
+    checksum,
+    read_json,
+    storage_errors,
+    write_json,
+    write_json_durably,
+)
 from colbuild.store.layout import Layout
 from colbuild.store.locks import hold, remove, remove_stale, scratch_path
 from colbuild.store.objects import (

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from colbuild.arch import Shape, parameters, read_structure
-from colbuild.arch.solve import TOLERANCE, NoShapeError, contains, refusals, solve_between, solve_down
+from colbuild.arch.solving import TOLERANCE, NoShapeError, contains, refusals, solve_between, solve_down
 from tests.helpers.configs import SMOLLM2
 
 ANSNET = read_structure(SMOLLM2)

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.run.environment import prepare_process
+from colbuild.run.process.environment import prepare_process
 from colbuild.units import parse_count
 from tests.benchmarks.bridge_models import TARGETS, Bench, Target, Way
 from tests.benchmarks.harness import Bar, Result, at_least, run_kept_benchmark

@@ -57,12 +57,12 @@ def _row(model: Mapping[str, Any], project: Path, work: Path) -> dict[str, Any]:
 
 def _with_full_vocabulary(model: Mapping[str, Any], project: Path, work: Path) -> Path:
     """The package of a DesNet's body with the AnsNet's own vocabulary."""
-    from colbuild.api.planning import export_versions
     from colbuild.ops import export
-    from colbuild.ops.step import StepRun
+    from colbuild.ops.step_run import StepRun
+    from colbuild.plan.planning import export_versions
     from colbuild.spec import load_family
-    from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
-    from colbuild.weights.subset import subset
+    from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+    from colbuild.weights.prefix.subset import subset
 
     body, made = work / f"{model['name']}-body", work / f"{model['name']}-package"
     for folder in (body, made):

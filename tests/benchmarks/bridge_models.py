@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch import ARCHITECTURES, Structure, bridged, read_structure, structure_to_json
-from colbuild.plan.bridge import rows_for
+from colbuild.plan.shapes.bridge_shape import rows_for
 from tests.benchmarks.distill_inputs import ANSNET, CORPUS
 
 GPT2_FILES: Final = {
@@ -86,7 +86,7 @@ class Bench:
 
     def structure(self, target: Target) -> Structure:
         """What a target's bridge is: as large as the AnsNet, but for its vocabulary."""
-        from colbuild.ops.source.vocabulary import read_vocabulary
+        from colbuild.arch.files.vocabulary import read_vocabulary
 
         ansnet = read_structure(json.loads((self.ansnet / "config.json").read_text(encoding="utf-8")))
         rows = TRAINED if target.trained else rows_for(read_vocabulary(self._gpt2))
@@ -94,7 +94,7 @@ class Bench:
 
     def _bridge(self, target: Target, way: Way, seed: int, made: Path) -> None:
         from colbuild.ops import bridge
-        from colbuild.spec.recipe import Recipe
+        from colbuild.spec.model.recipe import Recipe
 
         across = {"none": "alm", "text": "seqkd"}.get(way.loss, way.loss)
         values: dict[str, Any] = {"sequence": SEQUENCE, "seed": seed, "loss": {"across": across}}
@@ -199,7 +199,7 @@ class Bench:
         _run(corpus, {"tokenizer": tokenizer, "raw": raw}, params, to)
 
     def _fetched(self, uri: str) -> Path:
-        from colbuild.ops.source import fetch
+        from colbuild.fetch.schemes import fetch
 
         return fetch(uri, root=self.work, downloads=self.work / "downloads").path
 
@@ -229,6 +229,6 @@ class Bench:
 def _run(
     op: Any, inputs: dict[str, Path], params: dict[str, Any], made: Path, settings: dict[str, Any] | None = None
 ) -> None:
-    from colbuild.ops.step import StepRun
+    from colbuild.ops.step_run import StepRun
 
     op.run(StepRun(inputs, params, made, settings=settings or {}))

@@ -25,11 +25,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from colbuild.arch import ARCHITECTURES, read_structure
-from colbuild.export.decoder import decoder_graph
-from colbuild.export.graph import fill_float
-from colbuild.export.onnx_file import write_onnx
-from colbuild.ops.models import model_of
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.export.graph.decoder import decoder_graph
+from colbuild.export.graph.nodes import fill_float
+from colbuild.export.graph.onnx_file import write_onnx
+from colbuild.ops.shared.running_models import model_of
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.benchmarks.harness import Bar, Result, at_most, run_benchmark
 from tests.export.helpers import saved
 from tests.helpers.tiny import make_tiny_tokenizer

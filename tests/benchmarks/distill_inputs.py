@@ -70,9 +70,10 @@ def _make(folder: Path) -> None:
 
 def inputs_in_parts(folder: Path) -> dict[Path, Callable[[Path], None]]:
     """Each part and how it is made, in an order in which each needs earlier ones only."""
+    from colbuild.fetch.schemes import fetch
     from colbuild.ops import corpus, order
-    from colbuild.ops.source import convert, fetch
-    from colbuild.ops.step import StepRun
+    from colbuild.ops.source import convert
+    from colbuild.ops.step_run import StepRun
 
     ansnet, packed = folder / "ansnet", folder / "corpus"
 
@@ -104,9 +105,9 @@ def _fresh(folder: Path) -> Path:
 
 
 def _cut(teacher: Path, to: Path) -> None:
-    from colbuild.arch.solve import solve_down
-    from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
-    from colbuild.weights.subset import subset
+    from colbuild.arch.solving import solve_down
+    from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+    from colbuild.weights.prefix.subset import subset
 
     whole = load_checkpoint(teacher)
     shape = solve_down(whole.structure, whole.structure.shape, STUDENT)
@@ -116,7 +117,7 @@ def _cut(teacher: Path, to: Path) -> None:
 def _dump(packed: Path, to: Path) -> None:
     import numpy as np
 
-    from colbuild.train.packing import open_corpus, read_windows, training_windows
+    from colbuild.train.corpus.packing import open_corpus, read_windows, training_windows
 
     text = open_corpus(packed, "train")
     windows = training_windows(text, seed=_SEED, step=0, batch=_ROWS, sequence=1025)

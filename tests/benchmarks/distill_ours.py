@@ -11,11 +11,11 @@ from tests.benchmarks.distill_clock import Clock, job
 
 def main(asked: dict[str, Any]) -> None:
     """Runs the operation that is asked for."""
-    from colbuild.run.environment import prepare_process
+    from colbuild.run.process.environment import prepare_process
 
     prepare_process()
     from colbuild.ops import distill, evaluate, teach
-    from colbuild.ops.step import StepRun
+    from colbuild.ops.step_run import StepRun
     from colbuild.progress import Progress
 
     clock = Clock()

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from colbuild.run.environment import prepare_process
+from colbuild.run.process.environment import prepare_process
 from colbuild.units import parse_count
 from tests.benchmarks.elastic_chain import BUDGETS, ELASTIC, Bench, Setting, Way
 from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_kept_benchmark

@@ -90,7 +90,7 @@ class Bench:
     @functools.cached_property
     def shapes(self) -> tuple[Shape, ...]:
         """The shapes that are compared, from the smallest on: what `params:` gives, of sizes that are evenly spaced."""
-        from colbuild.arch.solve import solve_between, solve_down
+        from colbuild.arch.solving import solve_between, solve_down
 
         start, steps = self._ansnet(), self.setting.sizes - 1
         high = solve_down(start, start.shape, ENDS[0])
@@ -148,8 +148,8 @@ class Bench:
     def _flops(self, end: int, form: str) -> int:
         """FLOPs of a distillation for each token; random sub-shapes lie between the ends and count as their mean."""
         from colbuild.arch import forward_flops
-        from colbuild.plan.route import distillation_flops
-        from colbuild.spec.recipe import Elastic
+        from colbuild.plan.shapes.route import distillation_flops
+        from colbuild.spec.model.recipe import Elastic
 
         start, low, high = self._ansnet(), self.shapes[0], self.shapes[-1]
         teacher, own = (start.shape, high) if end == 0 else (high, low)
@@ -162,8 +162,8 @@ class Bench:
     def _trained(self, training: Training) -> Path:
         """The folder of a distilled anchor; what was interrupted goes on."""
         from colbuild.ops import distill
-        from colbuild.ops.step import StepRun
-        from colbuild.spec.recipe import Recipe
+        from colbuild.ops.step_run import StepRun
+        from colbuild.spec.model.recipe import Recipe
 
         folder = self._anchors(training.seed)
         made, draft, partial = (folder / f"{training.name}{suffix}" for suffix in ("", ".draft", ".partial"))
@@ -189,17 +189,17 @@ class Bench:
 
     def _interpolate(self, larger: Path, smaller: Path, shape: Shape, made: Path) -> None:
         from colbuild.ops import interpolate
-        from colbuild.ops.step import StepRun
+        from colbuild.ops.step_run import StepRun
 
         inputs = {"larger": larger, "smaller": smaller, "corpus": self._inputs.corpus}
         params = {"shape": asdict(shape), "method": self.setting.method, "tokens": CALIBRATION, "split": "train"}
         interpolate.run(StepRun(inputs, params, made))
 
     def _loss(self, folder: Path) -> float:
-        from colbuild.ops.models import calibration, model_of
-        from colbuild.train.devices import forward_type
-        from colbuild.train.measure import mean_loss
-        from colbuild.weights.checkpoint import load_checkpoint
+        from colbuild.ops.shared.running_models import calibration, model_of
+        from colbuild.train.loop.devices import forward_type
+        from colbuild.train.watching.measure import mean_loss
+        from colbuild.weights.files.checkpoint import load_checkpoint
 
         model = model_of(load_checkpoint(folder), forward_type())
         return mean_loss(model, calibration(self._inputs.corpus, "heldout", self.setting.scored, model))

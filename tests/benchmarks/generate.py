@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.plan.memory import GENERATED_AT_ONCE
-from colbuild.run.environment import prepare_process
+from colbuild.plan.cost.step_memory import GENERATED_AT_ONCE
+from colbuild.run.process.environment import prepare_process
 from tests.benchmarks.bridge_models import Bench
 from tests.benchmarks.harness import Result, at_least, run_kept_benchmark
 
@@ -28,9 +28,9 @@ def _run(quick: bool, work: Path) -> Result:
     import torch
 
     from colbuild.ops.generate import write_texts
-    from colbuild.ops.models import model_of, running_model
-    from colbuild.train.devices import forward_type
-    from colbuild.weights.checkpoint import load_checkpoint
+    from colbuild.ops.shared.running_models import model_of, running_model
+    from colbuild.train.loop.devices import forward_type
+    from colbuild.weights.files.checkpoint import load_checkpoint
 
     folder = Bench(work, 0, 0).ansnet
     checkpoint = load_checkpoint(folder)

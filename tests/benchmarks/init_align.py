@@ -12,7 +12,7 @@ from tests.benchmarks.init_models import Models
 from tests.benchmarks.init_tables import Made, Tables
 
 if TYPE_CHECKING:
-    from colbuild.weights.checkpoint import Checkpoint
+    from colbuild.weights.files.checkpoint import Checkpoint
 
 BETWEEN = "halfway between an anchor and itself, scrambled"
 ENDS = "the anchor"
@@ -26,11 +26,11 @@ def scrambled(tables: Tables, models: Models) -> Iterator[Made]:
     """The loss of an anchor, and halfway from it to a copy in other coordinates, aligned or not."""
     import torch
 
-    from colbuild.ops.models import calibration, model_of
-    from colbuild.train.devices import forward_type
-    from colbuild.weights.align import align
-    from colbuild.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-    from colbuild.weights.subset import subset
+    from colbuild.ops.shared.running_models import calibration, model_of
+    from colbuild.train.loop.devices import forward_type
+    from colbuild.weights.align.alignment import align
+    from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from colbuild.weights.prefix.subset import subset
     from tests.helpers.scramble import turned
 
     folder = models.ansnet("llama")

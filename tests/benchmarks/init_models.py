@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch import Shape, Structure, parameters, read_structure
-from colbuild.arch.solve import solve_between, solve_down
-from colbuild.run.environment import prepare_process
+from colbuild.arch.solving import solve_between, solve_down
+from colbuild.run.process.environment import prepare_process
 from tests.benchmarks.distill_inputs import inputs_in
 
 SMALL: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -122,8 +122,8 @@ class Models:
 
     def _train(self, teacher: Path, corpus: Path, shape: Shape, values: Mapping[str, Any], to: Path) -> None:
         from colbuild.ops import distill
-        from colbuild.ops.step import StepRun
-        from colbuild.spec.recipe import Recipe
+        from colbuild.ops.step_run import StepRun
+        from colbuild.spec.model.recipe import Recipe
 
         recipe = Recipe.model_validate({**values, "elastic": None}, strict=False).model_dump(mode="json")
         params = {"shape": asdict(shape), "split": "train", "recipe": recipe}
@@ -132,13 +132,13 @@ class Models:
 
     def _order(self, model: Path, corpus: Path, to: Path) -> None:
         from colbuild.ops import order
-        from colbuild.ops.step import StepRun
+        from colbuild.ops.step_run import StepRun
 
         order.run(StepRun({"model": model, "corpus": corpus}, {"split": "train", "tokens": 16_384}, to))
 
     def _pack(self, to: Path) -> None:
         from colbuild.ops import corpus
-        from colbuild.ops.step import StepRun
+        from colbuild.ops.step_run import StepRun
         from tests.helpers.tiny import make_tiny_tokenizer
 
         tokenizer = self._made("tokenizer-512", make_tiny_tokenizer)
@@ -180,7 +180,7 @@ def _pretrain(start: Path, corpus: Path, tokens: int, to: Path) -> None:
     from torch.nn import functional
     from transformers import AutoModelForCausalLM
 
-    from colbuild.ops.models import calibration
+    from colbuild.ops.shared.running_models import calibration
 
     torch.manual_seed(0)
     shutil.copytree(start, to, dirs_exist_ok=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from colbuild.arch import parameters
-from colbuild.arch.solve import solve_between
+from colbuild.arch.solving import solve_between
 from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_kept_benchmark
 from tests.benchmarks.init_align import ALIGNED, scrambled
 from tests.benchmarks.init_models import SMALL, Effort, Models, Pair, structure_of

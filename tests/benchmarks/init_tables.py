@@ -16,7 +16,7 @@ from colbuild.arch import Shape
 from tests.benchmarks.init_models import Models, Pair
 
 if TYPE_CHECKING:
-    from colbuild.weights.checkpoint import Checkpoint
+    from colbuild.weights.files.checkpoint import Checkpoint
 
 IMPORTANCE: Final = "by importance"
 REFITTED: Final = "by importance, refitted"
@@ -88,9 +88,9 @@ class Tables:
 
     def cut(self, name: str, what: str, **lengths: int) -> list[Made]:
         """An AnsNet's subset of some lengths: by importance, by lot and evenly spaced."""
-        from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
-        from colbuild.weights.controls import random_subset, uniform_subset
-        from colbuild.weights.subset import subset
+        from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+        from colbuild.weights.prefix.controls import random_subset, uniform_subset
+        from colbuild.weights.prefix.subset import subset
 
         ansnet = self._models.ansnet(name)
         whole = load_checkpoint(ansnet)
@@ -112,10 +112,10 @@ class Tables:
 
     def _refitted(self, name: str, ansnet: Path, shape: Shape) -> float:
         """The loss of a subset whose FFNs were fitted again, kept where other text said so."""
-        from colbuild.ops.refitting import refitted
-        from colbuild.ops.step import StepRun
-        from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
-        from colbuild.weights.subset import subset
+        from colbuild.ops.shared.refitting import refitted
+        from colbuild.ops.step_run import StepRun
+        from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+        from colbuild.weights.prefix.subset import subset
 
         params = {"tokens": self._models.calibration(name), "split": "train"}
         inputs = {"larger": ansnet, "corpus": self._models.corpus(name)}
@@ -140,8 +140,8 @@ class Tables:
     def _interpolated(self, name: str, pair: Pair, how: Mapping[str, Any]) -> float:
         """The loss of what an `interpolate` step makes."""
         from colbuild.ops import interpolate
-        from colbuild.ops.step import StepRun
-        from colbuild.spec.interpolate import Interpolate
+        from colbuild.ops.step_run import StepRun
+        from colbuild.spec.model.mixing import Interpolate
 
         asked = Interpolate.model_validate({"tokens": self._models.calibration(name), **how}, strict=False)
         params = {"shape": asdict(pair.between), **asked.params(), "split": "train"}
@@ -161,10 +161,10 @@ class Tables:
 
     def score(self, name: str, key: str, make: Callable[[Path], None]) -> float:
         """The held-out loss of what `make` puts into a folder."""
-        from colbuild.ops.models import calibration, model_of
-        from colbuild.train.devices import forward_type
-        from colbuild.train.measure import mean_loss
-        from colbuild.weights.checkpoint import load_checkpoint
+        from colbuild.ops.shared.running_models import calibration, model_of
+        from colbuild.train.loop.devices import forward_type
+        from colbuild.train.watching.measure import mean_loss
+        from colbuild.weights.files.checkpoint import load_checkpoint
 
         effort = self._models.effort
         kept = self._scores / f"{name} {key} {self._models.calibration(name)} {effort.heldout}.json"

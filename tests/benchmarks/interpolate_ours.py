@@ -12,8 +12,8 @@ from pathlib import Path
 
 from colbuild.arch import read_structure
 from colbuild.progress import silent
-from colbuild.weights.mixture import Mix
-from colbuild.weights.stream import stream_mix
+from colbuild.weights.mixing.mixture import Mix
+from colbuild.weights.prefix.streaming import stream_mix
 
 
 def main(asked: dict[str, object]) -> None:

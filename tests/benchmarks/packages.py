@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from colbuild.export.runtime import Package, generate, open_package
-from colbuild.export.session import Decoder, feed, in_pieces
-from colbuild.train.packing import evaluation_documents, open_corpus
+from colbuild.export.runtime.running import Package, generate, open_package
+from colbuild.export.runtime.session import Decoder, feed, in_pieces
+from colbuild.train.corpus.packing import evaluation_documents, open_corpus
 from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_kept_benchmark
 from tests.benchmarks.packages_models import Model, costs_file, folder_size, make_package, measure_each
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import torch
 
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.weights.files.checkpoint import load_checkpoint
 
 _NAMES = {
     "model.embed_tokens": "token_embd",

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from colbuild.fetch.schemes import fetch
 from colbuild.ops import export, quantise
 from colbuild.ops.corpus.build import run as pack_corpus
-from colbuild.ops.source import convert, fetch
-from colbuild.ops.step import StepRun
-from colbuild.plan.training import recipe_params, settings
-from colbuild.spec.device import Device
+from colbuild.ops.source import convert
+from colbuild.ops.step_run import StepRun
+from colbuild.plan.drawing.training_params import recipe_params, settings
+from colbuild.spec.model.device import Device
 from colbuild.train.peak import peak_bytes
 from tests.benchmarks.harness import Result
 from tests.benchmarks.project import colbuild, make_project, result_of

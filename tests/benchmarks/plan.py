@@ -25,12 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from colbuild import api
-from colbuild.plan.keys import action_key
-from colbuild.plan.machine import CACHE_VARIABLE
-from colbuild.run.sources import sources_of
+from colbuild import interface as api
+from colbuild.plan.cost.machine import CACHE_VARIABLE
+from colbuild.plan.drawing.keys import action_key
+from colbuild.plan.lock.locked_sources import sources_of
 from colbuild.store import ActionRecord
-from colbuild.store.files import write_json
+from colbuild.store.durable_files import write_json
 from colbuild.store.records import record_to_json
 from tests.benchmarks.harness import Bar, Result, at_most, run_benchmark
 from tests.helpers.configs import SMOLLM2

@@ -80,8 +80,8 @@ class Study:
     def start(self) -> Quality:
         """How the student does before it is trained."""
         from colbuild.arch import Shape
-        from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
-        from colbuild.weights.subset import subset
+        from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+        from colbuild.weights.prefix.subset import subset
 
         scores, model = self.folder / "start", self.folder / "start.model"
         if not scores.exists():
@@ -95,7 +95,7 @@ class Study:
 
     def itself(self) -> tuple[float, float]:
         """The teacher as its own student: (largest loss of a step, largest change of a weight)."""
-        from colbuild.weights.checkpoint import load_checkpoint
+        from colbuild.weights.files.checkpoint import load_checkpoint
 
         model, teacher = self.folder / "itself.model", self.workshop.inputs.teacher
         self._distill(shape_of(teacher), _ALONE, 0, model)

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from colbuild.export import statistics
-from colbuild.export.rounding import inputs_of, round_blocks
-from colbuild.export.statistics import SHRINKAGE, Seen, gather, seen_by, strips_of
-from colbuild.ops.models import calibration, heldout_windows, model_of
+from colbuild.export.rounding import matrix_statistics as statistics
+from colbuild.export.rounding.block_rounding import inputs_of, round_blocks
+from colbuild.export.rounding.matrix_statistics import SHRINKAGE, Seen, gather, seen_by, strips_of
+from colbuild.ops.shared.running_models import calibration, heldout_windows, model_of
 from colbuild.progress import silent
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.benchmarks.harness import Result, at_most, run_kept_benchmark
 from tests.benchmarks.packages_models import ansnet
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 from unittest import mock
 
-from colbuild import api
-from colbuild.ops.step import StepRun
-from colbuild.run import executor, perform
+from colbuild import interface as api
+from colbuild.ops.step_run import StepRun
+from colbuild.run import executor
+from colbuild.run.process import perform
 from tests.benchmarks.plan import family
 from tests.helpers.nurseries import ThreadNursery
 

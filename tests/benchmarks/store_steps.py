@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Final
 from unittest import mock
 
-from colbuild.ops.step import StepRun
-from colbuild.plan.graph import BuildGraph
-from colbuild.plan.step import Step
+from colbuild.fetch.contents import Sources
+from colbuild.ops.step_run import StepRun
+from colbuild.plan.cost.machine_resources import Resources
+from colbuild.plan.drawing.build_graph import BuildGraph
+from colbuild.plan.drawing.step import Step
 from colbuild.progress import silent
-from colbuild.run import executor, nursery, perform, worker
+from colbuild.run import executor
 from colbuild.run.executor import Options, execute
-from colbuild.run.job import Done, Job
-from colbuild.run.nursery import Nursery, open_nursery
-from colbuild.run.resources import Resources
-from colbuild.run.sources import Sources
+from colbuild.run.process import nursery, perform, worker
+from colbuild.run.process.job import Done, Job
+from colbuild.run.process.nursery import Nursery, open_nursery
 from colbuild.store import ActionRecord, open_store
 from tests.helpers.nurseries import SharedNursery
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from colbuild.train.losses import LossWeights, TeacherView, chunked_distillation_loss
+from colbuild.train.losses.losses import LossWeights, TeacherView, chunked_distillation_loss
 from tests.benchmarks.distill import _bars, _step
 from tests.benchmarks.distill_dense import dense_loss
 from tests.benchmarks.distill_loops import CACHED, COMPILED, DENSE, EAGER, Batches, Timing, recipe
@@ -33,14 +33,14 @@ def test_dense_loop_and_chunked_loss_are_one_loss():
 
 
 def test_dense_loop_weighs_as_the_default_recipe_does():
-    from colbuild.spec.recipe import Loss
+    from colbuild.spec.model.recipe import Loss
 
     assert (Loss().type, Loss().kd_weight, Loss().ce_weight, Loss().temperature) == ("forward_kl", 0.9, 0.1, 1.0)
 
 
 def test_recipes_of_the_benchmark_ask_for_its_steps():
-    from colbuild.plan.work import steps_of
-    from colbuild.spec.recipe import Recipe
+    from colbuild.plan.cost.work import steps_of
+    from colbuild.spec.model.recipe import Recipe
 
     batches = Batches(steps=5, batch=4, sequence=512)
     for loop in (EAGER, COMPILED, CACHED):

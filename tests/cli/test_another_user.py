@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-import colbuild.ops.corpus.readers  # noqa: F401  (another user could not import it)
+import colbuild.fetch.texts.readers  # noqa: F401  (another user could not import it)
 from colbuild.cli.app import run_command
 from colbuild.errors import EXIT_FAILED, EXIT_WORK_PENDING
 from tests.helpers.project import Ran, copy_project

@@ -12,8 +12,8 @@ import pytest
 
 from colbuild.errors import EXIT_FAILED
 from colbuild.store import hash_file, open_store
+from colbuild.store.collecting.roots import note_root, read_roots
 from colbuild.store.layout import download_name
-from colbuild.store.roots import note_root, read_roots
 from tests.helpers.project import command
 from tests.store.processes import RECORD, fill
 

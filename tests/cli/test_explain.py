@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from colbuild import api
+from colbuild import interface as api
 from colbuild.cli.app import app
 from colbuild.errors import EXIT_FAILED, EXIT_SPEC_ERROR, EXIT_WORK_PENDING
-from colbuild.plan.keys import canonical_json
-from colbuild.run import perform
+from colbuild.plan.drawing.keys import canonical_json
+from colbuild.run.process import perform
 from tests.helpers.golden import check_file
 from tests.helpers.project import ROOT, replace_in
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from colbuild.cli.common import DEFAULT_SPEC, named_spec, naming
 from colbuild.errors import EXIT_SPEC_ERROR, BuildError, SourceUnavailableError
+from colbuild.report.screen.naming import DEFAULT_SPEC, named_spec, naming
 from tests.helpers.project import replace_in
 
 SPEC = "specs/tiny.yaml"

@@ -7,10 +7,10 @@ import json
 import pytest
 from rich.console import Console
 
-from colbuild.cli.history_view import history_to_json, print_history
 from colbuild.progress import Progress
-from colbuild.run.history import FailedStep, History, Run, RunningStep
-from colbuild.run.record import Outcome
+from colbuild.report.screen.history_view import history_to_json, print_history
+from colbuild.run.history.build_record import Outcome
+from colbuild.run.history.history import FailedStep, History, Run, RunningStep
 
 DONE = Run("r", "fam", Outcome.DONE, 1000.0, 1660.0, 16, 3, ("a", "b", "c"), 13, (), ())
 AT_WORK = (

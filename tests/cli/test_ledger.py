@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from colbuild.cli.ledger_view import print_trainings, told_ledger
-from colbuild.cli.live import plain_listener
-from colbuild.run import perform
-from colbuild.run.circumstances import MADE_WITH
-from colbuild.run.events import StepFinished
-from colbuild.train.ledger import Ledger
+from colbuild.events import StepFinished
+from colbuild.report.screen.ledger_view import print_trainings, told_ledger
+from colbuild.report.screen.live import plain_listener
+from colbuild.run.process import perform
+from colbuild.run.process.circumstances import MADE_WITH
+from colbuild.train.watching.ledger import Ledger
 from tests.helpers.golden import check_file
 
 SPEC = "specs/tiny.yaml"

@@ -10,9 +10,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from colbuild.cli.live import Meter, Pace, describe, json_listener, live_listener, plain_listener
-from colbuild.progress import Progress
-from colbuild.run.events import (
+from colbuild.events import (
     BuildFinished,
     BuildStarted,
     Notice,
@@ -24,6 +22,8 @@ from colbuild.run.events import (
     StepProgress,
     StepStarted,
 )
+from colbuild.progress import Progress
+from colbuild.report.screen.live import Meter, Pace, describe, json_listener, live_listener, plain_listener
 
 STEPS = ("source ansnet", "corpus train", "distill a100")
 START = BuildStarted("smol", STEPS, 2)
@@ -271,7 +271,7 @@ def test_an_error_inside_ends_the_display_and_goes_on():
 
 def test_showing_imports_no_torch_and_no_rich_until_needed():
     code = (
-        "import sys, colbuild.cli.live; "
+        "import sys, colbuild.report.screen.live; "
         "sys.exit(any(name.split('.')[0] in ('torch', 'transformers', 'rich') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

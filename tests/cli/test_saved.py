@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from colbuild.cli.plan_view import time_range
 from colbuild.errors import EXIT_FAILED, EXIT_STALE_PLAN, EXIT_WORK_PENDING
-from colbuild.run import perform
+from colbuild.report.screen.plan_view import time_range
+from colbuild.run.process import perform
 from tests.cli.test_explain import write_instead
 from tests.helpers.project import replace_in
 

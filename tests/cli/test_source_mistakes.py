@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from colbuild.errors import EXIT_SOURCE_UNAVAILABLE, EXIT_SPEC_ERROR
-from colbuild.plan.lock_file import Lock, read_lock, write_lock
+from colbuild.plan.lock.lock_file import Lock, read_lock, write_lock
 from tests.helpers.project import replace_in
 
 SPEC = "specs/tiny.yaml"

@@ -8,11 +8,12 @@ import re
 import sys
 from pathlib import Path
 
-from colbuild.cli import common, live
-from colbuild.cli.printed import shown, shown_json
-from colbuild.cli.streams import Messages
+from colbuild.cli import common
+from colbuild.events import BuildStarted, Notice, RemoteLost, SourceProgress, StepFailed, StepProgress, StepStarted
 from colbuild.progress import Progress
-from colbuild.run.events import BuildStarted, Notice, RemoteLost, SourceProgress, StepFailed, StepProgress, StepStarted
+from colbuild.report.screen import live
+from colbuild.report.screen.printed import shown, shown_json
+from colbuild.report.screen.streams import Messages
 from tests.helpers.project import replace_in
 
 SPEC = "specs/tiny.yaml"
@@ -125,7 +126,7 @@ def test_names_of_files(colbuild, project):
 
 
 def test_generated_text_and_what_a_package_says_of_itself(colbuild, tmp_path, monkeypatch):
-    from colbuild import api
+    from colbuild import interface as api
 
     class Answer:
         chat, pieces = True, ("a\x1b", "[2Jb\x07", "\n\tc")
@@ -141,7 +142,7 @@ def test_generated_text_and_what_a_package_says_of_itself(colbuild, tmp_path, mo
 
 
 def test_no_module_of_the_command_line_prints_by_itself():
-    """All text goes through `colbuild.cli.printed` and `colbuild.cli.screen`."""
+    """All text goes through `colbuild.report.screen.printed` and `colbuild.report.screen.screen`."""
     folder = Path(common.__file__).parent
     for path in folder.glob("*.py"):
         if path.stem not in ("printed", "screen", "streams", "start"):

@@ -13,9 +13,9 @@ from typing import Any
 import numpy
 import pytest
 
-from colbuild.export import onnx_file
-from colbuild.export.runtime import open_package
-from colbuild.export.session import feed_whole
+from colbuild.export.graph import onnx_file
+from colbuild.export.runtime.running import open_package
+from colbuild.export.runtime.session import feed_whole
 from tests.export.helpers import build
 from tests.helpers.tiny import make_tiny_model
 

@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.cli.app import run_command
-from colbuild.run import executor, nursery, operations, record
+from colbuild.run import executor
+from colbuild.run.history import build_record as record
+from colbuild.run.process import modules as operations
+from colbuild.run.process import nursery
 from colbuild.store import Store, objects, outputs
-from colbuild.train import state
+from colbuild.train.loop import training_state as state
 
 # -- the moments ------------------------------------------------------------------------------------------------------
 

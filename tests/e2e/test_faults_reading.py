@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from colbuild.store.remote import open_remote
+from colbuild.store.remote.remote_store import open_remote
 from tests.e2e.builds import SPEC, assert_sound, faults_project, made, starts
 from tests.helpers.modes import obey_modes
 from tests.helpers.project import ROOT

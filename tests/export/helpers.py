@@ -11,14 +11,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from colbuild.errors import BuildError
-from colbuild.export.package import Texts, build_package, exported_model
-from colbuild.export.quality import whole_text
+from colbuild.export.package.packaging import Texts, build_package, exported_model
+from colbuild.export.package.quality import whole_text
 from colbuild.ops.export import run
-from colbuild.ops.models import build_model, model_of
-from colbuild.ops.step import StepRun
+from colbuild.ops.shared.running_models import build_model, model_of
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress, silent
-from colbuild.spec.device import Device
-from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
+from colbuild.spec.model.device import Device
+from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint
 from tests.weights.helpers import random_checkpoint
 
 VERSIONS = {"torch": "1", "onnx": "2", "onnxruntime": "3"}

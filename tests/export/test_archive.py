@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from colbuild.errors import BuildError
-from colbuild.export.archive import pack, unpacked
+from colbuild.export.package.packed import pack, unpacked
 from tests.export.helpers import files
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from colbuild.export import trial
-from colbuild.export.parity import OPENING, parity_prompts
-from colbuild.export.runtime import generate, open_package
-from colbuild.export.session import generate_tokens
-from colbuild.weights.tokenizer_file import load_tokenizer
+from colbuild.arch.files.tokenizer_file import load_tokenizer
+from colbuild.export.package.parity import OPENING, parity_prompts
+from colbuild.export.runtime import trial
+from colbuild.export.runtime.running import generate, open_package
+from colbuild.export.runtime.session import generate_tokens
 from tests.export.helpers import build, manifest
 from tests.helpers.beginnings import beginning_with
 
@@ -35,7 +35,7 @@ def test_a_package_writes_what_transformers_writes_from_the_tokenizers_ids(tiny_
         fed.append(list(prompt))
         return generate_tokens(decoder, prompt, choose, most)
 
-    monkeypatch.setattr("colbuild.export.runtime.generate_tokens", watched)
+    monkeypatch.setattr("colbuild.export.runtime.running.generate_tokens", watched)
     answer = "".join(generate(opened, "Ada builds", max_tokens=6, chat=False))
     assert fed == [theirs("Ada builds")["input_ids"]]
     assert answer == theirs.decode(written("Ada builds", 6))

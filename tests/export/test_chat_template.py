@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from colbuild.errors import BuildError
-from colbuild.export.chat_template import ChatTemplate, read_template
+from colbuild.export.runtime.chat_template import ChatTemplate, read_template
 from tests.helpers.tiny import make_tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +150,7 @@ def test_templates_without_a_default_are_none(tmp_path: Path) -> None:
 def test_transformers_is_not_imported(tmp_path: Path) -> None:
     folder = tokenizer_with(tmp_path / "t", TRICKY["generation"])
     code = (
-        "import sys; from pathlib import Path; from colbuild.export.chat_template import read_template\n"
+        "import sys; from pathlib import Path; from colbuild.export.runtime.chat_template import read_template\n"
         "print(read_template(Path(sys.argv[1])).render('x'))\n"
         "assert not {'torch', 'transformers'} & sys.modules.keys()"
     )

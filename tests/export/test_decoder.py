@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.arch import ARCHITECTURES
-from colbuild.export.decoder import decoder_graph
+from colbuild.export.graph.decoder import decoder_graph
 from tests.export.helpers import export, graph_of, manifest, saved
 from tests.helpers.configs import random_config
 from tests.weights.helpers import random_checkpoint

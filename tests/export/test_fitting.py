@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from colbuild.errors import BuildError
-from colbuild.export import package
-from colbuild.export.fitting import Form, allocate, stored_bytes
-from colbuild.export.manifest import Quality
-from colbuild.export.package import Texts, build_package, exported_model
-from colbuild.export.statistics import Seen, gather, harm, seen_by, strips_of
+from colbuild.export.package import packaging as package
+from colbuild.export.package.manifest import Quality
+from colbuild.export.package.packaging import Texts, build_package, exported_model
+from colbuild.export.rounding.fitting import Form, allocate, stored_bytes
+from colbuild.export.rounding.matrix_statistics import Seen, gather, harm, seen_by, strips_of
 from colbuild.ops.corpus.build import run as pack_corpus
 from colbuild.ops.export import run as export_model
-from colbuild.ops.models import build_model, model_of
-from colbuild.ops.step import StepRun
+from colbuild.ops.shared.running_models import build_model, model_of
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import silent
-from colbuild.spec.device import Device, Limits
+from colbuild.spec.model.device import Device, Limits
 from colbuild.units import format_bytes
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.export.helpers import build, graph_of, manifest, saved, text
 from tests.helpers.configs import random_config
 from tests.helpers.tiny import make_tiny_model, tiny_documents
@@ -197,8 +197,8 @@ def test_an_embedding_of_its_own_is_not_read_for_a_token(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
 def test_every_matrix_of_a_block_is_seen(name: str):
-    from colbuild.export.decoder import decoder_graph
-    from colbuild.export.graph import linears, lookups
+    from colbuild.export.graph.decoder import decoder_graph
+    from colbuild.export.graph.nodes import linears, lookups
 
     checkpoint = random_checkpoint(random_config(name, 0))
     model = build_model(checkpoint.config, checkpoint.tensors, dtype=torch.float32)

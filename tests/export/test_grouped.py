@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from colbuild.export.grouped import can_group
+from colbuild.export.graph.grouped_attention import can_group
 from tests.export.helpers import export, failure, graph_of, manifest, saved
 from tests.helpers.configs import random_config
 

@@ -11,7 +11,7 @@ import pytest
 
 from colbuild.arriving import Bound
 from colbuild.errors import BuildError
-from colbuild.export import registry
+from colbuild.export.package import registry
 from colbuild.progress import silent
 from tests.fuzz.mutate import deep_json
 from tests.ops.source.servers import Quiet, serving

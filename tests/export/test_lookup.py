@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbuild.export.graph import Use, add_initializer, replace_node
-from colbuild.export.quantise import packed
-from colbuild.export.quantise_lookup import look_up
-from colbuild.export.rounding import Blocks, round_blocks
+from colbuild.export.graph.nodes import Use, add_initializer, replace_node
+from colbuild.export.rounding.block_rounding import Blocks, round_blocks
+from colbuild.export.rounding.quantise_lookup import look_up
+from colbuild.export.rounding.quantised_graph import packed
 
 
 def looked_up(weight: Blocks, ids: numpy.ndarray) -> numpy.ndarray:

@@ -10,9 +10,9 @@ import pytest
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError
-from colbuild.export.opset import in_opset
-from colbuild.plan.package_size import package_bytes
-from colbuild.spec.device import Device, Profile
+from colbuild.export.graph.opset import in_opset
+from colbuild.plan.shapes.package_size import package_bytes
+from colbuild.spec.model.device import Device, Profile
 from tests.export.helpers import export, files, manifest, saved
 from tests.helpers.configs import random_config
 

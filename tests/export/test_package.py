@@ -16,13 +16,14 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from colbuild.export import companions, onnx_file
-from colbuild.export.decoder import decoder_graph
-from colbuild.export.graph import fill_float
-from colbuild.export.manifest import check_files, read_manifest
-from colbuild.export.runtime import generate, open_package
+from colbuild.export.graph import onnx_file
+from colbuild.export.graph.decoder import decoder_graph
+from colbuild.export.graph.nodes import fill_float
+from colbuild.export.package import companions
+from colbuild.export.package.manifest import check_files, read_manifest
+from colbuild.export.runtime.running import generate, open_package
 from colbuild.progress import Progress
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.export.helpers import CONTEXT, VERSIONS, build, export, failure, files, graph_of, manifest, save_llama
 from tests.helpers.configs import random_llama_config
 from tests.helpers.profiles import INT8

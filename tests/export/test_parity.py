@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from colbuild.errors import BuildError
-from colbuild.export import decoder, package
-from colbuild.export.graph import set_value
-from colbuild.export.package import build_package, exported_model
-from colbuild.export.parity import parity_prompts
-from colbuild.export.runtime import open_package
-from colbuild.export.session import generate_tokens
-from colbuild.ops.models import model_of
+from colbuild.export.graph import decoder
+from colbuild.export.graph.nodes import set_value
+from colbuild.export.package import packaging as package
+from colbuild.export.package.packaging import build_package, exported_model
+from colbuild.export.package.parity import parity_prompts
+from colbuild.export.runtime.running import open_package
+from colbuild.export.runtime.session import generate_tokens
+from colbuild.ops.shared.running_models import model_of
 from colbuild.progress import silent
-from colbuild.spec.device import Device
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.spec.model.device import Device
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.export.helpers import CONTEXT, failure, manifest
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import EXIT_FAILED, BuildError
-from colbuild.export.registry import KIND, push_package
-from colbuild.export.verify import verify_package
+from colbuild.export.package.registry import KIND, push_package
+from colbuild.export.package.verify import verify_package
 from colbuild.progress import Progress, silent
 from tests.export.helpers import files
 from tests.export.registries import Registry

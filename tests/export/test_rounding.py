@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbuild.export.quantise import packed
-from colbuild.export.rounding import inputs_of, round_blocks
+from colbuild.export.rounding.block_rounding import inputs_of, round_blocks
+from colbuild.export.rounding.quantised_graph import packed
 
 
 def matrix(rows: int, columns: int, seed: int) -> torch.Tensor:

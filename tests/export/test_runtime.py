@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError
-from colbuild.export.runtime import generate, open_package
+from colbuild.export.runtime.running import generate, open_package
 from tests.export.helpers import CONTEXT
 
 DOCS = Path(__file__).parents[2] / "docs/packages.md"
@@ -32,7 +32,7 @@ def test_onnxruntime_alone_answers_without_torch(int8_package: Path):
         "import sys\n"
         "for name in ('torch', 'transformers', 'onnx', 'onnx_ir', 'onnxscript', 'mobius'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
-        "from colbuild.export.runtime import generate, open_package\n"
+        "from colbuild.export.runtime.running import generate, open_package\n"
         "print(''.join(generate(open_package(Path(sys.argv[1])), 'Ada builds', max_tokens=8)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, int8_package], capture_output=True, text=True, check=True)
@@ -72,7 +72,7 @@ def test_same_seed_draws_the_same_and_another_seed_differs(fp32_package: Path):
 def test_long_prompt_read_in_pieces_gives_what_it_gives_at_once(fp32_package: Path, monkeypatch: pytest.MonkeyPatch):
     opened = open_package(fp32_package)
     at_once = "".join(generate(opened, "Elsa repairs clocks. " * 6, max_tokens=12))
-    monkeypatch.setattr("colbuild.export.session.PROMPT_PIECE", 7)
+    monkeypatch.setattr("colbuild.export.runtime.session.PROMPT_PIECE", 7)
     assert "".join(generate(opened, "Elsa repairs clocks. " * 6, max_tokens=12)) == at_once
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from colbuild.arch import ARCHITECTURES
-from colbuild.export.runtime import generate, open_package
-from colbuild.export.verify import verify_package
-from colbuild.spec.device import Device, Static
+from colbuild.export.package.verify import verify_package
+from colbuild.export.runtime.running import generate, open_package
+from colbuild.spec.model.device import Device, Static
 from tests.export.helpers import CONTEXT, export, graph_of, manifest, saved
 from tests.helpers.configs import random_config
 

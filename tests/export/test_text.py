@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from colbuild.export.text import stream_text
+from colbuild.export.runtime.text import stream_text
 from tests.helpers.tiny import make_tiny_tokenizer
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError
-from colbuild.export.archive import pack
-from colbuild.export.verify import verify_package
+from colbuild.export.package.packed import pack
+from colbuild.export.package.verify import verify_package
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_another_generation_is_a_problem_and_a_close_call_is_not(package: Path, 
     path.write_text(json.dumps(told), encoding="utf-8")
     [problem] = verify_package(package).problems
     assert "does not generate what it did: token 4 of the manifest's sample" in problem
-    monkeypatch.setattr("colbuild.export.verify.CLEAR", 1e9)
+    monkeypatch.setattr("colbuild.export.package.verify.CLEAR", 1e9)
     found = verify_package(package)
     assert found.problems == ()
     assert "close calls" in found.remarks[0]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from colbuild.cli.app import run_command
-from colbuild.run import executor, perform
+from colbuild.run import executor
+from colbuild.run.process import perform
 from tests.helpers.nurseries import ThreadNursery
 from tests.helpers.project import copy_project
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 
-from colbuild.run.job import Job
-from colbuild.run.nursery import Child, Nursery, open_nursery
-from colbuild.run.worker import outcome_of
+from colbuild.run.process.job import Job
+from colbuild.run.process.nursery import Child, Nursery, open_nursery
+from colbuild.run.process.worker import outcome_of
 
 
 @dataclass(eq=False)

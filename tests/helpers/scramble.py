@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 
 from colbuild.arch import Role, tensors
-from colbuild.weights.checkpoint import Checkpoint
-from colbuild.weights.rotate import turn
-from colbuild.weights.select import select
+from colbuild.weights.files.checkpoint import Checkpoint
+from colbuild.weights.prefix.rotation import turn
+from colbuild.weights.prefix.selection import select
 
 
 def permuted(checkpoint: Checkpoint, seed: int, *, hidden: bool = True) -> Checkpoint:

@@ -10,8 +10,8 @@ from typing import Any
 
 from colbuild.arch import ARCHITECTURES, Shape, bridged, structure_to_json
 from colbuild.ops import bridge, corpus, generate, tokenizer
-from colbuild.ops.step import StepRun
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.ops.step_run import StepRun
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.tiny import CHAT_TEMPLATE, make_tiny_corpus
 from tests.ops.family import RUNS, Step, ansnet, carry_out, noting, ordered, packed, recipe_of, room
 

@@ -7,7 +7,7 @@
 
 `python -m tests.ops.epochs` says which operations changed since the table was written;
 `python -m tests.ops.epochs --accept` writes it anew, which states: where the same inputs now give other outputs, the
-epoch in `colbuild/plan/operations.py` has been raised; everywhere else the meaning is the same.
+epoch in `colbuild/plan/steps/operations.py` has been raised; everywhere else the meaning is the same.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from colbuild.plan.operations import EPOCHS
-from colbuild.run.operations import MODULES
+from colbuild.plan.steps.operations import EPOCHS
+from colbuild.run.process.modules import MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("epochs.json")

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from colbuild.hashing import TreeEntry, scan_tree
 from colbuild.ops import align, corpus, distill, evaluate, interpolate, order, recover, teach
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress, Report, silent
-from colbuild.spec.interpolate import Interpolate
-from colbuild.spec.recipe import Recipe
-from colbuild.store.hashing import TreeEntry, scan_tree
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.spec.model.mixing import Interpolate
+from colbuild.spec.model.recipe import Recipe
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.tiny import make_tiny_corpus, make_tiny_model
 
 Step = tuple[dict[str, Path], dict[str, Any]]

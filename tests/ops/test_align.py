@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from colbuild.errors import BuildError
-from colbuild.ops.models import model_of
-from colbuild.train.measure import mean_loss
-from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
-from colbuild.weights.subset import subset
+from colbuild.ops.shared.running_models import model_of
+from colbuild.train.watching.measure import mean_loss
+from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+from colbuild.weights.prefix.subset import subset
 from tests.helpers.scramble import permuted
 from tests.ops.family import carry_out, distilled, ordered, packed, shape_of, twice
 
@@ -100,7 +100,7 @@ def test_taking_parts_as_they_lie_changes_no_weight(public):
 
 
 def test_what_was_aligned_has_the_loss_of_the_checkpoint(public):
-    from colbuild.ops.models import calibration
+    from colbuild.ops.shared.running_models import calibration
 
     losses = []
     for folder in (public, carry_out("align", *aligning(public))):

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from colbuild.arch import ARCHITECTURES, Shape, parameters
-from colbuild.arch.solve import solve_between, solve_down
+from colbuild.arch.solving import solve_between, solve_down
 from colbuild.errors import BuildError
 from colbuild.ops.source import convert
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import silent
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.tiny import VOCABULARY, make_tiny_tokenizer
 from tests.ops.family import carry_out, changed, interpolation_of, packed, recipe_of, room
 
@@ -162,7 +162,7 @@ def test_a_configuration_without_kinds_of_layers_gets_them_before_any_layer_goes
 
 
 def test_a_width_that_its_heads_do_not_make_is_refused():
-    from colbuild.arch.solve import refusals
+    from colbuild.arch.solving import refusals
 
     start = load_checkpoint(_ansnet("gpt2")).structure
     assert refusals(replace(start.shape, heads=4, kv_heads=4, hidden=32), start) == []

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from colbuild.arch import ARCHITECTURES, Shape
 from colbuild.errors import BuildError
+from colbuild.hashing import scan_tree
 from colbuild.ops import evaluate
-from colbuild.ops.step import StepRun
-from colbuild.store.hashing import scan_tree
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.ops.step_run import StepRun
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.ops.bridges import ROWS, bridged_to, done, read, words
 from tests.ops.family import carry_out, ordered, packed, recipe_of, training_of
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, NORMS, Role, bridged, tensors
-from colbuild.arch.correspond import approximations, lost_biases
+from colbuild.arch.correspondence import approximations, lost_biases
 from colbuild.errors import BuildError
-from colbuild.ops.bridge_config import bridge_config
-from colbuild.ops.bridge_start import transplanted
-from colbuild.ops.models import build_model
+from colbuild.ops.shared.bridge_config import bridge_config
+from colbuild.ops.shared.bridge_start import transplanted
+from colbuild.ops.shared.running_models import build_model
 from colbuild.progress import silent
-from colbuild.weights.checkpoint import Checkpoint
-from colbuild.weights.order import order
+from colbuild.weights.files.checkpoint import Checkpoint
+from colbuild.weights.prefix.ordering import order
 from tests.weights.helpers import config_of, random_checkpoint, random_importance
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from colbuild.arch import ARCHITECTURES, checked_structure, own_settings, tensors
+from colbuild.arch.files.model_folder import Model, fitted_ids
 from colbuild.arch.settings import SETTINGS
 from colbuild.errors import BuildError
-from colbuild.ops.models import build_model
-from colbuild.ops.source.model_folder import Model, fitted_ids
+from colbuild.ops.shared.running_models import build_model
 from tests.export.helpers import export, manifest, saved
 from tests.helpers.configs import random_config
 

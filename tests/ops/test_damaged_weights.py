@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from colbuild.errors import BuildError
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from tests.ops.family import RUNS, ansnet, between, changed, larger, ordered, packed, recipe_of, room, smaller
 
 LAST = "model.layers.1.mlp.down_proj.weight"

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
+from colbuild.hashing import scan_tree
 from colbuild.ops.corpus.build import run as pack
-from colbuild.ops.step import StepRun
-from colbuild.store.hashing import scan_tree
-from colbuild.weights.checkpoint import load_checkpoint
-from colbuild.weights.subset import subset
+from colbuild.ops.step_run import StepRun
+from colbuild.weights.files.checkpoint import load_checkpoint
+from colbuild.weights.prefix.subset import subset
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.family import (
     ansnet,

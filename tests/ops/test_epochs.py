@@ -6,13 +6,13 @@ import ast
 
 import pytest
 
-from colbuild.plan.operations import EPOCHS
-from colbuild.run.operations import MODULES
+from colbuild.plan.steps.operations import EPOCHS
+from colbuild.run.process.modules import MODULES
 from tests.ops.epochs import LAYERS, ROOT, Entry, _imports, _written, committed, current, normal, problems, sources
 
 ADVICE = """
 An operation's code is not what it was. For each of these: where the same inputs now give other outputs, raise its epoch
-in colbuild/plan/operations.py. Then, and where the meaning is the same, run: python -m tests.ops.epochs --accept
+in colbuild/plan/steps/operations.py. Then, and where the meaning is the same, run: python -m tests.ops.epochs --accept
 """
 
 
@@ -31,13 +31,30 @@ def test_every_operation_has_an_epoch_and_a_module():
     [
         (
             "distill",
-            ("ops/training.py", "train/losses.py", "weights/subset.py", "train/packing.py"),
-            ("weights/search.py",),
+            (
+                "ops/shared/student_training.py",
+                "train/losses/losses.py",
+                "weights/prefix/subset.py",
+                "train/corpus/packing.py",
+            ),
+            ("weights/mixing/alpha_search.py",),
         ),
-        ("interpolate", ("weights/search.py", "train/measure.py"), ("ops/training.py", "weights/align.py")),
-        ("evaluate", ("train/measure.py", "ops/models.py"), ("weights/subset.py", "train/loop.py", "train/losses.py")),
-        ("order", ("weights/importance.py", "weights/select.py"), ("train/losses.py",)),
-        ("corpus", ("ops/corpus/mediawiki.py", "train/packing.py", "ops/__init__.py"), ("weights/checkpoint.py",)),
+        (
+            "interpolate",
+            ("weights/mixing/alpha_search.py", "train/watching/measure.py"),
+            ("ops/shared/student_training.py", "weights/align/alignment.py"),
+        ),
+        (
+            "evaluate",
+            ("train/watching/measure.py", "ops/shared/running_models.py"),
+            ("weights/prefix/subset.py", "train/loop/loop.py", "train/losses/losses.py"),
+        ),
+        ("order", ("weights/prefix/importance.py", "weights/prefix/selection.py"), ("train/losses/losses.py",)),
+        (
+            "corpus",
+            ("fetch/texts/formats/mediawiki.py", "train/corpus/packing.py", "ops/__init__.py"),
+            ("weights/files/checkpoint.py",),
+        ),
     ],
 )
 def test_sources_are_what_an_operation_imports_from_the_layers_that_decide(op, has, lacks):

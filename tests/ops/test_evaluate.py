@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from colbuild.errors import BuildError
-from colbuild.train.devices import forward_type
-from colbuild.train.packing import open_corpus
+from colbuild.train.corpus.packing import open_corpus
+from colbuild.train.loop.devices import forward_type
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.family import ansnet, carry_out, larger, ordered, packed, progress_of, smaller, twice
 

@@ -12,16 +12,16 @@ from transformers import AttentionInterface, AutoTokenizer
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError, StoppedError
+from colbuild.hashing import scan_tree
 from colbuild.ops import generate
-from colbuild.ops.authorship import check_author
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.generate import write_texts
-from colbuild.ops.models import model_of, running_model
-from colbuild.ops.step import StepRun
-from colbuild.ops.writing import _drawn, draw_texts
-from colbuild.store.hashing import scan_tree
-from colbuild.train.attention import BLOCKED, blocked_attention
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.ops.shared.authorship import check_author
+from colbuild.ops.shared.running_models import model_of, running_model
+from colbuild.ops.shared.text_writing import _drawn, draw_texts
+from colbuild.ops.step_run import StepRun
+from colbuild.train.losses.attention import BLOCKED, blocked_attention
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.beginnings import beginning_with
 from tests.ops.bridges import done
 from tests.ops.family import ansnet

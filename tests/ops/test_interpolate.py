@@ -9,19 +9,19 @@ from transformers import AutoModelForCausalLM
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
 from colbuild.ops import interpolate
-from colbuild.ops.models import calibration, model_of
-from colbuild.ops.scoring import Scoring
-from colbuild.ops.step import StepRun
-from colbuild.train.devices import forward_type
-from colbuild.train.measure import mean_loss
-from colbuild.weights import refit
-from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint, save_nested
-from colbuild.weights.interpolate import mix, neighbours
-from colbuild.weights.layer_alpha import STEPS
-from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
-from colbuild.weights.search import GRID
-from colbuild.weights.strategies import CONTROLS, GIVEN, SEARCHES
-from colbuild.weights.subset import subset
+from colbuild.ops.shared.mixture_scores import Scoring
+from colbuild.ops.shared.running_models import calibration, model_of
+from colbuild.ops.step_run import StepRun
+from colbuild.train.loop.devices import forward_type
+from colbuild.train.watching.measure import mean_loss
+from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint, save_nested
+from colbuild.weights.mixing import refit
+from colbuild.weights.mixing.alpha_search import GRID
+from colbuild.weights.mixing.interpolation import mix, neighbours
+from colbuild.weights.mixing.layer_alpha import STEPS
+from colbuild.weights.mixing.mixture import EXPAND, SUBSET, Mix, even
+from colbuild.weights.mixing.strategies import CONTROLS, GIVEN, SEARCHES
+from colbuild.weights.prefix.subset import subset
 from tests.ops.family import between, carry_out, interpolation_of, larger, packed, progress_of, smaller, twice
 from tests.weights.helpers import retrained
 

@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from colbuild.errors import BuildError
-from colbuild.ops.models import CALIBRATION_WINDOW, build_model, calibration, check_vocabulary, model_of
-from colbuild.train.packing import open_corpus
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.ops.shared.running_models import CALIBRATION_WINDOW, build_model, calibration, check_vocabulary, model_of
+from colbuild.train.corpus.packing import open_corpus
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.configs import random_llama_config
 from tests.ops.family import ansnet, ordered, packed
 from tests.weights.helpers import GQA, logits, random_checkpoint

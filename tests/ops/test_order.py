@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from colbuild.errors import BuildError
-from colbuild.weights.checkpoint import load_checkpoint
+from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.family import ansnet, carry_out, ordered, packed, progress_of, twice
 

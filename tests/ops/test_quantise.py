@@ -13,23 +13,23 @@ import torch
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import StoppedError
-from colbuild.export.decoder import decoder_graph, matrix_origins
-from colbuild.export.fitting import fit
-from colbuild.export.graph import linears, lookups
-from colbuild.export.manifest import read_manifest
-from colbuild.export.rounded_file import read_rounded
-from colbuild.export.rounding import Blocks, round_blocks
-from colbuild.export.scaled import ScaledParameters, scaled_parameters
-from colbuild.export.statistics import gather
+from colbuild.export.graph.decoder import decoder_graph, matrix_origins
+from colbuild.export.graph.nodes import linears, lookups
+from colbuild.export.package.manifest import read_manifest
+from colbuild.export.rounding.block_rounding import Blocks, round_blocks
+from colbuild.export.rounding.fitting import fit
+from colbuild.export.rounding.matrix_statistics import gather
+from colbuild.export.rounding.rounded_file import read_rounded
+from colbuild.export.rounding.scaled import ScaledParameters, scaled_parameters
+from colbuild.hashing import scan_tree
 from colbuild.ops.export import run as export_model
-from colbuild.ops.models import build_model, model_of
 from colbuild.ops.quantise import run
-from colbuild.ops.step import StepRun
-from colbuild.plan.training import recipe_params
+from colbuild.ops.shared.running_models import build_model, model_of
+from colbuild.ops.step_run import StepRun
+from colbuild.plan.drawing.training_params import recipe_params
 from colbuild.progress import silent
-from colbuild.spec.device import Device, Recovery
-from colbuild.store.hashing import scan_tree
-from colbuild.weights.checkpoint import Checkpoint, load_checkpoint
+from colbuild.spec.model.device import Device, Recovery
+from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint
 from tests.export.helpers import manifest
 from tests.helpers.configs import random_config
 from tests.ops.family import ansnet, noting, packed, room, training_of

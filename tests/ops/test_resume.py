@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import StoppedError
-from colbuild.ops.step import StepRun
+from colbuild.hashing import scan_tree
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import silent
-from colbuild.store.hashing import scan_tree
 from tests.ops.family import RUNS, carry_out, distilled, larger, ordered, packed, recipe_of, room, smaller
 
 STEPS = 5

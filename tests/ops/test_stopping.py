@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from colbuild.errors import StoppedError
+from colbuild.fetch.background import in_background
+from colbuild.fetch.schemes import fetch
 from colbuild.ops import corpus, tokenizer
-from colbuild.ops.background import in_background
 from colbuild.ops.export import run as export
 from colbuild.ops.quantise import run as quantise
-from colbuild.ops.source import fetch
 from colbuild.ops.source.convert import run as convert
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
 from colbuild.store.locks import hold
 from tests.ops.bridges import TEXT, raw

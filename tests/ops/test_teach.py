@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from colbuild.errors import BuildError, StoppedError
+from colbuild.hashing import scan_tree
 from colbuild.ops import teach
-from colbuild.ops.models import model_of
-from colbuild.ops.step import StepRun
+from colbuild.ops.shared.running_models import model_of
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import silent
-from colbuild.store.hashing import scan_tree
-from colbuild.train.forward import final_hidden, head_weight
-from colbuild.train.losses import LossWeights, TeacherView, chunked_distillation_loss
-from colbuild.train.packing import open_corpus, read_windows, training_windows, window_count
-from colbuild.train.teacher_cache import META, RECORDS, WINDOWS, open_lessons
-from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
+from colbuild.train.corpus.packing import open_corpus, read_windows, training_windows, window_count
+from colbuild.train.corpus.teacher_cache import META, RECORDS, WINDOWS, open_lessons
+from colbuild.train.losses.forward import final_hidden, head_weight
+from colbuild.train.losses.losses import LossWeights, TeacherView, chunked_distillation_loss
+from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
 from tests.ops.family import ansnet, packed, room
 
 KINDS = ["sampled", "top_k"]

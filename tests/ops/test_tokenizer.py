@@ -9,11 +9,11 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from colbuild.arch.files.vocabulary import read_vocabulary
 from colbuild.errors import BuildError
-from colbuild.ops.source.beginning import beginning_names
-from colbuild.ops.source.vocabulary import read_vocabulary
+from colbuild.hashing import scan_tree
+from colbuild.ops.source.settled_beginning import beginning_names
 from colbuild.ops.tokenizer import special_ids
-from colbuild.store.hashing import scan_tree
 from tests.helpers.beginnings import BOS, beginning_with
 from tests.helpers.tiny import SEPARATOR, make_tiny_tokenizer
 from tests.ops.bridges import ROWS, TEXT, chatting, done, raw

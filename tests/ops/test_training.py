@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops.step import StepRun
-from colbuild.store.hashing import scan_tree
-from colbuild.weights.checkpoint import load_checkpoint, load_nested, save_checkpoint
-from colbuild.weights.subset import subset
+from colbuild.hashing import scan_tree
+from colbuild.ops.step_run import StepRun
+from colbuild.weights.files.checkpoint import load_checkpoint, load_nested, save_checkpoint
+from colbuild.weights.prefix.subset import subset
 from tests.ops.family import (
     RUNS,
     carry_out,

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from colbuild.errors import StoppedError
+from colbuild.hashing import scan_tree
 from colbuild.ops import quantise
-from colbuild.ops.step import StepRun
-from colbuild.store.hashing import scan_tree
-from colbuild.train import observer
-from colbuild.train.outcome import Worsened
-from colbuild.weights.checkpoint import load_checkpoint, load_nested
-from colbuild.weights.subset import subset
+from colbuild.ops.step_run import StepRun
+from colbuild.train.watching import observer
+from colbuild.train.watching.outcome import Worsened
+from colbuild.weights.files.checkpoint import load_checkpoint, load_nested
+from colbuild.weights.prefix.subset import subset
 from tests.ops.bridges import RUNS, bridged_to
 from tests.ops.family import (
     ansnet,

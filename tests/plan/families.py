@@ -8,8 +8,8 @@ import pytest
 
 from colbuild.arch import read_structure
 from colbuild.errors import EXIT_SPEC_ERROR, SpecError
-from colbuild.plan.chain import Chain, resolve_chain
-from colbuild.plan.graph import BuildGraph, build_graph
+from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
+from colbuild.plan.shapes.chain import Chain, resolve_chain
 from colbuild.spec import LoadedFamily, load_family
 from tests.helpers.configs import SMOLLM2
 

@@ -11,14 +11,14 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from colbuild.arch import forward_flops
-from colbuild.arch.solve import TOLERANCE, contains
+from colbuild.arch.solving import TOLERANCE, contains
 from colbuild.errors import SpecError
-from colbuild.plan.auto import pinned_anchors
-from colbuild.plan.chain import resolve_chain
-from colbuild.plan.graph import build_graph
-from colbuild.plan.package_size import package_bytes
-from colbuild.plan.route import distillation_flops
-from colbuild.spec.models import ShapeRequest
+from colbuild.plan.drawing.build_graph import build_graph
+from colbuild.plan.shapes.chain import resolve_chain
+from colbuild.plan.shapes.package_size import package_bytes
+from colbuild.plan.shapes.placed_anchors import pinned_anchors
+from colbuild.plan.shapes.route import distillation_flops
+from colbuild.spec.model.family import ShapeRequest
 from tests.plan.families import ANCHORS, ANSNET, VERSIONS, chain, load, project, refusal
 
 

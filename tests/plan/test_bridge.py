@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 
 from colbuild.arch import ARCHITECTURES, parameters, read_structure, structure_from_json, structure_to_json
-from colbuild.cli.ledger_view import reference
 from colbuild.errors import SpecError
-from colbuild.plan.chain import resolve_chain
-from colbuild.plan.graph import build_graph
-from colbuild.plan.lock import lock_of, pinned_chain
-from colbuild.plan.lock_file import LockedSource
-from colbuild.plan.positions import position_problems
-from colbuild.report.table import family_rows
+from colbuild.plan.drawing.build_graph import build_graph
+from colbuild.plan.lock.lock import lock_of, pinned_chain
+from colbuild.plan.lock.lock_file import LockedSource
+from colbuild.plan.shapes.chain import resolve_chain
+from colbuild.plan.shapes.context_lengths import position_problems
+from colbuild.report.screen.ledger_view import reference
+from colbuild.run.building.family_rows import family_rows
 from tests.helpers.configs import SMOLLM2
 from tests.plan.families import ANSNET, VERSIONS, chain, graph, load, refusal
 

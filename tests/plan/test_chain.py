@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbuild.arch.solve import TOLERANCE, contains
-from colbuild.plan.chain import resolve_chain
-from colbuild.plan.members import ANSNET as TOP
+from colbuild.arch.solving import TOLERANCE, contains
+from colbuild.plan.shapes.chain import resolve_chain
+from colbuild.plan.shapes.members import ANSNET as TOP
 from tests.plan.families import ANCHORS, ANSNET, chain, load, refusal
 
 ANSNET_SIZE = 134_515_008

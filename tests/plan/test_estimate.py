@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from colbuild.arch import forward_flops, parameters
-from colbuild.plan.chain import resolve_chain
-from colbuild.plan.estimate import BYTE_SHARES, FLOPS_SHARES, Estimates, estimate
-from colbuild.plan.machine import MachineSpeed
-from colbuild.plan.parts import WEIGHTS, Parts
-from colbuild.plan.route import distillation_flops
-from colbuild.plan.states import State
-from colbuild.plan.work import CANDIDATES, trained_tokens, work_of
-from colbuild.spec.recipe import Recipe
+from colbuild.plan.changes.states import State
+from colbuild.plan.cost.estimate import BYTE_SHARES, FLOPS_SHARES, Estimates, estimate
+from colbuild.plan.cost.machine import MachineSpeed
+from colbuild.plan.cost.work import CANDIDATES, trained_tokens, work_of
+from colbuild.plan.drawing.parts import WEIGHTS, Parts
+from colbuild.plan.shapes.chain import resolve_chain
+from colbuild.plan.shapes.route import distillation_flops
+from colbuild.spec.model.recipe import Recipe
 from tests.conftest import MACHINE
 from tests.plan.built import World, nothing_known, world
 from tests.plan.families import ANCHORS, ANSNET, load

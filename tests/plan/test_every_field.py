@@ -9,10 +9,10 @@ import pytest
 
 from colbuild.arch import Structure
 from colbuild.errors import SpecError
-from colbuild.plan.chain import resolve_chain
-from colbuild.plan.estimate import estimate, peak_memory
-from colbuild.plan.graph import build_graph
-from colbuild.plan.states import plan_steps
+from colbuild.plan.changes.states import plan_steps
+from colbuild.plan.cost.estimate import estimate, peak_memory
+from colbuild.plan.drawing.build_graph import build_graph
+from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.spec import load_family
 from colbuild.store import open_store
 from tests.conftest import MACHINE

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from colbuild.errors import ColbuildError, SpecError
-from colbuild.plan.chain import resolve_chain
-from colbuild.plan.graph import build_graph
-from colbuild.plan.states import State, plan_steps
-from colbuild.run.sources import sources_of
+from colbuild.plan.changes.states import State, plan_steps
+from colbuild.plan.drawing.build_graph import build_graph
+from colbuild.plan.lock.locked_sources import sources_of
+from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.spec import load_family
 from colbuild.store import Store, open_store
 from tests.plan.families import ANSNET, VERSIONS

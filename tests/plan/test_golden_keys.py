@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from colbuild.arch import read_structure
-from colbuild.plan.chain import resolve_chain
-from colbuild.plan.graph import BuildGraph, build_graph
-from colbuild.plan.operations import EPOCHS
-from colbuild.plan.positions import with_contexts
+from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
+from colbuild.plan.shapes.chain import resolve_chain
+from colbuild.plan.shapes.context_lengths import with_contexts
+from colbuild.plan.steps.operations import EPOCHS
 from colbuild.spec import load_family
 from tests.helpers.configs import SMOLLM2
 from tests.helpers.golden import check_file

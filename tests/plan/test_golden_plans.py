@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from colbuild import api
+from colbuild import interface as api
 from colbuild.errors import EXIT_SPEC_ERROR
-from colbuild.plan.keys import canonical_json
-from colbuild.run.sources import sources_of
+from colbuild.plan.drawing.keys import canonical_json
+from colbuild.plan.lock.locked_sources import sources_of
 from colbuild.store import ActionRecord
 from tests.helpers.configs import SMOLLM2
 from tests.helpers.golden import check_file

@@ -13,11 +13,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from colbuild.plan.graph import BuildGraph, build_graph
-from colbuild.plan.keys import action_key
+from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
+from colbuild.plan.drawing.keys import action_key
 from colbuild.spec import load_family
-from colbuild.spec.fields import Model
-from colbuild.spec.recipe import STEERING, Recipe, Typed, deciding
+from colbuild.spec.model.fields import Model
+from colbuild.spec.model.recipe import STEERING, Recipe, Typed, deciding
 from tests.plan.families import ANSNET, DISTILL, VERSIONS, graph, load, project, resolve_chain
 
 

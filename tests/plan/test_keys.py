@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colbuild.plan import keys
-from colbuild.plan.keys import action_key, canonical_json
-from colbuild.plan.operations import EPOCHS
+from colbuild.plan.drawing import keys
+from colbuild.plan.drawing.keys import action_key, canonical_json
+from colbuild.plan.steps.operations import EPOCHS
 from tests.plan.families import DISTILL, RECOVER, graph
 
 PARAMS = {

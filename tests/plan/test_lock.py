@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import EXIT_SOURCE_UNAVAILABLE, SourceUnavailableError, SpecError
-from colbuild.ops.source.downloads import Download, Pin, fetch_once
-from colbuild.plan.chain import resolve_chain
-from colbuild.plan.lock import LockMode, compare, lock_of, open_lock, pinned_chain
-from colbuild.plan.lock_file import Link, LockedSource, lock_path, lock_text, read_lock, write_lock
-from colbuild.plan.operations import EPOCHS
+from colbuild.fetch.downloads import Download, Pin, fetch_once
+from colbuild.plan.lock.lock import LockMode, compare, lock_of, open_lock, pinned_chain
+from colbuild.plan.lock.lock_file import Link, LockedSource, lock_path, lock_text, read_lock, write_lock
+from colbuild.plan.lock.locked_sources import sources_of
+from colbuild.plan.shapes.chain import resolve_chain
+from colbuild.plan.steps.operations import EPOCHS
 from colbuild.progress import silent
-from colbuild.run.sources import sources_of
 from colbuild.spec import Problem, load_family
 from colbuild.store import open_store
 from tests.helpers.configs import SMOLLM2

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from colbuild.plan import machine
-from colbuild.plan.machine import (
+from colbuild.plan.cost import machine
+from colbuild.plan.cost.machine import (
     CACHE_VARIABLE,
     FORMAT,
     MachineSpeed,

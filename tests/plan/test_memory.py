@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from colbuild.arch import parameters, read_structure
-from colbuild.plan.memory import PROCESSES, evaluate_memory, quantise_memory, training_memory
-from colbuild.plan.work import work_of
-from colbuild.spec.recipe import Recipe
+from colbuild.plan.cost.step_memory import PROCESSES, evaluate_memory, quantise_memory, training_memory
+from colbuild.plan.cost.work import work_of
+from colbuild.spec.model.recipe import Recipe
 from tests.helpers.configs import SMOLLM2
 from tests.plan.families import ANSNET
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from colbuild.errors import SpecError
-from colbuild.plan.lock import source_uris
-from colbuild.plan.work import work_of
+from colbuild.plan.cost.work import work_of
+from colbuild.plan.lock.lock import source_uris
 from tests.plan.families import DISTILL, chain, graph, load, refusal
 
 SPEC = "specs/family.yaml"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from colbuild.arch import read_structure
-from colbuild.plan.package_size import package_bytes, tokenizer_bound
-from colbuild.spec.device import Profile
+from colbuild.plan.shapes.package_size import package_bytes, tokenizer_bound
+from colbuild.spec.model.device import Profile
 from tests.helpers.configs import SMOLLM2
 
 ANSNET = read_structure(SMOLLM2)

@@ -7,15 +7,27 @@ from dataclasses import replace
 
 import pytest
 
-from colbuild.plan.former import former_records, translated
-from colbuild.plan.keys import action_key
-from colbuild.plan.operations import EPOCHS
-from colbuild.plan.parts import CARRIED, CHAT, TEXTS, TOKENIZER, WEIGHTS, Parts, files_of, homes_of, part_of, parts_read
-from colbuild.plan.states import State
-from colbuild.run.views import shown
+from colbuild.arch.files.model_files import LICENCES
+from colbuild.plan.changes.former import former_records, translated
+from colbuild.plan.changes.states import State
+from colbuild.plan.drawing.keys import action_key
+from colbuild.plan.drawing.parts import (
+    CARRIED,
+    CHAT,
+    TEXTS,
+    TOKENIZER,
+    WEIGHTS,
+    Parts,
+    files_of,
+    homes_of,
+    part_of,
+    parts_read,
+)
+from colbuild.plan.steps.operations import EPOCHS
+from colbuild.run.process.input_views import shown
 from colbuild.store import ActionRecord, open_store
-from colbuild.weights.checkpoint import COMPANIONS
-from colbuild.weights.origin import LICENCES, ORIGIN
+from colbuild.weights.files.checkpoint import COMPANIONS
+from colbuild.weights.files.origin import ORIGIN
 from tests.plan.built import SOURCES, World, world
 from tests.plan.families import graph
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from colbuild.plan.positions import position_problems, with_contexts
+from colbuild.plan.shapes.context_lengths import position_problems, with_contexts
 from colbuild.spec import load_family
 from tests.helpers.configs import SMOLLM2
 from tests.plan.families import DISTILL, RECOVER, load

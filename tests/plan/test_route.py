@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.arch import Shape, forward_flops
-from colbuild.arch.solve import contains
-from colbuild.plan.route import cheapest_route, distillation_flops, legal_gap, stepwise_route, wide_gaps
+from colbuild.arch.solving import contains
+from colbuild.plan.shapes.route import cheapest_route, distillation_flops, legal_gap, stepwise_route, wide_gaps
 from tests.plan.families import ANSNET, chain, graph
 
 WIDE = 100.0

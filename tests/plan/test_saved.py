@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from colbuild.errors import EXIT_STALE_PLAN, BuildError, StalePlanError
-from colbuild.plan import saved as saving
-from colbuild.plan.chain import resolve_chain
-from colbuild.plan.estimate import estimate
-from colbuild.plan.saved import SavedPlan, plan_schema_text, read_plan, saved_plan, write_plan
-from colbuild.plan.stale import changes, require_current
+from colbuild.plan.changes import saved as saving
+from colbuild.plan.changes.saved import SavedPlan, plan_schema_text, read_plan, saved_plan, write_plan
+from colbuild.plan.changes.stale import changes, require_current
+from colbuild.plan.cost.estimate import estimate
+from colbuild.plan.shapes.chain import resolve_chain
 from tests.conftest import MACHINE
 from tests.helpers.project import ROOT
 from tests.plan.built import SOURCES, World, finish, world

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from colbuild.plan import keys
-from colbuild.plan.states import State, planned_name
+from colbuild.plan.changes.states import State, planned_name
+from colbuild.plan.drawing import keys
 from colbuild.store.locks import remove
 from tests.plan.built import SOURCES, finish, nothing_known, world
 from tests.plan.families import ANCHORS, DESNETS, DISTILL

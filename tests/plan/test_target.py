@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.errors import EXIT_FAILED
-from colbuild.plan.graph import digraph
-from colbuild.plan.target import Target, UnknownNameError, find_step, parse_target, restrict, select
+from colbuild.plan.drawing.build_graph import digraph
+from colbuild.plan.drawing.target import Target, UnknownNameError, find_step, parse_target, restrict, select
 from tests.plan.families import graph
 
 CHAIN = {"source ansnet", "corpus train", "order ansnet", "distill a100", "distill a76"}

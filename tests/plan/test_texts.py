@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from colbuild.api import texts as module
 from colbuild.errors import EXIT_DONE, EXIT_SOURCE_UNAVAILABLE, EXIT_SPEC_ERROR
+from colbuild.plan.shapes import readable_texts as module
 from tests.helpers.project import replace_in
 
 SPEC = "specs/tiny.yaml"

@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 import pytest
 
 from colbuild.arch import forward_flops, parameters
-from colbuild.plan.route import distillation_flops
-from colbuild.plan.states import planned_name
-from colbuild.plan.work import CANDIDATES, FILLED_CANDIDATES, LESSON, NESTED_CANDIDATES
+from colbuild.plan.changes.states import planned_name
+from colbuild.plan.cost.work import CANDIDATES, FILLED_CANDIDATES, LESSON, NESTED_CANDIDATES
+from colbuild.plan.shapes.route import distillation_flops
 from tests.plan.built import world
 from tests.plan.families import ANCHORS, ANSNET, DISTILL, RECOVER, chain, graph
 from tests.plan.test_estimate import estimated

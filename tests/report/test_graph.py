@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbuild.plan.states import State, StepPlan
-from colbuild.plan.step import Step
+from colbuild.plan.changes.states import State, StepPlan
+from colbuild.plan.drawing.step import Step
 from colbuild.report.graph import FORMATS, ascii_graph, dot, drawn_edges, mermaid, svg_graph, tree_lines
 from colbuild.report.graph_layout import place
 from tests.helpers.golden import check_file

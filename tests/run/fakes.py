@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from colbuild.errors import BuildError, StoppedError
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
-from colbuild.run import nursery, perform
+from colbuild.run.process import nursery, perform
 
 SERVE = "tests.run.fakes:serve"
 """The function of a nursery that knows these operations, and imports nothing else."""

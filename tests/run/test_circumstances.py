@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from colbuild.cli.explain_view import _made_with, _noted
-from colbuild.run.circumstances import circumstances
+from colbuild.report.screen.explain_view import _made_with, _noted
+from colbuild.run.process.circumstances import circumstances
 
 
 def test_threads_processor_and_steering_variables_are_noted_and_no_others():

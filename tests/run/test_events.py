@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
+from colbuild import events
+from colbuild.events import event_to_json
 from colbuild.progress import Progress
-from colbuild.run import events
-from colbuild.run.events import event_to_json
 
 EXAMPLES = {
     "build_started": events.BuildStarted("smol", ("source ansnet", "order ansnet"), 1),

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import EXIT_FAILED, StoppedError
-from colbuild.plan.graph import BuildGraph
-from colbuild.plan.step import Step
-from colbuild.run import executor, nursery
-from colbuild.run.circumstances import MADE_WITH
-from colbuild.run.events import Event, Notice, StepCached, StepFailed, StepFinished, StepProgress, StepStarted
+from colbuild.events import Event, Notice, StepCached, StepFailed, StepFinished, StepProgress, StepStarted
+from colbuild.fetch.contents import Sources
+from colbuild.plan.cost.machine_resources import Resources
+from colbuild.plan.drawing.build_graph import BuildGraph
+from colbuild.plan.drawing.step import Step
+from colbuild.run import executor
 from colbuild.run.executor import Executed, Options, StepError, execute
-from colbuild.run.resources import Resources
-from colbuild.run.sources import Sources
+from colbuild.run.process import nursery
+from colbuild.run.process.circumstances import MADE_WITH
 from colbuild.store import Store, open_store
 from tests.helpers.nurseries import SharedNursery
 from tests.run.fakes import SERVE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from colbuild.run.failures import OutOfMemoryError, UnexpectedError, explain, is_transient
+from colbuild.run.process.failures import OutOfMemoryError, UnexpectedError, explain, is_transient
 
 HERE = Path("output")
 LOG = Path("step.log")

@@ -11,11 +11,11 @@ import time
 
 import pytest
 
+from colbuild import events
 from colbuild.errors import BuildError
 from colbuild.progress import Progress
-from colbuild.run import events
-from colbuild.run.history import FailedStep, family_history, read_run, running_builds
-from colbuild.run.record import Outcome, recorded
+from colbuild.run.history.build_record import Outcome, recorded
+from colbuild.run.history.history import FailedStep, family_history, read_run, running_builds
 from tests.helpers.project import ROOT
 
 BUILD = """

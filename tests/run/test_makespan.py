@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colbuild.plan.graph import BuildGraph
-from colbuild.plan.step import Step
-from colbuild.run.makespan import makespan
-from colbuild.run.resources import Resources, demand_of
+from colbuild.plan.cost.machine_resources import Resources, demand_of
+from colbuild.plan.cost.makespan import makespan
+from colbuild.plan.drawing.build_graph import BuildGraph
+from colbuild.plan.drawing.step import Step
 from tests.run.test_waiting import graphs
 
 TWO = Resources(2, 10**10)

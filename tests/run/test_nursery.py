@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from colbuild.plan.step import Step
-from colbuild.run import nursery, worker
-from colbuild.run.job import Job
-from colbuild.run.sources import Sources
+from colbuild.fetch.contents import Sources
+from colbuild.plan.drawing.step import Step
+from colbuild.run.process import nursery, worker
+from colbuild.run.process.job import Job
 
 
 def serve_briefly(descriptor: str) -> None:

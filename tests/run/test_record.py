@@ -7,10 +7,10 @@ import os
 
 import pytest
 
+from colbuild import events
 from colbuild.errors import BuildError, SourceUnavailableError, StoppedError
 from colbuild.progress import Progress
-from colbuild.run import events
-from colbuild.run.record import Outcome, recorded
+from colbuild.run.history.build_record import Outcome, recorded
 from colbuild.store.leases import is_held
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colbuild.plan.operations import EPOCHS
-from colbuild.run.resources import Demand, Resources, demand_of, fits, machine
+from colbuild.plan.cost.machine_resources import Demand, Resources, demand_of, fits, machine
+from colbuild.plan.steps.operations import EPOCHS
 
 resources = st.builds(
     Resources, st.integers(1, 64), st.integers(1, 2**40), st.integers(0, 8).map(lambda count: tuple(range(count)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colbuild.plan.graph import BuildGraph
-from colbuild.plan.step import Step
-from colbuild.run.waiting import Waiting
+from colbuild.plan.cost.waiting import Waiting
+from colbuild.plan.drawing.build_graph import BuildGraph
+from colbuild.plan.drawing.step import Step
 
 
 def graph_of(needs: list[list[int]]) -> BuildGraph:

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colbuild.spec.explain import (
+from colbuild.spec.project.origins import (
     path_text,
     resolved_lines,
     resolved_to_json,
@@ -18,8 +18,8 @@ from colbuild.spec.explain import (
     scalar_text,
     with_origins,
 )
-from colbuild.spec.nodes import plain
-from colbuild.spec.yaml import read_yaml
+from colbuild.spec.text.nodes import plain
+from colbuild.spec.text.yaml_text import read_yaml
 from tests.helpers.golden import check_file
 from tests.spec.projects import FAMILY, load
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from colbuild.spec.choice import chosen, split_files, with_files
+from colbuild.spec.sources.choice import chosen, split_files, with_files
 from tests.spec.projects import family, load, problems
 
 NAMES = [

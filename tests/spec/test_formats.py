@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from colbuild.spec.formats import detect_format
+from colbuild.spec.sources.formats import detect_format
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from colbuild.spec import load_family
-from colbuild.spec.models import Family
-from colbuild.spec.plausible import USUAL, unlikely
+from colbuild.spec.model.family import Family
+from colbuild.spec.model.plausible import USUAL, unlikely
 from tests.helpers.project import ROOT
 from tests.plan.families import ANCHORS, DISTILL, load
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from colbuild.spec import Place, Places, load_family
-from colbuild.spec.models import ChainRules, Interpolate
-from colbuild.spec.recipe import Loss, Recipe, Schedule
+from colbuild.spec.model.family import ChainRules, Interpolate
+from colbuild.spec.model.recipe import Loss, Recipe, Schedule
 from tests.spec.projects import FAMILY, family, load, project
 
 

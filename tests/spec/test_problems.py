@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from colbuild.errors import SpecError
 from colbuild.spec import Place, Problem, spec_error
-from colbuild.spec.problems import render
+from colbuild.spec.text.problems import render
 
 
 def test_a_problem_shows_its_line_with_a_caret_and_a_hint():

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from colbuild.spec import load_family
-from colbuild.spec.check import check
-from colbuild.spec.schema import DIALECT, SCHEMAS, schema_text
-from colbuild.spec.written import FamilyFile, ProfileFile, RecipeFile
-from colbuild.spec.yaml import read_yaml
+from colbuild.spec.model.written import FamilyFile, ProfileFile, RecipeFile
+from colbuild.spec.project.schema import DIALECT, SCHEMAS, schema_text
+from colbuild.spec.text.check import check
+from colbuild.spec.text.yaml_text import read_yaml
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = {"specs": FamilyFile, "recipes": RecipeFile, "exports": ProfileFile}

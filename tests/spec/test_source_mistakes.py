@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from colbuild.spec.sources import check_data_source, check_source
+from colbuild.spec.sources.grammar import check_data_source, check_source
 from tests.helpers.project import replace_in
 
 PAGE = "https://huggingface.co"

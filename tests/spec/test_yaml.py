@@ -5,9 +5,9 @@ import math
 import pytest
 import yaml as pyyaml
 
-from colbuild.spec import yaml
-from colbuild.spec.nodes import Fields, Items, Scalar, plain
-from colbuild.spec.yaml import read_yaml
+from colbuild.spec.text import yaml_text as yaml
+from colbuild.spec.text.nodes import Fields, Items, Scalar, plain
+from colbuild.spec.text.yaml_text import read_yaml
 
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"], autouse=True)

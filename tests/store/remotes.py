@@ -16,9 +16,9 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 from colbuild.store import ActionRecord, Store, TreeEntry, tree_digest
-from colbuild.store.remote import Remote, action_path, object_path
-from colbuild.store.remote_calls import Calls
-from colbuild.store.remote_files import RemoteFiles
+from colbuild.store.remote.remote_calls import Calls
+from colbuild.store.remote.remote_files import RemoteFiles
+from colbuild.store.remote.remote_store import Remote, action_path, object_path
 from tests.store.processes import RECORD, fill
 
 FILES = {"model.safetensors": b"weights" * 100, "sub/config.json": b"{}", "empty": b""}

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError
+from colbuild.fetch import downloads
+from colbuild.fetch.downloads import Download, fetch_once, recorded
+from colbuild.fetch.remembered_digests import remembered_hash
 from colbuild.ops import generate
-from colbuild.ops.source import downloads
-from colbuild.ops.source.downloads import Download, fetch_once, recorded
-from colbuild.ops.source.remembered import remembered_hash
-from colbuild.plan import machine
-from colbuild.plan.lock_file import Lock, LockedSource, write_lock
+from colbuild.plan.cost import machine
+from colbuild.plan.lock.lock_file import Lock, LockedSource, write_lock
 from colbuild.progress import silent
 from colbuild.store import hash_file, open_store
-from colbuild.store.gc import collect
+from colbuild.store.collecting.collector import collect
+from colbuild.store.collecting.pins import Pin, pin, read_pins
+from colbuild.store.collecting.projects import make_project_id, project_id
+from colbuild.store.collecting.roots import note_root, read_roots
 from colbuild.store.objects import look
-from colbuild.store.pins import Pin, pin, read_pins
-from colbuild.store.projects import make_project_id, project_id
-from colbuild.store.roots import note_root, read_roots
 from tests.store.processes import RECORD, fill
 
 URI = "pypi://a/b.txt"
@@ -59,7 +59,7 @@ def store(tmp_path):
 
 def test_remembered_digests_of_files(store, tmp_path, monkeypatch):
     """These go into keys and into the lock."""
-    monkeypatch.setattr("colbuild.ops.source.remembered._SETTLED_NS", -1)
+    monkeypatch.setattr("colbuild.fetch.remembered_digests._SETTLED_NS", -1)
     path = tmp_path / "model.gguf"
     path.write_bytes(b"weights")
     assert remembered_hash(path, store.downloads) == hash_file(path)
@@ -69,7 +69,7 @@ def test_remembered_digests_of_files(store, tmp_path, monkeypatch):
 
 
 def test_digest_that_an_older_version_remembered_is_made_anew(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("colbuild.ops.source.remembered._SETTLED_NS", -1)
+    monkeypatch.setattr("colbuild.fetch.remembered_digests._SETTLED_NS", -1)
     path = tmp_path / "model.gguf"
     path.write_bytes(b"weights")
     remembered_hash(path, store.downloads)

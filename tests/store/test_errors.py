@@ -13,7 +13,7 @@ import pytest
 
 from colbuild.errors import BuildError
 from colbuild.store import locks, objects, open_store
-from colbuild.store.files import storage_error, storage_errors
+from colbuild.store.durable_files import storage_error, storage_errors
 from tests.store.processes import RECORD, fill
 
 

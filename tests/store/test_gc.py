@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.errors import BuildError
-from colbuild.run.record import recorded
+from colbuild.run.history.build_record import recorded
 from colbuild.store import open_store
-from colbuild.store.gc import Kind, Policy, collect
+from colbuild.store.collecting.collector import Kind, Policy, collect
+from colbuild.store.collecting.pins import Pin, pin, unpin
+from colbuild.store.collecting.roots import note_root, read_roots
 from colbuild.store.layout import download_name
 from colbuild.store.leases import LEASE, claim, renew
-from colbuild.store.pins import Pin, pin, unpin
-from colbuild.store.roots import note_root, read_roots
 from colbuild.store.stamps import stamp_of
 from tests.store.processes import RECORD, fill, other
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.store import open_store
-from colbuild.store.gc import collect
+from colbuild.store.collecting.collector import collect
 from colbuild.store.leases import is_held
 from colbuild.store.locks import hold, remove_stale, scratch_path
 from tests.store.little import build, content

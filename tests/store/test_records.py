@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from colbuild.plan.keys import record_key
+from colbuild.plan.drawing.keys import record_key
 from colbuild.store.records import record_from_json, record_to_json
 from tests.store.processes import RECORD
 

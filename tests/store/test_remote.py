@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 from colbuild.progress import Progress, silent
 from colbuild.store import open_store
 from colbuild.store.layout import Layout
-from colbuild.store.remote import Pushed, RemoteError, action_path, check, fetch, look, object_path, open_remote
-from colbuild.store.remote_push import push
+from colbuild.store.remote.remote_push import push
+from colbuild.store.remote.remote_store import (
+    Pushed,
+    RemoteError,
+    action_path,
+    check,
+    fetch,
+    look,
+    object_path,
+    open_remote,
+)
 from tests.store.remotes import (
     FILES,
     Fault,
@@ -53,7 +62,7 @@ def test_fetched_record_is_no_run_of_this_machine(remote, store, other):
     record = replace(finished(store), built_at=9e9)
     push(remote, store, [record], silent)
     got = fetch(remote, other, record.key, silent)
-    assert got.seconds == 0, "plan/estimate.py counts runs of more than 0 seconds only"
+    assert got.seconds == 0, "plan/cost/estimate.py counts runs of more than 0 seconds only"
     assert got.built_at < 9e9, "nothing was built in the future"
     assert replace(got, seconds=record.seconds, built_at=record.built_at) == record
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from colbuild.progress import silent
 from colbuild.store import open_store, tree_digest
-from colbuild.store.remote import RejectedError, action_path, fetch, open_remote
-from colbuild.store.remote_check import LARGEST_TREE, checked_record, checked_tree, is_confined
+from colbuild.store.remote.remote_check import LARGEST_TREE, checked_record, checked_tree, is_confined
+from colbuild.store.remote.remote_store import RejectedError, action_path, fetch, open_remote
 from tests.store.processes import RECORD
 from tests.store.remotes import forge, key_named, memory_remote, row, spoil
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from colbuild.api import load_family, make_plan, open_workspace
-from colbuild.api.family import remote_url
-from colbuild.api.planning import plan_sources
-from colbuild.api.remote import Pulled, pull_family, push_family
 from colbuild.errors import BuildError
-from colbuild.plan.keys import action_key
-from colbuild.plan.parts import Parts
-from colbuild.plan.states import State
+from colbuild.interface import load_family, make_plan, open_workspace
+from colbuild.plan.changes.states import State
+from colbuild.plan.drawing.keys import action_key
+from colbuild.plan.drawing.parts import Parts
+from colbuild.plan.family_plan import remote_url
+from colbuild.plan.planning import plan_sources
 from colbuild.progress import silent
+from colbuild.run.sharing.sharing import Pulled, pull_family, push_family
 from colbuild.store import ActionRecord
-from colbuild.store.remote import Pushed, action_path, object_path, open_remote
+from colbuild.store.remote.remote_store import Pushed, action_path, object_path, open_remote
 from tests.store.processes import fill
 from tests.store.remotes import memory_remote, spoil
 

@@ -10,7 +10,9 @@ import pytest
 from colbuild.errors import BuildError
 from colbuild.progress import silent
 from colbuild.store import open_store
-from colbuild.store.remote import (
+from colbuild.store.remote.remote_files import READ_BLOCK
+from colbuild.store.remote.remote_push import push
+from colbuild.store.remote.remote_store import (
     Pushed,
     RejectedError,
     RemoteError,
@@ -20,9 +22,7 @@ from colbuild.store.remote import (
     look,
     object_path,
     open_remote,
-)  # fmt: skip
-from colbuild.store.remote_files import READ_BLOCK
-from colbuild.store.remote_push import push
+)
 from tests.store.remotes import (
     FILES,
     Fault,

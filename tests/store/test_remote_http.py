@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from colbuild.progress import silent
-from colbuild.store.remote import RemoteError, check, fetch, look, open_remote
-from colbuild.store.remote_push import push
+from colbuild.store.remote.remote_push import push
+from colbuild.store.remote.remote_store import RemoteError, check, fetch, look, open_remote
 from tests.ops.source.servers import Quiet, serving
 from tests.store.remotes import FILES, contents, finished, key_named
 

@@ -12,10 +12,12 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from colbuild.cli.cache_view import print_pushed
 from colbuild.progress import silent
+from colbuild.report.screen.cache_view import print_pushed
 from colbuild.store import open_store
-from colbuild.store.remote import (
+from colbuild.store.remote.remote_files import READ_BLOCK, WRITE_BLOCK
+from colbuild.store.remote.remote_push import push
+from colbuild.store.remote.remote_store import (
     Pushed,
     RejectedError,
     RemoteError,
@@ -25,9 +27,7 @@ from colbuild.store.remote import (
     look,
     object_path,
     open_remote,
-)  # fmt: skip
-from colbuild.store.remote_files import READ_BLOCK, WRITE_BLOCK
-from colbuild.store.remote_push import push
+)
 from tests.store.remotes import FILES, clear_connections, contents, finished, key_named, s3_server, spoil
 
 pytest.importorskip("moto")

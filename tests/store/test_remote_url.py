@@ -9,8 +9,8 @@ import time
 import pytest
 
 from colbuild.errors import BuildError
-from colbuild.store.remote import RemoteError, check, open_remote
-from colbuild.store.remote_calls import Calls, in_thread, may_pass, shown
+from colbuild.store.remote.remote_calls import Calls, in_thread, may_pass, shown
+from colbuild.store.remote.remote_store import RemoteError, check, open_remote
 
 SECRET = "wJalr/XUtn:FEMI@K7"  # not a key of anybody
 
@@ -82,7 +82,7 @@ def test_missing_package_names_the_extra_to_install(url, module, extra):
     code = (
         f"import sys; sys.modules[{module!r}] = None\n"
         "from colbuild.errors import BuildError\n"
-        "from colbuild.store.remote import open_remote\n"
+        "from colbuild.store.remote.remote_store import open_remote\n"
         f"try: open_remote({url!r})\n"
         "except BuildError as error: print(error.message, '|', error.hint)\n"
     )
@@ -92,7 +92,9 @@ def test_missing_package_names_the_extra_to_install(url, module, extra):
 
 
 def test_planning_with_the_remote_s_code_imports_no_fsspec():
-    code = "import sys, colbuild.api.remote; print([n for n in ('fsspec', 's3fs', 'torch') if n in sys.modules])"
+    code = (
+        "import sys, colbuild.run.sharing.sharing; print([n for n in ('fsspec', 's3fs', 'torch') if n in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -121,7 +123,7 @@ def test_place_that_may_not_be_read_is_told_from_one_that_is_not_there(tmp_path)
 def test_hung_call_does_not_keep_the_process_from_ending():
     code = (
         "import threading\n"
-        "from colbuild.store.remote_calls import Calls, RemoteError, in_thread\n"
+        "from colbuild.store.remote.remote_calls import Calls, RemoteError, in_thread\n"
         "try: Calls('x://y', 0.1, ()).once('wait', lambda: in_thread(threading.Event().wait))\n"
         "except RemoteError as error: print(error.message)\n"
     )

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError
-from colbuild.ops.source import downloads
+from colbuild.fetch import downloads
 from colbuild.store import open_store
-from colbuild.store.files import checked
-from colbuild.store.gc import Policy, collect
+from colbuild.store.collecting.collector import Policy, collect
+from colbuild.store.collecting.pins import Pin, pin, read_pins, unpin
+from colbuild.store.collecting.roots import Standing, note_root, read_roots
+from colbuild.store.durable_files import checked
 from colbuild.store.layout import download_name
-from colbuild.store.pins import Pin, pin, read_pins, unpin
-from colbuild.store.roots import Standing, note_root, read_roots
 from tests.store.processes import RECORD, fill
 
 
@@ -368,7 +368,7 @@ def test_families_of_one_project_have_roots_of_their_own(tmp_path):
 
 
 def test_project_that_may_not_be_written_is_known_by_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("colbuild.store.roots.make_project_id", lambda _: "")
+    monkeypatch.setattr("colbuild.store.collecting.roots.make_project_id", lambda _: "")
     store = open_store(tmp_path / "shared")
     project(tmp_path / "mine", store=store.root)
     needed = built(tmp_path / "mine", store, "x")

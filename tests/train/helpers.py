@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from colbuild.plan.work import steps_of
+from colbuild.plan.cost.work import steps_of
 from colbuild.progress import Report, silent
-from colbuild.spec.recipe import Recipe
-from colbuild.train.batch import Batch
-from colbuild.train.devices import open_accelerator
-from colbuild.train.keeper import Keeper, Keeping
-from colbuild.train.loop import Running
-from colbuild.train.loop import train as run_loop
-from colbuild.train.micro import Micro, recompute
-from colbuild.train.state import Reading
-from colbuild.train.student import Student, whole
-from colbuild.train.teaching import online
+from colbuild.spec.model.recipe import Recipe
+from colbuild.train.loop.batch import Batch
+from colbuild.train.loop.devices import open_accelerator
+from colbuild.train.loop.keeper import Keeper, Keeping
+from colbuild.train.loop.loop import Running
+from colbuild.train.loop.loop import train as run_loop
+from colbuild.train.loop.micro_batch import Micro, recompute
+from colbuild.train.loop.student import Student, whole
+from colbuild.train.loop.teaching import online
+from colbuild.train.loop.training_state import Reading
 
 VOCABULARY = 40
 

@@ -7,11 +7,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from colbuild.arch import read_structure
-from colbuild.plan import activations
-from colbuild.plan.activations import kept_bytes
-from colbuild.plan.memory import CHUNK
-from colbuild.train.attention import BLOCK, use_blocked_attention
-from colbuild.train.forward import CHUNK_TOKENS, final_hidden
+from colbuild.plan.cost import kept_activations as activations
+from colbuild.plan.cost.kept_activations import kept_bytes
+from colbuild.plan.cost.step_memory import CHUNK
+from colbuild.train.losses.attention import BLOCK, use_blocked_attention
+from colbuild.train.losses.forward import CHUNK_TOKENS, final_hidden
 
 ROWS = 2
 _NEOX = {"model_type": "gpt_neox", "num_attention_heads": 4, "hidden_size": 128, "intermediate_size": 512}

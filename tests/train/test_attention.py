@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from colbuild.train.attention import BLOCKED, apart, blocked_attention, use_blocked_attention
-from colbuild.train.forward import final_hidden
+from colbuild.train.losses.attention import BLOCKED, apart, blocked_attention, use_blocked_attention
+from colbuild.train.losses.forward import final_hidden
 from tests.train.helpers import tiny_llama
 
 

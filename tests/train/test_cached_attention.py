@@ -11,9 +11,9 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, StaticCache
 
 from colbuild.arch import ARCHITECTURES
-from colbuild.ops.models import running_model
-from colbuild.train import attention
-from colbuild.train.attention import BLOCKED, blocked_attention
+from colbuild.ops.shared.running_models import running_model
+from colbuild.train.losses import attention
+from colbuild.train.losses.attention import BLOCKED, blocked_attention
 from tests.weights.helpers import config_of, random_checkpoint
 
 WIDTH = 16

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from colbuild.train.compiling import WORTH, compiler_found, compiling, eagerly, worth_compiling
+from colbuild.train.loop.compiling import WORTH, compiler_found, compiling, eagerly, worth_compiling
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.errors import BuildError
-from colbuild.train.batch import IGNORED, Batch
-from colbuild.train.beginning import asked, openings, stored, window
-from colbuild.train.crossing import Reader, cross
-from colbuild.train.spelling import spelling_of
+from colbuild.train.across.aligned_text import Reader, cross
+from colbuild.train.across.spelling import spelling_of
+from colbuild.train.corpus.text_beginning import asked, openings, stored, window
+from colbuild.train.loop.batch import IGNORED, Batch
 from tests.helpers.tiny import SEPARATOR, tiny_documents
 from tests.train.small_tokenizers import byte_level, falling_back
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from colbuild.errors import BuildError, StoppedError
-from colbuild.train import devices
-from colbuild.train.devices import computing_type, processes, side_by_side
+from colbuild.train.loop import devices
+from colbuild.train.loop.devices import computing_type, processes, side_by_side
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from colbuild.spec.recipe import Loss
-from colbuild.train import losses
-from colbuild.train.divergences import DIVERGENCES
-from colbuild.train.losses import LossWeights, TeacherView, chunked_distillation_loss, distillation_loss
+from colbuild.spec.model.recipe import Loss
+from colbuild.train.losses import losses
+from colbuild.train.losses.divergences import DIVERGENCES
+from colbuild.train.losses.losses import LossWeights, TeacherView, chunked_distillation_loss, distillation_loss
 
 NAMES = sorted(DIVERGENCES)
 SKEWED = ("skew_kl", "skew_rkl")

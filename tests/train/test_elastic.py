@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.arch import forward_flops, parameters
-from colbuild.arch.solve import contains
+from colbuild.arch.solving import contains
 from colbuild.errors import BuildError
-from colbuild.ops.models import model_of
-from colbuild.train.batch import Batch
-from colbuild.train.elastic import Nested, rows_of, shapes_between
-from colbuild.train.forward import final_hidden, head_weight
-from colbuild.weights.subset import parts, subset
+from colbuild.ops.shared.running_models import model_of
+from colbuild.train.loop.batch import Batch
+from colbuild.train.loop.elastic import Nested, rows_of, shapes_between
+from colbuild.train.losses.forward import final_hidden, head_weight
+from colbuild.weights.prefix.subset import parts, subset
 from tests.weights.helpers import GQA, random_ordered, shaped
 
 ORDERED = random_ordered()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from colbuild.train.hidden import counterparts, hidden_cosine, watching
-from colbuild.train.loop import train
-from colbuild.train.teaching import online
+from colbuild.train.loop.loop import train
+from colbuild.train.loop.teaching import online
+from colbuild.train.losses.hidden_cosine import counterparts, hidden_cosine, watching
 from tests.train.helpers import batch_of, recipe, running, same, student_of, text, tiny_llama, weights_of
 
 

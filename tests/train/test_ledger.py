@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from colbuild.arch import forward_flops, read_structure
-from colbuild.plan.route import distillation_flops
-from colbuild.train import ledger as module
-from colbuild.train.ledger import ledger_from_json, ledger_to_json, peak_flops, peak_memory, training_ledger
+from colbuild.plan.shapes.route import distillation_flops
+from colbuild.train.watching import ledger as module
+from colbuild.train.watching.ledger import ledger_from_json, ledger_to_json, peak_flops, peak_memory, training_ledger
 
 CPU = torch.device("cpu")
 
@@ -110,5 +110,5 @@ def test_what_another_step_noted_is_no_ledger(noted):
 
 
 def test_reading_a_ledger_imports_no_torch():
-    script = "import sys, colbuild.train.ledger; sys.exit('torch' in sys.modules)"
+    script = "import sys, colbuild.train.watching.ledger; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional
 
 from colbuild.errors import BuildError
-from colbuild.train import losses
-from colbuild.train.batch import IGNORED
-from colbuild.train.divergences import DIVERGENCES, coarsened
-from colbuild.train.losses import (
+from colbuild.train.loop.batch import IGNORED
+from colbuild.train.losses import losses
+from colbuild.train.losses.divergences import DIVERGENCES, coarsened
+from colbuild.train.losses.losses import (
     LossWeights,
     TeacherSamples,
     TeacherTop,

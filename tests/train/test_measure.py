@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from colbuild.train import measure
-from colbuild.train.measure import NOTHING, Score, held_out, mean_loss, score_window
+from colbuild.train.watching import measure
+from colbuild.train.watching.measure import NOTHING, Score, held_out, mean_loss, score_window
 from tests.train.helpers import text, tiny_llama
 
 

@@ -7,9 +7,9 @@ import torch
 
 from colbuild.arch import read_structure
 from colbuild.errors import BuildError, ran_out_of_memory
-from colbuild.train.loop import train
-from colbuild.train.micro import Micro, first_micro, recompute, smaller
-from colbuild.train.teaching import online
+from colbuild.train.loop.loop import train
+from colbuild.train.loop.micro_batch import Micro, first_micro, recompute, smaller
+from colbuild.train.loop.teaching import online
 from tests.helpers.configs import SMOLLM2
 from tests.train.helpers import batch_of, recipe, running, same, student_of, text, tiny_llama, weights_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from colbuild.train.measure import HeldOut
-from colbuild.train.outcome import Worsened, worsened
+from colbuild.train.watching.measure import HeldOut
+from colbuild.train.watching.outcome import Worsened, worsened
 
 
 def measured(*windows):

@@ -10,8 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
-from colbuild.train.batch import IGNORED
-from colbuild.train.packing import (
+from colbuild.train.corpus.packing import (
     PackedCorpus,
     calibration_windows,
     evaluation_documents,
@@ -19,6 +18,7 @@ from colbuild.train.packing import (
     read_windows,
     training_windows,
 )
+from colbuild.train.loop.batch import IGNORED
 from tests.helpers.tiny import tiny_documents
 from tests.ops.corpus.helpers import build, packed_texts, tokenizer_folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from colbuild.train.room import Room
+from colbuild.train.losses.logits_buffer import Room
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colbuild.spec.recipe import Schedule
-from colbuild.train.schedule import CURVES, learning_rate
+from colbuild.spec.model.recipe import Schedule
+from colbuild.train.loop.schedule import CURVES, learning_rate
 
 KINDS = st.sampled_from(sorted(CURVES))
 SHARES = st.floats(0.0, 1.0)

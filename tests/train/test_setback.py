@@ -7,11 +7,11 @@ import torch
 
 from colbuild.errors import BuildError, StoppedError
 from colbuild.progress import silent
-from colbuild.train.keeper import Keeping, milestones
-from colbuild.train.loop import train
-from colbuild.train.state import Setback
-from colbuild.train.steady import trouble
-from colbuild.train.teaching import online
+from colbuild.train.loop.keeper import Keeping, milestones
+from colbuild.train.loop.loop import train
+from colbuild.train.loop.steady import trouble
+from colbuild.train.loop.teaching import online
+from colbuild.train.loop.training_state import Setback
 from tests.train.helpers import batch_of, recipe, running, same, student_of, text, tiny_llama, weights_of
 
 STEPS = 48

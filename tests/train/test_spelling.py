@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.errors import BuildError
-from colbuild.train.spelling import NOWHERE, characters, read_spelling, spelling_of
+from colbuild.train.across.spelling import NOWHERE, characters, read_spelling, spelling_of
 from tests.helpers.tiny import SEPARATOR
 from tests.train.small_tokenizers import by_words, byte_level, composing, falling_back, lowering
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from colbuild.errors import StoppedError
 from colbuild.progress import silent
-from colbuild.train import keeper, state
-from colbuild.train.keeper import Keeping
+from colbuild.train.loop import keeper
+from colbuild.train.loop import training_state as state
+from colbuild.train.loop.keeper import Keeping
 from tests.train.helpers import recipe, same, text, tiny_llama, train, weights_of
 
 STEPS = 6

@@ -11,9 +11,7 @@ import torch
 from torch.nn import functional
 
 from colbuild.errors import BuildError
-from colbuild.train.batch import Batch
-from colbuild.train.divergences import coarsened
-from colbuild.train.teacher_cache import (
+from colbuild.train.corpus.teacher_cache import (
     FORMAT,
     META,
     RECORDS,
@@ -24,6 +22,8 @@ from colbuild.train.teacher_cache import (
     open_lessons,
     systematic,
 )
+from colbuild.train.loop.batch import Batch
+from colbuild.train.losses.divergences import coarsened
 
 KINDS = ["sampled", "top_k"]
 VOCABULARY = 700

@@ -10,10 +10,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from colbuild.errors import BuildError
-from colbuild.train import tracking as module
-from colbuild.train.measure import HeldOut
-from colbuild.train.state import Reading
-from colbuild.train.tracking import tracking
+from colbuild.train.loop.training_state import Reading
+from colbuild.train.watching import tracking as module
+from colbuild.train.watching.measure import HeldOut
+from colbuild.train.watching.tracking import tracking
 
 SETTINGS = {"batch": 4, "seed": None, "loss": {"type": "jsd", "kd_weight": 0.9}, "optimizer": {"betas": [0.9, 0.95]}}
 FLAT = {"batch": 4, "loss.type": "jsd", "loss.kd_weight": 0.9, "optimizer.betas": "[0.9, 0.95]"}

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.arch import ARCHITECTURES, NORMS, Role, Shape, norm_sites, read_structure, tensors
-from colbuild.weights.checkpoint import Checkpoint
-from colbuild.weights.importance import Importance
-from colbuild.weights.order import order
+from colbuild.weights.files.checkpoint import Checkpoint
+from colbuild.weights.prefix.importance import Importance
+from colbuild.weights.prefix.ordering import order
 from tests.helpers.configs import random_config
 
 GQA = {

@@ -10,12 +10,12 @@ import torch
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError
-from colbuild.ops.models import model_of
-from colbuild.weights.align import align, check_alignable
-from colbuild.weights.interpolate import mix, neighbours
-from colbuild.weights.matching import assign, layers_alike, match_layers
-from colbuild.weights.mixture import even
-from colbuild.weights.subset import subset
+from colbuild.ops.shared.running_models import model_of
+from colbuild.weights.align.alignment import align, check_alignable
+from colbuild.weights.align.matching import assign, layers_alike, match_layers
+from colbuild.weights.mixing.interpolation import mix, neighbours
+from colbuild.weights.mixing.mixture import even
+from colbuild.weights.prefix.subset import subset
 from tests.helpers.scramble import permuted, turned
 from tests.weights.helpers import config_of, logits, random_ordered, retrained, shaped, smaller_shape
 

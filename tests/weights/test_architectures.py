@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, Role, norm_sites, tensors
-from colbuild.weights.interpolate import mix, neighbours
-from colbuild.weights.mixture import EXPAND, SUBSET, Mix
-from colbuild.weights.order import order
-from colbuild.weights.subset import kept_layers, subset
+from colbuild.weights.mixing.interpolation import mix, neighbours
+from colbuild.weights.mixing.mixture import EXPAND, SUBSET, Mix
+from colbuild.weights.prefix.ordering import order
+from colbuild.weights.prefix.subset import kept_layers, subset
 from tests.weights.helpers import (
     config_of,
     logits,

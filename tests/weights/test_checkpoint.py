@@ -11,8 +11,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from colbuild.errors import BuildError
-from colbuild.store.hashing import scan_tree
-from colbuild.weights.checkpoint import (
+from colbuild.hashing import scan_tree
+from colbuild.weights.files.checkpoint import (
     COMPANIONS,
     check_tensors,
     load_checkpoint,
@@ -20,7 +20,7 @@ from colbuild.weights.checkpoint import (
     save_checkpoint,
     save_nested,
 )
-from colbuild.weights.subset import subset
+from colbuild.weights.prefix.subset import subset
 from tests.helpers.tiny import make_tiny_model
 from tests.weights.helpers import GQA, logits, random_checkpoint, random_ordered, shaped
 

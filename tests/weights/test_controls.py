@@ -9,8 +9,8 @@ import torch
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError
-from colbuild.weights.controls import random_subset, uniform_subset
-from colbuild.weights.subset import subset
+from colbuild.weights.prefix.controls import random_subset, uniform_subset
+from colbuild.weights.prefix.subset import subset
 from tests.weights.helpers import config_of, logits, random_ordered, shaped, smaller_shape
 
 LARGER = random_ordered()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from colbuild.progress import silent
-from colbuild.weights.importance import measure_importance
+from colbuild.weights.prefix.importance import measure_importance
 from tests.weights.helpers import GQA, random_checkpoint, reference_model
 
 WINDOWS = torch.randint(0, 70, (3, 24), generator=torch.Generator().manual_seed(5))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError
-from colbuild.weights.interpolate import mix, neighbours
-from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
-from colbuild.weights.subset import subset
+from colbuild.weights.mixing.interpolation import mix, neighbours
+from colbuild.weights.mixing.mixture import EXPAND, SUBSET, Mix, even
+from colbuild.weights.prefix.subset import subset
 from tests.weights.helpers import GQA, config_of, logits, random_ordered, retrained, shaped, smaller_shape
 
 LARGER = random_ordered()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from colbuild.arch import Structure, read_structure
-from colbuild.weights.importance import Importance
-from colbuild.weights.order import head_permutation, order
+from colbuild.weights.prefix.importance import Importance
+from colbuild.weights.prefix.ordering import head_permutation, order
 from tests.helpers.configs import random_llama_config
 from tests.weights.helpers import GQA, logits, random_checkpoint, random_importance
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, bridged
-from colbuild.weights.blocks import read_block
-from colbuild.weights.positions import Rotary, read_rotary, write_positions
-from colbuild.weights.transplant import transplant_body
+from colbuild.weights.bridge.blocks import read_block
+from colbuild.weights.bridge.learned_positions import Rotary, read_rotary, write_positions
+from colbuild.weights.bridge.transplant import transplant_body
 from tests.weights.helpers import config_of, random_ordered
 
 CONFIG = config_of("llama") | {

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, Role, tensors
-from colbuild.ops.models import model_of
+from colbuild.ops.shared.running_models import model_of
 from colbuild.progress import Progress, silent
-from colbuild.weights import refit as refitting
-from colbuild.weights.refit import refit
-from colbuild.weights.subset import subset
+from colbuild.weights.mixing import refit as refitting
+from colbuild.weights.mixing.refit import refit
+from colbuild.weights.prefix.subset import subset
 from tests.weights.helpers import config_of, logits, random_ordered, smaller_shape
 
 

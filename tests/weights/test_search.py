@@ -10,11 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbuild.plan.work import CANDIDATES, FILLED_CANDIDATES
+from colbuild.plan.cost.work import CANDIDATES, FILLED_CANDIDATES
 from colbuild.progress import Progress, silent
-from colbuild.weights.layer_alpha import STEPS, Slopes, layer_alpha
-from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
-from colbuild.weights.search import GRID, Axes, Scored, best_of, donor_alpha, expanded_alpha, group_alpha, nested_alpha
+from colbuild.weights.mixing.alpha_search import (
+    GRID,
+    Axes,
+    Scored,
+    best_of,
+    donor_alpha,
+    expanded_alpha,
+    group_alpha,
+    nested_alpha,
+)
+from colbuild.weights.mixing.layer_alpha import STEPS, Slopes, layer_alpha
+from colbuild.weights.mixing.mixture import EXPAND, SUBSET, Mix, even
 
 AXES = st.builds(Axes, fill=st.booleans(), depth=st.booleans(), nested=st.booleans())
 FULL = Axes(fill=True, depth=True)

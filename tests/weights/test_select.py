@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from colbuild.weights.select import select
+from colbuild.weights.prefix.selection import select
 
 
 def test_a_product_axis_follows_its_heads():

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError
 from colbuild.progress import silent
-from colbuild.weights import stream
-from colbuild.weights.checkpoint import load_checkpoint, save_checkpoint
-from colbuild.weights.interpolate import mix, neighbours
-from colbuild.weights.mixture import EXPAND, SUBSET, Mix, even
-from colbuild.weights.stream import stream_mix, stream_subset
-from colbuild.weights.subset import subset
+from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+from colbuild.weights.mixing.interpolation import mix, neighbours
+from colbuild.weights.mixing.mixture import EXPAND, SUBSET, Mix, even
+from colbuild.weights.prefix import streaming as stream
+from colbuild.weights.prefix.streaming import stream_mix, stream_subset
+from colbuild.weights.prefix.subset import subset
 from tests.weights.helpers import config_of, random_ordered, retrained, smaller_shape
 
 NAMES = list(ARCHITECTURES)

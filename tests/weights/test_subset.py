@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from colbuild.arch import Role, norm_sites, tensors
 from colbuild.errors import BuildError
-from colbuild.weights.checkpoint import Lineage
-from colbuild.weights.subset import kept_layers, subset
+from colbuild.weights.files.checkpoint import Lineage
+from colbuild.weights.prefix.subset import kept_layers, subset
 from tests.weights.helpers import GQA, logits, random_checkpoint, random_ordered, reference_model, shaped
 
 ORDERED = random_ordered()

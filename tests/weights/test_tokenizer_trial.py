@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from colbuild.arch.files.tokenizer_file import load_tokenizer
+from colbuild.arch.files.tokenizer_trial import try_tokenizer
 from colbuild.errors import BuildError
-from colbuild.weights.tokenizer_file import load_tokenizer
-from colbuild.weights.tokenizer_trial import try_tokenizer
 from tests.helpers.tiny import train_byte_level
 from tests.helpers.toy_package import write_tokenizer
 
@@ -18,7 +18,7 @@ from tests.helpers.toy_package import write_tokenizer
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("colbuild.confined._has_one_thread", lambda: True)
-    monkeypatch.setattr("colbuild.weights.tokenizer_trial.TOKENIZER_SECONDS", 1.0)
+    monkeypatch.setattr("colbuild.arch.files.tokenizer_trial.TOKENIZER_SECONDS", 1.0)
     write_tokenizer(tmp_path / "tokenizer.json")
     return tmp_path / "tokenizer.json"
 
@@ -61,7 +61,7 @@ def test_what_is_no_tokenizer_is_told_where_it_is_loaded(path: Path):
 
 
 def test_a_source_is_tried_before_it_is_read(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from colbuild.ops.source.tokenizer import copy_tokenizer
+    from colbuild.ops.source.source_tokenizer import copy_tokenizer
 
     change(path, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAAAAAAAAAAAAAA"})
     (tmp_path / "output").mkdir()

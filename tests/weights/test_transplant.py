@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, Role, bridged, parameters, tensors
-from colbuild.arch.correspond import lost_biases
-from colbuild.ops.bridge_config import bridge_config
-from colbuild.ops.models import build_model
+from colbuild.arch.correspondence import lost_biases
+from colbuild.ops.shared.bridge_config import bridge_config
+from colbuild.ops.shared.running_models import build_model
 from colbuild.progress import silent
-from colbuild.train.spelling import spelling_of
-from colbuild.weights.activations import collect
-from colbuild.weights.blocks import GATED, read_block, write_block
-from colbuild.weights.checkpoint import check_tensors
-from colbuild.weights.follow import follow, streams
-from colbuild.weights.foreign_norms import fit_norms
-from colbuild.weights.subset import subset
-from colbuild.weights.transplant import compose, random_start, transplant_body, transplant_rows
+from colbuild.train.across.spelling import spelling_of
+from colbuild.weights.bridge.blocks import GATED, read_block, write_block
+from colbuild.weights.bridge.follow import follow, streams
+from colbuild.weights.bridge.foreign_norms import fit_norms
+from colbuild.weights.bridge.transplant import compose, random_start, transplant_body, transplant_rows
+from colbuild.weights.files.checkpoint import check_tensors
+from colbuild.weights.prefix.captured import collect
+from colbuild.weights.prefix.subset import subset
 from tests.train.small_tokenizers import byte_level
 from tests.weights.helpers import config_of, logits, random_checkpoint, random_ordered
 

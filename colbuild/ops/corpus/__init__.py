@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from colbuild.ops.step import StepRun
+    from colbuild.ops.step_run import StepRun
 
 __all__ = ["run"]
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError
-from colbuild.ops.corpus.choose import Chosen, choose
-from colbuild.ops.corpus.documents import documents
-from colbuild.ops.corpus.pack import SplitWriter, fill_empty
-from colbuild.ops.corpus.readers import FORMATS
-from colbuild.ops.corpus.reading import Reading
+from colbuild.fetch.texts.choose import Chosen, choose
+from colbuild.fetch.texts.readers import FORMATS
+from colbuild.fetch.texts.reading import Reading
+from colbuild.fetch.texts.text_documents import documents
+from colbuild.ops.corpus.split_writer import SplitWriter, fill_empty
 from colbuild.ops.corpus.tokens import Vocabulary, load_vocabulary, tokenise
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
-from colbuild.train.beginning import stored
-from colbuild.train.packing import FORMAT, META, SplitCounts
+from colbuild.train.corpus.packing import FORMAT, META, SplitCounts
+from colbuild.train.corpus.text_beginning import stored
 
 
 def run(step: StepRun) -> None:
@@ -28,7 +28,7 @@ def run(step: StepRun) -> None:
 
     Inputs: `raw` (a file or folder), `tokenizer` (a folder with tokenizer.json). Params: `format`, a key of `FORMATS` or
     "auto"; `files`, globs of the files that are meant, if not all are; `text`, the field that holds the text; `limit`, bytes of
-    text or None; `heldout`, the share of documents held out. The output is what `colbuild.train.packing` reads.
+    text or None; `heldout`, the share of documents held out. The output is what `colbuild.train.corpus.packing` reads.
 
     Raises:
         BuildError: There is no text, it cannot be read as the format, or there is too little to hold some out.

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from colbuild.arch.files.json_file import object_if_there
+from colbuild.arch.files.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 from colbuild.errors import BuildError
-from colbuild.ops.corpus.documents import Document
-from colbuild.ops.corpus.files import pieces
-from colbuild.train.beginning import beginning
-from colbuild.weights.json_file import object_if_there
-from colbuild.weights.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
+from colbuild.fetch.texts.raw_files import pieces
+from colbuild.fetch.texts.text_documents import Document
+from colbuild.train.corpus.text_beginning import beginning
 
 PART: Final = 1 << 14
 """Characters of a document that are tokenised as one. The byte count of every part is kept, so a measurement can stop

@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from colbuild.arch.files.json_file import read_object
+from colbuild.arch.files.tokenizer_file import DROPPED, SETTINGS, load_tokenizer, without_orders
+from colbuild.arch.files.vocabulary import TOKENIZER, highest_id, ids_inside
 from colbuild.errors import BuildError
-from colbuild.ops.source.vocabulary import TOKENIZER, highest_id, ids_inside
-from colbuild.weights.checkpoint import GENERATION, write_json
-from colbuild.weights.json_file import read_object
-from colbuild.weights.tokenizer_file import DROPPED, SETTINGS, load_tokenizer, without_orders
+from colbuild.weights.files.checkpoint import GENERATION, write_json
 
 _NAMING: Final = (SETTINGS, "special_tokens_map.json", "added_tokens.json")
 """Files beside tokenizer.json that name tokens."""

@@ -1,4 +1,4 @@
-"""Chat templates in files of their own, so that a changed template is no changed tokenizer (`colbuild.plan.parts`)."""
+"""Chat templates in files of their own, so that a changed template is no changed tokenizer (`colbuild.plan.drawing.parts`)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.plan.parts import CHAT_TEMPLATE, NAMED_TEMPLATES
-from colbuild.weights.checkpoint import write_json
-from colbuild.weights.tokenizer_file import SETTINGS, read_settings
+from colbuild.arch.files.model_files import CHAT_TEMPLATE, NAMED_TEMPLATES
+from colbuild.arch.files.tokenizer_file import SETTINGS, read_settings
+from colbuild.weights.files.checkpoint import write_json
 
 KEY: Final = "chat_template"
 """Key of tokenizer_config.json under which older releases of transformers wrote the template."""

@@ -10,33 +10,34 @@ import torch
 from safetensors.torch import save_file
 
 from colbuild.arch import Structure, own_settings, parameters, read_structure
+from colbuild.arch.files.gguf_header import read_header
+from colbuild.arch.files.model_config import model_parts, read_model
+from colbuild.arch.files.model_files import LICENCES
+from colbuild.arch.files.model_folder import Model
 from colbuild.errors import BuildError
+from colbuild.hashing import hash_file
 from colbuild.ops.source.added_tokens import fit_tokenizer
-from colbuild.ops.source.beginning import settle_beginning
 from colbuild.ops.source.chat import separate_chat
 from colbuild.ops.source.folder_weights import read_folder_weights
-from colbuild.ops.source.gguf_file import read_header
 from colbuild.ops.source.gguf_tokenizer import convert_gguf_tokenizer
 from colbuild.ops.source.gguf_weights import read_gguf_weights
-from colbuild.ops.source.model_config import model_parts, read_model
-from colbuild.ops.source.model_folder import Model
-from colbuild.ops.source.tokenizer import copy_tokenizer
-from colbuild.ops.step import StepRun
+from colbuild.ops.source.settled_beginning import settle_beginning
+from colbuild.ops.source.source_tokenizer import copy_tokenizer
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress, Report
-from colbuild.store.hashing import hash_file
-from colbuild.weights.checkpoint import CONFIG, check_tensors, write_json
-from colbuild.weights.numbers import check_numbers
-from colbuild.weights.origin import LICENCES, ORIGIN, Origin, card_license, copy_files, origin_json
-from colbuild.weights.tensor_files import WEIGHTS
-from colbuild.weights.transformers_config import transformers_config
+from colbuild.weights.files.checkpoint import CONFIG, check_tensors, write_json
+from colbuild.weights.files.finite import check_numbers
+from colbuild.weights.files.origin import ORIGIN, Origin, card_license, copy_files, origin_json
+from colbuild.weights.files.tensor_files import WEIGHTS
+from colbuild.weights.files.transformers_config import transformers_config
 
 
 def run(step: StepRun) -> None:
     """Converts a fetched model.
 
     Inputs: `raw`, a model folder or a GGUF file. Params: `begin` where the spec says what texts begin with. The output holds
-    config.json, model.safetensors, the tokenizer, and where it all comes from (`colbuild.weights.origin`). A folder's tensors
-    are copied as they are, a GGUF file's are dequantised.
+    config.json, model.safetensors, the tokenizer, and where it all comes from (`colbuild.weights.files.origin`). A folder's
+    tensors are copied as they are, a GGUF file's are dequantised.
 
     Raises:
         BuildError: It is no model, is damaged, holds NaN or infinite weights, would have to run code of its own, or is of an

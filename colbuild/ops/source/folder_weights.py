@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from safetensors import SafetensorError, safe_open
 
+from colbuild.arch.files.safetensors_headers import Entry
 from colbuild.errors import BuildError
-from colbuild.weights.headers import Entry
 
 
 def read_folder_weights(stored: Mapping[str, Entry]) -> Iterator[tuple[str, torch.Tensor]]:

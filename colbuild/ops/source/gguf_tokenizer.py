@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from colbuild.arch.files.gguf_header import ArrayValue, GGUFHeader
+from colbuild.arch.files.json_file import read_object
+from colbuild.arch.files.tokenizer_files import SETTINGS
+from colbuild.arch.files.vocabulary import TOKENIZER
 from colbuild.errors import BuildError
-from colbuild.ops.source.beginning import around_text
-from colbuild.ops.source.gguf_file import ArrayValue, GGUFHeader
-from colbuild.ops.source.tokenizer import convert
-from colbuild.ops.source.tokenizer_files import SETTINGS
-from colbuild.ops.source.vocabulary import TOKENIZER
-from colbuild.weights.checkpoint import write_json
-from colbuild.weights.json_file import read_object
+from colbuild.ops.source.settled_beginning import around_text
+from colbuild.ops.source.source_tokenizer import convert
+from colbuild.weights.files.checkpoint import write_json
 
 _INSTEAD: Final = "Use the model's safetensors folder instead."
 

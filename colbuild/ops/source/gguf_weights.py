@@ -12,10 +12,10 @@ import numpy.typing
 import torch
 
 from colbuild.arch import NORMS, Role, Structure, tensors
+from colbuild.arch.files.gguf_architectures import GGUF_ARCHITECTURES
+from colbuild.arch.files.gguf_header import GGUFHeader, TensorEntry
+from colbuild.arch.files.gguf_rotary import FREQUENCIES
 from colbuild.errors import BuildError
-from colbuild.ops.source.gguf_architectures import GGUF_ARCHITECTURES
-from colbuild.ops.source.gguf_file import GGUFHeader, TensorEntry
-from colbuild.ops.source.gguf_rotary import FREQUENCIES
 
 Bytes = numpy.typing.NDArray[numpy.uint8]
 Floats = numpy.typing.NDArray[numpy.float32]

@@ -83,10 +83,11 @@ def _attempt_gguf(_seeds: Path, folder: Path) -> None:
 
 
 def _read(folder: Path, uri: str) -> None:
-    from colbuild.ops.source import convert, fetch, read_config
-    from colbuild.ops.source.tokenizer_size import tokenizer_bytes
-    from colbuild.ops.source.vocabulary import read_vocabulary
-    from colbuild.ops.step import StepRun
+    from colbuild.arch.files.tokenizer_size import tokenizer_bytes
+    from colbuild.arch.files.vocabulary import read_vocabulary
+    from colbuild.fetch.schemes import fetch, read_config
+    from colbuild.ops.source import convert
+    from colbuild.ops.step_run import StepRun
 
     raw = fetch(uri, root=folder, downloads=folder / "downloads").path
     read_config(raw)

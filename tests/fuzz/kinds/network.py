@@ -40,8 +40,8 @@ _FILE_HEADERS: Final = f'X-Repo-Commit: {COMMIT}\r\nETag: "e"\r\n'
 
 
 def _imports(_folder: Path) -> list[bytes]:
-    import colbuild.ops.source.hub
-    import colbuild.ops.source.pypi  # noqa: F401
+    import colbuild.fetch.hub.hub
+    import colbuild.fetch.index.pypi  # noqa: F401
 
     with suppress(ImportError):
         from huggingface_hub.utils import _detect_agent
@@ -85,7 +85,7 @@ def _fetch(uri: str, folder: Path, **settings: str) -> None:
     """Fetches a source as `build` does, with settings of nobody; only in a process of its own."""
     from huggingface_hub import constants
 
-    from colbuild.ops.source import fetch
+    from colbuild.fetch.schemes import fetch
 
     for name in [name for name in os.environ if name.startswith("PIP_") or name.lower().endswith("_proxy")]:
         del os.environ[name]
@@ -256,11 +256,11 @@ def _bomb(pack: Callable[[bytes], bytes]) -> Callable[[list[bytes], Path], None]
 
 def _remote(folder: Path) -> tuple[Path, str]:
     """A remote with one result, as a folder, and its key."""
-    from colbuild.plan.keys import action_key
+    from colbuild.plan.drawing.keys import action_key
     from colbuild.progress import silent
     from colbuild.store import ActionRecord, open_store
-    from colbuild.store.remote import open_remote
-    from colbuild.store.remote_push import push
+    from colbuild.store.remote.remote_push import push
+    from colbuild.store.remote.remote_store import open_remote
     from tests.store.processes import fill
 
     store = open_store(folder / "store")
@@ -297,10 +297,10 @@ def _make_remote(seeds: tuple[Path, str], random: Random, folder: Path) -> None:
 
 
 def _try_remote(seeds: tuple[Path, str], folder: Path) -> None:
-    from colbuild.plan.keys import record_key
+    from colbuild.plan.drawing.keys import record_key
     from colbuild.progress import silent
     from colbuild.store import open_store
-    from colbuild.store.remote import check, fetch, open_remote
+    from colbuild.store.remote.remote_store import check, fetch, open_remote
 
     store, remote = open_store(folder / "store"), open_remote(f"file://{folder}/remote")
     store.prepare()

@@ -95,8 +95,8 @@ def _try_tokenizer(_seeds: Path, folder: Path) -> None:
 
 def _try_source(_seeds: Path, folder: Path) -> None:
     """As a plan and the step `source` read the tokenizer of an AnsNet for the first time."""
-    from colbuild.weights import tokenizer_trial
-    from colbuild.weights.tokenizer_file import load_tokenizer
+    from colbuild.arch.files import tokenizer_trial
+    from colbuild.arch.files.tokenizer_file import load_tokenizer
 
     tokenizer_trial.TOKENIZER_SECONDS = SECONDS
     path = folder / "toy/tokenizer.json"
@@ -149,7 +149,7 @@ def _make_template(toy: Path, random: Random, folder: Path) -> None:
 
 def _try_template(_seeds: Path, folder: Path) -> None:
     from colbuild.errors import BuildError
-    from colbuild.export import chat_template
+    from colbuild.export.runtime import chat_template
 
     chat_template._BOUNDS = chat_template.Bounds(SECONDS, chat_template.TEMPLATE_MEMORY)
     # Before a package is made, and when one is asked.

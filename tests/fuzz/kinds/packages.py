@@ -36,17 +36,13 @@ _PACKED: Final = "toy.tar.zst"
 
 def start(folder: Path) -> Path:
     # What a trial's own processes need is imported once.
-    import colbuild.api
-    import colbuild.export.trial
-    import colbuild.export.verify
-    import colbuild.weights.tokenizer_trial  # noqa: F401
 
     return make_toy_package(folder / "toy")
 
 
 def _verify(package: Path) -> None:
-    from colbuild.api import verify_package
-    from colbuild.export import guard
+    from colbuild.export.runtime import guard
+    from colbuild.interface import verify_package
 
     guard.PACKAGE_SECONDS = SECONDS
     # Of a packed file: a name that leads outside then leads to where the frame sees it.
@@ -55,15 +51,15 @@ def _verify(package: Path) -> None:
 
 
 def answer_with(package: Path, *, chat: bool = True) -> None:
-    from colbuild.api import answer
-    from colbuild.export import guard
+    from colbuild.export.runtime import guard
+    from colbuild.interface import answer
 
     guard.PACKAGE_SECONDS = SECONDS
     list(answer(package, "hello", max_tokens=2, chat=chat))
 
 
 def _pack(package: Path) -> None:
-    from colbuild.api import pack_package
+    from colbuild.interface import pack_package
 
     pack_package(package, package.parent / _PACKED)
 

@@ -35,11 +35,11 @@ class Seeds:
 def _start(folder: Path) -> Seeds:
     from dataclasses import replace
 
-    from colbuild.ops.source import downloads
+    from colbuild.fetch import downloads
     from colbuild.progress import silent
     from colbuild.store import open_store
-    from colbuild.store.pins import Pin, pin
-    from colbuild.store.roots import note_root
+    from colbuild.store.collecting.pins import Pin, pin
+    from colbuild.store.collecting.roots import note_root
     from tests.store.processes import RECORD, fill
 
     project = folder / "project"
@@ -89,7 +89,7 @@ def _copy(seeds: Seeds, folder: Path) -> None:
 
 def _sealed(values: Any) -> bytes:
     """JSON with a check that fits, as whoever may write to a store can make it."""
-    from colbuild.store.files import checked
+    from colbuild.store.durable_files import checked
 
     if not isinstance(values, dict):
         return json.dumps(values).encode("utf-8", "surrogateescape")
@@ -132,7 +132,7 @@ def _note(folder: Path) -> None:
 
     from colbuild.errors import ColbuildError
     from colbuild.store import open_store
-    from colbuild.store.roots import note_root
+    from colbuild.store.collecting.roots import note_root
     from tests.store.processes import RECORD
 
     try:
@@ -155,8 +155,8 @@ def _note(folder: Path) -> None:
 
 def _sources(folder: Path) -> None:
     """What a lock takes from downloads is what the files hold."""
-    from colbuild.ops.source.downloads import recorded
-    from colbuild.ops.source.remembered import remembered_hash
+    from colbuild.fetch.downloads import recorded
+    from colbuild.fetch.remembered_digests import remembered_hash
     from colbuild.store import hash_file
 
     downloads = folder / ".colbuild/downloads"
@@ -238,9 +238,9 @@ def _hash_make(seeds: Seeds, random: Random, folder: Path) -> None:
 def _remembered(folder: Path) -> tuple[Path, dict[str, Any]]:
     import hashlib
 
-    from colbuild.ops.source.remembered import _signature
+    from colbuild.fetch.remembered_digests import _signature
     from colbuild.store import hash_file
-    from colbuild.store.files import checked
+    from colbuild.store.durable_files import checked
 
     source = folder / "source.txt"
     name = hashlib.sha256(os.fsencode(source.absolute())).hexdigest()

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from colbuild.store.files import CHECK, checked
+from colbuild.store.durable_files import CHECK, checked
 from tests.fuzz.frame import Driver
 from tests.fuzz.mutate import deep_json, mutated_bytes, mutated_json, mutated_value
 
@@ -71,10 +71,6 @@ def _built() -> Path:
 
 
 def _start(_folder: Path) -> Path:
-    import colbuild.api.building
-    import colbuild.cli.cache_view
-    import colbuild.cli.plan_view
-    import colbuild.cli.table_view  # noqa: F401
 
     os.environ.pop("COLBUILD_STORE", None)
     return _built()
@@ -124,7 +120,8 @@ def _changed(random: Random, content: bytes) -> bytes:
 
 def _attempt(kind: Kind, _project: Path, folder: Path) -> None:
     from colbuild.cli.app import run_command
-    from colbuild.run import executor, perform
+    from colbuild.run import executor
+    from colbuild.run.process import perform
     from tests.fuzz.stored import write_instead
     from tests.helpers.nurseries import ThreadNursery
 

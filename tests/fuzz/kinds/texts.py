@@ -27,11 +27,11 @@ LIMIT: Final = 200_000
 
 
 def _start(folder: Path) -> Path:
-    import colbuild.ops.corpus.workers
+    import colbuild.fetch.texts.formats.wikitext_workers
     from tests.helpers.tiny import make_tiny_tokenizer
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    colbuild.ops.corpus.workers.cores = lambda: 1  # type: ignore[assignment]
+    colbuild.fetch.texts.formats.wikitext_workers.cores = lambda: 1  # type: ignore[assignment]
     make_tiny_tokenizer(folder / "tokenizer")
     for name, write in _WARM.items():
         # What is imported late: a trial that is forked has it.
@@ -45,11 +45,11 @@ def _start(folder: Path) -> Path:
 
 
 def _attempt(form: str, limit: int | None, seeds: Path, folder: Path) -> None:
+    from colbuild.fetch.schemes import fetch
+    from colbuild.fetch.texts.peek import peek
+    from colbuild.fetch.texts.text_size import text_size
     from colbuild.ops.corpus.build import run
-    from colbuild.ops.corpus.peek import peek
-    from colbuild.ops.corpus.text_size import text_size
-    from colbuild.ops.source import fetch
-    from colbuild.ops.step import StepRun
+    from colbuild.ops.step_run import StepRun
 
     [name] = [path.name for path in folder.iterdir()]
     downloads = folder / "downloads"

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.build import run
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
-from colbuild.train.packing import open_corpus
+from colbuild.train.corpus.packing import open_corpus
 from tests.helpers.tiny import make_tiny_tokenizer
 
 

@@ -9,8 +9,9 @@ import struct
 import pyarrow as pa
 import pytest
 
-from colbuild.ops.corpus import delimited, files, jsonl, mediawiki
-from colbuild.ops.corpus.wikitext import plain_text
+from colbuild.fetch.texts import raw_files as files
+from colbuild.fetch.texts.formats import delimited, jsonl, mediawiki
+from colbuild.fetch.texts.formats.wikitext import plain_text
 from tests.ops.corpus.helpers import WIKI_START, failure, wiki, wiki_page
 
 FILES = frozenset({"file"})

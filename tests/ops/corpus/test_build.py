@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from colbuild.ops.corpus.documents import Document
+from colbuild.fetch.texts.text_documents import Document
 from colbuild.ops.corpus.tokens import load_vocabulary, tokenise
 from tests.helpers.tiny import SEPARATOR, tiny_documents
 from tests.ops.corpus.helpers import build, failure, files, packed_texts, tokenizer_folder
@@ -212,7 +212,7 @@ def test_missing_or_broken_tokenizer_is_a_clear_error(tmp_path, content):
 
 
 def test_the_step_imports_no_torch():
-    code = "import sys, colbuild.ops.corpus.build, colbuild.train.packing; sys.exit('torch' in sys.modules)"
+    code = "import sys, colbuild.ops.corpus.build, colbuild.train.corpus.packing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -12,8 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from colbuild.errors import SourceError
-from colbuild.ops.corpus.choose import choose
-from colbuild.ops.corpus.sniff import sniff
+from colbuild.fetch.texts.choose import choose
+from colbuild.fetch.texts.sniff import sniff
 from tests.ops.corpus.helpers import build, failure, packed_texts
 
 LINE = json.dumps({"text": "one"}) + "\n"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from colbuild.ops.corpus.files import lines, pieces
-from colbuild.ops.corpus.text import LONGEST, documents
+from colbuild.fetch.texts.formats.plain_text import LONGEST, documents
+from colbuild.fetch.texts.raw_files import lines, pieces
 from tests.helpers.tiny import tiny_documents
 from tests.ops.corpus.helpers import build, failure, packed_texts
 
@@ -71,7 +71,7 @@ def test_windows_line_ends_and_byte_order_mark_are_not_text(tmp_path):
 
 
 def test_lines_are_whole_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("colbuild.ops.corpus.files.CHUNK", 5)
+    monkeypatch.setattr("colbuild.fetch.texts.raw_files.CHUNK", 5)
     source = "".join(f"lïne {i} ☃\r\n" for i in range(50)) + "no end"
     raw = tmp_path / "c.txt"
     raw.write_bytes(source.encode())
@@ -113,7 +113,7 @@ def test_unsupported_compression_is_named(tmp_path):
 
 
 def test_not_utf8_names_file_and_offset(tmp_path, monkeypatch):
-    monkeypatch.setattr("colbuild.ops.corpus.files.CHUNK", 7)
+    monkeypatch.setattr("colbuild.fetch.texts.raw_files.CHUNK", 7)
     raw = tmp_path / "c.txt"
     raw.write_bytes("äöü and more text ".encode() + b"\xff\xfe rest")
     error = failure(raw, tmp_path / "out")

@@ -11,9 +11,10 @@ import signal
 import pytest
 
 from colbuild.errors import BuildError
-from colbuild.ops.corpus import mediawiki, workers
-from colbuild.ops.corpus.reading import Reading
-from colbuild.ops.corpus.workers import plain_texts
+from colbuild.fetch.texts.formats import mediawiki
+from colbuild.fetch.texts.formats import wikitext_workers as workers
+from colbuild.fetch.texts.formats.wikitext_workers import plain_texts
+from colbuild.fetch.texts.reading import Reading
 from tests.helpers.tiny import tiny_documents
 from tests.ops.corpus.helpers import WIKI_START, build, failure, packed_texts, wiki, wiki_page
 

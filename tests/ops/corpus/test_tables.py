@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from colbuild.ops.corpus import json_array
-from colbuild.ops.corpus import parquet as parquet_reader
-from colbuild.ops.corpus.reading import Reading
+from colbuild.fetch.texts.formats import json_array
+from colbuild.fetch.texts.formats import parquet as parquet_reader
+from colbuild.fetch.texts.reading import Reading
 from tests.helpers.tiny import tiny_documents
 from tests.ops.corpus.helpers import build, failure, packed_texts
 
@@ -30,7 +30,7 @@ def read_json(tmp_path, content, **params):
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("chunk", [7, 1 << 18])
 def test_an_array_of_objects_is_read_as_json_lines_are(tmp_path, monkeypatch, indent, chunk):
-    monkeypatch.setattr("colbuild.ops.corpus.files.CHUNK", chunk)
+    monkeypatch.setattr("colbuild.fetch.texts.raw_files.CHUNK", chunk)
     assert read_json(tmp_path, "\n " + json.dumps(RECORDS, indent=indent) + "\n") == tiny_documents(40)
 
 
@@ -69,7 +69,7 @@ def test_an_element_that_fills_the_memory_is_refused(tmp_path):
 
 
 def test_a_line_that_fills_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("colbuild.ops.corpus.jsonl.DOCUMENT_CHARACTERS", 100)
+    monkeypatch.setattr("colbuild.fetch.texts.formats.jsonl.DOCUMENT_CHARACTERS", 100)
     raw = tmp_path / "c.jsonl"
     raw.write_text(json.dumps({"data": ["x"] * 100}))
     assert "a line of more than 100 characters" in failure(raw, tmp_path / "out", format="jsonl").message
@@ -142,7 +142,7 @@ def write_arrow(path, table, *, stream):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_arrow_files_and_streams_are_read(tmp_path, monkeypatch, stream):
-    monkeypatch.setattr("colbuild.ops.corpus.arrow._HELD", 100)
+    monkeypatch.setattr("colbuild.fetch.texts.formats.arrow._HELD", 100)
     table = pa.table({"id": list(range(41)), "text": [*tiny_documents(40), None]})
     raw = write_arrow(tmp_path / "c", table, stream=stream)
     assert packed_texts(build(raw, tmp_path / "out", format="arrow")) == tiny_documents(40)

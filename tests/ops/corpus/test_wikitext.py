@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from colbuild.ops.corpus.wikitext import plain_text
+from colbuild.fetch.texts.formats.wikitext import plain_text
 
 FILES = frozenset({"file", "image", "category"})
 

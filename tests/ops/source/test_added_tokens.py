@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
 
+from colbuild.arch.files.tokenizer_file import load_tokenizer
 from colbuild.errors import BuildError
-from colbuild.export.companions import write_companions
-from colbuild.ops.corpus.documents import Document
+from colbuild.export.package.companions import write_companions
+from colbuild.fetch.texts.text_documents import Document
 from colbuild.ops.corpus.tokens import load_vocabulary, tokenise
 from colbuild.ops.source.convert import run
-from colbuild.ops.step import StepRun
-from colbuild.spec.device import Device
-from colbuild.train.spelling import read_spelling
-from colbuild.weights.tokenizer_file import load_tokenizer
+from colbuild.ops.step_run import StepRun
+from colbuild.spec.model.device import Device
+from colbuild.train.across.spelling import read_spelling
 from tests.helpers.tiny import make_tiny_model
 
 TEXT = "Ada paints maps in Aarhus. " * 30

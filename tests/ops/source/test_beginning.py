@@ -7,12 +7,12 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
+from colbuild.arch.files.tokenizer_file import load_tokenizer
 from colbuild.errors import BuildError
-from colbuild.ops.source.beginning import carry_beginning, settle_beginning, write_beginning
-from colbuild.train.beginning import beginning, text_ids
-from colbuild.weights.checkpoint import write_json
-from colbuild.weights.origin import Origin, origin_json, read_origin
-from colbuild.weights.tokenizer_file import load_tokenizer
+from colbuild.ops.source.settled_beginning import carry_beginning, settle_beginning, write_beginning
+from colbuild.train.corpus.text_beginning import beginning, text_ids
+from colbuild.weights.files.checkpoint import write_json
+from colbuild.weights.files.origin import Origin, origin_json, read_origin
 from tests.helpers.beginnings import BOS, beginning_with, change_tokenizer, template
 from tests.helpers.tiny import SEPARATOR
 from tests.ops.corpus.helpers import tokenizer_folder

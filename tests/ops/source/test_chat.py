@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from colbuild.export.chat_template import read_template
+from colbuild.export.runtime.chat_template import read_template
 from colbuild.ops.source.chat import separate_chat
 
 

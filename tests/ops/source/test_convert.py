@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from colbuild.errors import BuildError
-from colbuild.ops.source import read_config
+from colbuild.fetch.schemes import read_config
 from colbuild.ops.source.convert import run
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
-from colbuild.weights.origin import Origin, read_origin
+from colbuild.weights.files.origin import Origin, read_origin
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.source.gguf_models import write_gguf
 

@@ -15,10 +15,10 @@ from transformers.integrations import hub_kernels
 from colbuild.errors import BuildError
 from colbuild.ops import order
 from colbuild.ops.source import convert
-from colbuild.ops.source import tokenizer as source_tokenizer
-from colbuild.ops.source.beginning import settle_beginning
-from colbuild.ops.step import StepRun
-from colbuild.weights.transformers_tokenizer import (
+from colbuild.ops.source import source_tokenizer as source_tokenizer
+from colbuild.ops.source.settled_beginning import settle_beginning
+from colbuild.ops.step_run import StepRun
+from colbuild.weights.files.transformers_tokenizer import (
     SETTING_KEYS,
     is_tokenizer_class,
     tokenizer_settings,

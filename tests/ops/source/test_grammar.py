@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from colbuild.spec.sources import (
+from colbuild.spec.sources.grammar import (
     HubSource,
     LocalSource,
     PackageSource,

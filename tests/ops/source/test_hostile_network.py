@@ -22,8 +22,8 @@ import pytest
 from colbuild.arriving import Bound, BoundError, Meter
 from colbuild.bounds import SLOW_BYTES, SLOW_SECONDS
 from colbuild.errors import EXIT_SOURCE_UNAVAILABLE, SourceUnavailableError
-from colbuild.ops.source import fetch
-from colbuild.ops.source.links import read_links
+from colbuild.fetch.index.html_links import read_links
+from colbuild.fetch.schemes import fetch
 from tests.ops.source.hostile import (
     COMMIT,
     JSON_TYPE,
@@ -109,13 +109,13 @@ def offering(name: str, content: bytes) -> Respond:
 
 
 def test_an_endless_page_is_given_up(index, downloads, monkeypatch) -> None:
-    monkeypatch.setattr("colbuild.ops.source.index_session.PAGE", SMALL)
+    monkeypatch.setattr("colbuild.fetch.index.index_session.PAGE", SMALL)
     with index(lambda answer, _: endless(answer, {"Content-Type": "text/html"})):
         assert "it is larger than 100 kB, the most in this test" in refused(URI, downloads)
 
 
 def test_a_page_that_unpacks_without_end_is_given_up(index, downloads, monkeypatch) -> None:
-    monkeypatch.setattr("colbuild.ops.source.index_session.PAGE", SMALL)
+    monkeypatch.setattr("colbuild.fetch.index.index_session.PAGE", SMALL)
     packed = gzip.compress(b" " * 10_000_000)
     with index(lambda answer, _: answer.send(200, packed, {"Content-Encoding": "gzip", "Content-Type": "text/html"})):
         assert "larger than 100 kB" in refused(URI, downloads)
@@ -220,7 +220,7 @@ def test_json_of_any_kind_is_one_kind_of_error(index, downloads) -> None:
     ids=range(8),
 )  # fmt: skip
 def test_no_page_takes_long(page: str) -> None:
-    from colbuild.ops.source.index_pages import _linked
+    from colbuild.fetch.index.index_pages import _linked
 
     began = time.monotonic()
     try:
@@ -280,23 +280,23 @@ def test_an_archive_larger_than_its_index_or_the_disk_says_is_given_up(index, do
 
 @pytest.mark.parametrize("kind", TARS)
 def test_hostile_sdists_are_refused(kind: str, index, downloads, monkeypatch) -> None:
-    monkeypatch.setattr("colbuild.ops.source.unpacked.UNPACKED_BYTES", 1_000_000)
-    monkeypatch.setattr("colbuild.ops.source.unpacked.UNPACKED_RATIO", 2)
+    monkeypatch.setattr("colbuild.fetch.unpacked.UNPACKED_BYTES", 1_000_000)
+    monkeypatch.setattr("colbuild.fetch.unpacked.UNPACKED_RATIO", 2)
     content, says = TARS[kind]
     with index(offering(SDIST, content)):
         assert says in refused(f"pypi://my-model==1.0/{X}", downloads)
 
 
 def test_many_members_are_refused(index, downloads, monkeypatch) -> None:
-    monkeypatch.setattr("colbuild.ops.source.archive.MEMBERS", 100)
+    monkeypatch.setattr("colbuild.fetch.archive_members.MEMBERS", 100)
     with index(offering(SDIST, header("a") * 200)):
         assert "more than 100 members" in refused(f"pypi://my-model==1.0/{X}", downloads)
 
 
 @pytest.mark.parametrize("kind", ZIPS)
 def test_hostile_wheels_are_refused(kind: str, index, downloads, monkeypatch) -> None:
-    monkeypatch.setattr("colbuild.ops.source.unpacked.UNPACKED_BYTES", 1_000_000)
-    monkeypatch.setattr("colbuild.ops.source.unpacked.UNPACKED_RATIO", 2)
+    monkeypatch.setattr("colbuild.fetch.unpacked.UNPACKED_BYTES", 1_000_000)
+    monkeypatch.setattr("colbuild.fetch.unpacked.UNPACKED_RATIO", 2)
     content, says = ZIPS[kind]
     with index(offering(WHEEL, content)):
         assert says in refused(URI, downloads)
@@ -358,7 +358,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def test_an_endless_listing_is_given_up(hub, downloads, monkeypatch) -> None:
-    monkeypatch.setattr("colbuild.ops.source.hub_client._LISTING", SMALL)
+    monkeypatch.setattr("colbuild.fetch.hub.hub_client._LISTING", SMALL)
     with hub(listing=lambda answer, _: endless(answer)):
         assert "it is larger than 100 kB, the most in this test" in refused(HUB, downloads)
 
@@ -369,7 +369,7 @@ def test_a_listing_that_unpacks_without_end_is_not_unpacked(hub, downloads) -> N
 
 
 def test_an_endless_error_of_a_hub_is_given_up(hub, downloads, monkeypatch) -> None:
-    monkeypatch.setattr("colbuild.ops.source.hub_client._ANSWER", SMALL)
+    monkeypatch.setattr("colbuild.fetch.hub.hub_client._ANSWER", SMALL)
 
     def respond(answer: Quiet, _: str) -> None:
         answer.send_response_only = lambda code, message=None: Quiet.send_response_only(answer, 500)  # type: ignore[method-assign]
@@ -427,7 +427,7 @@ def test_a_transfer_that_stalls_is_given_up() -> None:
 
 
 def test_a_download_without_progress_is_given_up(index, downloads, monkeypatch) -> None:
-    monkeypatch.setattr("colbuild.ops.source.downloads.SILENT_SECONDS", 0.3)
+    monkeypatch.setattr("colbuild.fetch.downloads.SILENT_SECONDS", 0.3)
     with index(lambda answer, _: time.sleep(2)):
         assert "nothing came for 0.3 s" in refused(URI, downloads)
 

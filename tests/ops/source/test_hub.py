@@ -11,13 +11,13 @@ import huggingface_hub.constants
 import pytest
 from tokenizers import Tokenizer
 
+from colbuild.arch.files.vocabulary import read_vocabulary
 from colbuild.errors import SourceUnavailableError
-from colbuild.ops.source import Fetched, fetch, look, path_here
-from colbuild.ops.source.vocabulary import read_vocabulary
-from colbuild.ops.step import StepRun
+from colbuild.fetch.schemes import Fetched, fetch, look, path_here
+from colbuild.hashing import scan_tree, tree_digest
+from colbuild.ops.step_run import StepRun
 from colbuild.ops.tokenizer import run as make_family_tokenizer
 from colbuild.progress import Progress, Report, silent
-from colbuild.store.hashing import scan_tree, tree_digest
 from tests.helpers.tiny import make_tiny_tokenizer
 from tests.ops.source.servers import Hub
 
@@ -217,7 +217,7 @@ def test_an_unreachable_hub_is_told(downloads: Path, monkeypatch: pytest.MonkeyP
 def test_the_clients_offline_mode_is_respected(downloads: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from colbuild.errors import ColbuildError; from colbuild.ops.source import fetch\n"
+        "from colbuild.errors import ColbuildError; from colbuild.fetch.schemes import fetch\n"
         "try: fetch(sys.argv[1], root=Path(sys.argv[2]), downloads=Path(sys.argv[2]))\n"
         "except ColbuildError as error: print(error.exit_code, error.message, error.hint)"
     )

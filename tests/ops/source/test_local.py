@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import SourceUnavailableError
-from colbuild.ops.source import fetch, look, remembered
-from colbuild.store.hashing import scan_tree, tree_digest
+from colbuild.fetch import remembered_digests as remembered
+from colbuild.fetch.schemes import fetch, look
+from colbuild.hashing import scan_tree, tree_digest
 
 
 def sha256(content: bytes) -> str:
@@ -206,7 +207,7 @@ def test_what_no_package_has_is_told(package: Path, root: Path, downloads: Path,
 
 def test_looking_imports_nothing_heavy(root: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from colbuild.ops.source import look, read_config\n"
+        "import sys; from pathlib import Path; from colbuild.fetch.schemes import look, read_config\n"
         "look('./text.txt', root=Path(sys.argv[1]), downloads=Path(sys.argv[1]) / 'absent')\n"
         "print([name for name in ('torch', 'transformers', 'huggingface_hub', 'pypi_simple', 'requests', 'gguf', 'numpy')"
         " if name in sys.modules])"

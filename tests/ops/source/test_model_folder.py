@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM
 
 from colbuild.arch import ARCHITECTURES, Role, parameters, read_structure
 from colbuild.errors import BuildError
-from colbuild.ops.source import read_config
+from colbuild.fetch.schemes import read_config
 from colbuild.ops.source.convert import run
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from tests.export.helpers import saved
 from tests.helpers.configs import random_config
 from tests.helpers.project import replace_in
@@ -105,7 +105,7 @@ def named(name: str, role: Role) -> str:
 
 def test_a_plan_reads_headers_and_no_torch(raw: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from colbuild.ops.source import read_config;"
+        "import sys; from pathlib import Path; from colbuild.fetch.schemes import read_config;"
         f"read_config(Path({str(raw)!r})); assert not {{'torch', 'transformers'}} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -206,7 +206,7 @@ def test_what_cannot_be_built_is_refused_by_the_plan(raw: Path, damage: Callable
 
 def test_a_tokenizer_of_sentencepiece_alone_names_the_extra(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sentencepiece_alone(raw)
-    monkeypatch.setattr("colbuild.ops.source.tokenizer_files.find_spec", lambda name: None)
+    monkeypatch.setattr("colbuild.arch.files.tokenizer_files.find_spec", lambda name: None)
     assert "pip install 'colbuild[sentencepiece]'" in refused(raw)
 
 

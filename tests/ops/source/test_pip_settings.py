@@ -8,9 +8,9 @@ import pytest
 import requests
 
 from colbuild.errors import SourceUnavailableError
-from colbuild.ops.source import pip_settings
-from colbuild.ops.source.index_session import open_session, read_address
-from colbuild.ops.source.pip_settings import PipSettings, read_pip_settings
+from colbuild.fetch.index import pip_settings
+from colbuild.fetch.index.index_session import open_session, read_address
+from colbuild.fetch.index.pip_settings import PipSettings, read_pip_settings
 
 
 @pytest.fixture

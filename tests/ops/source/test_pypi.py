@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError, SourceUnavailableError
-from colbuild.ops.source import Fetched, fetch, look
+from colbuild.fetch.schemes import Fetched, fetch, look
 from colbuild.progress import Progress, Report, silent
 from tests.ops.source.servers import Index
 
@@ -314,7 +314,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(downloads: Path, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("colbuild.ops.source.archive.Target.write", full)
+    monkeypatch.setattr("colbuild.fetch.archive_members.Target.write", full)
     with index().serve() as url, pytest.raises(BuildError, match="the disk is full"):
         get(IN_WHEEL, downloads, url, monkeypatch)
     assert list(downloads.iterdir()) == []

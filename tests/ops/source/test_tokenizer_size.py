@@ -7,10 +7,10 @@ import json
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from colbuild.export.companions import _shorten
-from colbuild.ops.source.gguf_file import ArrayValue, GGUFHeader
-from colbuild.ops.source.tokenizer import copy_tokenizer
-from colbuild.ops.source.tokenizer_size import tokenizer_bytes
+from colbuild.arch.files.gguf_header import ArrayValue, GGUFHeader
+from colbuild.arch.files.tokenizer_size import tokenizer_bytes
+from colbuild.export.package.companions import _shorten
+from colbuild.ops.source.source_tokenizer import copy_tokenizer
 
 TEXT = ["The harbour was empty, and the lamp by the sea had gone out long before the first ship came in. " * 20]
 
@@ -55,7 +55,7 @@ def test_a_gguf_file_is_counted_by_its_words(folder, tmp_path, monkeypatch):
         f"tokenizer.ggml.{name}": ArrayValue(len(texts), sum(8 + len(text.encode()) for text in texts))
         for name, texts in (("tokens", list(content["vocab"])), ("merges", merges))
     }
-    module = "colbuild.ops.source.tokenizer_size"
+    module = "colbuild.arch.files.tokenizer_size"
     monkeypatch.setattr(f"{module}.gguf_parts", lambda raw: (raw,))
     monkeypatch.setattr(f"{module}.read_header", lambda parts: GGUFHeader(parts, arrays, {}))
     size = in_a_package(folder, tmp_path / "package")

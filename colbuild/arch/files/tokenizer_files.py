@@ -1,0 +1,46 @@
+"""The files of a model's tokenizer: which must be there, and what reads them. A plan looks at them, without heavy imports."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from colbuild.arch.files.json_file import read_object, refuse_pointer
+from colbuild.arch.files.vocabulary import TOKENIZER
+from colbuild.errors import BuildError
+
+SETTINGS: Final = "tokenizer_config.json"
+SENTENCEPIECE: Final = "tokenizer.model"
+CONVERTIBLE: Final = (SENTENCEPIECE, "vocab.json")
+"""Tokenizers of older forms, which transformers converts."""
+
+_READERS: Final = ("sentencepiece", "google.protobuf")
+
+
+def check_tokenizer_files(folder: Path) -> str:
+    """Finds a folder's tokenizer; returns the name of its file.
+
+    Raises:
+        BuildError: There is none, it needs code of its own, it is a Git LFS pointer, or nothing here reads its form.
+    """
+    settings = folder / SETTINGS
+    if settings.is_file() and read_object(settings).get("auto_map"):
+        raise BuildError(f"the tokenizer in {folder} asks for code of its own ('auto_map'), which colbuild never runs")
+    present = next((name for name in (TOKENIZER, *CONVERTIBLE) if (folder / name).is_file()), None)
+    if present is None:
+        raise BuildError(f"{folder} has no tokenizer: neither {TOKENIZER} nor {' nor '.join(CONVERTIBLE)}")
+    refuse_pointer(folder / present)
+    if present == SENTENCEPIECE and not all(_installed(name) for name in _READERS):
+        raise BuildError(
+            f"{folder} has its tokenizer as {SENTENCEPIECE} alone; sentencepiece, which reads it, is not installed",
+            hint=f"pip install 'colbuild[sentencepiece]', or put the model's {TOKENIZER} into the folder",
+        )
+    return present
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of a parent package
+        return False

@@ -1,0 +1,122 @@
+"""What a device's limits say of a package, in words: one for each limit that it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from colbuild.errors import BuildError
+from colbuild.export.package.manifest import MANIFEST, Manifest, Quality
+from colbuild.export.runtime.bench import Speed, bench_package
+from colbuild.plan.shapes.package_size import int4_bytes, int8_bytes
+from colbuild.spec.model.device import Device, Limits
+from colbuild.units import format_bytes
+
+
+def broken_limits(manifest: Manifest, package: Path) -> tuple[str, ...]:
+    """The limits that a whole package does not keep, where its profile only warns.
+
+    Raises:
+        BuildError: There are any, and it does not only warn.
+    """
+    profile, limits = manifest.profile, manifest.profile.limits
+    size = sum(file.size for file in manifest.files) + (package / MANIFEST).stat().st_size
+    found = [size_limit(size, limits), quality_limit(manifest.quality, limits)]
+    found.append(bandwidth_limit(read_for_a_token(manifest), profile))
+    if profile.bandwidth is not None:
+        limits = limits.model_copy(update={"min_decode_tps": None})
+    # Speeds differ from run to run, so that they may stop a build but are not in what it makes.
+    if limits.max_memory is not None or limits.min_decode_tps is not None:
+        [speed] = bench_package(package, [profile.threads])
+        judge(speed_limits(speed, limits), profile)
+    return judge([one for one in found if one is not None], profile)
+
+
+def read_for_a_token(manifest: Manifest) -> int:
+    """Bytes of weights that each token reads: all but an embedding of its own, of which it looks up a row."""
+    model, profile = manifest.model, manifest.profile
+    graph = sum(file.size for file in manifest.files if file.path.startswith(manifest.graph.file))
+    if model.tied:
+        return graph
+    table = (model.shape["vocab"], model.shape["hidden"])
+    each = {"fp32": 4, "fp16": 2}.get(profile.precision)
+    if each is not None:
+        return graph - each * table[0] * table[1]
+    return graph - (int8_bytes if profile.embedding_bits == 8 else int4_bytes)(table, profile.table_block)
+
+
+def size_limit(size: int, limits: Limits) -> str | None:
+    """Whether a package of so many bytes is too large."""
+    if limits.max_package is None or size <= limits.max_package:
+        return None
+    return (
+        f"the package has {format_bytes(size)} ({size:,} bytes), {format_bytes(size - limits.max_package)} more than its limit "
+        f"max_package: {format_bytes(limits.max_package)}"
+    )
+
+
+def quality_limit(quality: Quality | None, limits: Limits) -> str | None:
+    """Whether its perplexity is too high."""
+    most = limits.max_perplexity_increase
+    if most is None or quality is None or quality.increase <= most:
+        return None
+    return (
+        f"the package's perplexity on held-out text is {quality.perplexity:.4g}, {quality.increase:.1%} above the model's "
+        f"{quality.reference:.4g}; its limit max_perplexity_increase allows {most:.1%}"
+    )
+
+
+def bandwidth_limit(weights: int, profile: Device) -> str | None:
+    """Whether a device of a bandwidth could generate fast enough at all: each token reads so many bytes of weights once."""
+    least = profile.limits.min_decode_tps
+    if least is None or profile.bandwidth is None or profile.bandwidth >= least * weights:
+        return None
+    return (
+        f"the device can generate no more than {profile.bandwidth / weights:.1f} tokens/s, below its limit min_decode_tps: "
+        f"{least:g}; each token reads {format_bytes(weights)} of weights, and its bandwidth of "
+        f"{format_bytes(profile.bandwidth)} a second allows {format_bytes(int(profile.bandwidth / least))}"
+    )
+
+
+def speed_limits(speed: Speed, limits: Limits) -> list[str]:
+    """Whether it takes too much memory, or is too slow."""
+    found = []
+    if limits.max_memory is not None and speed.peak_memory > limits.max_memory:
+        more = format_bytes(speed.peak_memory - limits.max_memory)
+        found.append(
+            f"running the package takes {format_bytes(speed.peak_memory)} of memory, {more} more than its limit max_memory: "
+            f"{format_bytes(limits.max_memory)}"
+        )
+    least = limits.min_decode_tps
+    if least is not None and speed.decode_tps < least:
+        threads = (
+            "all threads" if speed.threads is None else f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
+        )
+        found.append(
+            f"the package generates {speed.decode_tps:.1f} tokens/s here with {threads}, {1 - speed.decode_tps / least:.0%} "
+            f"less than its limit min_decode_tps: {least:g}"
+        )
+    return found
+
+
+def judge(broken: Sequence[str], profile: Device) -> tuple[str, ...]:
+    """What is to be told of broken limits.
+
+    Raises:
+        BuildError: There are any, and the profile does not only warn.
+    """
+    if broken and profile.limits.when_broken == "fail":
+        form = {"fp32": "precision: int8", "fp16": "precision: int8", "int8": "precision: int4"}.get(profile.precision)
+        if form is None and profile.has_large_embedding:
+            form = "embedding_bits: 4"
+        smaller = "a smaller DesNet" if form is None else f"{form}, or a smaller DesNet"
+        if any("perplexity" in one for one in broken):
+            finer = {"int4": "int4-mixed or int8", "int4-mixed": "a larger max_package, or int8"}
+            smaller = finer.get(profile.precision, "a smaller block")
+            if profile.embedding_bits == 4:
+                smaller = f"embedding_bits: 8, {smaller}"
+        elif profile.limits.max_package is not None and any("max_package" in one for one in broken):
+            most = format_bytes(profile.limits.max_package).replace(" ", "")
+            smaller += f" (given max_package: {most} instead of params or shape, it is the largest that fits)"
+        raise BuildError("; ".join(broken), hint=f"what would help: {smaller}; or write when_broken: warn")
+    return tuple(broken)

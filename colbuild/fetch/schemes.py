@@ -1,0 +1,142 @@
+"""source: from a URI to bytes on this disk with a known digest, and from a foreign model to a plain one.
+
+Nothing here imports torch or transformers except `convert` and what only it uses, so that planning may look sources up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from colbuild.arch.files.model_config import read_config
+from colbuild.errors import SourceUnavailableError
+from colbuild.fetch import installed as package
+from colbuild.fetch import local
+from colbuild.fetch.downloads import Download, Fetched, Get, Pin, check_lock, check_pin, fetch_once, kept, recorded
+from colbuild.hashing import TreeEntry
+from colbuild.progress import Report, never, silent
+from colbuild.spec.sources.choice import split_files
+from colbuild.spec.sources.grammar import (
+    HubSource,
+    LocalSource,
+    PackageSource,
+    PyPISource,
+    Source,
+    parse_source,
+    source_file_name,
+)
+
+__all__ = ["Fetched", "Pin", "fetch", "listed", "look", "origin", "path_here", "read_config"]
+
+
+def look(uri: str, *, root: Path, downloads: Path) -> str | None:
+    """The digest of a source's content, as far as it is known without any network.
+
+    What lies on this machine is hashed, or remembered since it was last hashed. What was fetched before is known by its
+    record, even if its content is gone.
+
+    Args:
+        uri: A source in the grammar of `colbuild.spec.sources.grammar`.
+        root: The project's folder, which "./" stands for.
+        downloads: Where fetched sources are kept.
+
+    Returns:
+        The digest; None if the source has to be fetched first.
+
+    Raises:
+        SourceUnavailableError: A source on this machine does not exist or cannot be read.
+    """
+    here = _here(uri, root)
+    if here is not None:
+        return local.digest(here, downloads)
+    record = recorded(downloads, uri)
+    return record.digest if record else None
+
+
+def path_here(uri: str, *, root: Path, downloads: Path) -> Path | None:
+    """Where a source's content lies on this machine, fetched before if need be; None if it is not here."""
+    try:
+        found = _here(uri, root)
+    except SourceUnavailableError:
+        return None
+    return found.path if found is not None else kept(downloads, uri, source_file_name(parse_source(uri)))
+
+
+def listed(uri: str, *, root: Path, downloads: Path) -> tuple[Path, tuple[TreeEntry, ...]] | None:
+    """Where a source that is a folder lies on this machine, and its files; None if it is none, or is not here.
+
+    Raises:
+        SourceUnavailableError: A source on this machine does not exist or cannot be read.
+    """
+    here = _here(uri, root)
+    if here is not None:
+        return (here.path, local.listed(here, downloads)) if here.path.is_dir() else None
+    record, path = recorded(downloads, uri), kept(downloads, uri, source_file_name(parse_source(uri)))
+    return None if record is None or path is None or not record.is_folder else (path, record.files)
+
+
+def origin(uri: str, *, downloads: Path) -> Mapping[str, str]:
+    """What the place that a source was fetched from calls its content, such as a hub's commit; empty if not fetched."""
+    record = recorded(downloads, uri)
+    return record.origin if record else {}
+
+
+def fetch(
+    uri: str,
+    *,
+    root: Path,
+    downloads: Path,
+    sha256: str | None = None,
+    report: Report = silent,
+    pin: Pin | None = None,
+    stopping: Callable[[], bool] = never,
+) -> Fetched:
+    """Gets a source, unless it is here already.
+
+    Args:
+        uri: A source in the grammar of `colbuild.spec.sources.grammar`.
+        root: The project's folder, which "./" stands for.
+        downloads: Where fetched sources are kept.
+        sha256: The digest that it must have.
+        report: Called now and then with the progress made.
+        pin: What a lock says that it must be.
+        stopping: Asked a few times a second whether to stop.
+
+    Raises:
+        StoppedError: It was asked to stop.
+        SourceUnavailableError: It cannot be reached, does not exist, or is not what was asked for, pinned or was before.
+        BuildError: It cannot be kept on this disk.
+    """
+    here = _here(uri, root)
+    if here is not None:
+        found = Fetched(here.path, local.digest(here, downloads))
+        check_pin(uri, found.digest, sha256)
+        check_lock(uri, found.digest, pin)
+        return found
+    source = parse_source(uri)
+    download = Download(uri, source_file_name(source), _getter(source, split_files(uri)[1]))
+    return fetch_once(download, downloads=downloads, sha256=sha256, report=report, pin=pin, stopping=stopping)
+
+
+def _getter(source: Source, globs: Sequence[str]) -> Get:
+    # The clients are slow to import, and a plan, which only looks, needs none of them.
+    if isinstance(source, HubSource):
+        from colbuild.fetch.hub import hub
+
+        return partial(hub.get, source, globs)
+    if isinstance(source, PyPISource):
+        from colbuild.fetch.index import pypi
+
+        return partial(pypi.get, source, globs)
+    raise AssertionError(f"{source} is on this machine and is not fetched")
+
+
+def _here(uri: str, root: Path) -> local.Place | None:
+    """Where a source lies if it is on this machine; None if it has to be fetched."""
+    source = parse_source(uri)
+    if isinstance(source, LocalSource):
+        return local.choosing(local.place(uri, source, root))
+    if isinstance(source, PackageSource):
+        return local.choosing(package.place(uri, source))
+    return None

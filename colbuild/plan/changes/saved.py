@@ -1,0 +1,278 @@
+"""A plan as a file: what `plan --json` prints, `plan -o` writes and `build --plan` holds the world against.
+
+The form is versioned by `format`; docs/schema/plan.v1.json is generated from the classes here. Within a version fields may be
+added, never changed or removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from colbuild.documents import MalformedError, read_json_file, shallow
+from colbuild.errors import BuildError
+from colbuild.plan.changes.states import StepPlan
+from colbuild.plan.cost.estimate import Estimates
+from colbuild.plan.drawing.build_graph import BuildGraph, sources
+from colbuild.plan.drawing.keys import canonical_json
+from colbuild.plan.shapes.chain import Chain
+from colbuild.plan.shapes.members import Member
+from colbuild.plan.steps.operations import EPOCHS
+from colbuild.spec import LoadedFamily
+from colbuild.spec.model.fields import Model
+from colbuild.spec.model.recipe import deciding
+from colbuild.spec.project.schema import schema_of
+
+FORMAT: Final = "colbuild.plan.v1"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PlanPart(Model):
+    """A frozen part of a saved plan. Fields that a later colbuild added are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class SavedSpec(PlanPart):
+    """The family that was planned, with every recipe, profile and default filled in."""
+
+    path: Annotated[str, Field(description="The family's file, relative to the project's root.")]
+    sha256: Annotated[Sha256, Field(description="Digest of 'resolved': comments and layout of the files do not count.")]
+    resolved: Annotated[dict[str, Any], Field(description="Every value of the family that decides a result.")]
+
+
+class SavedModel(PlanPart):
+    """A model of the family: its size and solved shape."""
+
+    name: Annotated[str, Field(description="Its name; 'ansnet' is the pretrained ancestor.")]
+    parameters: Annotated[int, Field(description="Stored parameters; tied embeddings counted once.")]
+    shape: Annotated[dict[str, int], Field(description="Lengths of its axes.")]
+
+
+class SavedDistillation(PlanPart):
+    """An anchor that is built, and what teaches it."""
+
+    student: Annotated[str, Field(description="The anchor.")]
+    teacher: Annotated[str, Field(description="The AnsNet or a larger anchor.")]
+    flops: Annotated[int, Field(description="What it costs.")]
+
+
+class SavedUnbuilt(PlanPart):
+    """An anchor that is not built."""
+
+    name: Annotated[str, Field(description="The anchor.")]
+    why: Annotated[str, Field(description="Why not, for people.")]
+
+
+class SavedEstimate(PlanPart):
+    """What a step is going to cost. An estimate is not a measurement."""
+
+    seconds: Annotated[float | None, Field(description="How long it takes; null if nothing tells.")]
+    basis: Annotated[str, Field(description="What 'seconds' rests on, for people.")]
+    runs: Annotated[int, Field(description="How many recorded runs 'seconds' rests on; 0 means uncalibrated.")]
+    flops: Annotated[int | None, Field(description="Its arithmetic; null if its time does not go by it.")]
+    disk: Annotated[int | None, Field(description="Bytes of its result; null if only its source could tell.")]
+    memory: Annotated[int, Field(description="Bytes of memory that it needs at its peak.")]
+
+
+class SavedStep(PlanPart):
+    """A step, and what a build would do with it."""
+
+    id: Annotated[str, Field(description="Its name, as in 'distill a100'.")]
+    op: Annotated[str, Field(description="Its operation.")]
+    state: Annotated[
+        Literal["cached", "new", "changed", "conditional"],
+        Field(description="'conditional' runs only if something before it comes out different."),
+    ]
+    why: Annotated[str, Field(description="The reason, for people.")]
+    key: Annotated[Sha256 | None, Field(description="Its action key; null while an input is not known.")]
+    result: Annotated[Sha256 | None, Field(description="Digest of its result, if it is in the store.")]
+    last_seconds: Annotated[float | None, Field(description="How long its last run took here; null if it never ran.")]
+    estimate: Annotated[SavedEstimate | None, Field(description="What it costs; null if it is in the store.")]
+
+
+class SavedTotals(PlanPart):
+    """What the whole plan is going to cost."""
+
+    seconds_least: Annotated[float, Field(description="If no conditional step has to run.")]
+    seconds_most: Annotated[float, Field(description="If all of them have to.")]
+    basis: Annotated[str, Field(description="What the times rest on, for people.")]
+    untold: Annotated[int, Field(description="How many steps the times leave out, since nothing tells theirs.")]
+    disk: Annotated[int, Field(description="Bytes written to the store, at most.")]
+    memory: Annotated[int, Field(description="Bytes of memory needed at the fullest moment.")]
+
+
+class SavedReads(PlanPart):
+    """The AnsNet's part in the whole family, beside distilling each DesNet from it."""
+
+    tokens: Annotated[int, Field(description="Tokens that the AnsNet reads to teach; for lessons that are kept, once.")]
+    times: Annotated[int, Field(description="Steps in which it does.")]
+    flops: Annotated[int, Field(description="Arithmetic of making all models of the family.")]
+    direct_tokens: Annotated[
+        tuple[int, ...], Field(description="For each DesNet, the tokens of distilling it directly.")
+    ]
+    direct_flops: Annotated[int, Field(description="Arithmetic of these distillations.")]
+
+
+class SavedPlan(PlanPart):
+    """A plan of a family, complete enough to tell later whether the world is still the same."""
+
+    format: Annotated[Literal["colbuild.plan.v1"], Field(description="The version of this form.")]
+    family: Annotated[str, Field(description="The family's name.")]
+    targets: Annotated[tuple[str, ...], Field(description="What was asked for; empty for the whole family.")]
+    spec: Annotated[SavedSpec, Field(description="What was planned.")]
+    sources: Annotated[
+        dict[str, Sha256 | None], Field(description="Source -> digest of its content; null if only fetching it tells.")
+    ]
+    epochs: Annotated[dict[str, int], Field(description="Operation -> the version of its meaning.")]
+    versions: Annotated[
+        dict[str, str], Field(description="Library -> version, of those that decide an exported graph.")
+    ]
+    models: Annotated[tuple[SavedModel, ...], Field(description="The AnsNet, the anchors, the DesNets.")]
+    route: Annotated[tuple[SavedDistillation, ...], Field(description="The distillations, in order.")]
+    not_built: Annotated[tuple[SavedUnbuilt, ...], Field(description="Anchors that are left out.")]
+    warnings: Annotated[tuple[str, ...], Field(description="What is legal but worth saying.")]
+    steps: Annotated[tuple[SavedStep, ...], Field(description="In an order in which they can run.")]
+    totals: Annotated[SavedTotals, Field(description="The sum of the estimates.")]
+    ansnet_reads: Annotated[SavedReads | None, Field(description="Null if every DesNet is the AnsNet.")]
+
+
+def saved_plan(
+    loaded: LoadedFamily,
+    chain: Chain,
+    graph: BuildGraph,
+    steps: tuple[StepPlan, ...],
+    estimates: Estimates,
+    *,
+    targets: tuple[str, ...],
+    source_digest: Callable[[str], str | None],
+) -> SavedPlan:
+    """A plan with everything that decides it.
+
+    Args:
+        loaded: The family.
+        chain: Its models.
+        graph: The steps of the plan.
+        steps: What each is going to do.
+        estimates: What they cost.
+        targets: What was asked for.
+        source_digest: URI -> digest of its content, None when that is not known without fetching it.
+    """
+    family = deciding(loaded.family)
+    totals = SavedTotals(
+        seconds_least=estimates.least,
+        seconds_most=estimates.most,
+        basis=estimates.basis,
+        untold=estimates.untold,
+        disk=estimates.disk,
+        memory=estimates.memory,
+    )
+    return SavedPlan(
+        format=FORMAT,
+        family=loaded.family.name,
+        targets=targets,
+        spec=SavedSpec(
+            path=loaded.path.relative_to(loaded.root).as_posix(),
+            sha256=hashlib.sha256(canonical_json(family)).hexdigest(),
+            resolved=family,
+        ),
+        sources={uri: source_digest(uri) for uri in sources(graph)},
+        epochs={step.op: EPOCHS[step.op] for step in graph.steps},
+        versions={name: text for step in graph.steps for name, text in step.params.get("versions", {}).items()},
+        models=tuple(
+            _model(member)
+            for member in (
+                chain.ansnet,
+                *(() if chain.bridge is None else (chain.top,)),
+                *chain.anchors,
+                *(placed.member for placed in chain.desnets),
+            )
+        ),
+        route=tuple(
+            SavedDistillation(student=step.student.name, teacher=step.teacher.name, flops=step.flops)
+            for step in chain.route
+        ),
+        not_built=tuple(SavedUnbuilt(name=unbuilt.anchor.name, why=unbuilt.reason) for unbuilt in chain.unbuilt),
+        warnings=chain.warnings,
+        steps=tuple(_step(step, estimates) for step in steps),
+        totals=totals,
+        ansnet_reads=SavedReads(**asdict(estimates.reads)) if estimates.reads else None,
+    )
+
+
+def _model(member: Member) -> SavedModel:
+    return SavedModel(name=member.name, parameters=member.parameters, shape=asdict(member.structure.shape))
+
+
+def _step(plan: StepPlan, estimates: Estimates) -> SavedStep:
+    found = estimates.steps.get(plan.step.id)
+    told = None
+    if found is not None:
+        told = SavedEstimate(
+            seconds=None if found.seconds is None else round(found.seconds, 1),
+            basis=found.basis,
+            runs=found.runs,
+            flops=found.flops,
+            disk=found.disk,
+            memory=found.memory,
+        )
+    return SavedStep(
+        id=plan.step.id,
+        op=plan.step.op,
+        state=plan.state.name.lower(),  # type: ignore[arg-type]
+        why=plan.why,
+        key=plan.key,
+        result=plan.output,
+        last_seconds=plan.seconds,
+        estimate=told,
+    )
+
+
+def plan_schema_text() -> str:
+    """The JSON schema of a saved plan, as the text of its file."""
+    return json.dumps(schema_of(SavedPlan, "colbuild plan"), indent=2, ensure_ascii=False) + "\n"
+
+
+def write_plan(plan: SavedPlan, path: Path) -> None:
+    """Writes a plan's file.
+
+    Raises:
+        BuildError: It cannot be written.
+    """
+    text = json.dumps(plan.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BuildError(f"the plan cannot be saved as {path}: {error.strerror}", hint="name a file with -o") from None
+
+
+def read_plan(path: Path) -> SavedPlan:
+    """Reads a plan's file.
+
+    Raises:
+        BuildError: There is none, or it is no plan that this version can read.
+    """
+    hint = "'colbuild plan -o FILE' saves a plan"
+    try:
+        value = shallow(read_json_file(path))
+    except OSError as error:
+        raise BuildError(f"the saved plan {path} cannot be read: {error.strerror}", hint=hint) from None
+    except MalformedError as error:
+        raise BuildError(f"{path} is no saved plan: {error}", hint=hint) from None
+    form = value.get("format") if isinstance(value, dict) else None
+    if form != FORMAT:
+        found = f"its format is '{form}'" if form else "it names no format"
+        raise BuildError(f"{path} is no saved plan that this colbuild can read: {found}, not '{FORMAT}'", hint=hint)
+    try:
+        return SavedPlan.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BuildError(f"the saved plan {path} is damaged: {where}: {first['msg']}", hint=hint) from None

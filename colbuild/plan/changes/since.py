@@ -1,0 +1,142 @@
+"""What a family builds that it did not build at an earlier revision of its spec, and why.
+
+::
+
+    spec of then ──> steps ──┐
+                             ├── by signature ──> as before · changed (fields) · new · conditional · no longer made
+    spec of now  ──> steps ──┘
+
+Both are planned by this colbuild for the same AnsNet, so that only what people wrote can differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from colbuild.plan.changes.states import State, StepPlan, described_changes, planned_name
+from colbuild.plan.changes.step_signature import signatures
+from colbuild.plan.drawing.build_graph import BuildGraph
+from colbuild.plan.drawing.step import Step
+from colbuild.spec import Places
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """A step that is not as it was.
+
+    Attributes:
+        step: The step as it is now.
+        state: NEW, CHANGED or CONDITIONAL, compared with then.
+        reasons: Each difference of its parameters and inputs, with its place; for a conditional one what it waits for.
+        built: Whether its result is in the store already.
+    """
+
+    step: Step
+    state: State
+    reasons: tuple[str, ...]
+    built: bool
+
+
+@dataclass(frozen=True)
+class Since:
+    """A family compared with an earlier revision of its spec.
+
+    Attributes:
+        revision: What it is compared with, as people call it.
+        rebuilt: The steps that are not as they were, in the order of the plan.
+        same: How many steps are as they were.
+        gone: Ids of the steps of then whose results the family no longer uses.
+    """
+
+    revision: str
+    rebuilt: tuple[Rebuild, ...]
+    same: int
+    gone: tuple[str, ...]
+
+    @property
+    def pending(self) -> tuple[Rebuild, ...]:
+        """Those of the rebuilt steps that are not in the store."""
+        return tuple(step for step in self.rebuilt if not step.built)
+
+
+def compare(
+    before: BuildGraph,
+    now: BuildGraph,
+    plans: Sequence[StepPlan],
+    *,
+    revision: str,
+    root: Path,
+    places: Places,
+    changed_sources: Collection[str],
+) -> Since:
+    """Compares the steps of a family with those it had.
+
+    Args:
+        before: The steps of then.
+        now: The steps of now.
+        plans: Those of them that are asked for, with their states.
+        revision: What then is called.
+        root: The project's root.
+        places: Where each value of the spec of now was written.
+        changed_sources: URIs whose content is known to differ from then.
+    """
+    old = signatures(before, root)
+    new = signatures(now, root, dict.fromkeys(changed_sources, "changed"))
+    was, known = {step.id: step for step in before.steps}, set(old.values())
+    moved = {step for step, signature in new.items() if signature not in known}
+    rebuilt = []
+    for plan in plans:
+        step = plan.step
+        if step.id not in moved:
+            continue
+        state, reasons = _reasons(was.get(step.id), step, moved, now, places, changed_sources)
+        rebuilt.append(Rebuild(step, state, reasons, plan.state is State.CACHED))
+    needed = set(new.values())
+    gone = tuple(step for step, signature in old.items() if signature not in needed and step not in new)
+    return Since(revision, tuple(rebuilt), len(plans) - len(rebuilt), gone)
+
+
+def _reasons(
+    old: Step | None,
+    step: Step,
+    moved: Collection[str],
+    now: BuildGraph,
+    places: Places,
+    changed_sources: Collection[str],
+) -> tuple[State, tuple[str, ...]]:
+    origins = now.origins[step.id]
+    if old is None:
+        place = places.nearest(origins[""])
+        return State.NEW, (f"new  {place}" if place else "new",)
+    own = (
+        *described_changes(step, old.params, origins, places),
+        *_rewired(old.inputs, step.inputs),
+        *_sources(old, step, changed_sources),
+    )
+    if own:
+        return State.CHANGED, own
+    above = dict.fromkeys(planned_name(needed) for needed in step.needs if needed in moved)
+    return State.CONDITIONAL, (f"only if {' or '.join(above)} changes",)
+
+
+def _rewired(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    """Inputs that another step makes now."""
+    for role in sorted(old.keys() | new.keys()):
+        before, after = old.get(role), new.get(role)
+        if before != after:
+            yield f"{role} {_made(before)} -> {_made(after)}"
+
+
+def _made(step_id: str | None) -> str:
+    return "none" if step_id is None else planned_name(step_id)
+
+
+def _sources(old: Step, step: Step, changed: Collection[str]) -> Iterator[str]:
+    for role, uri in step.sources.items():
+        before = old.sources.get(role)
+        if before != uri:
+            yield f"source {before} -> {uri}"
+        elif uri in changed:
+            yield f"the content of {uri} changed"

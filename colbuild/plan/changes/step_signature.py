@@ -1,0 +1,48 @@
+"""What a step does, told without running anything: equal signatures give equal keys, whatever the steps are called.
+
+A key needs the digests of a step's inputs, which are known only once they are built. A signature takes the inputs' own
+signatures for them, so that two plans can be compared before anything of them exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from colbuild.plan.drawing.build_graph import BuildGraph
+from colbuild.plan.drawing.keys import canonical_json
+from colbuild.plan.steps.operations import EPOCHS
+from colbuild.spec.sources.choice import split_files, with_files
+from colbuild.spec.sources.grammar import LocalSource, parse_source
+
+DOMAIN = b"colbuild.signature.v1\0"
+
+
+def signatures(graph: BuildGraph, root: Path, contents: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Step id -> signature (64 hex digits), in the order of the graph.
+
+    Args:
+        graph: The steps.
+        root: The project's root: a relative source is another one in another project.
+        contents: Source URI -> what tells its content from another content of the same source; by default all sources are
+            what they are now.
+    """
+    told: dict[str, str] = {}
+    for step in graph.steps:
+        action = {
+            "op": step.op,
+            "epoch": EPOCHS[step.op],
+            "params": dict(step.params),
+            "inputs": {name: told[read.step] for name, read in step.reads.items()},
+            "sources": {role: [_absolute(uri, root), (contents or {}).get(uri)] for role, uri in step.sources.items()},
+        }
+        told[step.id] = hashlib.sha256(DOMAIN + canonical_json(action)).hexdigest()
+    return told
+
+
+def _absolute(uri: str, root: Path) -> str:
+    source = parse_source(uri)
+    if isinstance(source, LocalSource) and not source.is_absolute:
+        return with_files((root / source.path).as_posix(), split_files(uri)[1])
+    return uri

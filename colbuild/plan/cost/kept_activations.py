@@ -1,0 +1,79 @@
+"""Bytes that a transformer block keeps of each token for the backward pass.
+
+Counted from what autograd saves in the blocks of transformers 5 with the attention of `colbuild.train.losses.attention`
+(`tests/train/test_activations.py` compares the two). c is the size of a computed number, 2 or 4::
+
+    norms            RMSNorm   its input in fp32, that normalised, what it puts out        per hidden channel and norm
+    queries, output  scaled queries, what attention puts out                                per channel of all heads
+    keys, values     once for each block of queries that looks at them                      per channel of all kv heads
+    scores           softmax in fp32, and in what is computed with                          per head and key looked at
+    feed-forward     gate, its activation, up, their product                                per FFN channel
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Final
+
+from colbuild.arch import Role, Structure
+from colbuild.arch.architecture import patterns
+
+QUERIES: Final = 128
+"""Queries that attention takes at once (`colbuild.train.losses.attention.BLOCK`)."""
+
+_FEED_FORWARD: Final[Mapping[str, int]] = {"gpt2": 5, "gpt_neox": 2}
+"""Tensors of the FFN's width that are kept, where there is no gate: GPT-2's activation is computed in parts."""
+
+_GATED: Final = 4
+_WINDOWED: Final = frozenset({"gemma3_text"})
+"""Architectures whose layers look at a window of the text, for which PyTorch's own attention is used."""
+
+
+def kept_bytes(model: Structure, sequence: int, computed: int) -> int:
+    """Bytes of a token in all blocks.
+
+    Args:
+        model: The model.
+        sequence: Tokens in a sequence.
+        computed: Bytes of a number that is computed with.
+    """
+    shape = model.shape
+    heads, kv_heads = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    block = _norms(model, computed) * shape.hidden + _attention(model, sequence, computed)
+    block += _head_norms(model, computed) * (heads + kv_heads)
+    block += computed * _FEED_FORWARD.get(model.architecture.name, _GATED) * shape.ffn
+    return shape.layers * block
+
+
+def _norms(model: Structure, computed: int) -> int:
+    """Bytes of a hidden channel in all norms of a block."""
+    roles = [pattern.role for pattern in patterns(model) if "{layer}" in pattern.name]
+    if Role.NORM_BIAS in roles:
+        # LayerNorm is one operation: what it reads and what it puts out.
+        return 2 * computed * roles.count(Role.NORM)
+    if model.architecture.norm_offset:
+        # Its weight multiplies in fp32; what a branch's norm puts out is added, and not kept.
+        return (8 + computed) * roles.count(Role.NORM) + 8 * roles.count(Role.BRANCH_NORM)
+    return (4 + 2 * computed) * roles.count(Role.NORM)
+
+
+def _head_norms(model: Structure, computed: int) -> int:
+    """Bytes of a channel of queries and keys in their norms."""
+    if not any(pattern.role is Role.HEAD_NORM for pattern in patterns(model)):
+        return 0
+    return 8 if model.architecture.norm_offset else 4 + computed
+
+
+def _attention(model: Structure, sequence: int, computed: int) -> int:
+    shape = model.shape
+    heads, kv_heads = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    if model.architecture.name in _WINDOWED:
+        # Queries, keys, values and what is put out; a logarithm for each head.
+        return 2 * computed * (heads + kv_heads) + 4 * shape.heads
+    blocks = ceil(sequence / QUERIES)
+    # Of the queries of block b, the first being 1, each looks at b blocks of keys.
+    seen = min(sequence, QUERIES * (blocks + 1) / 2)
+    copies = (blocks + 1) / 2
+    scores = (4 + computed if computed < 4 else 4) * shape.heads * seen
+    return round(2 * computed * (heads + kv_heads * copies) + scores)

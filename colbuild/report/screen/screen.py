@@ -1,0 +1,37 @@
+"""The console that tables, messages and bars are printed by."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from colbuild.report.screen.printed import shown
+
+
+class Screen(Console):
+    """Takes every text as it is: no markup, no emoji names, and control characters are shown, not obeyed."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        stream = sys.stderr if stderr else None
+        # The terminal's own sequences must come through: see `colbuild.report.screen.streams.Messages`.
+        super().__init__(
+            stderr=stderr, file=getattr(stream, "unescaped", None), highlight=False, emoji=False, markup=False
+        )
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string, escaped before it is measured."""
+        return super().render_str(shown(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Whatever else holds text, when it is laid out."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                text = shown(segment.text)
+                yield segment if text == segment.text else Segment(text, segment.style)

@@ -1,0 +1,136 @@
+"""The family's table: size, quality and packages of each model, next to the AnsNet's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from colbuild.report.screen.ledger_view import print_trainings, reference
+from colbuild.report.screen.naming import naming
+from colbuild.run.building.family_rows import Row
+from colbuild.units import format_bytes, format_count, format_duration
+
+if TYPE_CHECKING:
+    from colbuild.plan.family_plan import FamilyPlan
+    from colbuild.run.building.building import Built
+
+STATUS_FORMAT = "colbuild.status.v1"
+_NONE = "–"
+
+
+def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
+    """Prints what a build left: the table, then what was done."""
+    total = len(plan.graph.steps)
+    print_rows(built.rows, console)
+    if not built.ran:
+        console.print(f"Nothing to do: all {total} steps of {plan.loaded.family.name} are in the store.")
+        return
+    console.print(
+        f"Built {plan.loaded.family.name}: {len(built.ran)} of {total} steps ran, {total - len(built.ran)} were in the "
+        f"store, {format_duration(built.seconds)}.",
+        soft_wrap=True,
+    )
+    packages = [package for row in built.rows if row.kind == "DesNet" for package in row.packages]
+    if packages:
+        example = f"colbuild run {_relative(packages[0].folder)} --raw --prompt 'The city of Paris is'"
+        console.print(f"Try one: {example}", soft_wrap=True)
+
+
+def print_status(plan: FamilyPlan, rows: Sequence[Row], console: Console) -> None:
+    """Prints how the family stands."""
+    print_rows(rows, console)
+    print_trainings(rows, console)
+    pending = len(plan.pending)
+    name, spec = plan.loaded.family.name, plan.loaded.path
+    unplaced = [f"{row.name}/{profile}" for row in rows for profile in row.unplaced]
+    if unplaced:
+        console.print(
+            naming(
+                f"Built, but not in out/{name}/: {', '.join(unplaced)}; 'colbuild build' puts {_them(unplaced)} there.",
+                spec,
+            ),
+            soft_wrap=True,
+        )
+    if pending:
+        console.print(
+            naming(
+                f"{name}: {len(plan.steps) - pending} of {len(plan.steps)} steps are in the store; "
+                "'colbuild plan' shows the rest, 'colbuild build' builds it.",
+                spec,
+            ),
+            soft_wrap=True,
+        )
+    else:
+        console.print(f"{name}: all {len(plan.steps)} steps are in the store.")
+
+
+def _them(things: Sequence[str]) -> str:
+    return "it" if len(things) == 1 else "them"
+
+
+def print_rows(rows: Sequence[Row], console: Console) -> None:
+    """Prints the table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("model", no_wrap=True)
+    table.add_column("made from", no_wrap=True)
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("shape", justify="right", no_wrap=True)
+    table.add_column("bits/byte", justify="right", no_wrap=True)
+    table.add_column("agrees", justify="right", no_wrap=True)
+    table.add_column("KL", justify="right", no_wrap=True)
+    table.add_column("package", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.origin or row.kind,
+            format_count(row.parameters),
+            f"{row.shape.layers}x{row.shape.ffn}",
+            _NONE if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}",
+            _NONE if row.agreement is None else f"{row.agreement:.0%}",
+            _NONE if row.kl is None else f"{row.kl:.3f}",
+            "\n".join(f"{format_bytes(package.size)}  {package.profile}" for package in row.packages) or _NONE,
+            style="dim" if row.kind == "anchor" else "",
+        )
+    console.print()
+    console.print(table)
+    console.print()
+    if any(row.bits_per_byte is not None for row in rows):
+        head = reference(rows)
+        console.print(
+            "shape: layers x ffn; bits/byte: on held-out text, lower is better; "
+            f"agrees: likeliest next token equals {head}'s; KL: nats per token to {head}",
+            soft_wrap=True,
+        )
+
+
+def status_to_json(plan: FamilyPlan, rows: Sequence[Row]) -> dict[str, Any]:
+    """How the family stands, as JSON values."""
+    return {
+        "format": STATUS_FORMAT,
+        "family": plan.loaded.family.name,
+        "steps": len(plan.steps),
+        "pending": [step.step.id for step in plan.pending],
+        "models": [
+            {
+                **asdict(row),
+                "packages": [
+                    {"profile": package.profile, "size": package.size, "folder": str(package.folder)}
+                    for package in row.packages
+                ],
+            }
+            for row in rows
+        ],
+    }
+
+
+def _relative(path: Path) -> Path:
+    """A path as one would type it here."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -1,0 +1,188 @@
+"""What can be said of a plan: its cost, what changed, why a step runs, how its models stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from colbuild.errors import SpecError
+from colbuild.events import Listener
+from colbuild.plan.changes.many import Together, together
+from colbuild.plan.changes.saved import SavedPlan, saved_plan
+from colbuild.plan.changes.since import Since
+from colbuild.plan.changes.since import compare as compare_graphs
+from colbuild.plan.changes.stale import require_current
+from colbuild.plan.changes.why import Explanation, explain
+from colbuild.plan.cost.estimate import Estimates, estimate
+from colbuild.plan.cost.machine import machine_speed
+from colbuild.plan.cost.machine_resources import machine
+from colbuild.plan.cost.makespan import makespan
+from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
+from colbuild.plan.drawing.parts import WEIGHTS, Parts
+from colbuild.plan.drawing.target import find_step
+from colbuild.plan.family_plan import FamilyPlan, Workspace, silent
+from colbuild.plan.lock.lock import source_uris
+from colbuild.plan.lock.locked_sources import sources_of
+from colbuild.plan.planning import ansnet_config, bridge_vocabulary, export_versions, plan_sources, unbuilt
+from colbuild.plan.shapes.chain import resolve_chain
+from colbuild.plan.shapes.context_lengths import with_contexts
+from colbuild.plan.shapes.text_amounts import text_bytes
+from colbuild.run.building.family_rows import Row, family_rows
+from colbuild.run.building.room import disk_warnings, memory_warnings
+from colbuild.spec import LoadedFamily
+from colbuild.spec.project.revision import changed_since, find_revision, load_at
+from colbuild.spec.sources.grammar import LocalSource, parse_source
+from colbuild.spec.text.problems import in_line
+from colbuild.store import ActionRecord
+
+if TYPE_CHECKING:
+    # Of what `status` alone shows.
+    from colbuild.run.history.history import History
+
+
+def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: Listener = silent) -> Since:
+    """What a plan does that the family's spec, recipes and profiles of a git revision did not ask for.
+
+    The lock has no say in it: both are solved by this colbuild, for the AnsNet, and the bridge's tokenizer, as they are now.
+
+    Raises:
+        GitError: There is no git repository, or no such revision.
+        SpecError: The spec was not there then, or had mistakes.
+        SourceError: The tokenizer that its bridge named then cannot be read.
+    """
+    loaded = plan.loaded
+    found = find_revision(loaded.root, revision)
+    before = load_at(loaded, found)
+    try:
+        old = _graph_of(before, plan, workspace, listener)
+    except SpecError as error:
+        raise SpecError(f"the spec of {found} cannot be planned: {error.message}", hint=error.hint) from None
+    now = _graph_of(loaded, plan, workspace, listener)
+    local = {uri: source for uri in source_uris(loaded.family) if isinstance(source := parse_source(uri), LocalSource)}
+    changed = changed_since(loaded.root, found, [source.path for source in local.values()])
+    return compare_graphs(
+        old,
+        now,
+        plan.steps,
+        revision=str(found),
+        root=loaded.root,
+        places=loaded.places,
+        changed_sources=[uri for uri, source in local.items() if source.path in changed],
+    )
+
+
+def _graph_of(loaded: LoadedFamily, plan: FamilyPlan, workspace: Workspace, listener: Listener) -> BuildGraph:
+    """The steps of a spec of the plan's family, solved anew."""
+    store, lock = workspace.store, plan.lock
+    vocabulary = bridge_vocabulary(loaded, store, sources_of(loaded, store, lock), lock, listener)
+    config = ansnet_config(plan.loaded, store, plan_sources(plan, workspace), lock, listener)
+    loaded = replace(loaded, family=with_contexts(loaded.family, config))
+    chain = resolve_chain(loaded, plan.chain.ansnet.structure, tokenizer=plan.chain.tokenizer, vocabulary=vocabulary)
+    return build_graph(loaded.family, chain, export_versions())
+
+
+def plans_together(plans: Sequence[FamilyPlan], workspaces: Sequence[Workspace]) -> Together:
+    """What several plans come to, with the steps that they share counted once."""
+    return together(
+        [
+            (plan.loaded.family.name, workspace.store.root, plan.loaded.root, plan.graph, plan.steps)
+            for plan, workspace in zip(plans, workspaces, strict=True)
+        ]
+    )
+
+
+def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
+    """What a plan is going to cost, from the runs that the store remembers, else from this machine's speed.
+
+    That is measured once, which takes a fifth of a second, and remembered in the user's cache folder.
+    """
+    whole = plan.selection.whole if plan.selection else plan.graph
+    resources = machine()
+
+    def together(seconds: Mapping[str, float], memory: Mapping[str, int]) -> tuple[float, int]:
+        return makespan(plan.graph, seconds, memory, resources)
+
+    parts = Parts(workspace.store)
+    estimates = estimate(
+        plan.graph,
+        plan.steps,
+        plan.chain,
+        workspace.store.records,
+        machine_speed,
+        together,
+        whole,
+        text_bytes(plan.texts),
+        lambda result: parts.digest(result, WEIGHTS),
+    )
+    memory = {step: found.memory for step, found in estimates.steps.items()}
+    warnings = (*memory_warnings(plan, memory, resources.memory), *disk_warnings(plan, workspace))
+    return replace(estimates, warnings=warnings)
+
+
+def save_plan(plan: FamilyPlan, workspace: Workspace, estimates: Estimates | None = None) -> SavedPlan:
+    """A plan as a value that can be written to a file, and be checked later; see `colbuild.plan.changes.saved`."""
+    told = estimates or estimate_plan(plan, workspace)
+    saved = saved_plan(
+        plan.loaded,
+        plan.chain,
+        plan.graph,
+        plan.steps,
+        told,
+        targets=plan.selection.targets if plan.selection else (),
+        source_digest=plan_sources(plan, workspace).digest,
+    )
+    return saved.model_copy(update={"warnings": (*saved.warnings, *map(in_line, (*plan.warnings, *told.warnings)))})
+
+
+def check_plan(saved: SavedPlan, plan: FamilyPlan, workspace: Workspace) -> None:
+    """Makes sure that a plan does what a saved one says.
+
+    Raises:
+        StalePlanError: The spec, a source, colbuild, a library or the store changed since; it says what.
+    """
+    require_current(saved, save_plan(plan, workspace), plan.loaded.places)
+
+
+def explain_step(plan: FamilyPlan, workspace: Workspace, name: str) -> Explanation:
+    """All that is known of one step of a family, given by its id or by what it makes.
+
+    Raises:
+        UnknownNameError: The family has no such step, or several.
+    """
+    return explain(
+        find_step(plan.graph, name, unbuilt(plan.chain, plan.graph)).id,
+        plan.graph,
+        plan.steps,
+        family=plan.loaded.family.name,
+        store=workspace.store,
+        places=plan.loaded.places,
+        source_digest=plan_sources(plan, workspace).digest,
+    )
+
+
+def family_status(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
+    """One line for each model: what is known of it and lies in the store now."""
+    every = (*plan.steps, *(plan.selection.left if plan.selection else ()))
+    records = {step.step.id: workspace.store.lookup(step.key) for step in every if step.key is not None}
+    return rows_of(plan, workspace, {step: record for step, record in records.items() if record is not None})
+
+
+def family_history(loaded: LoadedFamily, workspace: Workspace) -> History:
+    """The builds of a family that run, and how the last of the others ended."""
+    from colbuild.run.history.history import family_history as read_history
+
+    return read_history(workspace.store.layout.folder("runs"), loaded.family.name, loaded.path)
+
+
+def family_shapes(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
+    """One line for each model: its solved shape, and nothing of what was built."""
+    return rows_of(plan, workspace, {})
+
+
+def rows_of(plan: FamilyPlan, workspace: Workspace, records: Mapping[str, ActionRecord]) -> tuple[Row, ...]:
+    """One line for each model, with what these records hold."""
+    found = {step: workspace.store.files(record.output) for step, record in records.items()}
+    graph = plan.selection.whole if plan.selection else plan.graph
+    ledgers = {step: record.ledger for step, record in records.items()}
+    return family_rows(plan.chain, graph, found, ledgers, workspace.out / plan.loaded.family.name)

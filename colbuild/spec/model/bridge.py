@@ -1,0 +1,84 @@
+"""The bridge of a family: anchor zero, of another architecture or vocabulary than the AnsNet, as a spec says it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
+
+from colbuild.spec.model.fields import UNION, Count, Length, Model
+from colbuild.spec.sources.grammar import check_source
+
+SAME: Final = "same"
+"""Written in the place of a tokenizer: the AnsNet's."""
+
+LEAST_VOCABULARY: Final = 300
+"""Tokens of the smallest vocabulary that is trained: every byte is one, and special tokens need some."""
+
+
+class TrainedTokenizer(Model):
+    """A vocabulary of the family's own."""
+
+    train: Annotated[
+        Count,
+        Field(
+            ge=LEAST_VOCABULARY,
+            description="How many tokens it has; a byte-level BPE is trained on the text of 'data.train'.",
+        ),
+    ]
+
+
+def _check_tokenizer(text: str) -> str:
+    if text == SAME:
+        return text
+    try:
+        return check_source(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or tokenizer: same, or tokenizer: {{train: 16k}}") from None
+
+
+def _kind(value: Any) -> str:
+    return UNION + ("train" if isinstance(value, dict | TrainedTokenizer) else "text")
+
+
+Tokenizer = Annotated[
+    Annotated[TrainedTokenizer, Tag(UNION + "train")]
+    | Annotated[
+        str,
+        AfterValidator(_check_tokenizer),
+        WithJsonSchema({"type": "string", "pattern": r"^(same$|\./|/|pkg://|pypi://|hf://)"}),
+        Tag(UNION + "text"),
+    ],
+    Discriminator(_kind),
+]
+"""`same`, where one comes from, or how large one shall be."""
+
+
+class BridgeForm(Model):
+    """What the bridge is: all of it but its recipe. What is left out is the AnsNet's."""
+
+    architecture: Annotated[
+        Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2", "gpt_neox"] | None,
+        Field(description="The architecture of the whole family; by default the AnsNet's."),
+    ] = None
+    tokenizer: Annotated[
+        Tokenizer,
+        Field(
+            description="The vocabulary of the whole family: 'same' is the AnsNet's, {train: 16k} one of that size trained on "
+            "the text, else the folder or tokenizer.json of one: ./dir, pkg://, pypi:// or hf://."
+        ),
+    ] = SAME
+    positions: Annotated[
+        Length | None,
+        Field(
+            description="The longest text in tokens; by default the AnsNet's, and at most 1024 where each position has "
+            "parameters of its own."
+        ),
+    ] = None
+    start: Annotated[
+        Literal["transplant", "random"],
+        Field(
+            description="'transplant' copies from the AnsNet what corresponds and composes new tokens of old ones; 'random' is "
+            "there to compare with."
+        ),
+    ] = "transplant"

@@ -1,0 +1,263 @@
+"""What a device profile says: the form of a package, and what the device allows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from colbuild.spec.model.fields import Count, Length, Model, Name, Size
+from colbuild.spec.model.recipe import Loss, Optimizer, Recipe, clash, refuse
+
+QUANTISED: Final = ("int8", "int4", "int4-mixed")
+FITTED: Final = ("int4", "int4-mixed")
+"""Precisions whose rounding is fitted on text."""
+
+OLDEST_OPSET: Final = 18
+NEWEST_OPSET: Final = 24
+"""What ONNX operator sets the graph can be written in."""
+COARSE: Final = 128
+"""The largest block: what loses little gets by with it, and leaves room for what does not."""
+BLOCKS_OPSET: Final = 21
+"""ONNX's own operators dequantise by blocks from this set on."""
+
+Kind = Literal["first", "last", "query", "key", "value", "output", "gate", "up", "down"]
+"""Which matrices: those of the first or last layer, or one kind in every layer."""
+
+
+class Limits(Model):
+    """What a device allows; a package that breaks one fails the build."""
+
+    max_package: Annotated[Size | None, Field(description="The largest package the device takes, such as 120MB.")] = (
+        None
+    )
+    max_memory: Annotated[
+        Size | None,
+        Field(description="The most memory that running it may take: the package's weights and a full cache at work."),
+    ] = None
+    max_perplexity_increase: Annotated[
+        float | None,
+        Field(
+            gt=0.0, description="How much higher than the model's its perplexity may be on held-out text: 0.05 is 5%."
+        ),
+    ] = None
+    min_decode_tps: Annotated[
+        float | None,
+        Field(
+            gt=0.0,
+            description="Tokens a second that it must at least generate: measured here with the profile's 'threads', or what "
+            "the device's 'bandwidth' allows where that is given.",
+        ),
+    ] = None
+    when_broken: Annotated[
+        Literal["fail", "warn"], Field(description="Whether a broken limit fails the build or is only told.")
+    ] = "fail"
+
+
+class Static(Model):
+    """Lengths that never change, for processors that compile a graph for them."""
+
+    sequence: Annotated[
+        Length,
+        Field(description="Tokens in each call, of which fewer may be meant; the cache has room for the context."),
+    ] = 1
+
+
+QUANTISED_RECOVERY: Final = "quantised"
+"""Written in the place of a recovery: one with the defaults."""
+
+
+class Recovery(Model):
+    """A short training of a model with rounded weights towards itself unrounded; see `docs/packages.md`."""
+
+    tokens: Annotated[Count, Field(description="How many tokens it trains on.")] = 65_536
+    sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 256
+    batch: Annotated[int, Field(gt=0, lt=2**31, description="Sequences in an optimizer step.")] = 4
+    lr: Annotated[float, Field(gt=0.0, description="The highest learning rate.")] = 2e-3
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Decides the order of the text.")] = 0
+
+    def recipe(self) -> Recipe:
+        """The same as a recipe: nothing but the unrounded model's distribution is learned."""
+        return Recipe(
+            tokens=self.tokens,
+            sequence=self.sequence,
+            batch=self.batch,
+            seed=self.seed,
+            loss=Loss(kd_weight=1.0, ce_weight=0.0),
+            optimizer=Optimizer(lr=self.lr),
+            epochs="allow",
+        )
+
+
+def _recovery(value: object) -> object:
+    """The defaults where they are asked for by name."""
+    if value == QUANTISED_RECOVERY:
+        return Recovery()
+    if isinstance(value, str):
+        raise PydanticCustomError(
+            "recover",
+            "'recover' must be quantised, or what of it is not the default, not '{value}'",
+            {"value": value[:60], "hint": "write recover: quantised, or recover: {tokens: 64k}"},
+        )
+    return value
+
+
+def _recovery_schema() -> Any:
+    return {"anyOf": [{"const": QUANTISED_RECOVERY}, {"type": "null"}, Recovery.model_json_schema()]}
+
+
+class Device(Model):
+    """The format and precision of a package, and its limits."""
+
+    format: Annotated[Literal["onnx"], Field(description="The package's format.")] = "onnx"
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8", "int4", "int4-mixed"],
+        Field(
+            description="What weights are stored in. int8 and int4: blocks of integers with a scale each. int4-mixed: the "
+            "matrices that lose most keep 8 bits, as many as 'limits.max_package' has room for."
+        ),
+    ] = "fp32"
+    operators: Annotated[
+        Literal["contrib", "standard"],
+        Field(
+            description="Which operators the graph is made of: 'contrib' also onnxruntime's own, which are faster there; "
+            "'standard' ONNX's alone, for any runtime that knows its operator set."
+        ),
+    ] = "contrib"
+    opset: Annotated[
+        int | None,
+        Field(
+            ge=OLDEST_OPSET,
+            le=NEWEST_OPSET,
+            description="The version of ONNX's operator set that the graph is written in, for runtimes that do not know the "
+            "newest; by default 24.",
+        ),
+    ] = None
+    block: Annotated[
+        Literal[16, 32, 64, 128], Field(description="Weights that share a scale; smaller is more exact, and larger.")
+    ] = 32
+    keep_8bit: Annotated[
+        tuple[Kind, ...],
+        Field(description="What keeps 8 bits in int4, besides the embedding and the head."),
+    ] = ()
+    embedding_bits: Annotated[
+        Literal[4, 8],
+        Field(
+            description="Bits of the embedding and the head in int4 and int4-mixed; 4 is smaller, faster and less exact."
+        ),
+    ] = 8
+    calibration: Annotated[
+        Count, Field(description="Tokens of the family's text that int4 and int4-mixed are fitted on.")
+    ] = 4096
+    recover: Annotated[
+        Recovery | None,
+        BeforeValidator(_recovery),
+        WithJsonSchema(_recovery_schema()),
+        Field(
+            description="For int4 and int4-mixed: 'quantised' trains the rounded model for a short while towards itself "
+            "unrounded; {tokens: 64k} and the like say how long."
+        ),
+    ] = None
+    context: Annotated[
+        Length,
+        Field(
+            description="The longest text the package takes, in tokens; by default 2048, or as many as the model has positions "
+            "if these are fewer."
+        ),
+    ] = 2048
+    static: Annotated[
+        Static | None,
+        Field(description="Fixed lengths, for NPUs; by default texts and batches of any length are taken."),
+    ] = None
+    threads: Annotated[
+        int | None, Field(gt=0, le=1024, description="Threads that the device computes with; all it has by default.")
+    ] = None
+    bandwidth: Annotated[
+        Size | None,
+        Field(
+            description="Bytes a second that the device reads from its memory, such as 12GB: each token reads all weights "
+            "once, so no more tokens a second are possible. 'min_decode_tps' is then judged by it, not measured here."
+        ),
+    ] = None
+    limits: Annotated[Limits, Field(description="What the device allows; a package beyond it fails the build.")] = (
+        Limits()
+    )
+
+    @property
+    def fitted(self) -> bool:
+        """Whether its rounding is fitted on text."""
+        return self.precision in FITTED
+
+    @property
+    def has_large_embedding(self) -> bool:
+        """Whether its embedding and head have 8 bits and could have 4."""
+        return self.fitted and self.embedding_bits == 8 and self.operators == "contrib"
+
+    @property
+    def table_block(self) -> int:
+        """Weights of the embedding and the head that share a scale; int4-mixed leaves the room to what loses more."""
+        return COARSE if self.precision == "int4-mixed" and self.embedding_bits == 8 else self.block
+
+    @property
+    def _dequantises(self) -> bool:
+        """Whether ONNX's own operators read its weights by blocks."""
+        return self.precision in QUANTISED and self.operators == "standard"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Device:
+        """Refuses values that say nothing, or nothing that can be."""
+        clashes = []
+        if self.keep_8bit and self.precision != "int4":
+            message = f"'keep_8bit' is for precision: int4, and this profile's is {self.precision}"
+            hint = "take it away; int4-mixed chooses by measurement" if self.fitted else "take it away, or write int4"
+            clashes.append(clash(("keep_8bit",), message, hint))
+        if self.embedding_bits == 4 and not self.fitted:
+            message = f"'embedding_bits' is for precision: int4 and int4-mixed, and this profile's is {self.precision}"
+            clashes.append(clash(("embedding_bits",), message, "take it away, or write int4"))
+        elif self.embedding_bits == 4 and self.operators == "standard":
+            message = "ONNX's own operators look up no rows of 4 bits: its Gather takes whole bytes"
+            clashes.append(clash(("embedding_bits",), message, "write operators: contrib, or take it away"))
+        if self.precision == "int4-mixed" and self.limits.max_package is None:
+            message = (
+                "'int4-mixed' gives 8 bits to what loses most, as far as there is room, and there is no 'max_package'"
+            )
+            clashes.append(
+                clash(("precision",), message, "say how large it may be, as in limits: {max_package: 105MB}")
+            )
+        if self.recover is not None and not self.fitted:
+            message = f"'recover' is for precision: int4 and int4-mixed, and this profile's is {self.precision}"
+            clashes.append(clash(("recover",), message, "take it away: 8 bits and more lose next to nothing"))
+        if self.opset is not None and self.opset < BLOCKS_OPSET and self._dequantises:
+            message = (
+                f"ONNX's operator set {self.opset} cannot read {self.precision}: its DequantizeLinear knows blocks from "
+                f"{BLOCKS_OPSET} on"
+            )
+            clashes.append(
+                clash(("opset",), message, f"write opset: {BLOCKS_OPSET} or more, or operators: contrib, or fp16")
+            )
+        if self.static is not None and self.static.sequence > self.context:
+            message = f"a call of {self.static.sequence:,} tokens is longer than the context of {self.context:,}"
+            clashes.append(clash(("static", "sequence"), message, "write a smaller sequence, or a larger context"))
+        refuse(*clashes)
+        return self
+
+
+class Multiples(Model):
+    """What a device's kernels like the lengths of axes to be multiples of."""
+
+    ffn: Annotated[int, Field(gt=0, le=1024, description="The FFN width that is solved for is a multiple of this.")] = 1
+
+
+class DeviceProfile(Device):
+    """A device: what its packages look like, and what it asks of the models that are made for it."""
+
+    multiples: Annotated[
+        Multiples, Field(description="What solved lengths are multiples of; a shape by hand is taken as it is.")
+    ] = Multiples()
+
+
+class Profile(DeviceProfile):
+    """Where a package ships: one device profile, `exports/<name>.yaml`."""
+
+    name: Name

@@ -1,0 +1,295 @@
+"""A recipe: how to train, and which of its values decide a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import (
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from colbuild.spec.model.fields import Beta, Count, Duration, Fraction, Model
+from colbuild.spec.model.typed import Typed, partial
+
+STEERING: Final = frozenset(
+    {"checkpoint_every", "compile", "epochs", "evaluate_every", "gradient_checkpointing", "micro_batch", "track"}
+)
+"""Keys of values that steer a run and change nothing in its result: no key, lock or saved plan knows them."""
+
+
+def deciding(model: Model) -> dict[str, Any]:
+    """The JSON values of a model that decide a result: all but `STEERING`, at any depth."""
+    values: dict[str, Any] = _without_steering(model.model_dump(mode="json"))
+    return values
+
+
+def _without_steering(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_steering(inner) for key, inner in value.items() if key not in STEERING}
+    return [_without_steering(item) for item in value] if isinstance(value, list) else value
+
+
+class Loss(Typed):
+    """What the student is trained to do: `kd_weight` divergence from the teacher + `ce_weight` cross-entropy."""
+
+    _own: ClassVar[Mapping[str, tuple[float | str, tuple[str, ...]]]] = {"skew": (0.1, ("skew_kl", "skew_rkl"))}
+
+    type: Annotated[
+        Literal["forward_kl", "reverse_kl", "skew_kl", "skew_rkl", "jsd"],
+        Field(description="The divergence between teacher and student."),
+    ] = "forward_kl"
+    temperature: Annotated[float, Field(gt=0.0, description="Softens both distributions before comparing.")] = 1.0
+    kd_weight: Annotated[float, Field(ge=0.0, description="Weight of the teacher's distribution.")] = 0.9
+    ce_weight: Annotated[float, Field(ge=0.0, description="Weight of the text itself (cross-entropy).")] = 0.1
+    skew: Annotated[
+        Beta | None,
+        Field(
+            description="For skew_kl and skew_rkl: how much of what is compared is mixed into the other; by default 0.1."
+        ),
+    ] = None
+
+    hidden_weight: Annotated[
+        float | None,
+        Field(
+            ge=0.0,
+            description="Weight of hidden_cosine: one minus the cosine between the student's hidden states and its "
+            "teacher's, at the layers that both have. Not given: 0.1 where the student has fewer layers than its teacher "
+            "and the teacher is read online, else 0.",
+        ),
+    ] = None
+
+    across: Annotated[
+        Literal["alm", "uld", "mined", "seqkd"] | None,
+        Field(
+            description="For a bridge to another vocabulary: what is learned from the AnsNet. 'alm' (by default) compares what "
+            "both expect where both have read the same text, and how likely they find each chunk of it; 'mined' takes its "
+            "tokens for those of the smallest edit distance; 'uld' compares sorted probabilities; 'seqkd' trains on text that "
+            "it has written."
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Loss:
+        if self.kd_weight + self.ce_weight <= 0.0:
+            raise PydanticCustomError("loss", "'kd_weight' and 'ce_weight' are both 0: there is nothing to learn")
+        return self
+
+
+class Optimizer(Model):
+    """AdamW."""
+
+    lr: Annotated[float, Field(gt=0.0, description="The highest learning rate of the run.")] = 3e-4
+    betas: Annotated[tuple[Beta, Beta], Field(description="Decay of the two running averages.")] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0.0, description="Added to the denominator.")] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0.0, description="Decoupled weight decay.")] = 0.0
+    clip: Annotated[float, Field(gt=0.0, description="The largest gradient norm; longer gradients are scaled.")] = 1.0
+
+
+class Schedule(Typed):
+    """The learning rate over the run: linear warm-up over a share of the steps, then down to `final` times `lr`."""
+
+    _own: ClassVar[Mapping[str, tuple[float | str, tuple[str, ...]]]] = {"decay": (0.2, ("wsd",))}
+
+    type: Annotated[
+        Literal["cosine", "linear", "constant", "wsd"], Field(description="The curve after the warm-up.")
+    ] = "cosine"
+    warmup: Annotated[Fraction, Field(description="The share of steps that warms up.")] = 0.1
+    final: Annotated[Fraction, Field(description="The last learning rate, as a share of 'lr'.")] = 0.1
+    decay: Annotated[
+        Annotated[float, Field(gt=0.0, le=1.0)] | None,
+        Field(description="For wsd: the share of steps, at the end, in which the rate falls; by default 0.2."),
+    ] = None
+
+
+class Elastic(Model):
+    """A distillation that trains sub-shapes of its student too, which are prefixes of it (MatFormer, arXiv 2310.07707)."""
+
+    form: Annotated[
+        Literal["anchor", "segment"],
+        Field(
+            description="'anchor' trains an anchor together with its sub-shapes down to the next one; 'segment' trains, "
+            "with the step that distils the next anchor, everything between the two, which is kept beside that anchor."
+        ),
+    ] = "anchor"
+    share: Annotated[
+        float,
+        Field(gt=0.0, lt=1.0, description="The share of each step's sequences that pass through a random sub-shape."),
+    ] = 0.4
+
+    @property
+    def larger_end(self) -> float:
+        """Of the sequences that pass through an end of the interval, the share that passes through the larger one."""
+        return _LARGER_END[self.form]
+
+    def mean(self, larger: int, smaller: int) -> int:
+        """What a sequence takes on average, of what one takes at each end. Random sub-shapes lie in the interval's middle."""
+        place = self.share / 2 + (1.0 - self.share) * self.larger_end
+        return smaller + round(place * (larger - smaller))
+
+
+_LARGER_END: Final = {"anchor": 0.5, "segment": 0.0625}
+"""The larger end of a segment begins as its own teacher and has little to learn; the smaller one is the anchor."""
+
+
+class TeacherCache(Model):
+    """What is kept of a teacher's distribution for each token: at most 64 bytes."""
+
+    type: Annotated[
+        Literal["sampled", "top_k"],
+        Field(
+            description="'sampled' keeps tokens drawn by their probability, whose mean is the teacher's distribution "
+            "(RS-KD, arXiv 2503.16870); 'top_k' the likeliest ones with their log-probabilities."
+        ),
+    ] = "sampled"
+
+
+def _micro_batch(value: object) -> object:
+    """A number of sequences, or "auto"; as one check, since of two that both fail neither would say what is meant."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31):
+        return value
+    raise PydanticCustomError(
+        "micro_batch",
+        "'micro_batch' must be auto or a number of sequences, not {value}",
+        {"value": repr(value)[:60], "hint": "write micro_batch: auto, and what memory allows is found"},
+    )
+
+
+class Recipe(Model):
+    """How to train; the same for distilling an anchor and for recovering a DesNet."""
+
+    tokens: Annotated[Count, Field(description="How many tokens to train on.")] = 20_000_000
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Decides the order of the text.")] = 0
+    sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 512
+    batch: Annotated[int, Field(gt=0, lt=2**31, description="Sequences in an optimizer step.")] = 8
+    precision: Annotated[
+        Literal["bf16", "fp32"], Field(description="What forward and backward passes are computed in.")
+    ] = "bf16"
+    documents: Annotated[
+        Literal["joined", "apart"],
+        Field(
+            description="Whether a sequence's tokens see those of other documents in it: 'joined' lets them, 'apart' does "
+            "not. No token is ever asked for that only another document's text could tell."
+        ),
+    ] = "joined"
+    teacher: Annotated[
+        Literal["online", "cached"],
+        Field(
+            description="'online' computes the teacher beside the student; 'cached' writes down once what it says, for "
+            "every training on the same text."
+        ),
+    ] = "online"
+    teacher_cache: Annotated[TeacherCache, Field(description="What 'teacher: cached' writes down.")] = TeacherCache()
+    elastic: Annotated[
+        Elastic | None, Field(description="Train sub-shapes of the student too; distillations only.")
+    ] = None
+    loss: Annotated[Loss, Field(description="What the student is trained to do.")] = Loss()
+    optimizer: Annotated[Optimizer, Field(description="AdamW's settings.")] = Optimizer()
+    schedule: Annotated[Schedule, Field(description="The learning rate over the run.")] = Schedule()
+    checkpoint_every: Annotated[
+        Duration,
+        Field(
+            description="How often a training writes down all that it needs to go on after an interruption, such as 5min. "
+            "Changes nothing in the result, so nothing is built again for it.",
+            json_schema_extra={"default": "5min"},
+        ),
+    ] = 300.0
+    evaluate_every: Annotated[
+        Fraction,
+        Field(
+            description="How often a training measures itself on held-out text, as a share of its steps; 0 does so at its "
+            "end only. Changes nothing in the result."
+        ),
+    ] = 0.1
+    micro_batch: Annotated[
+        Literal["auto"] | int,
+        PlainValidator(_micro_batch),
+        WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+        Field(
+            description="Sequences that pass through the models at once; a batch of more is accumulated. 'auto' takes what "
+            "memory allows. Changes nothing but rounding."
+        ),
+    ] = "auto"
+    gradient_checkpointing: Annotated[
+        Literal["auto", "always", "never"],
+        Field(
+            description="Whether activations are computed again instead of kept: less memory, a third more work. 'auto' "
+            "does so where memory ran out."
+        ),
+    ] = "auto"
+    compile: Annotated[
+        Literal["auto", "always", "never"],
+        Field(description="Whether torch.compile is used; 'auto' does where the training is long enough to repay it."),
+    ] = "auto"
+    epochs: Annotated[
+        Literal["once", "allow"],
+        Field(
+            description="What happens where the corpus has fewer tokens than are asked for: 'once' fails and says how often "
+            "it would be read, 'allow' reads it again."
+        ),
+    ] = "once"
+    track: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow"], ...],
+        Field(description="Where readings go beside the metrics.jsonl that is always written."),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self, info: ValidationInfo) -> Recipe:
+        """Refuses values that exclude each other, all at once and each at its own place."""
+        if not partial(info):
+            refuse(*self._clashes())
+        return self
+
+    def _clashes(self) -> Iterator[InitErrorDetails]:
+        if self.teacher == "cached":
+            yield from _clashes_with_cached(self.loss)
+        if isinstance(self.micro_batch, int) and self.micro_batch > self.batch:
+            yield clash(
+                ("micro_batch",),
+                f"'micro_batch' is {self.micro_batch}, more than the {self.batch} sequences of a 'batch'",
+                f"at most micro_batch: {self.batch}, or auto",
+            )
+
+
+def _clashes_with_cached(loss: Loss) -> Iterator[InitErrorDetails]:
+    """What cannot be learned from what is kept of a teacher."""
+    if loss.type != "forward_kl":
+        yield clash(
+            ("loss", "type"),
+            f"'type' cannot be {loss.type} with teacher: cached: a sample of the teacher's distribution is an unbiased "
+            "estimate of the forward KL only; the others read the teacher's probability of what the student finds likely, "
+            "which is not kept",
+            "write type: forward_kl, or teacher: online",
+        )
+    if loss.hidden_weight:
+        yield clash(
+            ("loss", "hidden_weight"),
+            "'hidden_weight' must be 0 with teacher: cached: a teacher's hidden states are not kept",
+            "take it away, or write teacher: online; where a recipe below gives it, write hidden_weight: null",
+        )
+    if loss.kd_weight == 0.0:
+        yield clash(
+            ("loss", "kd_weight"),
+            "'kd_weight' is 0, and with teacher: cached nothing else is learned from the teacher: what is kept of it would "
+            "never be read",
+            "write teacher: online",
+        )
+
+
+def clash(at: tuple[str, ...], message: str, hint: str) -> InitErrorDetails:
+    """A mistake of values that are right by themselves, told at the path of one of them."""
+    # What a message holds in braces would be taken for a field of the context.
+    error = PydanticCustomError("clash", "{message}", {"message": message, "hint": hint})
+    return InitErrorDetails(type=error, loc=at, input=None)
+
+
+def refuse(*clashes: InitErrorDetails) -> None:
+    """Raises all of some mistakes at once, if there are any; to be called by a model's validator."""
+    if clashes:
+        raise ValidationError.from_exception_data("Recipe", list(clashes))

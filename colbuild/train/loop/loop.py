@@ -1,0 +1,248 @@
+"""The training loop: a student learns from a teacher on packed text. All of it is here, to be read in one sitting.
+
+::
+
+    batch ──> teacher ──> lesson ─┐
+      └──> student's passes ──────┴─> loss ──> gradients, summed in fp32 ──> AdamW ──> weights that compute
+
+A batch passes through in parts as small as memory asks for, on as many processes as there are; neither changes the sum.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from colbuild.errors import BuildError, ran_out_of_memory
+from colbuild.plan.cost.work import steps_of
+from colbuild.progress import Progress, Report
+from colbuild.spec.model.recipe import Loss, Recipe
+from colbuild.train.loop.batch import IGNORED, Batch
+from colbuild.train.loop.keeper import Keeper
+from colbuild.train.loop.micro_batch import Micro, smaller
+from colbuild.train.loop.schedule import learning_rate
+from colbuild.train.loop.steady import WATCHED, trouble
+from colbuild.train.loop.student import Pass, Student
+from colbuild.train.loop.teaching import Teacher
+from colbuild.train.loop.training_state import Reading, State
+from colbuild.train.losses.hidden_cosine import hidden_cosine, watching
+from colbuild.train.losses.logits_buffer import Room
+from colbuild.train.losses.losses import LossWeights
+
+Batches = Callable[[int], Batch]
+"""Step -> its whole batch."""
+
+Listen = Callable[[State, float], None]
+"""(state after a step, seconds that the step took) -> nothing."""
+
+
+@dataclass
+class Running:
+    """Where a training runs and who hears of it; nothing here changes its result, but for rounding.
+
+    Attributes:
+        accelerator: The device and the processes.
+        micro: How a batch passes through; grows smaller where memory runs out.
+        keeper: What an interrupted run leaves for the next one.
+        listen: Hears of every step.
+        report: Shows how far it is.
+        room: Memory for logits.
+    """
+
+    accelerator: Accelerator
+    micro: Micro
+    keeper: Keeper
+    listen: Listen
+    report: Report
+    room: Room = field(default_factory=Room)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one batch came to, in nats per token that was asked for."""
+
+    loss: float
+    kl: float
+    ce: float
+    hidden: float
+
+
+def train(
+    student: Student, teacher: Teacher, batches: Batches, recipe: Recipe, hidden_weight: float, running: Running
+) -> State:
+    """Distils a teacher into a student, in place.
+
+    Args:
+        student: Its models in the recipe's precision, where `running` says.
+        teacher: What it learns from.
+        batches: Where a step's tokens come from.
+        recipe: How to train.
+        hidden_weight: Weight of `hidden_cosine` over the student's blocks; 0 where the teacher tells no hidden states.
+        running: Where, and who hears of it.
+
+    Raises:
+        StoppedError: It was asked to stop between two steps.
+        BuildError: It diverged twice, or memory ran out with nothing left to give way.
+    """
+    steps = steps_of(recipe)
+    masters = list(student.masters.values())
+    optimizer = _optimizer(masters, recipe)
+    state = State(student.masters, optimizer, [])
+    keeper, weights = running.keeper, _weights(recipe.loss)
+    keeper.resume(state)
+    student.renew()
+    if state.readings:
+        running.report(_progress(state, steps, recipe, ", resumed"))
+    while state.step < steps:
+        keeper.between(state)
+        step, started = state.step, time.perf_counter()
+        accumulate = partial(_accumulate, student, teacher, batches(step), step, weights, hidden_weight, running)
+        sums = _as_memory_allows(accumulate, student, running)
+        norm = torch.nn.utils.clip_grad_norm_(masters, recipe.optimizer.clip).item()
+        reason = trouble([reading.loss for reading in state.readings[-WATCHED:]], sums.loss, norm)
+        if reason is not None:
+            student.forget_gradients()
+            _only_once(state, steps, reason)
+            keeper.take_back(state, reason, student.begin)
+            student.renew()
+            continue
+        lr = _rate(step, steps, recipe) * (1.0 if state.setback is None else 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        student.renew()
+        state.readings.append(Reading(step, sums.loss, sums.kl, sums.ce, lr, norm, sums.hidden))
+        running.listen(state, time.perf_counter() - started)
+        running.report(_progress(state, steps, recipe, f", no checkpoint: {keeper.trouble}" if keeper.trouble else ""))
+    return state
+
+
+# -- one batch --------------------------------------------------------------------------------------------------------
+
+
+def _as_memory_allows(accumulate: Callable[[], Sums], student: Student, running: Running) -> Sums:
+    """What `accumulate` comes to, with less passing through the models at once where memory runs out."""
+    while True:
+        try:
+            return accumulate()
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            if running.accelerator.num_processes > 1:
+                # The other processes wait for this one's sum: none of them can try again alone.
+                raise BuildError(
+                    f"memory ran out with {running.micro.rows} sequences at once",
+                    hint="set micro_batch to fewer, or gradient_checkpointing: always, in the recipe",
+                ) from error
+            less = smaller(running.micro)
+        # Not inside the handler: the error's traceback holds on to the tensors that filled the memory.
+        student.forget_gradients()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if less.recompute and not running.micro.recompute:
+            student.recompute()
+        running.micro = less
+
+
+def _accumulate(
+    student: Student,
+    teacher: Teacher,
+    batch: Batch,
+    step: int,
+    weights: LossWeights,
+    hidden_weight: float,
+    running: Running,
+) -> Sums:
+    """Sums one batch's gradients in the masters."""
+    accelerator = running.accelerator
+    asked = max(1, _asked(batch))
+    totals = torch.zeros(4, dtype=torch.float64)
+    parts = _parts(student.passes(step, len(batch.windows)), running.micro.rows)
+    for way, start, stop in parts[accelerator.process_index :: accelerator.num_processes]:
+        part = batch.part(start, stop).to(accelerator.device)
+        lesson = teacher(part)
+        with watching(student.blocks if hidden_weight else ()) as states:
+            hidden, head = way.forward(part)
+        loss, kl, ce = lesson.loss(hidden, head, part.targets.flatten(), weights, running.room)
+        apart = torch.zeros((), device=loss.device)
+        # A pass through a part of the student has not run its blocks: nothing is compared there.
+        if states:
+            apart = hidden_cosine(states, lesson.states)
+        share, rows = _asked(part) / asked, len(part.windows) / len(batch.windows)
+        whole = loss * share + hidden_weight * apart * rows
+        accelerator.backward(whole)
+        values = (whole, kl * share, ce * share, apart * rows)
+        totals += torch.stack([value.detach().double().cpu() for value in values])
+    if accelerator.num_processes > 1:
+        totals = accelerator.reduce(totals.float().to(accelerator.device), "sum").double().cpu()
+        for master in student.masters.values():
+            gradient = torch.zeros_like(master) if master.grad is None else master.grad
+            master.grad = accelerator.reduce(gradient, "sum")
+    return Sums(*totals.tolist())
+
+
+def _parts(passes: tuple[Pass, ...], rows: int) -> list[tuple[Pass, int, int]]:
+    """(pass, first row, row after the last) of what goes through the models at once."""
+    return [(way, start, min(start + rows, way.stop)) for way in passes for start in range(way.start, way.stop, rows)]
+
+
+def _asked(batch: Batch) -> int:
+    """How many tokens of a batch something is asked of."""
+    return int((batch.targets != IGNORED).sum())
+
+
+# -- between batches --------------------------------------------------------------------------------------------------
+
+
+def _weights(loss: Loss) -> LossWeights:
+    return LossWeights(loss.kd_weight, loss.ce_weight, loss.temperature, loss.type, loss.skew or 0.0)
+
+
+def _rate(step: int, steps: int, recipe: Recipe) -> float:
+    schedule = recipe.schedule
+    return learning_rate(
+        step,
+        steps,
+        peak=recipe.optimizer.lr,
+        kind=schedule.type,
+        warmup=schedule.warmup,
+        final=schedule.final,
+        decay=schedule.decay or 0.0,
+    )
+
+
+def _optimizer(masters: list[torch.Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; weight decay pulls on matrices only, as is usual."""
+    settings = recipe.optimizer
+    groups: list[dict[str, Any]] = [
+        {"params": [tensor for tensor in masters if tensor.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [tensor for tensor in masters if tensor.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def _only_once(state: State, steps: int, reason: str) -> None:
+    """Raises BuildError if a training that was taken back diverges again."""
+    if state.setback is not None:
+        before = state.setback
+        raise BuildError(
+            f"{reason} at step {state.step + 1} of {steps}, with half the learning rate; "
+            f"before, {before.reason} at step {before.step + 1}",
+            hint="lower optimizer.lr, raise schedule.warmup or set precision: fp32 in the recipe",
+        )
+
+
+def _progress(state: State, steps: int, recipe: Recipe, remark: str) -> Progress:
+    size = recipe.batch * recipe.sequence
+    setback = state.setback
+    if setback is not None:
+        remark = f", half the learning rate since {setback.reason} at step {setback.step + 1}{remark}"
+    phase = f"step {state.step}/{steps}{remark}"
+    return Progress(state.step * size, steps * size, "tokens", phase, {"loss": state.readings[-1].loss})

@@ -1,0 +1,306 @@
+"""What a training goes on from after it was interrupted: written down now and then, read back to the last bit.
+
+::
+
+    partial/
+      step-00000040.safetensors   fp32 weights, the optimiser's averages and counts, torch's random state
+      step-00000040.json          readings so far, digest of the tensors, digest of all the rest; written last
+      step-00000080.safetensors
+      step-00000080.json
+
+A checkpoint counts once its JSON is there: tensors first, then JSON, each written under another name, synced, renamed.
+Where in the text and on the schedule a run is follows from its step alone. A checkpoint that is torn, changed, of another
+torch or of another training is removed; the one before it takes its place, or the training starts anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from colbuild.documents import read_json_file, shallow
+from colbuild.hashing import hash_file
+from colbuild.store.durable_files import storage_errors, sync_folder
+
+FORMAT: Final = "colbuild.training.v1"
+KEPT: Final = 2
+"""Checkpoints that stay: if the newest one turns out to be damaged, little is lost."""
+
+_NAME: Final = re.compile(r"step-(\d{8,})\.(?:json|safetensors)")
+_DRAFT: Final = "draft"
+_WEIGHT: Final = "weight"
+_COUNT: Final = "step"
+_AVERAGES: Final = ("exp_avg", "exp_avg_sq")
+"""What torch's AdamW calls what it keeps of a weight, beside the count of its updates."""
+_RANDOM: Final = "random"
+_DTYPES: Final = {torch.float32: "F32", torch.uint8: "U8"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One step's losses in nats per token, and the learning rate it took.
+
+    Attributes:
+        step: From 0.
+        loss: What was trained on.
+        kl: The divergence of the recipe's `loss.type`, times the temperature squared; a KL in most of them, hence its name.
+        ce: Cross-entropy with the text.
+        lr: The learning rate.
+        norm: The gradient's norm before it was clipped.
+        hidden: hidden_cosine, where it is part of the loss; else 0.
+    """
+
+    step: int
+    loss: float
+    kl: float
+    ce: float
+    lr: float
+    norm: float
+    hidden: float = 0.0
+
+
+@dataclass(frozen=True)
+class Setback:
+    """A divergence that a training has recovered from.
+
+    Attributes:
+        step: From 0: the step that was not taken.
+        reason: What was wrong with it.
+        resumed: How many steps were done where it went on from.
+    """
+
+    step: int
+    reason: str
+    resumed: int
+
+
+@dataclass
+class State:
+    """All that the steps still to come depend on, as the loop itself holds it.
+
+    torch's random state belongs to it too: the CPU's, as nothing in a training draws from a GPU's.
+
+    Attributes:
+        weights: Name -> fp32 master, the very tensors that the optimiser changes.
+        optimizer: AdamW.
+        readings: One for each step that is done.
+        setback: Set once the training has diverged and was taken back; it goes on with half the learning rate.
+    """
+
+    weights: Mapping[str, torch.Tensor]
+    optimizer: torch.optim.Optimizer
+    readings: list[Reading]
+    setback: Setback | None = None
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return len(self.readings)
+
+
+def save(state: State, folder: Path, also: Collection[int] = ()) -> None:
+    """Writes a checkpoint that survives a power loss, and removes all but the newest ones and those of the steps in `also`.
+
+    Raises:
+        OSError: The disk refuses. No part of this checkpoint is left; those before it are as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / _DRAFT
+    tensors, facts = _paths(folder, state.step)
+    try:
+        digest = _write_tensors(draft, _tensors(state))
+        draft.replace(tensors)
+        values = {
+            "format": FORMAT,
+            "torch": torch.__version__,
+            "step": state.step,
+            "tensors": digest,
+            "readings": [asdict(reading) for reading in state.readings],
+            "setback": None if state.setback is None else asdict(state.setback),
+        }
+        _write(draft, _sealed(values))
+        # The tensors' name first: no JSON may outlive a power loss that they do not.
+        sync_folder(folder)
+        draft.replace(facts)
+        sync_folder(folder)
+    except BaseException:
+        for path in (draft, facts, tensors):
+            path.unlink(missing_ok=True)
+        raise
+    found = sorted(_steps_in(folder))
+    _remove_but(folder, [step for step in found if step in also or step in found[-KEPT:]])
+
+
+def restore(state: State, folder: Path, steps: int, only: Collection[int] | None = None) -> None:
+    """Fills a state of which no step is done from the newest checkpoint that fits; leaves it as it is if there is none.
+
+    Newer ones are removed, and so is whatever else lies in the folder under a name of ours and is of no use.
+
+    Args:
+        state: Its tensors are filled in place, one after the other.
+        folder: Where checkpoints lie; it may be missing.
+        steps: How many steps the whole training has.
+        only: The steps whose checkpoints are looked at; None for all of them.
+
+    Raises:
+        BuildError: The disk fails while a sound checkpoint is read.
+    """
+    with storage_errors(folder):
+        if not folder.is_dir():
+            return
+        for step in sorted(_steps_in(folder), reverse=True):
+            if only is not None and step not in only:
+                continue
+            progress = _sound(folder, step)
+            if progress is not None and 0 < step < steps and _fits(_paths(folder, step)[0], state, step):
+                _remove_but(folder, [found for found in _steps_in(folder) if found <= step])
+                _fill(state, _paths(folder, step)[0])
+                readings, state.setback = progress
+                state.readings.extend(readings)
+                return
+        _remove_but(folder, [])
+
+
+# -- the folder -------------------------------------------------------------------------------------------------------
+
+
+def _paths(folder: Path, step: int) -> tuple[Path, Path]:
+    """A checkpoint's tensors and its JSON."""
+    return folder / f"step-{step:08d}.safetensors", folder / f"step-{step:08d}.json"
+
+
+def _steps_in(folder: Path) -> set[int]:
+    """The steps of which there is a JSON, sound or not."""
+    return {int(found[1]) for path in folder.glob("step-*.json") if (found := _NAME.fullmatch(path.name))}
+
+
+def _remove_but(folder: Path, steps: list[int]) -> None:
+    """Removes all checkpoints but those of some steps, and what an interrupted writing left."""
+    stays = {path.name for step in steps for path in _paths(folder, step)}
+    for path in folder.iterdir():
+        if path.name not in stays and (path.name == _DRAFT or _NAME.fullmatch(path.name)):
+            path.unlink(missing_ok=True)
+
+
+# -- the JSON ---------------------------------------------------------------------------------------------------------
+
+
+def _sealed(values: Mapping[str, Any]) -> bytes:
+    """Values with the digest of all of them, as a file. Floats are read back to the last bit."""
+    return json.dumps({**values, "digest": _digest(values)}, sort_keys=True, allow_nan=False).encode()
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _sound(folder: Path, step: int) -> tuple[list[Reading], Setback | None] | None:
+    """The readings and the setback of a checkpoint that is as this version of torch wrote it, to the last bit; else None."""
+    tensors, facts = _paths(folder, step)
+    try:
+        values = shallow(read_json_file(facts))
+        sound = values.pop("digest") == _digest(values) and values["format"] == FORMAT
+        # Another torch rounds differently: the result would be neither's.
+        if not sound or values["torch"] != torch.__version__ or values["step"] != step:
+            return None
+        readings = [Reading(**reading) for reading in values["readings"]]
+        setback = None if values["setback"] is None else Setback(**values["setback"])
+        return (readings, setback) if len(readings) == step and hash_file(tensors) == values["tensors"] else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+# -- the tensors ------------------------------------------------------------------------------------------------------
+
+
+def _tensors(state: State) -> dict[str, torch.Tensor]:
+    """Every tensor of a state: "weight/NAME", what the optimiser keeps of it as "exp_avg/NAME" and the like, "random"."""
+    found: dict[str, torch.Tensor] = {}
+    for name, weight in state.weights.items():
+        kept = state.optimizer.state[weight]
+        found |= {f"{kind}/{name}": tensor for kind, tensor in {_WEIGHT: weight, **kept}.items()}
+    return {**found, _RANDOM: torch.get_rng_state()}
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Writes a safetensors file and syncs it; returns its sha256.
+
+    By hand: the digest is made on the way, a tensor at a time, and where the disk refuses its error says why; the library
+    (0.8) gives a text instead.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for block in chain((_header(tensors),), map(_bytes_of, tensors.values())):
+            file.write(block)
+            digest.update(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _header(tensors: Mapping[str, torch.Tensor]) -> memoryview:
+    """What stands before the tensors in a safetensors file: its length, and where each of them is."""
+    header, at = {}, 0
+    for name, tensor in tensors.items():
+        end = at + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return memoryview(len(text).to_bytes(8, "little") + text)
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(flat)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fits(path: Path, state: State, step: int) -> bool:
+    """Whether the tensors in a file are those of this state after so many steps."""
+    try:
+        with safe_open(path, "pt") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+            found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+            counts = [file.get_tensor(name).item() for name in found if name.startswith(f"{_COUNT}/")]
+    except (OSError, SafetensorError, ValueError, RuntimeError):
+        return False
+    expected = {_RANDOM: ("U8", tuple(torch.get_rng_state().shape))}
+    for name, weight in state.weights.items():
+        whole = ("F32", tuple(weight.shape))
+        expected[f"{_WEIGHT}/{name}"] = whole
+        # A weight that has not had a gradient yet has no averages.
+        if f"{_COUNT}/{name}" in found:
+            expected |= {f"{_COUNT}/{name}": ("F32", ()), **{f"{kind}/{name}": whole for kind in _AVERAGES}}
+    return found == expected and max(counts, default=0) == step
+
+
+def _fill(state: State, path: Path) -> None:
+    """Reads the tensors of a file that fits into a state, one at a time."""
+    with safe_open(path, "pt") as file, torch.no_grad():
+        names = set(file.keys())
+        for name, weight in state.weights.items():
+            weight.copy_(file.get_tensor(f"{_WEIGHT}/{name}"))
+            for kind in (_COUNT, *_AVERAGES):
+                if f"{kind}/{name}" in names:
+                    read = file.get_tensor(f"{kind}/{name}")
+                    # A copy: what is read may lie in the file itself.
+                    kept = torch.empty(read.shape, device=weight.device) if kind == _COUNT else torch.empty_like(weight)
+                    state.optimizer.state[weight][kind] = kept.copy_(read)
+        torch.set_rng_state(file.get_tensor(_RANDOM).clone())

@@ -1,0 +1,304 @@
+"""What a student is trained to do: follow its teacher's distribution and the text itself.
+
+`distillation_loss` is the definition, over whole logits. `chunked_distillation_loss` is the same value and gradient straight
+from hidden states, a chunk of tokens at a time: the logits [tokens, vocabulary] of student and teacher, the memory peak of
+distilling a small model, never exist as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from colbuild.errors import BuildError
+from colbuild.train.loop.batch import IGNORED
+from colbuild.train.loop.compiling import compiled_or_eager, is_compiling
+from colbuild.train.losses.divergences import DIVERGENCES, coarse_kl, coarse_kl_closed, sampled_kl, sampled_kl_closed
+from colbuild.train.losses.forward import CHUNK_TOKENS
+from colbuild.train.losses.logits_buffer import Room, add
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """kd * divergence from the teacher at a temperature + ce * cross-entropy with the text, both in nats per token.
+
+    Attributes:
+        kd: Weight of the divergence.
+        ce: Weight of the text.
+        temperature: Softens both distributions; the divergence is multiplied by its square.
+        divergence: A key of `DIVERGENCES`.
+        skew: The mixture's share of the distribution that is compared with it; the skewed ones alone have it.
+    """
+
+    kd: float
+    ce: float
+    temperature: float = 1.0
+    divergence: str = "forward_kl"
+    skew: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherView:
+    """What the teacher knows of the tokens: its final hidden states [tokens, hidden] and its head [vocabulary, hidden]."""
+
+    hidden: torch.Tensor
+    head: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherSamples:
+    """Draws from the teacher's distribution at the loss's temperature; enough for `forward_kl`, without bias.
+
+    Attributes:
+        ids: Token ids [tokens, k], int64; one may be there several times.
+        weights: [tokens, k]; 1 in all for a token.
+        entropy: The distribution's own, in nats [tokens].
+    """
+
+    ids: torch.Tensor
+    weights: torch.Tensor
+    entropy: torch.Tensor
+
+    def at(self, rows: torch.Tensor) -> TeacherSamples:
+        """Those of some tokens."""
+        return TeacherSamples(self.ids[rows], self.weights[rows], self.entropy[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherTop:
+    """The teacher's likeliest tokens at the loss's temperature: the `forward_kl` of these and of all others together.
+
+    Attributes:
+        ids: Token ids [tokens, k], int64, each once, fewer than the vocabulary has.
+        log_likely: Logarithms of their probabilities and of that of all others together [tokens, k + 1].
+    """
+
+    ids: torch.Tensor
+    log_likely: torch.Tensor
+
+    def at(self, rows: torch.Tensor) -> TeacherTop:
+        """Those of some tokens."""
+        return TeacherTop(self.ids[rows], self.log_likely[rows])
+
+
+Teaching = TeacherView | TeacherSamples | TeacherTop
+"""What a student can follow."""
+
+Known = torch.Tensor | TeacherSamples | TeacherTop
+"""What is known of a teacher's distribution: its logits [tokens, vocabulary], or what was kept of them."""
+
+
+def distillation_loss(
+    student: torch.Tensor, teacher: Known, targets: torch.Tensor, weights: LossWeights
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A divergence of `DIVERGENCES`, times T squared, mixed with cross-entropy.
+
+    Args:
+        student: Logits [tokens, vocabulary].
+        teacher: Logits [tokens, vocabulary], or what was kept of them.
+        targets: The tokens that follow, [tokens]; of those that are `IGNORED` nothing is asked.
+        weights: How the parts are mixed.
+
+    Returns:
+        (loss, divergence, cross-entropy), each the mean over the tokens that are asked for; 0 where none is.
+    """
+    asked = torch.nonzero(targets != IGNORED).squeeze(1)
+    student, targets = student[asked], targets[asked]
+    count = max(1, targets.shape[0])
+    scale = weights.temperature
+    log_student = functional.log_softmax(student / scale, dim=-1)
+    if isinstance(teacher, TeacherSamples):
+        drawn = teacher.at(asked)
+        tokens = sampled_kl(log_student, drawn.ids, drawn.weights, drawn.entropy)
+    elif isinstance(teacher, TeacherTop):
+        top = teacher.at(asked)
+        tokens = coarse_kl(log_student, top.ids, top.log_likely)
+    else:
+        log_teacher = functional.log_softmax(teacher[asked] / scale, dim=-1)
+        tokens = DIVERGENCES[weights.divergence].dense(log_student, log_teacher, weights.skew)
+    divergence = tokens.sum() * scale**2 / count
+    entropy = functional.cross_entropy(student, targets, reduction="sum") / count
+    return weights.kd * divergence + weights.ce * entropy, divergence, entropy
+
+
+def chunked_distillation_loss(
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    teacher: Teaching,
+    targets: torch.Tensor,
+    weights: LossWeights,
+    room: Room | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`distillation_loss` of the logits `hidden @ head.T`, in memory for one chunk of tokens.
+
+    Args:
+        hidden: The student's final hidden states [tokens, hidden].
+        head: The student's head [vocabulary, hidden].
+        teacher: The same of the teacher, or what was kept of its distribution.
+        targets: The tokens that follow, [tokens]; of those that are `IGNORED` nothing is asked, nor are their logits made.
+        weights: How the parts are mixed.
+        room: Memory of an earlier call that is used again.
+
+    Returns:
+        (loss, divergence, cross-entropy); only the loss carries a gradient, to `hidden` and `head`.
+
+    Raises:
+        BuildError: Another divergence than `forward_kl` is asked of what was kept of a distribution.
+    """
+    if weights.divergence != "forward_kl" and not isinstance(teacher, TeacherView):
+        raise BuildError(
+            f"{weights.divergence} needs the teacher's whole distribution; a part of it gives another gradient on average",
+            hint="set teacher: online, or loss.type: forward_kl, in the recipe",
+        )
+    found = _ChunkedLoss.apply(hidden, head, teacher, targets, weights, room or Room())  # type: ignore[no-untyped-call]
+    loss, divergence, entropy = found
+    return loss, divergence, entropy
+
+
+Chunk = Callable[[torch.Tensor, torch.Tensor, Room], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+"""(some tokens' logits, their rows, memory to use again) -> (divergence and cross-entropy summed, gradient of the weighted loss
+by the logits). May overwrite the logits."""
+
+
+class MadeInForward(torch.autograd.Function):
+    """A loss of (hidden, head, ...) whose gradient by the logits is made in the forward pass, while a chunk is at hand."""
+
+    @staticmethod
+    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradients that `in_chunks` kept, times the loss's own."""
+        grad_hidden, grad_head = context.saved_tensors
+        # A plain number: as a bf16 tensor, a third of a batch would weigh 0.2% too much.
+        scale = outer[0].item()
+        return grad_hidden * scale, grad_head * scale, None, None, None, None
+
+
+def in_chunks(
+    context: Any,
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    targets: torch.Tensor,
+    weights: LossWeights,
+    chunk: Chunk,
+    room: Room,
+    more: torch.Tensor | float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The forward pass of a `MadeInForward`: (loss, divergence, cross-entropy), each the mean over the tokens asked for.
+
+    Args:
+        context: Keeps the gradients by `hidden` and `head`.
+        hidden: The student's final hidden states [tokens, hidden].
+        head: Its head [vocabulary, hidden].
+        targets: The tokens that follow, [tokens]; those that are `IGNORED` are left out.
+        weights: How the parts are mixed.
+        chunk: The loss of some tokens.
+        room: Memory for logits.
+        more: A divergence beyond that of single tokens, summed.
+    """
+    asked = torch.nonzero(targets != IGNORED).squeeze(1)
+    count = max(1, asked.shape[0])
+    accurate = torch.promote_types(hidden.dtype, torch.float32)
+    grad_hidden = torch.zeros_like(hidden)
+    grad_head = torch.zeros_like(head, dtype=accurate)
+    sums = []
+    for part in torch.split(asked, CHUNK_TOKENS):
+        seen = hidden[part]
+        apart, ce, gradient = chunk(room.cast("student", room.product("narrow", seen, head.T), accurate), part, room)
+        sums.append(torch.stack([apart, ce]))
+        gradient = room.cast("narrow", gradient.div_(count), hidden.dtype)
+        grad_hidden[part] = gradient @ head
+        add(grad_head, room.product("head", gradient.T, seen))
+    context.save_for_backward(grad_hidden, grad_head.to(head.dtype))
+    # At the end, as a GPU is waited for here; on the CPU, as MPS has no float64.
+    divergence, entropy = torch.stack(sums).cpu().double().sum(dim=0).div(count).unbind()
+    divergence = divergence + more / count
+    loss = (weights.kd * divergence + weights.ce * entropy).to(hidden.device, accurate)
+    context.mark_non_differentiable(divergence, entropy)
+    return loss, divergence, entropy
+
+
+class _ChunkedLoss(MadeInForward):
+    """The gradient by the logits has a closed form.
+
+    d/dz = kd T dD/du + ce (softmax(z) - onehot), with u = z/T and dD/du as `Divergence.closed` has it.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any,
+        hidden: torch.Tensor,
+        head: torch.Tensor,
+        teacher: Teaching,
+        targets: torch.Tensor,
+        weights: LossWeights,
+        room: Room,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def chunk(
+            logits: torch.Tensor, part: torch.Tensor, room: Room
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            known = _known(teacher, part, logits.dtype, room)
+            # One shape alone is compiled: the rest of a batch is another for nearly every batch.
+            if is_compiling() and part.shape[0] == CHUNK_TOKENS:
+                return _compiled_chunk(logits, known, targets[part], weights)
+            return _chunk(logits, known, targets[part], weights, room)
+
+        return in_chunks(context, hidden, head, targets, weights, chunk, room)
+
+
+def _known(teacher: Teaching, rows: torch.Tensor, accurate: torch.dtype, room: Room) -> Known:
+    """What is known of the teacher's distribution at some tokens."""
+    if isinstance(teacher, TeacherView):
+        # The student's logits are the product itself where they need no cast.
+        narrow = "narrow" if teacher.head.dtype != accurate else "narrow teacher"
+        return room.cast("teacher", room.product(narrow, teacher.hidden[rows], teacher.head.T), accurate)
+    return teacher.at(rows)
+
+
+def _chunk(
+    student: torch.Tensor, teacher: Known, targets: torch.Tensor, weights: LossWeights, room: Room | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums of divergence and cross-entropy over a chunk, and the gradient of the weighted loss by the student's logits.
+
+    With a `room` the logits of student and teacher are overwritten.
+    """
+    scale = weights.temperature
+    log_student = _log_likely(student, scale, "log student", room)
+    spare = [student] if room is not None and scale == 1.0 else []
+    apart, gradient = _compare(log_student, teacher, weights, spare, room)
+    plain = log_student if scale == 1.0 else functional.log_softmax(student, dim=-1)
+    ce = functional.nll_loss(plain, targets, reduction="sum")
+    # In place: each tensor is a chunk's logits, and these are the memory peak.
+    gradient.mul_(weights.kd * scale).add_(plain.exp_(), alpha=weights.ce)
+    there = targets[:, None]
+    gradient.scatter_add_(-1, there, torch.full_like(there, -weights.ce, dtype=gradient.dtype))
+    return apart * scale**2, ce, gradient
+
+
+_compiled_chunk = compiled_or_eager(_chunk)
+
+
+def _compare(
+    log_student: torch.Tensor, teacher: Known, weights: LossWeights, spare: list[torch.Tensor], room: Room | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The divergence summed over a chunk, and its gradient by u = z / T; `spare` is memory for tensors of the logits' shape."""
+
+    def exp(logarithms: torch.Tensor) -> torch.Tensor:
+        return torch.exp(logarithms, out=spare.pop()) if spare else logarithms.exp()
+
+    if isinstance(teacher, TeacherSamples):
+        return sampled_kl_closed(log_student, teacher.ids, teacher.weights, teacher.entropy, exp)
+    if isinstance(teacher, TeacherTop):
+        return coarse_kl_closed(log_student, teacher.ids, teacher.log_likely)
+    log_teacher = _log_likely(teacher, weights.temperature, "log teacher", room)
+    if room is not None:
+        spare.append(teacher)
+    return DIVERGENCES[weights.divergence].closed(log_student, log_teacher, weights.skew, exp)
+
+
+def _log_likely(logits: torch.Tensor, temperature: float, name: str, room: Room | None) -> torch.Tensor:
+    # Dividing by 1 would be another pass over memory.
+    softened = logits if temperature == 1.0 else logits / temperature
+    return functional.log_softmax(softened, dim=-1) if room is None else room.log_softmax(name, softened)

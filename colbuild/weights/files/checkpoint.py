@@ -1,0 +1,185 @@
+"""A checkpoint: weights with what colbuild must remember of where they came from.
+
+On disk it is a Hugging Face model folder plus `lineage.json` (which AnsNet layer each layer is, and how layers rank) and
+`residual.safetensors` (energy of the residual stream, needed when the hidden width shrinks). An anchor of a segment has the
+nested student that it was cut from beside it, in `nested/`: the same files, but for the tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from colbuild.arch import Structure, norm_sites, read_structure
+from colbuild.arch.files.json_file import read_object
+from colbuild.arch.files.model_files import CHAT_FILES, LICENCES
+from colbuild.arch.files.safetensors_headers import check_lengths
+from colbuild.errors import BuildError
+from colbuild.weights.files.finite import check_numbers
+from colbuild.weights.files.origin import ORIGIN, copy_files
+from colbuild.weights.files.tensor_files import WEIGHTS, weight_files
+
+CONFIG = "config.json"
+LINEAGE = "lineage.json"
+RESIDUAL = "residual.safetensors"
+NESTED = "nested"
+GENERATION = "generation_config.json"
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""What a configuration calls the ids of tokens that begin, end and fill a text."""
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    *CHAT_FILES,
+    GENERATION,
+)
+"""Files that belong to every model of a family, or patterns of such. In the store they lie once, in the result of the source or
+tokenizer step (`colbuild.plan.drawing.parts`)."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where an ordered model's layers come from.
+
+    Attributes:
+        layers: For each layer, its index in the AnsNet.
+        ranking: Every AnsNet layer, most important first; a model of n layers keeps the first n of them.
+        residual: Mean square of each residual channel at each norm's input, [norm sites, hidden], in the order of
+            `colbuild.arch.norm_sites`.
+    """
+
+    layers: tuple[int, ...]
+    ranking: tuple[int, ...]
+    residual: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's configuration, structure and weights; `lineage` once it has been ordered."""
+
+    config: Mapping[str, Any]
+    structure: Structure
+    tensors: Mapping[str, torch.Tensor]
+    lineage: Lineage | None = None
+
+    @property
+    def ordered(self) -> Lineage:
+        """The lineage of an ordered model.
+
+        Raises:
+            BuildError: The model has not been ordered, so its prefixes mean nothing.
+        """
+        if self.lineage is None:
+            raise BuildError("the model has no lineage.json: it was never ordered, so its prefixes are not subsets")
+        return self.lineage
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Reads a model folder.
+
+    Raises:
+        BuildError: A file is missing or damaged, a weight is no number, or the tensors are not the ones that the configuration
+            implies.
+    """
+    facts = load_facts(folder)
+    stored = {name: tensor for path in weight_files(folder) for name, tensor in _read_tensors(path).items()}
+    weights = {facts.structure.architecture.model_name(name): tensor for name, tensor in stored.items()}
+    check_tensors(facts.structure, weights)
+    return replace(facts, tensors=weights)
+
+
+def load_facts(folder: Path) -> Checkpoint:
+    """The same without any weights.
+
+    Raises:
+        BuildError: A file is missing or damaged.
+    """
+    config = read_object(folder / CONFIG)
+    structure = read_structure(config)
+    return Checkpoint(config, structure, {}, _read_lineage(folder, structure) if (folder / LINEAGE).exists() else None)
+
+
+def load_nested(folder: Path) -> Checkpoint | None:
+    """The nested student beside a model; None if it has none.
+
+    Raises:
+        BuildError: As `load_checkpoint` does.
+    """
+    return load_checkpoint(folder / NESTED) if (folder / NESTED).exists() else None
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BuildError(f"{path} cannot be read: {error}") from None
+    check_numbers(found, path)
+    return found
+
+
+def _read_lineage(folder: Path, structure: Structure) -> Lineage:
+    facts, tensors_found = read_object(folder / LINEAGE), _read_tensors(folder / RESIDUAL)
+    try:
+        lineage = Lineage(tuple(facts["layers"]), tuple(facts["ranking"]), tensors_found["residual"])
+    except (KeyError, TypeError) as error:
+        raise BuildError(f"{folder / LINEAGE} is damaged: {error}") from None
+    sites = len(norm_sites(structure))
+    if len(lineage.layers) != structure.shape.layers or lineage.residual.shape != (sites, structure.shape.hidden):
+        raise BuildError(f"{folder / LINEAGE} is of another model than {CONFIG} beside it")
+    return lineage
+
+
+def check_tensors(structure: Structure, weights: Mapping[str, torch.Tensor]) -> None:
+    """Compares weights with the table of their architecture.
+
+    Raises:
+        BuildError: Tensors are missing, unknown, or of another shape.
+    """
+    check_lengths(structure, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, companions: Path) -> None:
+    """Writes a model folder that transformers loads strictly; tokenizer and the like are copied from `companions`."""
+    _write_model(checkpoint, folder)
+    copy_companions(companions, folder)
+
+
+def save_nested(student: Checkpoint, folder: Path) -> None:
+    """Writes the nested student that the model in `folder` was cut from beside it; that one's tokenizer is its own too."""
+    (folder / NESTED).mkdir()
+    _write_model(student, folder / NESTED)
+
+
+def _write_model(checkpoint: Checkpoint, folder: Path) -> None:
+    named = checkpoint.structure.architecture.stored_name
+    contiguous = {named(name): tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
+    save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
+    save_facts(checkpoint, folder)
+
+
+def save_facts(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes all of a model folder but its weights and what `copy_companions` copies."""
+    write_json(folder / CONFIG, dict(checkpoint.config))
+    if checkpoint.lineage is not None:
+        lineage = checkpoint.lineage
+        write_json(folder / LINEAGE, {"layers": list(lineage.layers), "ranking": list(lineage.ranking)})
+        save_file({"residual": lineage.residual.contiguous()}, folder / RESIDUAL)
+
+
+def copy_companions(source: Path, folder: Path) -> None:
+    """Copies the tokenizer and the like of a model, and where its family comes from."""
+    copy_files((*COMPANIONS, ORIGIN, *LICENCES), source, folder)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON as every step does: sorted, indented, with a newline at its end."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
