@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
 from colbuild.plan.drawing.keys import action_key
 from colbuild.spec import load_family
+from colbuild.spec.model.decides import Mark, deciding, own_params, steering
+from colbuild.spec.model.device import Profile
 from colbuild.spec.model.fields import Model
-from colbuild.spec.model.recipe import STEERING, Recipe, Typed, deciding
+from colbuild.spec.model.recipe import Loss, Recipe, Typed
 from tests.plan.families import ANSNET, DISTILL, VERSIONS, graph, load, project, resolve_chain
+
+STEERS = frozenset(steering(Recipe))
 
 
 def keys_of(built: BuildGraph) -> dict[str, str]:
@@ -130,7 +134,7 @@ def changes() -> dict[str, tuple[dict[str, Any], tuple[str, ...], Any]]:
         for path, value in leaves(Recipe.model_validate(base).model_dump(mode="json")):
             changed = other(Recipe, path, value)
             meant = path[0] != "teacher_cache" or base.get("teacher") == "cached"
-            if path[0] not in STEERING and changed is not None and meant:
+            if path[0] not in STEERS and changed is not None and meant:
                 found.setdefault(".".join(path), (base, path, changed))
     return found
 
@@ -148,7 +152,7 @@ def test_every_value_of_a_recipe_is_tried():
                 yield ".".join((*path, name))
 
     # Only a bridge to another vocabulary asks for it: tests/plan/test_bridge.py.
-    assert set(CHANGES) == set(names(Recipe)) - STEERING - {"loss.across"}
+    assert set(CHANGES) == set(names(Recipe)) - STEERS - {"loss.across"}
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -210,7 +214,7 @@ STEERED = {
 """Each key that only steers a run -> another value as it is written, and as a step is told it."""
 
 
-@pytest.mark.parametrize("name", sorted(STEERING))
+@pytest.mark.parametrize("name", sorted(STEERS))
 def test_what_only_steers_a_run_reaches_the_step_and_changes_no_key(tmp_path, name):
     written, told = STEERED[name]
     before, after = graph(tmp_path), graph(tmp_path, distill=f"{DISTILL}{name}: {written}\n")
@@ -220,17 +224,65 @@ def test_what_only_steers_a_run_reaches_the_step_and_changes_no_key(tmp_path, na
         for built in (before, after)
     )
     assert now["distill a100"][name] == told != was["distill a100"][name]
-    assert now["distill a100"].keys() == STEERING
+    assert now["distill a100"].keys() == STEERS
     assert now["recover kiosk"] == was["recover kiosk"]
     json.dumps(now)
 
 
-@pytest.mark.parametrize("name", sorted(STEERING))
+@pytest.mark.parametrize("name", sorted(STEERS))
 def test_what_only_steers_a_run_is_in_no_lock_and_no_saved_plan(tmp_path, name):
     before, after = (
         deciding(load(tmp_path, distill=DISTILL + line).family) for line in ("", f"{name}: {STEERED[name][0]}\n")
     )
     assert before == after
+
+
+class Part(Model):
+    """An item of a list."""
+
+    compile: str = "never"
+
+
+class Elsewhere(Model):
+    """A model with fields of the names of marked ones, beside a recipe and below a list."""
+
+    compile: str = "never"
+    teacher_cache: str = "sampled"
+    name: str = "a"
+    recipe: Recipe = Recipe()
+    parts: tuple[Part | Recipe, ...] = ()
+
+
+def test_a_mark_holds_for_its_own_field_and_for_no_other_of_its_name():
+    # Marked by name at any depth, 'compile' of any model would be in no key and no lock.
+    inner = Elsewhere(parts=(Part(), Recipe(compile="always")))
+    told = deciding(inner)
+    assert (told["compile"], told["teacher_cache"]) == ("never", "sampled")
+    assert told["parts"][0]["compile"] == "never"
+    assert not STEERS & (told["recipe"].keys() | told["parts"][1].keys())
+    assert {"teacher_cache", "elastic"} <= told["recipe"].keys()
+    params = own_params(inner)
+    assert (params["compile"], params["teacher_cache"], params["name"]) == ("never", "sampled", "a")
+    assert params["recipe"].keys() == told["recipe"].keys() - {"teacher_cache", "elastic"}
+    assert deciding(Elsewhere(compile="always")) != deciding(Elsewhere())
+
+
+def test_every_mark_stands_on_a_field_of_a_recipe_or_a_device_profile():
+    marked = {
+        f"{model.__name__}.{name}": mark
+        for model in (Recipe, Loss, Profile)
+        for name, field in model.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Mark)
+    }
+    assert {name for name, mark in marked.items() if mark is Mark.STEERS} == {f"Recipe.{name}" for name in STEERED}
+    assert {name for name, mark in marked.items() if mark is Mark.APART} == {
+        "Recipe.teacher_cache",
+        "Recipe.elastic",
+        "Loss.across",
+        "Profile.multiples",
+        "Profile.name",
+    }
 
 
 def test_what_a_cached_teacher_would_write_down_is_in_no_key_of_an_online_one(tmp_path):

@@ -25,8 +25,8 @@ from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import Member
 from colbuild.plan.steps.operations import EPOCHS
 from colbuild.spec import LoadedFamily
+from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.fields import Model
-from colbuild.spec.model.recipe import deciding
 from colbuild.spec.project.schema import schema_of
 
 FORMAT: Final = "colbuild.plan.v1"

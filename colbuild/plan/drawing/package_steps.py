@@ -14,6 +14,7 @@ from typing import Any
 from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.drawing.training_params import recipe_params, settings
+from colbuild.spec.model.decides import own_params
 from colbuild.spec.model.device import Profile
 from colbuild.spec.model.family import DataSection
 
@@ -39,7 +40,7 @@ def draw_quantised(
 
 def _rounding(profile: Profile) -> dict[str, Any]:
     """As much of a profile as decides how its matrices are rounded: with int4-mixed all that decides how much room there is."""
-    values = _values(profile)
+    values = own_params(profile)
     deciding = {"precision", "block", "keep_8bit", "embedding_bits", "calibration"}
     if profile.precision == "int4-mixed":
         deciding |= {"operators", "opset", "context", "static"}
@@ -58,14 +59,9 @@ def draw_export(
     data: DataSection,
 ) -> str:
     """Draws a package; returns its step's id."""
-    params: dict[str, Any] = {"profile": _values(profile)}
+    params: dict[str, Any] = {"profile": own_params(profile)}
     params |= {"versions": dict(versions), "heldout_split": data.eval.split}
     places: dict[str, FamilyPath] = {"": path, "profile": path, "heldout_split": ("data", "eval", "split")}
     if "corpus" in inputs:
         params["split"], places["split"] = data.train.split, SPLIT
     return draft.add(Step(f"export {name}", "export", params, inputs=dict(inputs)), places)
-
-
-def _values(profile: Profile) -> dict[str, Any]:
-    """A profile's values as JSON. Its name decides nothing, and what it asks of models is in their shapes."""
-    return profile.model_dump(mode="json", exclude={"name", "multiples"})

@@ -16,7 +16,8 @@ from typing import Any
 from colbuild.plan.cost.work import trained_tokens
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import Member, Placed
-from colbuild.spec.model.recipe import STEERING, Elastic, Recipe, deciding
+from colbuild.spec.model.decides import deciding, own_params, steering
+from colbuild.spec.model.recipe import Elastic, Recipe
 
 
 def recipe_params(recipe: Recipe, elastic: Elastic | None = None) -> dict[str, Any]:
@@ -34,8 +35,7 @@ def recipe_params(recipe: Recipe, elastic: Elastic | None = None) -> dict[str, A
 
 def bridge_recipe_params(recipe: Recipe, *, across: bool) -> dict[str, Any]:
     """The same for the bridge, which trains no sub-shapes; how vocabularies are compared counts between two of them only."""
-    values = {key: value for key, value in deciding(recipe).items() if key not in ("teacher_cache", "elastic")}
-    values["loss"] = {key: value for key, value in values["loss"].items() if key != "across"}
+    values = own_params(recipe)
     if across:
         values["loss"]["across"] = recipe.loss.across or "alm"
     return values
@@ -43,8 +43,8 @@ def bridge_recipe_params(recipe: Recipe, *, across: bool) -> dict[str, Any]:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """What steers a training, as JSON values; durations in seconds."""
-    values = recipe.model_dump()
-    return {key: list(value) if isinstance(value := values[key], tuple) else value for key in sorted(STEERING)}
+    values = {name: getattr(recipe, name) for name in steering(Recipe)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def lessons_params(recipe: Recipe, split: str) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from colbuild.plan.shapes.chain import Chain, resolve_chain
 from colbuild.plan.shapes.placed_anchors import pinned_anchors
 from colbuild.plan.steps.operations import EPOCHS
 from colbuild.spec import LoadedFamily, Places, Problem, spec_error
+from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.family import Family, ShapeRequest, Sized
-from colbuild.spec.model.recipe import deciding
 from colbuild.spec.text.places import Path as ValuePath
 
 

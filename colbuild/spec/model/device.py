@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from colbuild.spec.model.decides import Mark
 from colbuild.spec.model.fields import Count, Length, Model, Name, Size
 from colbuild.spec.model.recipe import Loss, Optimizer, Recipe, clash, refuse
 
@@ -253,11 +254,13 @@ class DeviceProfile(Device):
     """A device: what its packages look like, and what it asks of the models that are made for it."""
 
     multiples: Annotated[
-        Multiples, Field(description="What solved lengths are multiples of; a shape by hand is taken as it is.")
+        Multiples,
+        Mark.APART,
+        Field(description="What solved lengths are multiples of; a shape by hand is taken as it is."),
     ] = Multiples()
 
 
 class Profile(DeviceProfile):
     """Where a package ships: one device profile, `exports/<name>.yaml`."""
 
-    name: Name
+    name: Annotated[Name, Mark.APART]

@@ -1,9 +1,9 @@
-"""A recipe: how to train, and which of its values decide a result."""
+"""A recipe: how to train."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import (
     Field,
@@ -15,25 +15,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from colbuild.spec.model.decides import Mark
 from colbuild.spec.model.fields import Beta, Count, Duration, Fraction, Model
 from colbuild.spec.model.typed import Typed, partial
-
-STEERING: Final = frozenset(
-    {"checkpoint_every", "compile", "epochs", "evaluate_every", "gradient_checkpointing", "micro_batch", "track"}
-)
-"""Keys of values that steer a run and change nothing in its result: no key, lock or saved plan knows them."""
-
-
-def deciding(model: Model) -> dict[str, Any]:
-    """The JSON values of a model that decide a result: all but `STEERING`, at any depth."""
-    values: dict[str, Any] = _without_steering(model.model_dump(mode="json"))
-    return values
-
-
-def _without_steering(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_steering(inner) for key, inner in value.items() if key not in STEERING}
-    return [_without_steering(item) for item in value] if isinstance(value, list) else value
 
 
 class Loss(Typed):
@@ -67,6 +51,7 @@ class Loss(Typed):
 
     across: Annotated[
         Literal["alm", "uld", "mined", "seqkd"] | None,
+        Mark.APART,
         Field(
             description="For a bridge to another vocabulary: what is learned from the AnsNet. 'alm' (by default) compares what "
             "both expect where both have read the same text, and how likely they find each chunk of it; 'mined' takes its "
@@ -185,15 +170,18 @@ class Recipe(Model):
             "every training on the same text."
         ),
     ] = "online"
-    teacher_cache: Annotated[TeacherCache, Field(description="What 'teacher: cached' writes down.")] = TeacherCache()
+    teacher_cache: Annotated[TeacherCache, Mark.APART, Field(description="What 'teacher: cached' writes down.")] = (
+        TeacherCache()
+    )
     elastic: Annotated[
-        Elastic | None, Field(description="Train sub-shapes of the student too; distillations only.")
+        Elastic | None, Mark.APART, Field(description="Train sub-shapes of the student too; distillations only.")
     ] = None
     loss: Annotated[Loss, Field(description="What the student is trained to do.")] = Loss()
     optimizer: Annotated[Optimizer, Field(description="AdamW's settings.")] = Optimizer()
     schedule: Annotated[Schedule, Field(description="The learning rate over the run.")] = Schedule()
     checkpoint_every: Annotated[
         Duration,
+        Mark.STEERS,
         Field(
             description="How often a training writes down all that it needs to go on after an interruption, such as 5min. "
             "Changes nothing in the result, so nothing is built again for it.",
@@ -202,6 +190,7 @@ class Recipe(Model):
     ] = 300.0
     evaluate_every: Annotated[
         Fraction,
+        Mark.STEERS,
         Field(
             description="How often a training measures itself on held-out text, as a share of its steps; 0 does so at its "
             "end only. Changes nothing in the result."
@@ -209,6 +198,7 @@ class Recipe(Model):
     ] = 0.1
     micro_batch: Annotated[
         Literal["auto"] | int,
+        Mark.STEERS,
         PlainValidator(_micro_batch),
         WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
         Field(
@@ -218,6 +208,7 @@ class Recipe(Model):
     ] = "auto"
     gradient_checkpointing: Annotated[
         Literal["auto", "always", "never"],
+        Mark.STEERS,
         Field(
             description="Whether activations are computed again instead of kept: less memory, a third more work. 'auto' "
             "does so where memory ran out."
@@ -225,10 +216,12 @@ class Recipe(Model):
     ] = "auto"
     compile: Annotated[
         Literal["auto", "always", "never"],
+        Mark.STEERS,
         Field(description="Whether torch.compile is used; 'auto' does where the training is long enough to repay it."),
     ] = "auto"
     epochs: Annotated[
         Literal["once", "allow"],
+        Mark.STEERS,
         Field(
             description="What happens where the corpus has fewer tokens than are asked for: 'once' fails and says how often "
             "it would be read, 'allow' reads it again."
@@ -236,6 +229,7 @@ class Recipe(Model):
     ] = "once"
     track: Annotated[
         tuple[Literal["tensorboard", "wandb", "mlflow"], ...],
+        Mark.STEERS,
         Field(description="Where readings go beside the metrics.jsonl that is always written."),
     ] = ()
 
