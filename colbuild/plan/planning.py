@@ -19,8 +19,10 @@ from colbuild.plan.changes.states import StepPlan, plan_steps
 from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
 from colbuild.plan.drawing.target import parse_target, restrict, select
 from colbuild.plan.family_plan import FamilyPlan, Selection, Workspace, silent
-from colbuild.plan.lock.lock import LockMode, LockState, compare, open_lock, pinned_chain, source_uris
+from colbuild.plan.lock.lock import LockMode, LockState, compare, open_lock
+from colbuild.plan.lock.locked_chain import pinned_chain
 from colbuild.plan.lock.locked_sources import sources_of
+from colbuild.plan.lock.named_sources import source_uris
 from colbuild.plan.remembered import packed_tokenizer, remembered
 from colbuild.plan.shapes.bridge_shape import tokenizer_source
 from colbuild.plan.shapes.chain import Chain, resolve_chain

@@ -10,8 +10,8 @@ import pytest
 from colbuild.arch import ARCHITECTURES, parameters, read_structure, structure_from_json, structure_to_json
 from colbuild.errors import SpecError
 from colbuild.plan.drawing.build_graph import build_graph
-from colbuild.plan.lock.lock import lock_of, pinned_chain
 from colbuild.plan.lock.lock_file import LockedSource
+from colbuild.plan.lock.locked_chain import lock_of, pinned_chain
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.context_lengths import position_problems
 from colbuild.report.screen.ledger_view import reference

@@ -10,8 +10,9 @@ import pytest
 
 from colbuild.errors import EXIT_SOURCE_UNAVAILABLE, SourceUnavailableError, SpecError
 from colbuild.fetch.downloads import Download, Pin, fetch_once
-from colbuild.plan.lock.lock import LockMode, compare, lock_of, open_lock, pinned_chain
+from colbuild.plan.lock.lock import LockMode, compare, open_lock
 from colbuild.plan.lock.lock_file import Link, LockedSource, lock_path, lock_text, read_lock, write_lock
+from colbuild.plan.lock.locked_chain import lock_of, pinned_chain
 from colbuild.plan.lock.locked_sources import sources_of
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.steps.operations import EPOCHS

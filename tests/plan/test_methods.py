@@ -6,7 +6,7 @@ import pytest
 
 from colbuild.errors import SpecError
 from colbuild.plan.cost.work import work_of
-from colbuild.plan.lock.lock import source_uris
+from colbuild.plan.lock.named_sources import source_uris
 from tests.plan.families import DISTILL, chain, graph, load, refusal
 
 SPEC = "specs/family.yaml"

@@ -1,8 +1,12 @@
-"""Values in sentences about what differs."""
+"""Values and places in sentences about what differs."""
 
 from __future__ import annotations
 
 from typing import Any, Final
+
+from colbuild.plan.changes.differ import Change
+from colbuild.spec import Places
+from colbuild.spec.text.places import Path
 
 _NOTHING: Final = "none"
 
@@ -12,3 +16,14 @@ def shown(value: Any) -> str:
     if value is None:
         return _NOTHING
     return f"'{value}'" if value == _NOTHING else str(value)
+
+
+def where(places: Places, path: Path) -> str:
+    """The place of a value behind a sentence about it; nothing if it has none."""
+    place = places.nearest(path)
+    return f"  {place}" if place else ""
+
+
+def from_to(change: Change) -> str:
+    """What a value was and is."""
+    return f"{shown(change.before)} -> {shown(change.after)}"

@@ -11,11 +11,12 @@ Both are planned by this colbuild for the same AnsNet, so that only what people 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from colbuild.plan.changes.states import State, StepPlan, described_changes, planned_name
+from colbuild.plan.changes.differ import differences
+from colbuild.plan.changes.states import State, StepPlan, changed_params, planned_name
 from colbuild.plan.changes.step_signature import signatures
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.step import Step
@@ -110,23 +111,16 @@ def _reasons(
     if old is None:
         place = places.nearest(origins[""])
         return State.NEW, (f"new  {place}" if place else "new",)
+    rewired = differences(old.inputs, step.inputs)
     own = (
-        *described_changes(step, old.params, origins, places),
-        *_rewired(old.inputs, step.inputs),
+        *changed_params(step, old.params, origins, places),
+        *(f"{change.path[0]} {_made(change.before)} -> {_made(change.after)}" for change in rewired),
         *_sources(old, step, changed_sources),
     )
     if own:
         return State.CHANGED, own
     above = dict.fromkeys(planned_name(needed) for needed in step.needs if needed in moved)
     return State.CONDITIONAL, (f"only if {' or '.join(above)} changes",)
-
-
-def _rewired(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
-    """Inputs that another step makes now."""
-    for role in sorted(old.keys() | new.keys()):
-        before, after = old.get(role), new.get(role)
-        if before != after:
-            yield f"{role} {_made(before)} -> {_made(after)}"
 
 
 def _made(step_id: str | None) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from colbuild.errors import StalePlanError
+from colbuild.plan.changes.differ import Change, Item, differences
 from colbuild.plan.changes.saved import SavedPlan, SavedStep
-from colbuild.plan.changes.shown import shown
+from colbuild.plan.changes.shown import shown, where
 from colbuild.spec import Places
-from colbuild.spec.text.places import Path
 
 _SHOWN = 12
 """More changes than this are counted instead of told."""
@@ -29,11 +29,11 @@ def require_current(saved: SavedPlan, now: SavedPlan, places: Places) -> None:
     found = list(changes(saved, now, places))
     if not found:
         return
-    shown = [f"  {change}" for change in found[:_SHOWN]]
+    lines = [f"  {change}" for change in found[:_SHOWN]]
     if len(found) > _SHOWN:
-        shown.append(f"  and {len(found) - _SHOWN} more")
+        lines.append(f"  and {len(found) - _SHOWN} more")
     raise StalePlanError(
-        "\n".join([f"the saved plan of {saved.family} is out of date:", *shown]),
+        "\n".join([f"the saved plan of {saved.family} is out of date:", *lines]),
         hint="save a new one with 'colbuild plan -o', and read what it says",
     )
 
@@ -54,54 +54,25 @@ def _spec(saved: SavedPlan, now: SavedPlan, places: Places) -> Iterator[str]:
     if saved.targets != now.targets:
         yield f"its targets are {_listed(saved.targets)}, not {_listed(now.targets)}"
     if saved.spec.sha256 != now.spec.sha256:
-        yield from _walk((), "", saved.spec.resolved, now.spec.resolved, places)
+        yield from (_told(change, places) for change in differences(saved.spec.resolved, now.spec.resolved))
 
 
 def _listed(targets: Sequence[str]) -> str:
     return ", ".join(targets) or "the whole family"
 
 
-def _walk(path: Path, name: str, before: Any, after: Any, places: Places) -> Iterator[str]:
-    """Differing fields as "chain.max_gap 2.5 -> 3.0  specs/family.yaml:12"; items of lists go by their names."""
-    if before == after:
-        return
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in (*after, *(key for key in before if key not in after)):
-            dotted = f"{name}.{key}" if name else str(key)
-            yield from _walk((*path, key), dotted, before.get(key), after.get(key), places)
-        return
-    if _named(before) and _named(after):
-        yield from _items(path, name, before, after, places)
-        return
-    yield f"{name} {_short(before)} -> {_short(after)}{_at(path, places)}"
-
-
-def _items(
-    path: Path, name: str, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], places: Places
-) -> Iterator[str]:
-    old = {item["name"]: item for item in before}
-    new = {item["name"] for item in after}
-    for index, item in enumerate(after):
-        inner, called = (*path, index), f"{name}[{item['name']}]"
-        if item["name"] in old:
-            yield from _walk(inner, called, old[item["name"]], item, places)
-        else:
-            yield f"{called} is new{_at(inner, places)}"
-    for gone in old:
-        if gone not in new:
-            yield f"{name}[{gone}] is gone{_at(path, places)}"
-    kept = [item["name"] for item in after if item["name"] in old]
-    if kept != [known for known in old if known in new]:
-        yield f"{name} are in another order{_at(path, places)}"
-
-
-def _named(value: Any) -> bool:
-    return isinstance(value, Sequence) and all(isinstance(item, Mapping) and "name" in item for item in value)
-
-
-def _at(path: Path, places: Places) -> str:
-    place = places.nearest(path)
-    return f"  {place}" if place else ""
+def _told(change: Change, places: Places) -> str:
+    """A differing field as "chain.max_gap 2.5 -> 3.0  specs/family.yaml:12"; items of lists go by their names."""
+    name = "".join(f"[{key}]" if isinstance(key, Item) else f".{key}" for key in change.path).removeprefix(".")
+    if change.reordered:
+        said = "are in another order"
+    elif isinstance(change.path[-1], Item) and change.before is None:
+        said = "is new"
+    elif isinstance(change.path[-1], Item) and change.after is None:
+        said = "is gone"
+    else:
+        said = f"{_short(change.before)} -> {_short(change.after)}"
+    return f"{name} {said}{where(places, change.at)}"
 
 
 def _short(value: Any) -> str:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from colbuild.plan.changes.differ import Change, differences
 from colbuild.plan.changes.former import translated
-from colbuild.plan.changes.shown import shown
+from colbuild.plan.changes.shown import from_to, where
 from colbuild.plan.drawing.build_graph import BuildGraph, sources
+from colbuild.plan.drawing.draft import FamilyPath
 from colbuild.plan.drawing.keys import action_key
 from colbuild.plan.drawing.parts import CONFIG, WEIGHTS, WORDS, Parts
 from colbuild.plan.drawing.step import Read, Step
@@ -102,7 +104,7 @@ def plan_steps(
             planned[step.id] = StepPlan(step, state, why, key, None, seconds)
             continue
         unknown = [role for role in inputs if role not in known]
-        if last is not None and not _difference(step, last, known) and store.lookup(last.key) is not None:
+        if last is not None and _is_as_before(step, last, known) and store.lookup(last.key) is not None:
             why = _condition(step, unknown)
             planned[step.id] = StepPlan(step, State.CONDITIONAL, why, None, None, seconds)
             continue
@@ -119,18 +121,18 @@ def _reason(
     if last is None:
         place = places.nearest(origins[""])
         return State.NEW, f"new  {place}" if place else "new"
-    described = differences(step, last, known, origins, places)
+    described = since_last_run(step, last, known, origins, places)
     if not described:
         return State.CHANGED, "its result is no longer in the store"
     more = f" and {len(described) - 2} more" if len(described) > 2 else ""
     return State.CHANGED, "; ".join(described[:2]) + more
 
 
-def differences(
+def since_last_run(
     step: Step,
     last: ActionRecord,
     known: Mapping[str, str],
-    origins: Mapping[str, tuple[str | int, ...]],
+    origins: Mapping[str, FamilyPath],
     places: Places,
 ) -> tuple[str, ...]:
     """Everything that is known to differ from a step's last run: first parameters, each with its place, then inputs.
@@ -142,67 +144,40 @@ def differences(
         origins: Where its parameters were asked for, see `BuildGraph`.
         places: Where each value of the spec was written.
     """
-    changes = _difference(step, last, known)
-    read = [change.path[1] for change in changes if change.path[0] == "input"]
-    told = [_describe(change, step, origins, places) for change in changes if change.path[0] != "input"]
+    told = changed_params(step, last.params, origins, places)
     # A model that is compared with itself is two inputs.
-    return (*told, *(f"{name} changed" for name in _names(step, read)))
+    told += tuple(f"{name} changed" for name in _names(step, _changed_inputs(step, last, known)))
+    return told or (() if _same_version(step, last) else ("this version of colbuild builds it differently",))
 
 
-def described_changes(
-    step: Step, before: Mapping[str, Any], origins: Mapping[str, tuple[str | int, ...]], places: Places
+def changed_params(
+    step: Step, before: Mapping[str, Any], origins: Mapping[str, FamilyPath], places: Places
 ) -> tuple[str, ...]:
-    """Every parameter of a step that differs from what it was, each with its place; for the arguments see `differences`."""
-    return tuple(_describe(change, step, origins, places) for change in _walk((), before, step.params))
+    """Every parameter of a step that differs from what it was, each with its place; see `since_last_run`."""
+    return tuple(_describe(change, origins, places) for change in differences(before, step.params))
 
 
-@dataclass(frozen=True)
-class Change:
-    """A field of a step's parameters or inputs that differs from its last run."""
-
-    path: tuple[str, ...]
-    before: Any
-    after: Any
+def _is_as_before(step: Step, last: ActionRecord, known: Mapping[str, str]) -> bool:
+    """Whether nothing is known to differ from the last run."""
+    differs = differences(last.params, step.params) or _changed_inputs(step, last, known)
+    return not differs and _same_version(step, last)
 
 
-def _difference(step: Step, last: ActionRecord, known: Mapping[str, str]) -> list[Change]:
-    """What differs from the last run, as far as it is known."""
-    changes = list(_walk((), last.params, step.params))
-    roles = {*step.reads, *step.sources}
-    changes += [
-        Change(("input", role), last.inputs.get(role), known.get(role))
-        for role in sorted(roles | last.inputs.keys())
-        if (role in known and known[role] != last.inputs.get(role)) or role not in roles or role not in last.inputs
-    ]
-    if not changes and last.key != action_key(step.op, step.params, last.inputs):
-        changes.append(Change(("colbuild",), "another version of this step", "this one"))
-    return changes
+def _changed_inputs(step: Step, last: ActionRecord, known: Mapping[str, str]) -> list[str]:
+    """Roles whose content is known to differ, sorted; one that is not known yet counts as it was, if it was there."""
+    now = {role: known.get(role) or last.inputs.get(role, "unknown") for role in (*step.reads, *step.sources)}
+    return [role for change in differences(last.inputs, now) for role in change.path]
 
 
-def _walk(path: tuple[str, ...], before: Any, after: Any) -> Sequence[Change]:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        return [
-            change
-            for key in sorted(before.keys() | after.keys())
-            for change in _walk((*path, key), before.get(key), after.get(key))
-        ]
-    # Parameters come from JSON on one side and from Python on the other: a tuple equals a list.
-    same = (
-        list(before) == list(after)
-        if isinstance(before, list | tuple) and isinstance(after, list | tuple)
-        else before == after
-    )
-    return [] if same else [Change(path, before, after)]
+def _same_version(step: Step, last: ActionRecord) -> bool:
+    return last.key == action_key(step.op, step.params, last.inputs)
 
 
-def _describe(change: Change, step: Step, origins: Mapping[str, tuple[str | int, ...]], places: Places) -> str:
-    if change.path[0] == "colbuild":
-        return "this version of colbuild builds it differently"
+def _describe(change: Change, origins: Mapping[str, FamilyPath], places: Places) -> str:
     head, *rest = change.path
     named = ".".join(rest) if head in ("recipe", "profile") and rest else ".".join(change.path)
     origin = origins.get(head)
-    place = places.nearest((*origin, *rest)) if origin else None
-    return f"{named} {shown(change.before)} -> {shown(change.after)}" + (f"  {place}" if place else "")
+    return f"{named} {from_to(change)}" + (where(places, (*origin, *change.at[1:])) if origin else "")
 
 
 def _condition(step: Step, unknown: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from colbuild.plan.changes.former import translated
-from colbuild.plan.changes.states import StepPlan, differences
+from colbuild.plan.changes.states import StepPlan, since_last_run
 from colbuild.plan.drawing.build_graph import BuildGraph, digraph
 from colbuild.plan.drawing.draft import FamilyPath
 from colbuild.plan.drawing.parts import Parts
@@ -100,7 +100,7 @@ def explain(
     differing: tuple[str, ...] = ()
     if last is not None and cached is None:
         known = {use.role: use.digest for use in inputs if use.digest is not None}
-        differing = differences(step, last, known, origins, places)
+        differing = since_last_run(step, last, known, origins, places)
     import networkx
 
     edges = digraph(graph.steps)

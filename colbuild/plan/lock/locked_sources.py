@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from colbuild.fetch.contents import Sources
 from colbuild.fetch.downloads import Pin
-from colbuild.plan.lock.lock import LockMode, LockState, source_paths
+from colbuild.plan.lock.lock import LockMode, LockState
+from colbuild.plan.lock.named_sources import source_paths
 from colbuild.spec import LoadedFamily, Problem, spec_error
 from colbuild.spec.model.family import Text
 from colbuild.store import Store

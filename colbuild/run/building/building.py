@@ -18,8 +18,10 @@ from colbuild.plan.cost.estimate import peak_memory
 from colbuild.plan.cost.machine_resources import machine
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.family_plan import FamilyPlan, Workspace, silent
-from colbuild.plan.lock.lock import LockMode, LockState, lock_of, source_uris
+from colbuild.plan.lock.lock import LockMode, LockState
 from colbuild.plan.lock.lock_file import Lock, LockedSource, lock_error, write_lock
+from colbuild.plan.lock.locked_chain import lock_of
+from colbuild.plan.lock.named_sources import source_uris
 from colbuild.plan.planning import (
     ansnet_config,
     bridge_vocabulary,

@@ -22,8 +22,8 @@ from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
 from colbuild.plan.drawing.parts import WEIGHTS, Parts
 from colbuild.plan.drawing.target import find_step
 from colbuild.plan.family_plan import FamilyPlan, Workspace, silent
-from colbuild.plan.lock.lock import source_uris
 from colbuild.plan.lock.locked_sources import sources_of
+from colbuild.plan.lock.named_sources import source_uris
 from colbuild.plan.planning import ansnet_config, bridge_vocabulary, export_versions, plan_sources, unbuilt
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.context_lengths import with_contexts
