@@ -16,11 +16,11 @@ from colbuild.errors import BuildError, ColbuildError, SourceError, SourceUnavai
 from colbuild.events import Listener, SourceProgress
 from colbuild.fetch.downloads import check_lock
 from colbuild.fetch.schemes import Fetched, Pin, fetch, listed, look
+from colbuild.hashing import TreeEntry, tree_digest
 from colbuild.progress import never
 from colbuild.spec import Place, Problem
 from colbuild.spec.sources.grammar import HubSource, PyPISource, parse_source
 from colbuild.spec.text.problems import render
-from colbuild.store import TreeEntry, tree_digest
 
 
 @dataclass(frozen=True)

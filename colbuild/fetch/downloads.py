@@ -47,7 +47,7 @@ class Fetched:
 
     Attributes:
         path: The file or folder; read-only where colbuild fetched it.
-        digest: The sha256 of a file's content; of a folder, `colbuild.store.tree_digest` of its files.
+        digest: The sha256 of a file's content; of a folder, `colbuild.hashing.tree_digest` of its files.
     """
 
     path: Path

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from colbuild.hashing import hash_file
+from colbuild.hashing import hash_bytes, hash_file
 from colbuild.store.durable_files import checked, read_json, unchecked, write_json
 
 _SETTLED_NS = 2_000_000_000
@@ -23,7 +22,7 @@ def remembered_hash(path: Path, downloads: Path) -> str:
     Raises:
         OSError: The file cannot be read.
     """
-    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
+    name = hash_bytes(os.fsencode(path.absolute()))
     memory = downloads / "hashes" / name[:2] / f"{name}.json"
     seen = _signature(path.stat())
     # With a check: a digest that lost a digit would go into keys and the lock. Older notes have none, and are made anew.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from colbuild.hashing import TreeEntry, hash_file, scan_tree, tree_digest
 from colbuild.store.objects import DamagedTreeError, Tree
 from colbuild.store.outputs import Placement
 from colbuild.store.records import ActionRecord
@@ -14,10 +13,6 @@ __all__ = [
     "Placement",
     "Store",
     "Tree",
-    "TreeEntry",
     "Verified",
-    "hash_file",
     "open_store",
-    "scan_tree",
-    "tree_digest",
 ]

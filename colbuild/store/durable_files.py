@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -15,12 +14,12 @@ from urllib.parse import quote
 
 from colbuild.documents import read_json_file, shallow
 from colbuild.errors import BuildError
+from colbuild.hashing import escaped_json, hash_bytes
 from colbuild.store.locks import NOT_ALLOWED, scratch_file
 
 CHECK = "check"
 """The key under which JSON values carry a check."""
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _KEPT = "What was finished is kept: run the build again afterwards."
 
@@ -125,9 +124,9 @@ def write_json_durably(scratch: Path, path: Path, value: Any) -> None:
         sync_folder(path.parent.parent)
 
 
-def _write(descriptor: int, text: str) -> None:
+def _write(descriptor: int, data: bytes) -> None:
     with open(descriptor, "wb", buffering=0, closefd=False) as file:
-        content = memoryview(text.encode("utf-8"))
+        content = memoryview(data)
         while content:
             content = content[file.write(content) :]
 
@@ -142,7 +141,7 @@ def _replace(draft: Path, path: Path) -> None:
 
 def checksum(value: Any) -> str:
     """What a JSON value is compared with later, to tell whether it is still the one that was written."""
-    return hashlib.sha256(_CANONICAL.encode(value).encode("ascii")).hexdigest()
+    return hash_bytes(escaped_json(value))
 
 
 def checked(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,6 +157,6 @@ def unchecked(value: Any) -> dict[str, Any] | None:
     return values if value.get(CHECK) == checksum(values) else None
 
 
-def dump_json(value: Any) -> str:
-    """A JSON value as the store spells it."""
-    return json.dumps(value, sort_keys=True, indent=1) + "\n"
+def dump_json(value: Any) -> bytes:
+    """A JSON value as the store and its remotes spell it."""
+    return (json.dumps(value, sort_keys=True, indent=1) + "\n").encode("utf-8")

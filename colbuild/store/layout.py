@@ -19,7 +19,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import uuid
@@ -29,6 +28,7 @@ from pathlib import Path
 from colbuild.bounds import MARK_BYTES
 from colbuild.documents import MalformedError, read_regular
 from colbuild.errors import BuildError
+from colbuild.hashing import hash_bytes
 from colbuild.store.durable_files import safe_name, sync_folder
 from colbuild.store.left_over import is_left_over
 
@@ -89,7 +89,7 @@ class Layout:
 
     def output(self, target: Path) -> Path:
         """What was put at `target`."""
-        return self.root / "outputs" / f"{hashlib.sha256(os.fsencode(target)).hexdigest()}.json"
+        return self.root / "outputs" / f"{hash_bytes(os.fsencode(target))}.json"
 
     def memo(self, kind: str, digest: str) -> Path:
         """A remembered value."""
@@ -106,7 +106,7 @@ class Layout:
 
 def download_name(uri: str) -> str:
     """The name of a source's folder in `downloads/`."""
-    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()
+    return hash_bytes(uri.encode("utf-8", "surrogatepass"))
 
 
 def check(layout: Layout) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
@@ -23,6 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from colbuild.hashing import hash_bytes
 
 NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
 """What `flock` says on a file system that has no locks."""
@@ -200,7 +201,7 @@ def _stand_in(path: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():
         raise PermissionError(errno.EACCES, "another user made the folder of this user's locks", str(folder))
-    name = hashlib.sha256(os.fsencode(path.parent.resolve() / path.name)).hexdigest()
+    name = hash_bytes(os.fsencode(path.parent.resolve() / path.name))
     return folder / f"{name}{_SUFFIX}"
 
 

@@ -103,10 +103,10 @@ def publish(layout: Layout, draft: Path) -> tuple[Tree, Stamps]:
                 return tree, there.stamps
             # Else it was collected between the two looks.
         # Nobody else looks into the draft, so these need not appear at once.
-        (draft / "tree.json").write_text(dump_json(entries_to_json(entries)), encoding="utf-8")
+        (draft / "tree.json").write_bytes(dump_json(entries_to_json(entries)))
         seal_tree(draft)
         # Not sealed: if a power loss takes the stamps, every file is read once, and they are noted anew.
-        (draft / "stat.json").write_text(dump_json(stamps), encoding="utf-8")
+        (draft / "stat.json").write_bytes(dump_json(stamps))
         (draft / "stat.json").chmod(0o444)
         place.parent.mkdir(exist_ok=True)
         draft.rename(place)

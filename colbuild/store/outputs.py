@@ -9,7 +9,6 @@ now: where a damaged one was set aside and built again, the older link is found 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.errors import BuildError
-from colbuild.hashing import TreeEntry, hash_file, scan_tree, tree_digest
+from colbuild.hashing import TreeEntry, hash_bytes, hash_file, scan_tree, tree_digest
 from colbuild.store.durable_files import checked, read_json, unchecked, write_json
 from colbuild.store.layout import Layout
 from colbuild.store.links import put
@@ -211,7 +210,7 @@ def _lock(layout: Layout, target: Path) -> Path:
 
 def _prefix(layout: Layout, target: Path) -> str:
     """How the names of this store's drafts for `target` begin; another store's may be in use."""
-    return f".{target.name}.{hashlib.sha256(os.fsencode(layout.root)).hexdigest()[:8]}-"
+    return f".{target.name}.{hash_bytes(os.fsencode(layout.root))[:8]}-"
 
 
 def _draft(layout: Layout, target: Path) -> Path:

@@ -20,8 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from colbuild.hashing import hash_file
 from colbuild.plan.cost.machine import CACHE_VARIABLE
-from colbuild.store import hash_file, open_store
+from colbuild.store import open_store
 from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_benchmark
 from tests.benchmarks.plan import HUNDRED_STEPS, PEERS, REPOSITORY, cpu_seconds, peer_seconds, peers_folder
 from tests.benchmarks.store_family import finished_family

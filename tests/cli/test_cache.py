@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from colbuild.errors import EXIT_FAILED
-from colbuild.store import hash_file, open_store
+from colbuild.hashing import hash_file
+from colbuild.store import open_store
 from colbuild.store.collecting.roots import note_root, read_roots
 from colbuild.store.layout import download_name
 from tests.helpers.project import command

@@ -12,7 +12,7 @@ import yaml
 from colbuild import interface as api
 from colbuild.cli.app import app
 from colbuild.errors import EXIT_FAILED, EXIT_SPEC_ERROR, EXIT_WORK_PENDING
-from colbuild.plan.drawing.keys import canonical_json
+from colbuild.hashing import canonical_json
 from colbuild.run.process import perform
 from tests.helpers.golden import check_file
 from tests.helpers.project import ROOT, replace_in

@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from colbuild.store import scan_tree, tree_digest
+from colbuild.hashing import scan_tree, tree_digest
 from tests.helpers.project import ROOT, command, copy_project, replace_in
 
 SPEC = "specs/tiny.yaml"

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from colbuild.hashing import canonical_json
 from colbuild.plan.changes.states import StepPlan, plan_steps
 from colbuild.plan.drawing.build_graph import BuildGraph
-from colbuild.plan.drawing.keys import action_key, canonical_json
+from colbuild.plan.drawing.keys import action_key
 from colbuild.plan.drawing.parts import Parts
 from colbuild.plan.drawing.step import Step
 from colbuild.store import ActionRecord, Store, open_store

@@ -10,7 +10,7 @@ import pytest
 
 from colbuild import interface as api
 from colbuild.errors import EXIT_SPEC_ERROR
-from colbuild.plan.drawing.keys import canonical_json
+from colbuild.hashing import canonical_json
 from colbuild.plan.lock.locked_sources import sources_of
 from colbuild.store import ActionRecord
 from tests.helpers.configs import SMOLLM2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import networkx
 import pytest
 
+from colbuild.hashing import canonical_json
 from colbuild.plan.drawing.build_graph import digraph, sources
-from colbuild.plan.drawing.keys import canonical_json
 from tests.helpers.profiles import INT8
 from tests.plan.families import ANCHORS, DESNETS, DISTILL, RECOVER, VERSIONS, graph
 

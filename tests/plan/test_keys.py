@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from colbuild.hashing import canonical_json
 from colbuild.plan.drawing import keys
-from colbuild.plan.drawing.keys import action_key, canonical_json
+from colbuild.plan.drawing.keys import action_key
 from colbuild.plan.steps.operations import EPOCHS
 from tests.plan.families import DISTILL, RECOVER, graph
 
@@ -121,7 +122,7 @@ def test_what_is_not_json_is_refused():
 
 
 def test_key_format_is_frozen(monkeypatch):
-    """Where this fails, everything built so far would be built again: change the format only on purpose, with DOMAIN."""
+    """Where this fails, everything built so far would be built again: change the format only on purpose, with the tag."""
     monkeypatch.setitem(keys.EPOCHS, "order", 1)
     assert canonical_json({"b": [1, 2.0, None, True], "a": "ü"}) == '{"a":"ü","b":[1,2.0,null,true]}'.encode()
     key = action_key("order", {"tokens": 16384, "split": "train"}, {"model": "0" * 64, "corpus": "1" * 64})

@@ -15,7 +15,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from colbuild.store import ActionRecord, Store, TreeEntry, tree_digest
+from colbuild.hashing import TreeEntry, tree_digest
+from colbuild.store import ActionRecord, Store
 from colbuild.store.remote.remote_calls import Calls
 from colbuild.store.remote.remote_files import RemoteFiles
 from colbuild.store.remote.remote_store import Remote, action_path, object_path

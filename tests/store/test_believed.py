@@ -16,11 +16,12 @@ from colbuild.errors import BuildError
 from colbuild.fetch import downloads
 from colbuild.fetch.downloads import Download, fetch_once, recorded
 from colbuild.fetch.remembered_digests import remembered_hash
+from colbuild.hashing import hash_file
 from colbuild.ops import generate
 from colbuild.plan.cost import machine
 from colbuild.plan.lock.lock_file import Lock, LockedSource, write_lock
 from colbuild.progress import silent
-from colbuild.store import hash_file, open_store
+from colbuild.store import open_store
 from colbuild.store.collecting.collector import collect
 from colbuild.store.collecting.pins import Pin, pin, read_pins
 from colbuild.store.collecting.projects import make_project_id, project_id

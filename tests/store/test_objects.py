@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.errors import BuildError
-from colbuild.store import TreeEntry, hash_file, objects, open_store, scan_tree, tree_digest
+from colbuild.hashing import TreeEntry, hash_file, scan_tree, tree_digest
+from colbuild.store import objects, open_store
 from tests.store.processes import RECORD, fill, let_go, other
 
 FILES = {"model.safetensors": b"weights" * 100, "sub/config.json": b"{}", "empty": b""}
@@ -50,7 +51,7 @@ def finished(store, contents=FILES):
 
 
 def test_tree_digest_is_frozen():
-    """Where this fails, every published tree in the world is lost: change it only on purpose, with DOMAIN."""
+    """Where this fails, every published tree in the world is lost: change it only on purpose, with the tag."""
     entries = [TreeEntry("b/ü.txt", 2, "0" * 64), TreeEntry("a", 0, "1" * 64)]
     text = f'[["a",0,"{"1" * 64}"],["b/\\u00fc.txt",2,"{"0" * 64}"]]'
     assert tree_digest(entries) == hashlib.sha256(b"colbuild.tree.v1\0" + text.encode()).hexdigest()

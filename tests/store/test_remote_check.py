@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from colbuild.hashing import tree_digest
 from colbuild.progress import silent
-from colbuild.store import open_store, tree_digest
+from colbuild.store import open_store
 from colbuild.store.remote.remote_check import LARGEST_TREE, checked_record, checked_tree, is_confined
 from colbuild.store.remote.remote_store import RejectedError, action_path, fetch, open_remote
 from tests.store.processes import RECORD
@@ -138,7 +139,7 @@ def test_noise_is_no_record(content):
 
 def checked(rows):
     """The tree of a record that agrees with these rows."""
-    from colbuild.store import TreeEntry
+    from colbuild.hashing import TreeEntry
 
     entries = [TreeEntry(one["path"], one["size"], one["sha256"]) for one in rows]
     size = sum(one["size"] for one in rows if isinstance(one["size"], int))

@@ -9,8 +9,6 @@ A GGUF file holds everything, and nothing is foreseen of it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,11 +17,11 @@ from typing import Any, Final
 from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, TOKENIZER_FILES
 from colbuild.documents import MalformedError, read_json_file
 from colbuild.fetch.contents import Sources
-from colbuild.plan.drawing.keys import canonical_json
+from colbuild.hashing import TreeEntry, canonical_json, hash_bytes, spaced_json
 from colbuild.plan.drawing.parts import CHAT, TEXTS, TOKENIZER, WEIGHTS, Parts
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.steps.operations import EPOCHS
-from colbuild.store import Store, TreeEntry
+from colbuild.store import Store
 
 _KIND: Final = "foreseen"
 _SETTINGS: Final = "tokenizer_config.json"
@@ -81,7 +79,7 @@ def _names(step: Step, sources: Sources) -> Mapping[str, str]:
 
 def _digest(step: Step, part: str, rows: Sequence[Any]) -> str:
     deciding = [step.op, EPOCHS[step.op], dict(step.params), part, rows]
-    return hashlib.sha256(canonical_json(deciding)).hexdigest()
+    return hash_bytes(canonical_json(deciding))
 
 
 def _groups(folder: Path, entries: Iterable[TreeEntry]) -> dict[str, list[Any]]:
@@ -108,4 +106,4 @@ def _settings(path: Path) -> dict[str, Any] | None:
 
 
 def _hashed(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()
+    return hash_bytes(spaced_json(value))

@@ -6,7 +6,6 @@ added, never changed or removed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,10 +16,10 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from colbuild.documents import MalformedError, read_json_file, shallow
 from colbuild.errors import BuildError
+from colbuild.hashing import canonical_json, hash_bytes
 from colbuild.plan.changes.states import StepPlan
 from colbuild.plan.cost.estimate import Estimates
 from colbuild.plan.drawing.build_graph import BuildGraph, sources
-from colbuild.plan.drawing.keys import canonical_json
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import Member
 from colbuild.plan.steps.operations import EPOCHS
@@ -180,7 +179,7 @@ def saved_plan(
         targets=targets,
         spec=SavedSpec(
             path=loaded.path.relative_to(loaded.root).as_posix(),
-            sha256=hashlib.sha256(canonical_json(family)).hexdigest(),
+            sha256=hash_bytes(canonical_json(family)),
             resolved=family,
         ),
         sources={uri: source_digest(uri) for uri in sources(graph)},

@@ -6,17 +6,14 @@ signatures for them, so that two plans can be compared before anything of them e
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from colbuild.hashing import Tag, tagged_digest
 from colbuild.plan.drawing.build_graph import BuildGraph
-from colbuild.plan.drawing.keys import canonical_json
 from colbuild.plan.steps.operations import EPOCHS
 from colbuild.spec.sources.choice import split_files, with_files
 from colbuild.spec.sources.grammar import LocalSource, parse_source
-
-DOMAIN = b"colbuild.signature.v1\0"
 
 
 def signatures(graph: BuildGraph, root: Path, contents: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -37,7 +34,7 @@ def signatures(graph: BuildGraph, root: Path, contents: Mapping[str, str] | None
             "inputs": {name: told[read.step] for name, read in step.reads.items()},
             "sources": {role: [_absolute(uri, root), (contents or {}).get(uri)] for role, uri in step.sources.items()},
         }
-        told[step.id] = hashlib.sha256(DOMAIN + canonical_json(action)).hexdigest()
+        told[step.id] = tagged_digest(Tag.SIGNATURE, action)
     return told
 
 

@@ -7,32 +7,18 @@ same bytes therefore leaves everything after it untouched (early cutoff).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from colbuild.hashing import Tag, tagged_digest
 from colbuild.plan.steps.operations import EPOCHS
 from colbuild.store import ActionRecord
-
-DOMAIN = b"colbuild.action.v1\0"
-
-
-def canonical_json(value: Any) -> bytes:
-    """The one spelling of a JSON value: sorted keys, no spaces, UTF-8, no NaN.
-
-    Raises:
-        ValueError: The value holds a NaN or an infinity.
-        TypeError: The value is not JSON.
-    """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
 
 
 def action_key(op: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """The key (64 hex digits) of running `op` with `params` on inputs given as role -> content digest."""
     action = {"op": op, "epoch": EPOCHS[op], "inputs": dict(inputs), "params": dict(params)}
-    return hashlib.sha256(DOMAIN + canonical_json(action)).hexdigest()
+    return tagged_digest(Tag.ACTION, action)
 
 
 def record_key(record: ActionRecord) -> str:

@@ -24,8 +24,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, TOKENIZER_FILES
+from colbuild.hashing import Tag, TreeEntry, tree_digest
 from colbuild.plan.drawing.step import Step
-from colbuild.store import Store, TreeEntry, tree_digest
+from colbuild.store import Store
 
 WEIGHTS: Final = "weights"
 CONFIG: Final = "config"
@@ -140,8 +141,6 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 # -- what a key holds -------------------------------------------------------------------------------------------------
 
-_DOMAIN: Final = b"colbuild.part.v1\0"
-
 
 @dataclass(frozen=True)
 class Parts:
@@ -159,7 +158,7 @@ class Parts:
             tree = self.store.tree(result)
             if tree is None:
                 return None
-            known = self._known[result, part] = tree_digest(files_of(tree.entries, part), _DOMAIN)
+            known = self._known[result, part] = tree_digest(files_of(tree.entries, part), Tag.PART)
         return known
 
     def inputs(self, step: Step, result_of: Callable[[str], str | None]) -> dict[str, str | None]:

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -32,7 +31,7 @@ from colbuild.arch import Shape
 from colbuild.bounds import JSON_BYTES
 from colbuild.documents import MalformedError, read_regular, shallow
 from colbuild.errors import SpecError
-from colbuild.plan.drawing.keys import canonical_json
+from colbuild.hashing import Tag, tagged_digest
 from colbuild.spec import Place, Problem
 from colbuild.spec.model.bridge import SAME
 from colbuild.spec.text.problems import render
@@ -41,7 +40,6 @@ from colbuild.store.durable_files import storage_errors, sync_folder
 LOCK_FORMAT: Final = "colbuild.lock.v1"
 MENDING: Final = "'colbuild lock' writes it anew"
 
-_DOMAIN: Final = b"colbuild.lock.v1\0"
 _KNOWN: Final = re.compile(r"colbuild\.lock\.v(\d+)")
 _CONFLICT: Final = re.compile(r"^(<{7}|>{7}|\|{7}|={7})( |$)")
 
@@ -229,7 +227,7 @@ def _place(text: str, name: str, line: int, column: int) -> Place:
 
 
 def _digest(values: Any) -> str:
-    return hashlib.sha256(_DOMAIN + canonical_json(values)).hexdigest()
+    return tagged_digest(Tag.LOCK, values)
 
 
 def lock_error(problem: Problem) -> SpecError:

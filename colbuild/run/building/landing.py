@@ -9,10 +9,11 @@ from pathlib import Path
 
 from colbuild.events import Listener, Notice, Packaged
 from colbuild.export.package.manifest import MANIFEST
+from colbuild.hashing import TreeEntry
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.parts import CARRIED, homes_of, part_of
 from colbuild.plan.drawing.step import Step
-from colbuild.store import ActionRecord, Store, TreeEntry
+from colbuild.store import ActionRecord, Store
 from colbuild.store.durable_files import read_json
 from colbuild.store.store import Choose, all_files
 

@@ -9,12 +9,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from colbuild.plan.drawing.keys import canonical_json
+from colbuild.hashing import canonical_json, hash_bytes
 from colbuild.plan.drawing.parts import files_of
 from colbuild.plan.drawing.step import part_named, role_of
 from colbuild.store import Store
@@ -39,7 +38,7 @@ def shown(inputs: Mapping[str, str], store: Store) -> Iterator[dict[str, Path]]:
 
 
 def _view(chosen: Mapping[str, str], store: Store, scratch: Path) -> Path:
-    folder = scratch / hashlib.sha256(canonical_json(dict(chosen))).hexdigest()[:16]
+    folder = scratch / hash_bytes(canonical_json(dict(chosen)))[:16]
     for part, digest in {} if folder.exists() else chosen.items():
         tree = store.tree(digest)
         assert tree is not None, "the caller has checked the result"

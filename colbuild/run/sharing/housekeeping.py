@@ -10,6 +10,7 @@ from pathlib import Path
 
 from colbuild.errors import BuildError
 from colbuild.fetch.downloads import Record
+from colbuild.hashing import hash_file
 from colbuild.plan.changes.former import former_records
 from colbuild.plan.changes.states import State
 from colbuild.plan.drawing.target import find_step
@@ -26,7 +27,7 @@ from colbuild.run.sharing.stored import (
     list_store,
     makers,
 )
-from colbuild.store import Store, hash_file, open_store
+from colbuild.store import Store, open_store
 from colbuild.store.collecting.collector import Collected, Garbage, Kind, Policy, collect
 from colbuild.store.collecting.disk_use import size_of
 from colbuild.store.collecting.pins import SHORTEST_PREFIX, Pin, is_prefix, pin, unpin

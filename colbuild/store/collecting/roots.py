@@ -13,7 +13,6 @@ rest go. So neither an interrupted build nor a change that is taken back costs w
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from colbuild.errors import BuildError
+from colbuild.hashing import hash_bytes
 from colbuild.store.collecting.projects import make_project_id, project_id, same_folder
 from colbuild.store.durable_files import checked, read_json, storage_errors, unchecked, write_json_durably
 from colbuild.store.leases import shared
@@ -316,7 +316,7 @@ def _paths(store: Store) -> list[Path]:
 
 def _path(store: Store, identity: str, lock: Path) -> Path:
     named = (f"{identity}\0" if identity else "") + str(lock)
-    return store.layout.folder("roots") / f"{hashlib.sha256(named.encode('utf-8', 'surrogateescape')).hexdigest()}.json"
+    return store.layout.folder("roots") / f"{hash_bytes(named.encode('utf-8', 'surrogateescape'))}.json"
 
 
 def _read(path: Path) -> Root | None:

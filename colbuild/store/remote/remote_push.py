@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from colbuild.errors import BuildError
 from colbuild.hashing import BLOCK_BYTES, TreeEntry
 from colbuild.progress import Progress, Report
+from colbuild.store.durable_files import dump_json
 from colbuild.store.layout import FORMAT, mark_text
 from colbuild.store.objects import entries_to_json, read_tree
 from colbuild.store.records import ActionRecord, record_to_json
@@ -98,7 +97,7 @@ def _their_record(remote: Remote, key: str) -> ActionRecord | None:
 
 def _put_record(remote: Remote, record: ActionRecord) -> bool:
     """Puts a record where there is none, or none that can be used; says whether it did."""
-    path, data = action_path(record.key), _dump(record_to_json(record))
+    path, data = action_path(record.key), dump_json(record_to_json(record))
     if remote.files.create(path, data):
         return True
     if _their_record(remote, record.key) is not None:
@@ -131,7 +130,7 @@ def _push_tree(remote: Remote, store: Store, digest: str, meter: _Meter) -> bool
             return _sent(source, entry, meter)
 
         remote.files.write(f"{folder}/{path}", entry.size, content)
-    listed = _dump(entries_to_json(tree.entries))
+    listed = dump_json(entries_to_json(tree.entries))
     if not complete or "tree.json" not in there or remote.files.read(f"{folder}/tree.json", TREE_LIMIT) != listed:
         remote.files.write(f"{folder}/tree.json", len(listed), lambda: [listed])
         complete = False
@@ -154,8 +153,3 @@ def _sent(source: Path, entry: TreeEntry, meter: _Meter) -> Iterator[bytes]:
         raise _DamagedError(f"{entry.path} cannot be read ({error.strerror})") from error
     if size != entry.size or found.hexdigest() != entry.sha256:
         raise _DamagedError(f"the content of {entry.path} has changed")
-
-
-def _dump(value: Any) -> bytes:
-    """JSON as the local store writes it."""
-    return (json.dumps(value, sort_keys=True, indent=1) + "\n").encode("utf-8")

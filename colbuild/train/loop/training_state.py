@@ -29,7 +29,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from colbuild.documents import read_json_file, shallow
-from colbuild.hashing import hash_file
+from colbuild.hashing import hash_bytes, hash_file, spaced_json
 from colbuild.store.durable_files import storage_errors, sync_folder
 
 FORMAT: Final = "colbuild.training.v1"
@@ -201,7 +201,7 @@ def _sealed(values: Mapping[str, Any]) -> bytes:
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return hash_bytes(spaced_json(values))
 
 
 def _sound(folder: Path, step: int) -> tuple[list[Reading], Setback | None] | None:

@@ -157,7 +157,7 @@ def _sources(folder: Path) -> None:
     """What a lock takes from downloads is what the files hold."""
     from colbuild.fetch.downloads import recorded
     from colbuild.fetch.remembered_digests import remembered_hash
-    from colbuild.store import hash_file
+    from colbuild.hashing import hash_file
 
     downloads = folder / ".colbuild/downloads"
     recorded(downloads, _URI)
@@ -239,7 +239,7 @@ def _remembered(folder: Path) -> tuple[Path, dict[str, Any]]:
     import hashlib
 
     from colbuild.fetch.remembered_digests import _signature
-    from colbuild.store import hash_file
+    from colbuild.hashing import hash_file
     from colbuild.store.durable_files import checked
 
     source = folder / "source.txt"
