@@ -51,7 +51,7 @@ def job() -> dict[str, Any]:
     asked: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if asked["keep_pages"]:
         # Before torch is imported, by the same calls as the product makes.
-        from colbuild.train.allocator import keep_pages
+        from colbuild.process_memory import keep_pages
 
         if not keep_pages():
             raise SystemExit("this machine's allocator takes no settings")

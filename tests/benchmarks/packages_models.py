@@ -18,8 +18,8 @@ from colbuild.ops.corpus.build import run as pack_corpus
 from colbuild.ops.source import convert
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.drawing.training_params import recipe_params, settings
+from colbuild.process_memory import peak_bytes
 from colbuild.spec.model.device import Device
-from colbuild.train.peak import peak_bytes
 from tests.benchmarks.harness import Result
 from tests.benchmarks.project import colbuild, make_project, result_of
 

@@ -54,8 +54,8 @@ HERE = Path(__file__).parent
 _OURS = """
 import json, sys, time
 from pathlib import Path
-from colbuild.export.runtime import open_package
-from colbuild.export.session import generate_tokens
+from colbuild.export.runtime.running import open_package
+from colbuild.export.runtime.session import generate_tokens
 package = open_package(Path(sys.argv[1]), threads=int(sys.argv[2]))
 ids, times = package.tokenizer.encode(sys.argv[4]).ids, []
 for _ in generate_tokens(package.decoder, ids, lambda logits: int(logits.argmax()), int(sys.argv[3]) + 1):

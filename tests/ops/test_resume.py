@@ -72,7 +72,7 @@ def test_checkpoint_of_another_model_starts_the_training_anew(tmp_path):
 CHILD = """
 import json, sys
 from pathlib import Path
-from colbuild.ops.step import StepRun
+from colbuild.ops.step_run import StepRun
 from tests.ops.family import RUNS
 given = json.loads(sys.argv[1])
 inputs = {role: Path(path) for role, path in given["inputs"].items()}

@@ -22,8 +22,8 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from colbuild.progress import Progress
-from colbuild.run import events
-from colbuild.run.record import recorded
+from colbuild import events
+from colbuild.run.history.build_record import recorded
 with recorded(lambda event: None, Path(sys.argv[1])) as recording:
     recording(events.BuildStarted("fam", ("source ansnet", "distill a76", "export x"), 2))
     recording(events.StepCached("source ansnet", "in the store"))

@@ -17,8 +17,8 @@ TRAIN = """
 import hashlib, sys
 from pathlib import Path
 import torch
-from colbuild.train.attention import use_blocked_attention
-from colbuild.train.compiling import compile_blocks, compiling
+from colbuild.train.losses.attention import use_blocked_attention
+from colbuild.train.loop.compiling import compile_blocks, compiling
 from tests.train.helpers import recipe, text, tiny_llama, train, weights_of
 
 torch.set_num_threads(1)

@@ -20,9 +20,9 @@ import json, sys
 from pathlib import Path
 import torch
 from colbuild.errors import BuildError, StoppedError
-from colbuild.train.devices import side_by_side
-from colbuild.train.loop import train
-from colbuild.train.teaching import online
+from colbuild.train.loop.devices import side_by_side
+from colbuild.train.loop.loop import train
+from colbuild.train.loop.teaching import online
 from tests.train.helpers import batch_of, recipe, running, student_of, text, tiny_llama, weights_of
 
 folder, count, trouble = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

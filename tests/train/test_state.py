@@ -408,7 +408,7 @@ def test_weights_without_a_gradient_are_kept_too(tmp_path):
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from colbuild.train import state
+from colbuild.train.loop import training_state as state
 from tests.train import test_state
 
 folder, where, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

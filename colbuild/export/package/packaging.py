@@ -45,9 +45,9 @@ from colbuild.export.rounding.rounded_file import read_rounded
 from colbuild.export.runtime.chat_template import read_template
 from colbuild.export.runtime.session import open_decoder
 from colbuild.hashing import hash_file, scan_tree
+from colbuild.process_memory import give_back_pages
 from colbuild.progress import Progress, Report
 from colbuild.spec.model.device import QUANTISED, Device
-from colbuild.train.allocator import give_back_pages
 from colbuild.train.loop.devices import forward_type
 from colbuild.weights.files.checkpoint import CONFIG, load_checkpoint, write_json
 from colbuild.weights.files.origin import read_origin

@@ -19,9 +19,9 @@ from colbuild.export.rounding.matrix_statistics import HEAD, Seen, harm, seen_by
 from colbuild.export.rounding.rounded_tables import embeddings, round_tables
 from colbuild.hashing import walk_files
 from colbuild.plan.shapes.package_size import int4_bytes, int8_bytes, spelt_out
+from colbuild.process_memory import give_back_pages
 from colbuild.progress import Progress, Report
 from colbuild.spec.model.device import COARSE, Device
-from colbuild.train.allocator import give_back_pages
 from colbuild.units import format_bytes
 
 KINDS: Final[Mapping[str, str]] = {

@@ -18,8 +18,8 @@ from colbuild.errors import BuildError
 from colbuild.export.package.manifest import read_manifest
 from colbuild.export.runtime.running import generate, open_package
 from colbuild.export.runtime.session import PROMPT_PIECE, Logits, generate_tokens, open_decoder
+from colbuild.process_memory import peak_bytes
 from colbuild.train.corpus.text_beginning import beginning
-from colbuild.train.peak import peak_bytes
 
 TOKENIZER: Final = "tokenizer.json"
 _SEED: Final = 20_260_102

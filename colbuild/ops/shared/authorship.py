@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.ops.shared.text_writing import Text
-from colbuild.train.allocator import give_back_pages
+from colbuild.process_memory import give_back_pages
 from colbuild.train.losses.forward import CHUNK_TOKENS, final_hidden, head_weight
 
 SCORED: Final = 8

@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from colbuild.errors import BuildError
-from colbuild.train.allocator import give_back_pages
+from colbuild.process_memory import give_back_pages
 
 _TIDY: Final = 16
 """Tokens after which holes in the heap are given back: with every token keys and values are larger than any hole before."""

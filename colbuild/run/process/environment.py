@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from colbuild.train.allocator import keep_pages
+from colbuild.process_memory import keep_pages
 
 
 def prepare_process() -> None:

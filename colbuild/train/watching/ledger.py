@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from colbuild.train.peak import peak_bytes
+from colbuild.process_memory import peak_bytes
 
 if TYPE_CHECKING:
     import torch

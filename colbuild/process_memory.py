@@ -1,4 +1,6 @@
-"""Making glibc keep its pages: training on a CPU is 1.6 to 1.8 times faster for it (DESIGN section 7).
+"""The main memory of this process: pages that the allocator keeps, and the most that the process has had.
+
+Training on a CPU is 1.6 to 1.8 times faster when glibc keeps its pages (docs/benchmarks.md).
 
 glibc maps every big buffer anew and gives it back when it is freed, so each training step faults its activations and
 gradients in again, page by page. Raising the thresholds makes it reuse them.
@@ -7,7 +9,9 @@ gradients in again, page by page. Raising the thresholds makes it reuse them.
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
+from pathlib import Path
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -17,6 +21,7 @@ _M_MMAP_MAX = -4
 
 _KEEP_BYTES = 2**31 - 1  # mallopt takes an int
 _TOP_PAD_BYTES = 256 * 2**20
+_STATUS = Path("/proc/self/status")
 
 
 def keep_pages() -> bool:
@@ -49,3 +54,13 @@ def give_back_pages() -> None:
         return
     trim.argtypes = [ctypes.c_size_t]
     trim(0)
+
+
+def peak_bytes() -> int:
+    """The most main memory that this process has had since it began, in bytes."""
+    if _STATUS.exists():
+        # What `getrusage` says begins with what the parent process had.
+        [line] = [line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from colbuild.train import allocator
+from colbuild import process_memory
 
 _COUNT_FAULTS = """
 import resource, sys
 if sys.argv[1] == "keep":
-    from colbuild.train.allocator import keep_pages
+    from colbuild.process_memory import keep_pages
     assert keep_pages()
 import torch
 def faults():
@@ -33,7 +33,7 @@ def page_faults(mode):
 
 
 _GIVE_BACK = """
-from colbuild.train.allocator import give_back_pages, keep_pages
+from colbuild.process_memory import give_back_pages, keep_pages
 assert keep_pages()
 import torch
 def held():
@@ -57,16 +57,16 @@ def test_big_buffers_are_used_again_instead_of_given_back():
 
 
 def test_other_systems_are_left_alone(monkeypatch):
-    monkeypatch.setattr(allocator.sys, "platform", "darwin")
-    assert allocator.keep_pages() is False
-    allocator.give_back_pages()
+    monkeypatch.setattr(process_memory.sys, "platform", "darwin")
+    assert process_memory.keep_pages() is False
+    process_memory.give_back_pages()
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: object())
-    assert allocator.keep_pages() is False
-    allocator.give_back_pages()
+    monkeypatch.setattr(process_memory.sys, "platform", "linux")
+    monkeypatch.setattr(process_memory.ctypes, "CDLL", lambda _: object())
+    assert process_memory.keep_pages() is False
+    process_memory.give_back_pages()
 
 
 def test_old_glibc_that_refuses_the_threshold_maps_nothing_at_all(monkeypatch):
@@ -74,14 +74,14 @@ def test_old_glibc_that_refuses_the_threshold_maps_nothing_at_all(monkeypatch):
 
     def mallopt(name, value):
         asked.append((name, value))
-        return int(name != allocator._M_MMAP_THRESHOLD)
+        return int(name != process_memory._M_MMAP_THRESHOLD)
 
-    monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
-    assert allocator.keep_pages() is True
-    assert (allocator._M_MMAP_MAX, 0) in asked
+    monkeypatch.setattr(process_memory.sys, "platform", "linux")
+    monkeypatch.setattr(process_memory.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    assert process_memory.keep_pages() is True
+    assert (process_memory._M_MMAP_MAX, 0) in asked
 
 
 def test_module_needs_no_torch():
-    code = "import sys, colbuild.train.allocator; sys.exit('torch' in sys.modules)"
+    code = "import sys, colbuild.process_memory; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
