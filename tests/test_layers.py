@@ -118,6 +118,17 @@ def test_planning_a_fresh_family_imports_nothing_heavy(project):
     assert not seen & {"networkx", "numpy"}
 
 
+@pytest.mark.parametrize(("required", "chosen"), [({1, 2}, False), ({2}, True)])
+def test_networkx_is_imported_only_where_there_is_a_route_to_choose(required, chosen):
+    script = (
+        "from colbuild.plan.shapes.route import cheapest_route\n"
+        f"print(cheapest_route([40, 30, 20], lambda teacher, student: 1, {required}, 2.5))"
+    )
+    _, seen = imported(script)
+    assert ("networkx" in seen) == chosen
+    assert not seen & {"numpy", "scipy", "pandas", "matplotlib"}
+
+
 LOOKS = [
     ("plan",),
     ("plan", "--json"),

@@ -17,9 +17,9 @@ WIDE = 100.0
 
 
 @st.composite
-def problems(draw):
+def problems(draw, most=6):
     """Sizes, forward FLOPs and tokens of a chain, what is required of it, and a limit; ties are likely."""
-    count = draw(st.integers(1, 6))
+    count = draw(st.integers(1, most))
     sizes = sorted(draw(st.sets(st.integers(10, 60), min_size=count, max_size=count)), reverse=True)
     forward = sorted(draw(st.lists(st.integers(1, 6), min_size=count, max_size=count)), reverse=True)
     tokens = draw(st.lists(st.sampled_from([1, 2, 3, 10]), min_size=count, max_size=count))
@@ -68,6 +68,49 @@ def test_cheapest_route_is_as_good_as_the_best_of_all_trees(problem):
         assert required <= set(route)
         assert all(legal_gap(sizes[teacher], sizes[student], limit) for teacher, student in edges)
         assert rank(edges, sizes, cost) == best
+
+
+def passed_over_once(sizes, cost, required, limit):
+    """The same route by one pass over each stretch between required positions, as colbuild found it before networkx."""
+    count, stops = max(required, default=0) + 1, sorted({0, *required})
+
+    def weight(teacher, student):
+        return (cost(teacher, student), 1, sizes[teacher] * 1_000_000 // sizes[student])
+
+    route = [0]
+    for start, end in pairwise(stops):
+        best = {start: ((0, 0, 0), start)}
+        for student in range(start + 1, min(end + 1, count)):
+            reached = [
+                (tuple(map(sum, zip(best[teacher][0], weight(teacher, student), strict=True))), teacher)
+                for teacher in best
+                if legal_gap(sizes[teacher], sizes[student], limit)
+            ]
+            if reached:
+                best[student] = min(reached)
+        path = [end]
+        while path[-1] != start:
+            path.append(best[path[-1]][1])
+        route += path[-2::-1]
+    return tuple(route)
+
+
+@settings(max_examples=300, deadline=None)
+@given(problems(most=9), st.booleans())
+def test_the_route_is_that_of_one_pass_ties_included(problem, flat):
+    sizes, forward, tokens, required, limit = problem
+
+    def cost(teacher, student):
+        # Where all distillations cost the same, many routes tie in FLOPs and some in their ratios.
+        return 1 if flat else distillation_flops(tokens[student], forward[teacher], forward[student])
+
+    if not wide_gaps(sizes[: max(required, default=0) + 1], limit):
+        assert cheapest_route(sizes, cost, required, limit) == passed_over_once(sizes, cost, required, limit)
+
+
+def test_between_routes_equal_in_all_the_one_whose_last_teacher_is_larger_is_taken():
+    # 64 -> 32 -> 8 and 64 -> 16 -> 8: as many FLOPs, distillations, and as large a sum of ratios.
+    assert cheapest_route([64, 32, 16, 8], lambda *_: 1, {3}, 4.0) == (0, 1, 3)
 
 
 @settings(max_examples=100, deadline=None)
