@@ -12,7 +12,7 @@ from colbuild.errors import BuildError
 from colbuild.export.package import packaging as package
 from colbuild.export.package.manifest import Quality
 from colbuild.export.package.packaging import Texts, build_package, exported_model
-from colbuild.export.rounding.fitting import Form, allocate, stored_bytes
+from colbuild.export.rounding.fitting import Form, allocate
 from colbuild.export.rounding.matrix_statistics import Seen, gather, harm, seen_by, strips_of
 from colbuild.ops.corpus.build import run as pack_corpus
 from colbuild.ops.export import run as export_model
@@ -20,6 +20,7 @@ from colbuild.ops.shared.running_models import build_model, model_of
 from colbuild.ops.step_run import StepRun
 from colbuild.progress import silent
 from colbuild.spec.model.device import Device, Limits
+from colbuild.spec.model.precision import stored_bytes
 from colbuild.units import format_bytes
 from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.export.helpers import build, graph_of, manifest, saved, text
@@ -76,13 +77,12 @@ def test_embedding_and_head_in_4_bits(tied: bool, tmp_path: Path):
     assert manifest(small)["eight_bits"] == []
     assert "| Weights | int4, embedding and head in 4 bits, blocks of 32 |" in (small / "README.md").read_text()
     vocab, hidden = manifest(small)["model"]["shape"]["vocab"], manifest(small)["model"]["shape"]["hidden"]
-    table = torch.zeros(vocab, hidden)
-    saved = (stored_bytes(table, 8, 32) - stored_bytes(table, 4, 32)) * (1 if tied else 2)
+    saved = (stored_bytes(8, (vocab, hidden), 32) - stored_bytes(4, (vocab, hidden), 32)) * (1 if tied else 2)
     assert size_of(large) - size_of(small) == pytest.approx(saved, abs=6_000)
     errors = [manifest(package)["parity"]["relative_error"] for package in (large, small)]
     assert errors[0] < errors[1] < 0.5
     graph = (small / manifest(small)["graph"]["file"]).stat().st_size
-    read = graph - (0 if tied else stored_bytes(table, 4, 32))
+    read = graph - (0 if tied else stored_bytes(4, (vocab, hidden), 32))
     [broken] = manifest(small)["broken"]
     assert f"each token reads {format_bytes(read)} of weights" in broken
 
@@ -276,9 +276,8 @@ def test_too_little_room_says_how_much_would_do():
 
 
 def test_stored_bytes_count_codes_scales_and_zeros():
-    weight = torch.zeros(10, 40)
-    assert stored_bytes(weight, 8, 32) == 10 * (64 + 8)
-    assert stored_bytes(weight, 4, 32) == 10 * (32 + 8 + 1)
+    assert stored_bytes(8, (10, 40), 32) == 10 * (64 + 8)
+    assert stored_bytes(4, (10, 40), 32) == 10 * (32 + 8 + 1)
 
 
 def test_profiles_that_cannot_be_are_refused():

@@ -11,7 +11,7 @@ from colbuild.arch import Structure, parameters, positions_key
 from colbuild.arch.files.model_files import LICENCES
 from colbuild.arch.files.tokenizer_file import without_orders
 from colbuild.export.package.manifest import Graph, Manifest
-from colbuild.spec.model.device import QUANTISED, Device
+from colbuild.spec.model.device import Device
 from colbuild.units import format_count
 from colbuild.weights.files.checkpoint import COMPANIONS, CONFIG, GENERATION, SPECIAL_IDS, write_json
 from colbuild.weights.files.origin import copy_files
@@ -35,8 +35,7 @@ def write_companions(folder: Path, config: Mapping[str, Any], profile: Device, o
     output.mkdir(parents=True, exist_ok=True)
     copy_files((*COMPANIONS, *LICENCES), folder, output)
     _shorten(output / TOKENIZER)
-    dtype = "float16" if profile.precision == "fp16" else "float32"
-    write_json(output / CONFIG, {**config, "dtype": dtype, positions_key(config): profile.context})
+    write_json(output / CONFIG, {**config, "dtype": profile.stored.float_type, positions_key(config): profile.context})
     if not (output / GENERATION).exists():
         write_json(output / GENERATION, {key: config[key] for key in SPECIAL_IDS if config.get(key) is not None})
 
@@ -145,10 +144,10 @@ was made from{f": {named}" if named else ""}.
 
 
 def _weights(profile: Device) -> str:
-    told: str = profile.precision
+    told = profile.precision
     if profile.fitted:
         told += f", embedding and head in {profile.embedding_bits} bits"
-    if profile.precision in QUANTISED:
+    if profile.stored.quantised:
         told += ", blocks of " + " and ".join(map(str, sorted({profile.block, profile.table_block})))
     return told if profile.recover is None else f"{told}, trained to be rounded on {profile.recover.tokens:,} tokens"
 

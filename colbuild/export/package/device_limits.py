@@ -8,8 +8,8 @@ from pathlib import Path
 from colbuild.errors import BuildError
 from colbuild.export.package.manifest import MANIFEST, Manifest, Quality
 from colbuild.export.runtime.bench import Speed, bench_package
-from colbuild.plan.shapes.package_size import int4_bytes, int8_bytes
 from colbuild.spec.model.device import Device, Limits
+from colbuild.spec.model.precision import stored_bytes
 from colbuild.units import format_bytes
 
 
@@ -39,10 +39,7 @@ def read_for_a_token(manifest: Manifest) -> int:
     if model.tied:
         return graph
     table = (model.shape["vocab"], model.shape["hidden"])
-    each = {"fp32": 4, "fp16": 2}.get(profile.precision)
-    if each is not None:
-        return graph - each * table[0] * table[1]
-    return graph - (int8_bytes if profile.embedding_bits == 8 else int4_bytes)(table, profile.table_block)
+    return graph - stored_bytes(profile.table_bits, table, profile.table_block)
 
 
 def size_limit(size: int, limits: Limits) -> str | None:
@@ -106,13 +103,13 @@ def judge(broken: Sequence[str], profile: Device) -> tuple[str, ...]:
         BuildError: There are any, and the profile does not only warn.
     """
     if broken and profile.limits.when_broken == "fail":
-        form = {"fp32": "precision: int8", "fp16": "precision: int8", "int8": "precision: int4"}.get(profile.precision)
-        if form is None and profile.has_large_embedding:
-            form = "embedding_bits: 4"
-        smaller = "a smaller DesNet" if form is None else f"{form}, or a smaller DesNet"
+        smaller = "a smaller DesNet"
+        if profile.stored.smaller is not None:
+            smaller = f"precision: {profile.stored.smaller}, or {smaller}"
+        elif profile.has_large_embedding:
+            smaller = f"embedding_bits: 4, or {smaller}"
         if any("perplexity" in one for one in broken):
-            finer = {"int4": "int4-mixed or int8", "int4-mixed": "a larger max_package, or int8"}
-            smaller = finer.get(profile.precision, "a smaller block")
+            smaller = profile.stored.finer
             if profile.embedding_bits == 4:
                 smaller = f"embedding_bits: 8, {smaller}"
         elif profile.limits.max_package is not None and any("max_package" in one for one in broken):

@@ -39,7 +39,6 @@ from colbuild.export.package.quality import HeldOutText, measure_quality, model_
 from colbuild.export.rounding.block_rounding import Blocks, round_blocks
 from colbuild.export.rounding.fitting import fit, room_for_matrices
 from colbuild.export.rounding.matrix_statistics import Seen, gather
-from colbuild.export.rounding.precisions import PRECISIONS
 from colbuild.export.rounding.quantised_graph import fill_quantised
 from colbuild.export.rounding.rounded_file import read_rounded
 from colbuild.export.runtime.chat_template import read_template
@@ -47,7 +46,7 @@ from colbuild.export.runtime.session import open_decoder
 from colbuild.hashing import hash_file, scan_tree
 from colbuild.process_memory import give_back_pages
 from colbuild.progress import Progress, Report
-from colbuild.spec.model.device import QUANTISED, Device
+from colbuild.spec.model.device import Device
 from colbuild.train.loop.devices import forward_type
 from colbuild.weights.files.checkpoint import CONFIG, load_checkpoint, write_json
 from colbuild.weights.files.origin import read_origin
@@ -164,7 +163,7 @@ def _write_graph(
     report: Report,
 ) -> tuple[Graph, tuple[str, ...]]:
     """Writes the graph; returns how to call it, and what keeps 8 bits where others have 4."""
-    shape, half = exported.structure.shape, profile.precision == "fp16"
+    shape, half = exported.structure.shape, profile.stored.float_type == "float16"
     sequence = None if profile.static is None else profile.static.sequence
     report(Progress(0, 0, "layers", "building the graph"))
     # Loaded here and nowhere else, so that the weights are let go before the package is compared with PyTorch.
@@ -180,7 +179,7 @@ def _write_graph(
     )
     model = empty.model
     eight: tuple[str, ...] = ()
-    if profile.precision in QUANTISED:
+    if profile.stored.quantised:
         fitted = None
         if trained is not None:
             fitted, vectors = read_rounded(trained, empty.weights)
@@ -193,7 +192,7 @@ def _write_graph(
         def rounded(name: str, weight: torch.Tensor) -> Blocks:
             if fitted is not None and name in fitted.rounded:
                 return fitted.rounded.pop(name)
-            return round_blocks(weight, 8, profile.table_block)
+            return round_blocks(weight, 8 if profile.fitted else profile.stored.bits, profile.table_block)
 
         give_back_pages()
         report(Progress(0, 0, "layers", "quantising"))
@@ -201,7 +200,7 @@ def _write_graph(
     else:
         report(Progress(0, 0, "layers", "writing weights"))
         fill_float(model, empty.weights)
-    file = PRECISIONS[profile.precision].file
+    file = profile.stored.graph
     graph = Graph(
         file=file,
         opsets=dict(sorted(model.graph.opset_imports.items())),
@@ -212,7 +211,7 @@ def _write_graph(
         layers=shape.layers,
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
-        cache="float16" if half else "float32",
+        cache=profile.stored.float_type,
         sequence=sequence,
         cache_length=None if sequence is None else profile.context - 1,
         in_place=is_grouped(model.graph),
@@ -245,7 +244,7 @@ def _compare(
     # One thread, so that sums come out in the same order on every run.
     decoder = open_decoder(output / graph.file, graph, threads=1, pooled=False)
     parity = compare(decoder, prompts, references, told)
-    check_bound(parity, PRECISIONS[profile.precision].bound)
+    check_bound(parity, profile.stored.bound)
     quality = None
     if answers is not None and texts.heldout is not None:
         quality = measure_quality(decoder, texts.heldout, answers, report)

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from colbuild.errors import BuildError
 from colbuild.export.package.manifest import Parity, Sample
 from colbuild.export.runtime.session import Decoder, Ids, Logits, feed, feed_whole, generate_tokens
+from colbuild.spec.model.precision import Bound
 from colbuild.train.corpus.text_beginning import beginning, text_ids
 
 SEED: Final = 20_260_101
@@ -53,15 +54,6 @@ class Prompt:
     def real(self) -> numpy.typing.NDArray[numpy.bool_]:
         """Where there is a token and no padding: [batch, length]."""
         return self.mask.astype(bool)
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What a precision must keep, or the export fails."""
-
-    read: Callable[[Parity], float]
-    most: float
-    meaning: str
 
 
 def parity_prompts(vocab: int, context: int, tokenizer: Tokenizer | None) -> tuple[Prompt, ...]:
@@ -245,17 +237,23 @@ def rounded(number: float, digits: int = 3) -> float:
     return float(f"{number:.{digits}g}")
 
 
+_MEANINGS: Final = {
+    "max_difference": "the largest difference of a logit",
+    "relative_error": "the relative error of the logits",
+}
+
+
 def check_bound(parity: Parity, bound: Bound) -> None:
     """Fails an export whose package does not compute what the model does.
 
     Raises:
         BuildError: The bound is broken; names the prompt where it is worst.
     """
-    value = bound.read(parity)
+    value: float = getattr(parity, bound.measure)
     if value > bound.most:
         worst = max(parity.prompts, key=lambda name: parity.prompts[name])
         raise BuildError(
-            f"the package does not compute what the PyTorch model does: {bound.meaning} is {value:.3g}, at most "
+            f"the package does not compute what the PyTorch model does: {_MEANINGS[bound.measure]} is {value:.3g}, at most "
             f"{bound.most:g} is allowed; worst on the prompt '{worst}', where a logit differs by "
             f"{parity.prompts[worst]:.3g}",
             hint="this is a fault of the export, not of your files: please report it with the model's config.json",

@@ -18,10 +18,11 @@ from colbuild.export.rounding.block_rounding import Blocks, inputs_of, round_blo
 from colbuild.export.rounding.matrix_statistics import HEAD, Seen, harm, seen_by
 from colbuild.export.rounding.rounded_tables import embeddings, round_tables
 from colbuild.hashing import walk_files
-from colbuild.plan.shapes.package_size import int4_bytes, int8_bytes, spelt_out
+from colbuild.plan.shapes.package_size import spelt_out
 from colbuild.process_memory import give_back_pages
 from colbuild.progress import Progress, Report
 from colbuild.spec.model.device import COARSE, Device
+from colbuild.spec.model.precision import stored_bytes
 from colbuild.units import format_bytes
 
 KINDS: Final[Mapping[str, str]] = {
@@ -87,7 +88,7 @@ def fit(
 
     Args:
         decoder: The empty graph, and what fills it.
-        profile: int4 or int4-mixed.
+        profile: One whose rounding is fitted.
         statistics: What the model's matrices saw; emptied, as that is much.
         room: Bytes that all matrices and tables may take together, where that decides how each is stored; else None.
         report: Told after each matrix.
@@ -112,8 +113,8 @@ def fit(
     if room is None:
         rounded = _by_hand(weights, matrices, known, profile, report)
     else:
-        left = room - sum(stored_bytes(weights[name], 8, profile.table_block) for name in fixed)
-        left -= sum(stored_bytes(weights[name], 4, profile.table_block) for name in small)
+        left = room - sum(stored_bytes(8, tuple(weights[name].shape), profile.table_block) for name in fixed)
+        left -= sum(stored_bytes(4, tuple(weights[name].shape), profile.table_block) for name in small)
         rounded = _by_measure(weights, matrices, known, profile, left, report)
     return Fitted(fixed, small | rounded, frozenset(small))
 
@@ -178,7 +179,8 @@ def _forms(weight: torch.Tensor, seen: Seen, block: int) -> dict[Form, Blocks]:
     inputs = inputs_of(moments)
     for bits, each in dict.fromkeys(((4, COARSE), (4, block), (8, COARSE))):
         blocks = round_blocks(weight, bits, each, inputs)
-        form = Form(bits, each, stored_bytes(weight, bits, each), harm(blocks.values() - weight, moments, seen.pull))
+        size = stored_bytes(bits, tuple(weight.shape), each)
+        form = Form(bits, each, size, harm(blocks.values() - weight, moments, seen.pull))
         forms[form] = blocks
     return forms
 
@@ -227,7 +229,7 @@ def room_for_matrices(profile: Device, decoder: EmptyDecoder, companions: Path) 
         decoder: The empty graph.
         companions: A folder with the files beside the graph.
     """
-    if profile.precision != "int4-mixed":
+    if not profile.stored.measured:
         return None
     most = profile.limits.max_package or 0
     known = sum(value.const_value.nbytes for value in decoder.model.graph.initializers.values() if value.const_value)
@@ -236,12 +238,6 @@ def room_for_matrices(profile: Device, decoder: EmptyDecoder, companions: Path) 
     layers = (len(decoder.model.graph.outputs) - 1) // 2
     beside = sum(status.st_size for status in walk_files(companions).values())
     return most - known - vectors - _BESIDE - (_BESIDE_LAYER + spelt_out(profile)) * layers - beside
-
-
-def stored_bytes(weight: torch.Tensor, bits: int, block: int) -> int:
-    """Bytes of a matrix [rows, columns]: codes, scales, and zeros where there are 4 bits."""
-    bytes_of = int8_bytes if bits == 8 else int4_bytes
-    return bytes_of(tuple(weight.shape), block)
 
 
 def _is_kept(name: str, profile: Device, layers: int) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from colbuild.arch import Structure, parameters
 from colbuild.plan.cost.kept_activations import kept_bytes
+from colbuild.spec.model.precision import COMPUTING, PRECISIONS
 from colbuild.spec.model.recipe import Loss, Recipe
 
 MICRO_TOKENS: Final = 2048
@@ -33,7 +34,7 @@ WINDOW: Final = 512
 CHUNK: Final = 256
 """Tokens whose logits exist at once (`colbuild.train.losses.forward.CHUNK_TOKENS`)."""
 
-COMPUTED: Final[Mapping[str, int]] = {"bf16": 2, "fp32": 4}
+COMPUTED: Final[Mapping[str, int]] = {name: row.bytes for name, row in COMPUTING.items()}
 """Bytes of a number that is computed with."""
 
 PROCESSES: Final = 555_000_000
@@ -77,12 +78,6 @@ ROUNDING: Final = 60_000_000
 _WHOLE: Final = 4
 _MASTERS: Final = 4 + 4 + 8
 """Bytes that training keeps of each weight: the fp32 master, its gradient, and Adam's two averages."""
-
-_PACKED: Final[Mapping[str, float]] = {"fp32": 5.5, "fp16": 2.8, "int8": 0.0}
-"""Bytes that a package has in memory for each number of its embedding, beside PyTorch's model."""
-
-_PACKED_IN_BITS: Final = 1.7
-"""The same where less than a byte is stored of it."""
 
 _COMPARING: Final = 500_000_000
 """The same as `PROCESSES` for a package that is compared, without its tokenizer."""
@@ -197,7 +192,7 @@ def teach_memory(teacher: Structure, params: Mapping[str, Any]) -> int:
 
 def export_memory(model: Structure, precision: str, context: int) -> int:
     """The package's session and what it is compared with: logits of prompts, of PyTorch and of the package."""
-    packed = _PACKED.get(precision, _PACKED_IN_BITS) * model.shape.vocab * model.shape.hidden
+    packed = PRECISIONS[precision].packed * model.shape.vocab * model.shape.hidden
     weights = _WHOLE * parameters(model) + round(packed) + 2 * _TOKEN * model.shape.vocab
     return _COMPARING + weights + _COMPARED * _WHOLE * min(_LONGEST, context) * model.shape.vocab
 

@@ -39,10 +39,10 @@ def draw_quantised(
 
 
 def _rounding(profile: Profile) -> dict[str, Any]:
-    """As much of a profile as decides how its matrices are rounded: with int4-mixed all that decides how much room there is."""
+    """As much of a profile as decides how its matrices are rounded; measurements also depend on the room that there is."""
     values = own_params(profile)
     deciding = {"precision", "block", "keep_8bit", "embedding_bits", "calibration"}
-    if profile.precision == "int4-mixed":
+    if profile.stored.measured:
         deciding |= {"operators", "opset", "context", "static"}
         most = values["limits"]["max_package"]
         return {key: values[key] for key in sorted(deciding)} | {"limits": {"max_package": most}}

@@ -26,6 +26,7 @@ from typing import Any, Final
 from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, TOKENIZER_FILES
 from colbuild.hashing import Tag, TreeEntry, tree_digest
 from colbuild.plan.drawing.step import Step
+from colbuild.spec.model.precision import PRECISIONS
 from colbuild.store import Store
 
 WEIGHTS: Final = "weights"
@@ -81,13 +82,11 @@ _READS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 }
 """Operation -> role -> the parts that it reads. A role that is not here is read whole."""
 
-_MEASURED: Final = "int4-mixed"
-"""The precision whose rounding depends on the room that all other files of a package leave."""
-
 
 def parts_read(op: str, role: str, params: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts that a step reads of what plays a role; none if it is read whole."""
-    if op == "quantise" and role == "model" and params["profile"]["precision"] == _MEASURED:
+    # Where measurements decide, the rounding depends on the room that all other files of a package leave.
+    if op == "quantise" and role == "model" and PRECISIONS[params["profile"]["precision"]].measured:
         return _READS["export"]["model"]
     return _READS.get(op, {}).get(role, ())
 

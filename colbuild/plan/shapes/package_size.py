@@ -7,13 +7,14 @@ never below the package that is built, and above it by little: see `tests/plan/t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import ceil, lcm, prod
+from math import lcm
 from typing import Final
 
 from colbuild.arch import Role, Shape, Structure
 from colbuild.arch.architecture import TensorPattern, axis_length, patterns
 from colbuild.spec.model.device import Device, Profile
 from colbuild.spec.model.family import DesNet
+from colbuild.spec.model.precision import stored_bytes
 
 TOKENIZER_ENTRY: Final = 144
 """Bytes of tokenizer.json for each entry of the vocabulary: no tokenizer looked at has more (SmolLM2's has 72, the largest,
@@ -31,9 +32,6 @@ _GRAPH_LAYER: Final = 7_168
 
 _OLDER_LAYER: Final = 20_480
 """What a layer's graph has more in an older operator set, where attention is spelt out."""
-
-_SCALE: Final = 4
-"""A block's scale is a float32."""
 
 
 def tokenizer_bound(vocab: int) -> int:
@@ -60,8 +58,8 @@ def package_bytes(structure: Structure, profile: Profile, tokenizer: int | None 
         sizes = tuple(axis_length(axis, lengths) for axis in pattern.axes)
         every = shape.layers if "{layer}" in pattern.name else 1
         whole = min(_layers_of_8_bits(pattern, profile), every)
-        weights += whole * int8_bytes(sizes, profile.block)
-        weights += (every - whole) * _PRECISIONS[profile.precision](sizes, profile.block)
+        weights += whole * stored_bytes(8, sizes, profile.block)
+        weights += (every - whole) * stored_bytes(profile.stored.bits, sizes, profile.block)
     rotary = 2 * profile.context * shape.head_dim // 2 * 4
     text = tokenizer_bound(shape.vocab) if tokenizer is None else tokenizer
     return weights + rotary + text + _COMPANIONS + _GRAPH + (_GRAPH_LAYER + spelt_out(profile)) * shape.layers
@@ -96,40 +94,6 @@ def ffn_multiple(desnet: DesNet) -> int:
     """What a DesNet's FFN width must be a multiple of, so that all its profiles are served."""
     return lcm(*(profile.multiples.ffn for profile in desnet.exports))
 
-
-def _float32(lengths: tuple[int, ...], _: int) -> int:
-    return 4 * prod(lengths)
-
-
-def _float16(lengths: tuple[int, ...], _: int) -> int:
-    return 2 * prod(lengths)
-
-
-def int8_bytes(lengths: tuple[int, ...], block: int) -> int:
-    """A matrix in blocks of bytes with a scale each, the last of a row padded; vectors stay in float32."""
-    if len(lengths) != 2:
-        return _float32(lengths, block)
-    rows, columns = lengths
-    return rows * ceil(columns / block) * (block + _SCALE)
-
-
-def int4_bytes(lengths: tuple[int, ...], block: int) -> int:
-    """A matrix in blocks of half bytes, with a scale and half a byte for the zero."""
-    if len(lengths) != 2:
-        return _float32(lengths, block)
-    rows, columns = lengths
-    blocks = ceil(columns / block)
-    return rows * (blocks * (block // 2 + _SCALE) + ceil(blocks / 2))
-
-
-_PRECISIONS: Final[Mapping[str, Callable[[tuple[int, ...], int], int]]] = {
-    "fp32": _float32,
-    "fp16": _float16,
-    "int8": int8_bytes,
-    "int4": int4_bytes,
-    "int4-mixed": int4_bytes,
-}
-"""What a matrix takes; int4-mixed at the least, as it fills the room that there is."""
 
 _EVERY: Final = 2**31
 _WORDS: Final = (Role.EMBEDDING, Role.HEAD)

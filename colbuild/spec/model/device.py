@@ -8,12 +8,9 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from colbuild.spec.model.decides import Mark
-from colbuild.spec.model.fields import Count, Length, Model, Name, Size
+from colbuild.spec.model.fields import Count, Length, Model, Name, RowOf, Size
+from colbuild.spec.model.precision import PRECISIONS, Precision, named
 from colbuild.spec.model.recipe import Loss, Optimizer, Recipe, clash, refuse
-
-QUANTISED: Final = ("int8", "int4", "int4-mixed")
-FITTED: Final = ("int4", "int4-mixed")
-"""Precisions whose rounding is fitted on text."""
 
 OLDEST_OPSET: Final = 18
 NEWEST_OPSET: Final = 24
@@ -113,7 +110,8 @@ class Device(Model):
 
     format: Annotated[Literal["onnx"], Field(description="The package's format.")] = "onnx"
     precision: Annotated[
-        Literal["fp32", "fp16", "int8", "int4", "int4-mixed"],
+        str,
+        RowOf(PRECISIONS),
         Field(
             description="What weights are stored in. int8 and int4: blocks of integers with a scale each. int4-mixed: the "
             "matrices that lose most keep 8 bits, as many as 'limits.max_package' has room for."
@@ -186,9 +184,14 @@ class Device(Model):
     )
 
     @property
+    def stored(self) -> Precision:
+        """How its weights are stored: the row of its precision."""
+        return PRECISIONS[self.precision]
+
+    @property
     def fitted(self) -> bool:
         """Whether its rounding is fitted on text."""
-        return self.precision in FITTED
+        return self.stored.fitted
 
     @property
     def has_large_embedding(self) -> bool:
@@ -197,45 +200,53 @@ class Device(Model):
 
     @property
     def table_block(self) -> int:
-        """Weights of the embedding and the head that share a scale; int4-mixed leaves the room to what loses more."""
-        return COARSE if self.precision == "int4-mixed" and self.embedding_bits == 8 else self.block
+        """Weights of the embedding and the head that share a scale; measurements leave the room to what loses more."""
+        return COARSE if self.stored.measured and self.embedding_bits == 8 else self.block
+
+    @property
+    def table_bits(self) -> int:
+        """Bits of the embedding and the head."""
+        return self.embedding_bits if self.fitted else self.stored.bits
 
     @property
     def _dequantises(self) -> bool:
         """Whether ONNX's own operators read its weights by blocks."""
-        return self.precision in QUANTISED and self.operators == "standard"
+        return self.stored.quantised and self.operators == "standard"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Device:
         """Refuses values that say nothing, or nothing that can be."""
         clashes = []
-        if self.keep_8bit and self.precision != "int4":
-            message = f"'keep_8bit' is for precision: int4, and this profile's is {self.precision}"
-            hint = "take it away; int4-mixed chooses by measurement" if self.fitted else "take it away, or write int4"
+        stored, other = self.stored, f"and this profile's is {self.precision}"
+        chosen, fitted = named(lambda row: row.fitted and not row.measured), named(lambda row: row.fitted)
+        if self.keep_8bit and (stored.measured or not self.fitted):
+            message = f"'keep_8bit' is for precision: {chosen}, {other}"
+            measured = f"take it away; {self.precision} chooses by measurement"
+            hint = measured if stored.measured else f"take it away, or write {chosen}"
             clashes.append(clash(("keep_8bit",), message, hint))
         if self.embedding_bits == 4 and not self.fitted:
-            message = f"'embedding_bits' is for precision: int4 and int4-mixed, and this profile's is {self.precision}"
-            clashes.append(clash(("embedding_bits",), message, "take it away, or write int4"))
+            message = f"'embedding_bits' is for precision: {fitted}, {other}"
+            clashes.append(clash(("embedding_bits",), message, f"take it away, or write {chosen}"))
         elif self.embedding_bits == 4 and self.operators == "standard":
             message = "ONNX's own operators look up no rows of 4 bits: its Gather takes whole bytes"
             clashes.append(clash(("embedding_bits",), message, "write operators: contrib, or take it away"))
-        if self.precision == "int4-mixed" and self.limits.max_package is None:
-            message = (
-                "'int4-mixed' gives 8 bits to what loses most, as far as there is room, and there is no 'max_package'"
-            )
+        if stored.measured and self.limits.max_package is None:
+            gives = f"'{self.precision}' gives 8 bits to what loses most, as far as there is room"
+            message = f"{gives}, and there is no 'max_package'"
             clashes.append(
                 clash(("precision",), message, "say how large it may be, as in limits: {max_package: 105MB}")
             )
         if self.recover is not None and not self.fitted:
-            message = f"'recover' is for precision: int4 and int4-mixed, and this profile's is {self.precision}"
+            message = f"'recover' is for precision: {fitted}, {other}"
             clashes.append(clash(("recover",), message, "take it away: 8 bits and more lose next to nothing"))
         if self.opset is not None and self.opset < BLOCKS_OPSET and self._dequantises:
             message = (
                 f"ONNX's operator set {self.opset} cannot read {self.precision}: its DequantizeLinear knows blocks from "
                 f"{BLOCKS_OPSET} on"
             )
+            whole = min((row for row in PRECISIONS.values() if not row.quantised), key=lambda row: row.bits).name
             clashes.append(
-                clash(("opset",), message, f"write opset: {BLOCKS_OPSET} or more, or operators: contrib, or fp16")
+                clash(("opset",), message, f"write opset: {BLOCKS_OPSET} or more, or operators: contrib, or {whole}")
             )
         if self.static is not None and self.static.sequence > self.context:
             message = f"a call of {self.static.sequence:,} tokens is longer than the context of {self.context:,}"

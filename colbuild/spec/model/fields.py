@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +16,8 @@ from pydantic import (
     StringConstraints,
     WithJsonSchema,
 )
+from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from colbuild.spec.sources.choice import check_glob
 from colbuild.spec.sources.grammar import check_data_source, check_source
@@ -32,6 +36,27 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 UNION: Final = "?"
 """What the tags of a union begin with; pydantic names them in the places of mistakes, where they are no key."""
+
+
+@dataclass(frozen=True)
+class RowOf:
+    """Marks a text that names a row of a table, as a `Literal` of the names would; rows may be added to the table later."""
+
+    table: Mapping[str, object]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Accepts the names of the rows."""
+        return core_schema.no_info_plain_validator_function(self._named)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Lists the names of the rows."""
+        return {"enum": list(self.table), "type": "string"}
+
+    def _named(self, value: object) -> object:
+        if isinstance(value, str) and value in self.table:
+            return value
+        *most, last = map(repr, self.table)
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(most)} or {last}" if most else last})
 
 
 def _with_unit(pattern: str, noun: str, examples: list[int | str]) -> WithJsonSchema:

@@ -16,7 +16,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from colbuild.spec.model.decides import Mark
-from colbuild.spec.model.fields import Beta, Count, Duration, Fraction, Model
+from colbuild.spec.model.fields import Beta, Count, Duration, Fraction, Model, RowOf
+from colbuild.spec.model.precision import COMPUTING
 from colbuild.spec.model.typed import Typed, partial
 
 
@@ -154,7 +155,7 @@ class Recipe(Model):
     sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 512
     batch: Annotated[int, Field(gt=0, lt=2**31, description="Sequences in an optimizer step.")] = 8
     precision: Annotated[
-        Literal["bf16", "fp32"], Field(description="What forward and backward passes are computed in.")
+        str, RowOf(COMPUTING), Field(description="What forward and backward passes are computed in.")
     ] = "bf16"
     documents: Annotated[
         Literal["joined", "apart"],

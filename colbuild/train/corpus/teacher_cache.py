@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from colbuild.documents import read_json_file
 from colbuild.errors import BuildError
+from colbuild.spec.model.precision import EXACT, FORWARD
 from colbuild.train.loop.batch import Batch
 from colbuild.train.losses.divergences import coarsened
 from colbuild.train.losses.losses import TeacherSamples, TeacherTop
@@ -117,7 +118,7 @@ def encode(logits: torch.Tensor, teachings: Teachings, starts: torch.Tensor) -> 
     if not bool(log_likely[:, 0].isfinite().all()):
         raise BuildError(
             "the teacher's logits are not numbers (NaN or infinite)",
-            hint="its weights are damaged, or too large for bf16: try precision: fp32 in the recipe",
+            hint=f"its weights are damaged, or too large for {FORWARD}: try precision: {EXACT} in the recipe",
         )
     if teachings.type == "sampled":
         likely = log_likely.exp()

@@ -16,11 +16,10 @@ from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 
 from colbuild.errors import BuildError, ColbuildError, StoppedError
 from colbuild.process import end_with
+from colbuild.spec.model.precision import COMPUTING, FORWARD
 
 _RAISED: Final = {kind.__name__: kind for kind in (BuildError, StoppedError)}
 """What a process of several may raise and the others' parent raises again."""
-
-_PRECISIONS: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def processes() -> int:
@@ -43,14 +42,15 @@ def computing_type(precision: str, device: torch.device) -> torch.dtype:
 
     A CPU that has no instructions for bf16 computes in fp32 instead: it would only be slower in bf16, and less exact.
     """
-    if precision == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
+    dtype: torch.dtype = getattr(torch, COMPUTING[precision].torch)
+    if dtype is torch.bfloat16 and device.type == "cpu" and not _cpu_has_bf16():
         return torch.float32
-    return _PRECISIONS[precision]
+    return dtype
 
 
 def forward_type() -> torch.dtype:
     """What models that are not trained are computed in here: bf16, or fp32 on a CPU that has no instructions for it."""
-    return computing_type("bf16", torch.device("cpu"))
+    return computing_type(FORWARD, torch.device("cpu"))
 
 
 def _cpu_has_bf16() -> bool:

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from colbuild.errors import BuildError, ran_out_of_memory
 from colbuild.plan.cost.work import steps_of
 from colbuild.progress import Progress, Report
+from colbuild.spec.model.precision import EXACT
 from colbuild.spec.model.recipe import Loss, Recipe
 from colbuild.train.loop.batch import IGNORED, Batch
 from colbuild.train.loop.keeper import Keeper
@@ -235,7 +236,7 @@ def _only_once(state: State, steps: int, reason: str) -> None:
         raise BuildError(
             f"{reason} at step {state.step + 1} of {steps}, with half the learning rate; "
             f"before, {before.reason} at step {before.step + 1}",
-            hint="lower optimizer.lr, raise schedule.warmup or set precision: fp32 in the recipe",
+            hint=f"lower optimizer.lr, raise schedule.warmup or set precision: {EXACT} in the recipe",
         )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
+from colbuild.spec.model.precision import EXACT, FORWARD
 from colbuild.train.across.across_losses import AcrossView, across_loss
 from colbuild.train.across.aligned_text import Reader, cross
 from colbuild.train.across.vocabularies import Projection
@@ -63,7 +64,7 @@ class Across:
     loss: str
 
 
-_HINT = "run colbuild cache verify, or set precision: fp32 in the recipe if it overflows in bf16"
+_HINT = f"run colbuild cache verify, or set precision: {EXACT} in the recipe if it overflows in {FORWARD}"
 
 Teacher = Callable[[Batch], Lesson]
 """Batch -> lesson. No gradient flows through it."""
