@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from colbuild.arch import Shape, forward_flops
 from colbuild.arch.solving import contains
-from colbuild.plan.shapes.route import cheapest_route, distillation_flops, legal_gap, stepwise_route, wide_gaps
+from colbuild.plan.shapes.route import (
+    cheapest_path,
+    cheapest_route,
+    distillation_flops,
+    legal_gap,
+    stepwise_route,
+    wide_gaps,
+)
 from tests.plan.families import ANSNET, chain, graph
 
 WIDE = 100.0
@@ -106,6 +113,26 @@ def test_the_route_is_that_of_one_pass_ties_included(problem, flat):
 
     if not wide_gaps(sizes[: max(required, default=0) + 1], limit):
         assert cheapest_route(sizes, cost, required, limit) == passed_over_once(sizes, cost, required, limit)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_the_cheapest_path_is_the_best_of_all_paths_ties_included(data):
+    """Anchors that are placed compare the number of distillations first, then their FLOPs."""
+    end = data.draw(st.integers(1, 6))
+    number = data.draw(st.integers(1, 3))
+    costs = st.none() | st.tuples(*[st.sampled_from([0, 1, 2, 10**18])] * number)
+    edges = {(start, to): data.draw(costs) for to in range(1, end + 1) for start in range(to)}
+    edges = {ends: weights for ends, weights in edges.items() if weights is not None}
+
+    def told(path):
+        weights = [edges[ends] for ends in pairwise(path)]
+        return tuple(map(sum, zip(*weights, strict=True))), path[::-1]
+
+    every = [(0, *inner, end) for size in range(end) for inner in combinations(range(1, end), size)]
+    legal = [path for path in every if all(ends in edges for ends in pairwise(path))]
+    found = cheapest_path([(*ends, weights) for ends, weights in edges.items()], end)
+    assert found == min(legal, key=told, default=None)
 
 
 def test_between_routes_equal_in_all_the_one_whose_last_teacher_is_larger_is_taken():

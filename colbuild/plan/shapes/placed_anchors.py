@@ -23,7 +23,7 @@ from colbuild.arch import Shape, Structure, forward_flops, parameters
 from colbuild.arch.solving import TOLERANCE, NoShapeError, contains, largest_inside, refusals, solve_between, solve_down
 from colbuild.plan.shapes.package_size import ffn_multiple, fitting, over_limit, package_bytes
 from colbuild.plan.shapes.proposals import named, requested
-from colbuild.plan.shapes.route import distillation_flops, legal_gap
+from colbuild.plan.shapes.route import cheapest_path, distillation_flops, legal_gap
 from colbuild.spec import LoadedFamily, Problem
 from colbuild.spec.model.family import Anchor, DesNet, Family, ShapeRequest
 from colbuild.spec.model.recipe import Recipe
@@ -245,14 +245,11 @@ def _cheapest(
     sizes = {shape: parameters(ansnet.at(shape)) for shape in (ansnet.shape, *usable, last)}
     flops = {shape: forward_flops(ansnet.at(shape), recipe.sequence) for shape in sizes}
     order = sorted(sizes, key=lambda shape: (sizes[shape], shape), reverse=True)
-    best: dict[Shape, tuple[int, int, list[Shape]]] = {ansnet.shape: (0, 0, [])}
-    for at, student in enumerate(order):
-        ways = [
-            (count + 1, cost + distillation_flops(recipe.tokens, flops[teacher], flops[student]), [*path, student])
-            for teacher in order[:at]
-            if teacher in best and legal_gap(sizes[teacher], sizes[student], max_gap) and contains(teacher, student)
-            for count, cost, path in [best[teacher]]
-        ]
-        if ways:
-            best[student] = min(ways, key=lambda way: way[:2])
-    return best[last][2] if last in best else None
+    edges = (
+        (at, place, (1, distillation_flops(recipe.tokens, flops[teacher], flops[student])))
+        for place, student in enumerate(order)
+        for at, teacher in enumerate(order[:place])
+        if legal_gap(sizes[teacher], sizes[student], max_gap) and contains(teacher, student)
+    )
+    path = cheapest_path(edges, order.index(last))
+    return None if path is None else [order[place] for place in path[1:]]

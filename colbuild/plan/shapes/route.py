@@ -10,11 +10,14 @@ A route is told by positions in the chain, the AnsNet's being 0 and each followi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 Cost = Callable[[int, int], int]
 """(teacher's position, student's position) -> FLOPs of teaching the student."""
+
+Costs = tuple[int, ...]
+"""What a distillation costs, in several ways: the first one counts most."""
 
 
 def distillation_flops(tokens: int, teacher_forward: int, student_forward: int) -> int:
@@ -51,13 +54,41 @@ def cheapest_route(parameters: Sequence[int], cost: Cost, required: Collection[i
     stops = sorted({0, *required})
     if len(stops) == stops[-1] + 1:
         return tuple(stops)  # everything on the way is required: there is nothing to choose
+    path = cheapest_path(_candidates(parameters, cost, stops, max_gap), stops[-1])
+    assert path is not None, "a gap is too wide"
+    return path
+
+
+def cheapest_path(edges: Iterable[tuple[int, int, Costs]], end: int) -> tuple[int, ...] | None:
+    """The path from 0 to `end` whose sum of costs is the smallest; None if there is none.
+
+    Sums are compared cost by cost, the first one first. Of paths that are equal in all, the one whose last position that
+    differs is smaller is taken, so that the same edges give the same path everywhere.
+
+    Args:
+        edges: (position, a larger position, costs of the edge), all with as many costs.
+        end: Where the path leads.
+    """
+    edges = list(edges)
+    # A single integer for each edge, in which the sum of a cost over any path is too small to reach the cost before it.
+    bases = [(end + 1) * (max(costs) + 1) for costs in zip(*(costs for _, _, costs in edges), strict=True)]
+
+    def rank(start: int, costs: Costs) -> int:
+        total = 0
+        for base, cost in zip(bases, costs, strict=True):
+            total = total * base + cost
+        return total << end | 1 << start
+
     # Importing networkx costs a plan of a hundred steps a fifth of its time, and few families leave a choice.
     import networkx
 
     graph: networkx.DiGraph[int] = networkx.DiGraph()
-    graph.add_weighted_edges_from(_candidates(parameters, cost, stops, max_gap), weight="rank")
-    path: list[int] = networkx.dijkstra_path(graph, 0, stops[-1], weight="rank")
-    return tuple(path)
+    graph.add_nodes_from((0, end))
+    graph.add_weighted_edges_from(((start, to, rank(start, costs)) for start, to, costs in edges), weight="rank")
+    try:
+        return tuple(networkx.dijkstra_path(graph, 0, end, weight="rank"))
+    except networkx.NetworkXNoPath:
+        return None
 
 
 def stepwise_route(required: Collection[int]) -> tuple[int, ...]:
@@ -83,23 +114,11 @@ def legal_gap(teacher: int, student: int, max_gap: float) -> bool:
 
 def _candidates(
     parameters: Sequence[int], cost: Cost, stops: Sequence[int], max_gap: float
-) -> Iterator[tuple[int, int, int]]:
-    """(teacher, student, rank) of each distillation that is legal and skips no stop.
-
-    A rank is a single integer, so that a sum over a path compares first by FLOPs, then by the number of edges, then by the
-    sum of ratios in millionths, then by the teachers, the smallest one first: the share of each is too small to reach that of
-    the one before it.
-    """
-    count = stops[-1] + 1
-    most_ratios = count * (_millionths(parameters[0], parameters[stops[-1]]) + 1)
+) -> Iterator[tuple[int, int, Costs]]:
+    """Each distillation that is legal and skips no stop, with its FLOPs, its number, and its ratio in millionths."""
     for stop, end in pairwise(stops):
         for student in range(stop + 1, end + 1):
             for teacher in range(stop, student):
                 if legal_gap(parameters[teacher], parameters[student], max_gap):
-                    ratio = _millionths(parameters[teacher], parameters[student])
-                    rank = (cost(teacher, student) * count + 1) * most_ratios + ratio
-                    yield teacher, student, rank << count | 1 << teacher
-
-
-def _millionths(teacher: int, student: int) -> int:
-    return teacher * 1_000_000 // student
+                    ratio = parameters[teacher] * 1_000_000 // parameters[student]
+                    yield teacher, student, (cost(teacher, student), 1, ratio)
