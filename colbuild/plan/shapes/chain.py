@@ -14,27 +14,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from colbuild.arch import Structure, forward_flops, parameters
+from colbuild.arch import Structure, forward_flops
 from colbuild.errors import SpecError
 from colbuild.plan.shapes.bridge_shape import BRIDGE, Bridged, solve_bridge
-from colbuild.plan.shapes.members import (
-    ANSNET,
-    HEADS,
-    Member,
-    Members,
-    Placed,
-    called,
-    solve_members,
-    taken_names,
-    with_anchors,
-)
+from colbuild.plan.shapes.members import ANSNET, HEADS, Member, Members, Placed, taken_names
 from colbuild.plan.shapes.mixture_refusals import method_problems
 from colbuild.plan.shapes.proposals import Proposal, allowing, between, pasted
 from colbuild.plan.shapes.route import cheapest_route, distillation_flops, legal_gap, stepwise_route, wide_gaps
+from colbuild.plan.shapes.solved_members import solve_members, with_anchors
 from colbuild.spec import LoadedFamily, Problem, spec_error
 from colbuild.spec.model.family import MAX_GAP, Family
 from colbuild.spec.model.recipe import Recipe
-from colbuild.units import format_count
 
 
 @dataclass(frozen=True)
@@ -94,7 +84,7 @@ class Chain:
     @property
     def top(self) -> Member:
         """The head of the chain: the bridge, or the AnsNet itself."""
-        return self.ansnet if self.bridge is None else _member(BRIDGE, self.bridge.structure)
+        return self.ansnet if self.bridge is None else Member.of(BRIDGE, self.bridge.structure)
 
     @property
     def teachers(self) -> Mapping[str, Member]:
@@ -124,8 +114,8 @@ def resolve_chain(
         SpecError: With every size and shape that cannot be, or every gap that no teacher may cross, each at its place.
     """
     bridge = solve_bridge(loaded, ansnet, vocabulary)
-    ancestor = _member(ANSNET, ansnet)
-    head = ancestor if bridge is None else _member(BRIDGE, bridge.structure)
+    ancestor = Member.of(ANSNET, ansnet)
+    head = ancestor if bridge is None else Member.of(BRIDGE, bridge.structure)
     members = solve_members(loaded, head, tokenizer)
     problems = _gap_problems(loaded, members, tokenizer) if pinned is None else []
     recipes = {node.name: anchor.recipe for node, anchor in zip(members.nodes[1:], members.anchors, strict=True)}
@@ -146,10 +136,6 @@ def resolve_chain(
         loaded.family.automatic is not None,
         tokenizer,
     )
-
-
-def _member(name: str, structure: Structure) -> Member:
-    return Member(name, structure, parameters(structure))
 
 
 def _route(family: Family, members: Members, pinned: Collection[str] | None) -> tuple[Distillation, ...]:
@@ -195,8 +181,8 @@ def _warnings(route: Sequence[Distillation], family: Family, bridge: Bridged | N
 
 def _wide(route: Sequence[Distillation]) -> tuple[str, ...]:
     return tuple(
-        f"{called(step.student)} is {step.teacher.parameters / step.student.parameters:.1f} times smaller than its "
-        f"teacher, {called(step.teacher)}; beyond {MAX_GAP:g} a student learns less: an anchor between them would help"
+        f"{step.student.called} is {step.teacher.parameters / step.student.parameters:.1f} times smaller than its "
+        f"teacher, {step.teacher.called}; beyond {MAX_GAP:g} a student learns less: an anchor between them would help"
         for step in route
         if not legal_gap(step.teacher.parameters, step.student.parameters, MAX_GAP)
     )
@@ -213,8 +199,8 @@ def _gap_problems(loaded: LoadedFamily, members: Members, tokenizer: int | None)
     for position in wide_gaps([node.parameters for node in nodes[: max(members.required, default=0) + 1]], limit):
         high, low = nodes[position - 1], nodes[position]
         message = (
-            f"no route leads to {called(low)} ({format_count(low.parameters)}): {called(high)} "
-            f"({format_count(high.parameters)}) is {high.parameters / low.parameters:.2f} times larger, and a teacher may "
+            f"no route leads to {low.called} ({low.size}): {high.called} "
+            f"({high.size}) is {high.parameters / low.parameters:.2f} times larger, and a teacher may "
             f"be {limit:g} times its student"
         )
         hint = f"allow it with max_gap: {allowing(high.parameters, low.parameters)} in 'chain'"

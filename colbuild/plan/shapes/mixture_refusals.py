@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from colbuild.plan.shapes.members import Placed, called
+from colbuild.plan.shapes.members import Placed
 from colbuild.spec import LoadedFamily, Problem
 from colbuild.spec.model.family import DesNet
 from colbuild.spec.model.recipe import Recipe
@@ -38,7 +38,7 @@ def _patch(desnet: DesNet, placed: Placed) -> Iterator[tuple[str, str]]:
         told = ", ".join(f"{axis} {getattr(own, axis)} instead of {getattr(smaller, axis)}" for axis in unlike)
         same = ", ".join(f"{axis}: {getattr(smaller, axis)}" for axis in ("hidden", "ffn", "heads"))
         yield (
-            f"method: patch adds layers to {called(placed.smaller)}, and '{desnet.name}' is not as wide: {told}",
+            f"method: patch adds layers to {placed.smaller.called}, and '{desnet.name}' is not as wide: {told}",
             f"take another method, or write shape: {{layers: {own.layers}, {same}}}",
         )
 
@@ -50,6 +50,6 @@ def _nested(desnet: DesNet, placed: Placed, recipes: Mapping[str, Recipe]) -> It
     elastic = recipes[placed.smaller.name].elastic
     if elastic is None or elastic.form != "segment":
         yield (
-            f"method: nested takes a prefix of the student that {called(placed.smaller)} is cut from, and it is cut from none",
-            f"write elastic: {{form: segment}} in the recipe of {called(placed.smaller)}, or take another method",
+            f"method: nested takes a prefix of the student that {placed.smaller.called} is cut from, and it is cut from none",
+            f"write elastic: {{form: segment}} in the recipe of {placed.smaller.called}, or take another method",
         )
