@@ -1,4 +1,4 @@
-"""The commands. What is dear to import is imported inside the command that needs it: start-up time is a feature."""
+"""The commands. Expensive imports happen inside the command that needs them: start-up time is a feature."""
 
 from __future__ import annotations
 
@@ -6,31 +6,27 @@ import sys
 from enum import StrEnum
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from colbuild import __version__
-from colbuild.cli import build_options, explain, lock, packages
-from colbuild.cli.cache import cache
+import colbuild
+from colbuild.cli import build_options, explain_commands, lock_command, package_commands, plan_command
+from colbuild.cli.cache_commands import cache
 from colbuild.cli.common import (
-    DEFAULT_SPECS,
     AsJson,
     Spec,
-    Specs,
     StorePath,
     Targets,
     event_listener,
     open_console,
+    planned,
     print_error,
 )
-from colbuild.errors import EXIT_DONE, EXIT_FAILED, EXIT_WORK_PENDING, ColbuildError
+from colbuild.errors import EXIT_DONE, EXIT_FAILED, ColbuildError
 from colbuild.report.screen.naming import DEFAULT_SPEC, named_spec, naming
 from colbuild.report.screen.printed import shown, write_json, write_text
 from colbuild.report.screen.streams import OutputLostError, output_is_optional
-
-if TYPE_CHECKING:
-    from colbuild.plan.lock.lock import LockMode
 
 app = typer.Typer(
     name="colbuild",
@@ -51,83 +47,7 @@ class SchemaKind(StrEnum):
     PLAN = "plan"
 
 
-@app.command()
-def plan(
-    specs: Specs = DEFAULT_SPECS,
-    target: Targets = None,
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 2 if there is anything to do, as scripts may ask.")
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Save the plan, for 'colbuild build --plan FILE'."),
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since", metavar="REV", help="Only what differs from a git revision's spec, such as main, and why."
-        ),
-    ] = None,
-    locked: lock.Locked = False,
-    frozen: lock.Frozen = False,
-    store: StorePath = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a build would do, and why; of several families, also what they share."""
-    from colbuild import interface as api
-    from colbuild.report.screen.explain_view import print_left
-    from colbuild.report.screen.plan_view import print_plan, print_saved
-
-    mode = lock.lock_mode(locked, frozen)
-    if since is not None or len(specs) > 1:
-        pending = _compared(specs, since, target, output, store, mode, as_json=as_json)
-        if exit_code and pending:
-            raise typer.Exit(EXIT_WORK_PENDING)
-        return
-    loaded = api.load_family(specs[0])
-    console = open_console()
-    with event_listener(open_console(stderr=True), as_json=False) as listener:
-        workspace = api.open_workspace(loaded, store)
-        planned = api.make_plan(loaded, workspace, listener, target or (), mode)
-    api.check_possible(planned)
-    estimates = api.estimate_plan(planned, workspace)
-    if as_json or output is not None:
-        saved = api.save_plan(planned, workspace, estimates)
-        if output is not None:
-            api.write_plan(saved, output)
-        if as_json:
-            write_json(saved.model_dump(mode="json"))
-    if not as_json:
-        print_plan(planned, estimates, console)
-        print_left(planned, planned.selection.left if planned.selection else (), console)
-        if output is not None:
-            print_saved(output, console)
-    if exit_code and planned.pending:
-        raise typer.Exit(EXIT_WORK_PENDING)
-
-
-def _compared(
-    specs: list[Path],
-    since: str | None,
-    target: list[str] | None,
-    output: Path | None,
-    store: Path | None,
-    mode: LockMode,
-    *,
-    as_json: bool,
-) -> bool:
-    """Shows a plan beside something else: a revision, or other families. Returns whether there is anything to do."""
-    from colbuild.cli.compare import show_many, show_since
-
-    if output is not None:
-        raise typer.BadParameter("a saved plan is the whole plan of one family: leave out --output")
-    if since is None:
-        if target:
-            raise typer.BadParameter("--target is part of one family, and several are given")
-        return show_many(specs, store, mode, as_json=as_json)
-    if len(specs) > 1:
-        raise typer.BadParameter("--since compares one family at a time")
-    return show_since(specs[0], since, target or (), store, mode, as_json=as_json)
+app.command()(plan_command.plan)
 
 
 @app.command()
@@ -146,68 +66,64 @@ def build(
     gpus: build_options.Gpus = None,
     remote: build_options.Remote = None,
     push: build_options.Push = False,
-    locked: lock.Locked = False,
-    frozen: lock.Frozen = False,
+    locked: lock_command.Locked = False,
+    frozen: lock_command.Frozen = False,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
     """Build the family: what is not in the store yet, and nothing else."""
-    from colbuild import interface as api
     from colbuild.report.screen.explain_view import print_left
     from colbuild.report.screen.states_view import lock_line
     from colbuild.report.screen.table_view import print_built
 
     output_is_optional()
     options = build_options.options_of(jobs, keep_going, retries, cores, memory, gpus, remote, push)
-    saved = None if saved_as is None else api.read_plan(saved_as)
+    saved = None if saved_as is None else colbuild.read_plan(saved_as)
     if saved is not None:
         if target:
             raise typer.BadParameter("a saved plan has its own targets: leave out --target or --plan")
         target = list(saved.targets)
         # The default stands for no family named: then it is the plan's.
         spec = Path(saved.spec.path) if spec == DEFAULT_SPEC else spec
-    loaded = api.load_family(spec)
-    workspace = api.open_workspace(loaded, store)
+    loaded = colbuild.load_family(spec)
+    workspace = colbuild.open_workspace(loaded, store)
     console = open_console()
     with event_listener(console, as_json=as_json) as listener:
-        planned = api.make_plan(loaded, workspace, listener, target or (), lock.lock_mode(locked, frozen))
+        plan = colbuild.make_plan(loaded, workspace, listener, target or (), lock_command.lock_mode(locked, frozen))
         if not as_json:
-            console.print(lock_line(planned.lock), soft_wrap=True)
+            console.print(lock_line(plan.lock), soft_wrap=True)
         if saved is not None:
-            api.check_plan(saved, planned, workspace)
-        built = api.build(planned, workspace, listener, options)
+            colbuild.check_plan(saved, plan, workspace)
+        built = colbuild.build(plan, workspace, listener, options)
     if not as_json:
-        print_built(planned, built, console)
-        print_left(planned, built.left, console)
+        print_built(plan, built, console)
+        print_left(plan, built.left, console)
 
 
 @app.command()
 def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson = False) -> None:
     """Show how builds of the family stand, and its models: which are built, how good they are, where their packages lie."""
-    from colbuild import interface as api
     from colbuild.report.screen.history_view import history_to_json, print_history
     from colbuild.report.screen.states_view import lock_line
     from colbuild.report.screen.table_view import print_status, status_to_json
 
-    loaded = api.load_family(spec)
-    workspace = api.open_workspace(loaded, store)
-    with event_listener(open_console(stderr=True), as_json=False) as listener:
-        planned = api.make_plan(loaded, workspace, listener)
-    rows = api.family_status(planned, workspace)
-    history = api.family_history(loaded, workspace)
+    found, workspace = planned(spec, store)
+    rows = colbuild.family_status(found, workspace)
+    records = workspace.store.layout.folder("runs")
+    history = colbuild.family_history(records, found.loaded.family.name, found.loaded.path)
     if as_json:
-        write_json({**status_to_json(planned, rows), "builds": history_to_json(history)})
+        write_json({**status_to_json(found, rows), "builds": history_to_json(history)})
     else:
         console = open_console()
-        console.print(lock_line(planned.lock), soft_wrap=True)
-        print_history(history, console, spec=loaded.path)
-        print_status(planned, rows, console)
+        console.print(lock_line(found.lock), soft_wrap=True)
+        print_history(history, console, spec=found.loaded.path)
+        print_status(found, rows, console)
 
 
-app.command()(explain.why)
-app.command()(explain.show)
-app.command()(explain.graph)
-app.command()(lock.lock)
+app.command()(explain_commands.why)
+app.command()(explain_commands.show)
+app.command()(explain_commands.graph)
+app.command()(lock_command.lock)
 app.add_typer(cache)
 
 
@@ -216,18 +132,19 @@ def schema(
     kind: Annotated[SchemaKind, typer.Argument(help="Which file's schema.")] = SchemaKind.FAMILY,
 ) -> None:
     """Print the JSON schema of a family, a recipe, a device profile or a saved plan."""
-    from colbuild.interface import plan_schema_text, schema_text
-
-    write_text(plan_schema_text() if kind is SchemaKind.PLAN else schema_text(kind.value))
+    write_text(colbuild.plan_schema_text() if kind is SchemaKind.PLAN else colbuild.schema_text(kind.value))
 
 
-for about_packages in (packages.verify, packages.pack, packages.push, packages.run, packages.bench):
-    app.command()(about_packages)
+app.command()(package_commands.verify)
+app.command()(package_commands.pack)
+app.command()(package_commands.push)
+app.command()(package_commands.run)
+app.command()(package_commands.bench)
 
 
 def _version(value: bool) -> None:
     if value:
-        write_text(f"colbuild {__version__}\n")
+        write_text(f"colbuild {colbuild.__version__}\n")
         raise typer.Exit
 
 

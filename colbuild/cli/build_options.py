@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+import colbuild
 from colbuild.cli.common import print_warning
 from colbuild.units import UnitError, format_bytes, parse_bytes
 
 if TYPE_CHECKING:
-    from colbuild.interface import Options
+    from colbuild import Options
 
 LEAST_MEMORY: Final = 500_000_000
 """No step needs less: a process that has loaded the libraries holds as much."""
@@ -56,20 +57,18 @@ def options_of(
     Raises:
         BadParameter: The memory is no size, more GPUs are asked for than there are, or there is no remote to push to.
     """
-    from colbuild import interface as api
-
-    there = api.machine()
+    there = colbuild.machine()
     if gpus is not None and gpus > len(there.gpus):
         raise typer.BadParameter(f"there are {len(there.gpus)} GPUs here", param_hint="--gpus")
-    url = api.remote_url(remote)
+    url = colbuild.remote_url(remote)
     if push and url is None:
         raise typer.BadParameter("there is no remote: name one with --remote or COLBUILD_REMOTE", param_hint="--push")
     room = _bytes(memory)
     _warn_of(cores, room, there.cores, there.memory)
-    resources = api.Resources(
+    resources = colbuild.Resources(
         cores or there.cores, room or there.memory, there.gpus if gpus is None else there.gpus[:gpus]
     )
-    return api.Options(jobs, keep_going, retries, resources, url, push)
+    return colbuild.Options(jobs, keep_going, retries, resources, url, push)
 
 
 def _warn_of(cores: int | None, memory: int | None, real_cores: int, real_memory: int) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import colbuild
 from colbuild.report.screen.naming import DEFAULT_SPEC
 from colbuild.report.screen.printed import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from colbuild import FamilyPlan, LockMode, Workspace
     from colbuild.events import Listener
     from colbuild.progress import Report
 
@@ -73,9 +75,7 @@ def print_warning(message: str) -> None:
 
 def warn_of_threads(threads: Iterable[int | None]) -> None:
     """Says when more threads are asked for than this machine has cores."""
-    from colbuild import interface as api
-
-    there = api.machine().cores
+    there = colbuild.machine().cores
     for asked in threads:
         if asked is not None and asked > there:
             print_warning(f"{asked} threads: this machine has {there} cores, and more threads are slower")
@@ -92,6 +92,32 @@ def event_listener(console: Console, *, as_json: bool) -> AbstractContextManager
     return live_listener(console) if console.is_terminal else nullcontext(plain_listener(console))
 
 
+def quiet_listener() -> AbstractContextManager[Listener]:
+    """How events are shown by commands whose output is something else: on standard error."""
+    return event_listener(open_console(stderr=True), as_json=False)
+
+
+def planned(
+    spec: Path, store: Path | None, targets: Sequence[str] = (), mode: LockMode | None = None
+) -> tuple[FamilyPlan, Workspace]:
+    """A family's plan, and where it is built."""
+    loaded = colbuild.load_family(spec)
+    workspace = colbuild.open_workspace(loaded, store)
+    with quiet_listener() as listener:
+        return colbuild.make_plan(loaded, workspace, listener, targets, mode or colbuild.LockMode.REFRESH), workspace
+
+
+def name_and_spec(words: list[str]) -> tuple[str, Path | None]:
+    """A name and the family's file behind it, if one is named.
+
+    A step's id has a space in it, and need not be quoted: `why distill a100 specs/family.yaml`.
+    """
+    *name, last = words
+    if name and Path(last).suffix in (".yaml", ".yml"):
+        return " ".join(name), Path(last)
+    return " ".join(words), None
+
+
 @contextmanager
 def showing_progress(name: str, *, quiet: bool) -> Iterator[Report]:
     """Shows how far a long command is, as a build shows its steps."""
@@ -101,7 +127,7 @@ def showing_progress(name: str, *, quiet: bool) -> Iterator[Report]:
     if quiet:
         yield silent
         return
-    with event_listener(open_console(stderr=True), as_json=False) as listener:
+    with quiet_listener() as listener:
 
         def report(progress: Progress) -> None:
             listener(StepProgress(name, progress))

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from colbuild import interface as api
+import colbuild as api
 from colbuild.plan.cost.machine import CACHE_VARIABLE
 from colbuild.plan.drawing.keys import action_key
 from colbuild.plan.lock.locked_sources import sources_of

@@ -35,7 +35,7 @@ def colbuild(project: Path, *arguments: str) -> str:
 
 def result_of(project: Path, spec: str, step: str) -> Path:
     """The folder of a step's result."""
-    from colbuild import interface as api
+    import colbuild as api
 
     loaded = api.load_family(project / spec)
     found = json.loads(colbuild(project, "why", step, spec, "--json"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from unittest import mock
 
-from colbuild import interface as api
+import colbuild as api
 from colbuild.ops.step_run import StepRun
 from colbuild.run import executor
 from colbuild.run.process import perform

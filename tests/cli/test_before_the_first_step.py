@@ -7,7 +7,7 @@ import pytest
 from colbuild.cli import build_options
 from colbuild.cli.common import warn_of_threads
 from colbuild.errors import EXIT_SPEC_ERROR
-from colbuild.interface import Resources
+from colbuild import Resources
 from colbuild.plan.family_plan import open_workspace
 from colbuild.plan.planning import make_plan
 from colbuild.spec import load_family
@@ -93,7 +93,7 @@ def test_values_that_are_hardly_meant_are_warnings(project, colbuild):
 
 
 def test_options_that_are_hardly_meant_are_warnings(monkeypatch, capsys):
-    monkeypatch.setattr("colbuild.interface.machine", lambda: Resources(2, 10**10))
+    monkeypatch.setattr("colbuild.machine", lambda: Resources(2, 10**10))
     build_options.options_of(None, False, 0, 64, "8", None, None, False)
     told = capsys.readouterr().err
     assert "--cores 64: this machine has 2" in told

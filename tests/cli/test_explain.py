@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from colbuild import interface as api
+import colbuild as api
 from colbuild.cli.app import app
 from colbuild.errors import EXIT_FAILED, EXIT_SPEC_ERROR, EXIT_WORK_PENDING
 from colbuild.hashing import canonical_json

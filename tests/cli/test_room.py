@@ -67,18 +67,18 @@ def test_what_is_built_needs_no_room(finished_project, monkeypatch, capsys, disk
 
 def test_models_on_another_disk_than_the_store_need_room_there(colbuild, disk, monkeypatch):
     needed = planned_disk(colbuild)
-    monkeypatch.setattr("colbuild.run.building.room.same_file_system", lambda one, other: False)
+    monkeypatch.setattr("colbuild.run.building.capacity.same_file_system", lambda one, other: False)
     disk(needed)
     assert "for models and packages" not in colbuild("plan", SPEC).out
     monkeypatch.setattr(
-        "colbuild.run.building.room.free_bytes", lambda path: 10**9 if Path(path).name == ".colbuild" else 10**4
+        "colbuild.run.building.capacity.free_bytes", lambda path: 10**9 if Path(path).name == ".colbuild" else 10**4
     )
     assert "of disk for models and packages" in colbuild("plan", SPEC).out
 
 
 def test_a_step_that_needs_more_memory_than_the_machine_has_is_a_warning_at_its_recipe(colbuild, monkeypatch):
     assert "of memory" not in colbuild("plan", SPEC).out
-    monkeypatch.setattr("colbuild.run.building.views.machine", lambda: Resources(2, 300_000_000))
+    monkeypatch.setattr("colbuild.run.building.plan_questions.machine", lambda: Resources(2, 300_000_000))
     planned = colbuild("plan", SPEC)
     assert planned.code == 0
     told = next(line for line in planned.out.splitlines() if "'distill large'" in line and "of memory" in line)

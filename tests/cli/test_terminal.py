@@ -126,16 +126,14 @@ def test_names_of_files(colbuild, project):
 
 
 def test_generated_text_and_what_a_package_says_of_itself(colbuild, tmp_path, monkeypatch):
-    from colbuild import interface as api
-
     class Answer:
         chat, pieces = True, ("a\x1b", "[2Jb\x07", "\n\tc")
 
         def summary(self):
             return HOSTILE
 
-    monkeypatch.setattr(api, "answer", lambda *_, **__: Answer())
-    monkeypatch.setattr(api, "find_package", lambda given: Path("x\x1b[2J"))
+    monkeypatch.setattr("colbuild.answer", lambda *_, **__: Answer())
+    monkeypatch.setattr("colbuild.find_package", lambda given: Path("x\x1b[2J"))
     ran = colbuild("run", str(tmp_path), "--prompt", "x")
     assert ran.out == "a\\x1b[2Jb\\x07\n\tc\n"
     assert_shown(ran.err)

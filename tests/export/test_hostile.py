@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from colbuild.errors import BuildError
 from colbuild.export.graph.onnx_scan import data_files
-from colbuild.interface import answer, bench_package, find_package, verify_package
+from colbuild import answer, bench_package, find_package, verify_package
 from tests.helpers.toy_package import GRAPH, VOCAB, list_files, make_toy_package, read, toy_graph
 
 
@@ -159,7 +159,7 @@ def test_a_pipe_as_manifest_is_no_package(package: Path):
 
 
 def test_names_too_long_for_a_header_are_told(package: Path):
-    from colbuild.interface import pack_package
+    from colbuild import pack_package
 
     (package / ("x" * 200)).write_bytes(b"x")
     manifest = json.loads((package / "manifest.json").read_text("utf-8"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from colbuild import interface as api
+import colbuild as api
 from colbuild.errors import EXIT_SPEC_ERROR
 from colbuild.hashing import canonical_json
 from colbuild.plan.lock.locked_sources import sources_of

@@ -14,8 +14,13 @@ from rich.table import Table
 from colbuild.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from colbuild.run.sharing.housekeeping import Checked, Collected, Listing, Pin, Pulled, Pushed, StoredObject
+    from colbuild.run.sharing.listing import Listing, StoredObject
+    from colbuild.run.sharing.sharing import Pulled
+    from colbuild.run.sharing.verifying import Checked
     from colbuild.store import Store
+    from colbuild.store.collecting.collector import Collected
+    from colbuild.store.collecting.pins import Pin
+    from colbuild.store.remote.remote_store import Pushed
 
 LISTING_FORMAT: Final = "colbuild.cache-ls.v1"
 COLLECTED_FORMAT: Final = "colbuild.cache-gc.v1"

@@ -13,8 +13,10 @@ from colbuild.bounds import MANIFEST_BYTES
 from colbuild.documents import MalformedError, read_regular
 from colbuild.export.package.manifest import MANIFEST
 from colbuild.plan.drawing.build_graph import BuildGraph
+from colbuild.plan.family_plan import FamilyPlan, Workspace
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import ANSNET, Member, Placed
+from colbuild.store import ActionRecord
 from colbuild.store.durable_files import read_json
 from colbuild.train.watching.ledger import Ledger, ledger_from_json
 
@@ -85,6 +87,26 @@ def family_rows(
     members += [(step.student, "anchor", step.teacher.name) for step in chain.route]
     members += [(placed.member, "DesNet", _origin(placed)) for placed in chain.desnets]
     return tuple(_row(*member, graph, results, ledgers, out) for member in members)
+
+
+def family_status(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
+    """One line for each model: what is known of it and lies in the store now."""
+    every = (*plan.steps, *(plan.selection.left if plan.selection else ()))
+    records = {step.step.id: workspace.store.lookup(step.key) for step in every if step.key is not None}
+    return rows_of(plan, workspace, {step: record for step, record in records.items() if record is not None})
+
+
+def family_shapes(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
+    """One line for each model: its solved shape, and nothing of what was built."""
+    return rows_of(plan, workspace, {})
+
+
+def rows_of(plan: FamilyPlan, workspace: Workspace, records: Mapping[str, ActionRecord]) -> tuple[Row, ...]:
+    """One line for each model, with what these records hold."""
+    found = {step: workspace.store.files(record.output) for step, record in records.items()}
+    graph = plan.selection.whole if plan.selection else plan.graph
+    ledgers = {step: record.ledger for step, record in records.items()}
+    return family_rows(plan.chain, graph, found, ledgers, workspace.out / plan.loaded.family.name)
 
 
 def _origin(placed: Placed) -> str:

@@ -121,12 +121,6 @@ def family_history(folder: Path, family: str, spec: Path | None = None) -> Histo
     return History(tuple(running), last)
 
 
-def running_builds(folder: Path) -> tuple[Run, ...]:
-    """The builds of every family that run now, the newest first."""
-    found = (read_run(path) for path in _newest_first(folder) if is_held(path))
-    return tuple(run for run in found if run is not None and run.outcome is Outcome.RUNNING)
-
-
 def read_run(path: Path) -> Run | None:
     """The build behind a record; None if it is gone, or tells of no build yet."""
     # Before the lines are read: a build that ends in between is then seen with its end.

@@ -42,7 +42,7 @@ def start(folder: Path) -> Path:
 
 def _verify(package: Path) -> None:
     from colbuild.export.runtime import guard
-    from colbuild.interface import verify_package
+    from colbuild import verify_package
 
     guard.PACKAGE_SECONDS = SECONDS
     # Of a packed file: a name that leads outside then leads to where the frame sees it.
@@ -52,14 +52,14 @@ def _verify(package: Path) -> None:
 
 def answer_with(package: Path, *, chat: bool = True) -> None:
     from colbuild.export.runtime import guard
-    from colbuild.interface import answer
+    from colbuild import answer
 
     guard.PACKAGE_SECONDS = SECONDS
     list(answer(package, "hello", max_tokens=2, chat=chat))
 
 
 def _pack(package: Path) -> None:
-    from colbuild.interface import pack_package
+    from colbuild import pack_package
 
     pack_package(package, package.parent / _PACKED)
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colbuild.cli.common import AsJson, Spec, StorePath, event_listener, open_console, showing_progress
+import colbuild
+from colbuild.cli.common import AsJson, Spec, StorePath, name_and_spec, open_console, planned, showing_progress
 from colbuild.errors import EXIT_FAILED
 from colbuild.report.screen.naming import DEFAULT_SPEC
 from colbuild.report.screen.printed import write_json
 from colbuild.units import UnitError, parse_duration
 
 if TYPE_CHECKING:
-    from colbuild.interface import FamilyPlan, Workspace
-    from colbuild.store import Store
+    from colbuild import Store
 
 cache = typer.Typer(
     name="cache",
@@ -44,9 +44,8 @@ Words = Annotated[
 def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     """List the results and sources in the store: how large they are, what made them, what keeps them."""
     from colbuild.report.screen.cache_view import listing_to_json, print_listing
-    from colbuild.run.sharing.housekeeping import find_store, list_store
 
-    listing = list_store(find_store(store))
+    listing = colbuild.list_store(colbuild.find_store(store))
     if as_json:
         write_json(listing_to_json(listing))
     else:
@@ -74,14 +73,13 @@ def gc(
 ) -> None:
     """Find what no lock that was built here, no pin and no lease needs any more; with --delete, remove it."""
     from colbuild.report.screen.cache_view import collected_to_json, print_collected
-    from colbuild.run.sharing.housekeeping import Policy, collect, find_store, list_store
 
-    policy = Policy(lease=_seconds(lease, "--lease"), history=_seconds(history, "--history"))
+    policy = colbuild.Policy(lease=_seconds(lease, "--lease"), history=_seconds(history, "--history"))
     if forget:
         policy = replace(policy, lost=float("-inf"))
-    found = find_store(store)
-    listing = list_store(found)
-    collected = collect(found, policy, delete=delete)
+    found = colbuild.find_store(store)
+    listing = colbuild.list_store(found)
+    collected = colbuild.collect(found, policy, delete=delete)
     if as_json:
         write_json(collected_to_json(found, collected))
     else:
@@ -99,11 +97,10 @@ def verify(
 ) -> None:
     """Read every byte in the store, and set aside what is damaged; exits with 1 if anything is."""
     from colbuild.report.screen.cache_view import checked_to_json, print_checked
-    from colbuild.run.sharing.housekeeping import find_store, verify_store
 
-    found = find_store(store)
+    found = colbuild.find_store(store)
     with showing_progress("verify", quiet=as_json) as report:
-        checked = verify_store(found, names or (), report)
+        checked = colbuild.verify_store(found, names or (), report)
     if as_json:
         write_json(checked_to_json(found, checked))
     else:
@@ -116,15 +113,13 @@ def verify(
 def pin(words: Words, store: StorePath = None) -> None:
     """Keep a result, whatever the locks say: a model, a package, or what any step made."""
     from colbuild.report.screen.cache_view import print_pinned
-    from colbuild.run.sharing import housekeeping as api
-    from colbuild.store.collecting.pins import is_prefix
 
-    name, spec = _name_and_spec(words)
-    if spec is None and is_prefix(name):
-        pinned, fresh = api.pin_digest(api.find_store(store), name)
+    name, spec = name_and_spec(words)
+    if spec is None and colbuild.is_prefix(name):
+        pinned, fresh = colbuild.pin_digest(colbuild.find_store(store), name)
     else:
-        planned, workspace = _planned(spec or DEFAULT_SPEC, store)
-        pinned, fresh = api.pin_result(planned, workspace, name)
+        plan, workspace = planned(spec or DEFAULT_SPEC, store)
+        pinned, fresh = colbuild.pin_result(plan, workspace, name)
     print_pinned(pinned, fresh, open_console())
 
 
@@ -132,22 +127,20 @@ def pin(words: Words, store: StorePath = None) -> None:
 def unpin(words: Words, store: StorePath = None) -> None:
     """Let go of what was pinned: by its name, as 'colbuild cache ls' shows it, or the first digits of its digest."""
     from colbuild.report.screen.cache_view import print_unpinned
-    from colbuild.run.sharing import housekeeping as api
 
-    name, spec = _name_and_spec(words)
-    print_unpinned(api.unpin(_store_of(spec, store), name), open_console())
+    name, spec = name_and_spec(words)
+    print_unpinned(colbuild.unpin(_store_of(spec, store), name), open_console())
 
 
 @cache.command("push")
 def push(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = None) -> None:
     """Put the family's results into a remote cache: what the store has and the remote does not."""
     from colbuild.report.screen.cache_view import print_pushed
-    from colbuild.run.sharing import housekeeping as api
 
-    url = api.required_remote(remote)
-    planned, workspace = _planned(spec, store)
+    url = colbuild.required_remote(remote)
+    plan, workspace = planned(spec, store)
     with showing_progress("push", quiet=False) as report:
-        pushed = api.push_family(planned, workspace, url, report)
+        pushed = colbuild.push_family(plan, workspace, url, report)
     print_pushed(pushed, url, open_console())
 
 
@@ -155,12 +148,11 @@ def push(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = No
 def pull(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = None) -> None:
     """Bring the family's results from a remote cache into the store; 'colbuild build' then puts them into out/."""
     from colbuild.report.screen.cache_view import print_pulled
-    from colbuild.run.sharing import housekeeping as api
 
-    url = api.required_remote(remote)
-    planned, workspace = _planned(spec, store)
+    url = colbuild.required_remote(remote)
+    plan, workspace = planned(spec, store)
     with showing_progress("pull", quiet=False) as report:
-        pulled = api.pull_family(planned, workspace, url, report)
+        pulled = colbuild.pull_family(plan, workspace, url, report)
     print_pulled(pulled, url, open_console())
 
 
@@ -171,26 +163,8 @@ def _seconds(text: str, option: str) -> float:
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 
-def _name_and_spec(words: list[str]) -> tuple[str, Path | None]:
-    """A step's id has a space in it, and need not be quoted: `cache pin distill a100 specs/family.yaml`."""
-    *name, last = words
-    if name and Path(last).suffix in (".yaml", ".yml"):
-        return " ".join(name), Path(last)
-    return " ".join(words), None
-
-
 def _store_of(spec: Path | None, store: Path | None) -> Store:
     """The store of a family's project, if one is named."""
-    from colbuild import interface as api
-    from colbuild.run.sharing.housekeeping import find_store
-
-    return find_store(store) if spec is None else api.open_workspace(api.load_family(spec), store).store
-
-
-def _planned(spec: Path, store: Path | None) -> tuple[FamilyPlan, Workspace]:
-    from colbuild import interface as api
-
-    loaded = api.load_family(spec)
-    workspace = api.open_workspace(loaded, store)
-    with event_listener(open_console(stderr=True), as_json=False) as listener:
-        return api.make_plan(loaded, workspace, listener), workspace
+    if spec is None:
+        return colbuild.find_store(store)
+    return colbuild.open_workspace(colbuild.load_family(spec), store).store

@@ -1,4 +1,4 @@
-"""`colbuild lock`, and what other commands take a lock for."""
+"""`colbuild lock`, and the options by which other commands say how they use a lock."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colbuild.cli.common import Spec, StorePath, event_listener, open_console
+import colbuild
+from colbuild.cli.common import Spec, StorePath, open_console, quiet_listener
 from colbuild.report.screen.naming import DEFAULT_SPEC
 
 if TYPE_CHECKING:
-    from colbuild.plan.lock.lock import LockMode
+    from colbuild import LockMode
 
 Locked = Annotated[bool, typer.Option("--locked", help="Fail if the lock is missing or out of date.")]
 Frozen = Annotated[
@@ -24,20 +25,17 @@ def lock_mode(locked: bool, frozen: bool) -> LockMode:
     Raises:
         typer.BadParameter: Both are given.
     """
-    from colbuild.plan.lock.lock import LockMode
-
     if locked and frozen:
         raise typer.BadParameter("--locked and --frozen exclude each other")
-    return LockMode.FROZEN if frozen else LockMode.LOCKED if locked else LockMode.REFRESH
+    modes = colbuild.LockMode
+    return modes.FROZEN if frozen else modes.LOCKED if locked else modes.REFRESH
 
 
 def lock(spec: Spec = DEFAULT_SPEC, store: StorePath = None) -> None:
     """Write the family's lock: what every source holds, every solved shape, the route."""
-    from colbuild import interface as api
-
-    loaded = api.load_family(spec)
-    with event_listener(open_console(stderr=True), as_json=False) as listener:
-        done = api.lock_family(loaded, api.open_workspace(loaded, store), listener)
+    loaded = colbuild.load_family(spec)
+    with quiet_listener() as listener:
+        done = colbuild.lock_family(loaded, colbuild.open_workspace(loaded, store), listener)
     console = open_console()
     before = done.before
     if not done.written:

@@ -1,75 +1,25 @@
-"""`colbuild plan` of several families, and compared with a git revision."""
+"""The plans of several families, and a plan compared with a git revision, as people read them and as machines do."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from colbuild.cli.common import event_listener, open_console
 from colbuild.plan.changes.states import State
-from colbuild.report.screen.plan_view import print_plan
-from colbuild.report.screen.printed import write_json
 from colbuild.report.screen.states_view import STYLES, WORDS
 
 if TYPE_CHECKING:
-    from colbuild.interface import FamilyPlan
     from colbuild.plan.changes.many import Together
     from colbuild.plan.changes.since import Since
-    from colbuild.plan.lock.lock import LockMode
+    from colbuild.plan.family_plan import FamilyPlan
 
 SINCE_FORMAT = "colbuild.since.v1"
 PLANS_FORMAT = "colbuild.plans.v1"
-
-
-def show_since(
-    spec: Path, revision: str, targets: Sequence[str], store: Path | None, mode: LockMode, *, as_json: bool
-) -> bool:
-    """Shows what a family builds that it did not build at a revision; returns whether any of it is to be done."""
-    from colbuild import interface as api
-
-    loaded = api.load_family(spec)
-    with event_listener(open_console(stderr=True), as_json=False) as listener:
-        workspace = api.open_workspace(loaded, store)
-        planned = api.make_plan(loaded, workspace, listener, targets, mode)
-        api.check_possible(planned)
-        since = api.plan_since(planned, workspace, revision, listener)
-    if as_json:
-        write_json(since_to_json(planned, since))
-    else:
-        print_since(planned, since, open_console())
-    return bool(since.pending)
-
-
-def show_many(specs: Sequence[Path], store: Path | None, mode: LockMode, *, as_json: bool) -> bool:
-    """Shows the plans of several families in turn and their sum; returns whether there is anything to do."""
-    from colbuild import interface as api
-
-    families = api.load_families(specs)
-    workspaces = [api.open_workspace(loaded, store) for loaded in families]
-    with event_listener(open_console(stderr=True), as_json=False) as listener:
-        plans = [
-            api.make_plan(loaded, workspace, listener, (), mode)
-            for loaded, workspace in zip(families, workspaces, strict=True)
-        ]
-    api.check_possible(*plans)
-    sum_ = api.plans_together(plans, workspaces)
-    pairs = list(zip(plans, workspaces, strict=True))
-    if as_json:
-        saved = [api.save_plan(plan, workspace).model_dump(mode="json") for plan, workspace in pairs]
-        write_json({"format": PLANS_FORMAT, "plans": saved, **_sum_to_json(sum_)})
-        return sum_.pending > 0
-    console = open_console()
-    for plan, workspace in pairs:
-        print_plan(plan, api.estimate_plan(plan, workspace), console)
-        console.print()
-    print_sum(sum_, console)
-    return sum_.pending > 0
 
 
 def print_since(plan: FamilyPlan, since: Since, console: Console) -> None:
@@ -133,8 +83,11 @@ def print_sum(sum_: Together, console: Console) -> None:
         console.print(f"  shared by {', '.join(families)}: {', '.join(steps)}", soft_wrap=True)
 
 
-def _sum_to_json(sum_: Together) -> dict[str, Any]:
+def plans_to_json(saved: Sequence[Mapping[str, Any]], sum_: Together) -> dict[str, Any]:
+    """Several saved plans and their sum as JSON values."""
     return {
+        "format": PLANS_FORMAT,
+        "plans": list(saved),
         "steps": sum_.steps,
         "states": {word: sum_.states.get(state, 0) for state, word in WORDS.items()},
         "shared": [{"steps": dict(step.steps), "state": WORDS[step.state]} for step in sum_.shared],

@@ -1,9 +1,4 @@
-"""What the command line calls and notebooks import: a family's plan, its build, and how it stands.
-
->>> loaded = load_family(Path("specs/family.yaml"))
->>> workspace = open_workspace(loaded)
->>> build(make_plan(loaded, workspace), workspace).rows
-"""
+"""Packages: found, asked, verified, packed, sent and measured, each in a function of its own."""
 
 from __future__ import annotations
 
@@ -12,70 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbuild.errors import BuildError
-from colbuild.plan.changes.saved import plan_schema_text, read_plan, write_plan
-from colbuild.plan.cost.machine_resources import Resources, machine
-from colbuild.plan.family_plan import FamilyPlan, Workspace, load_families, open_workspace, remote_url
-from colbuild.plan.lock.lock import LockMode
-from colbuild.plan.planning import check_possible, make_plan
 from colbuild.progress import Report, silent
-from colbuild.run.building.building import Built, build, lock_family
-from colbuild.run.building.views import (
-    check_plan,
-    estimate_plan,
-    explain_step,
-    family_history,
-    family_shapes,
-    family_status,
-    plan_since,
-    plans_together,
-    save_plan,
-)
-from colbuild.run.executor import Options
-from colbuild.spec import load_family
-from colbuild.spec.project.schema import schema_text
 
 if TYPE_CHECKING:
     from colbuild.export.package.registry import Pushed
     from colbuild.export.package.verify import Verified
     from colbuild.export.runtime.bench import Speed
     from colbuild.export.runtime.generation import Generation
-
-__all__ = [
-    "Built",
-    "FamilyPlan",
-    "LockMode",
-    "Options",
-    "Resources",
-    "Workspace",
-    "answer",
-    "bench_package",
-    "build",
-    "check_plan",
-    "check_possible",
-    "estimate_plan",
-    "explain_step",
-    "family_history",
-    "family_shapes",
-    "family_status",
-    "find_package",
-    "load_families",
-    "load_family",
-    "lock_family",
-    "machine",
-    "make_plan",
-    "open_workspace",
-    "pack_package",
-    "plan_schema_text",
-    "plan_since",
-    "plans_together",
-    "push_package",
-    "read_plan",
-    "remote_url",
-    "save_plan",
-    "schema_text",
-    "verify_package",
-    "write_plan",
-]
 
 
 def find_package(given: Path) -> Path:

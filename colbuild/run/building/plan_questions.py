@@ -1,10 +1,9 @@
-"""What can be said of a plan: its cost, what changed, why a step runs, how its models stand."""
+"""What can be asked of a plan: its cost, what differs from a revision, whether a saved one still holds, why a step runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from colbuild.errors import SpecError
 from colbuild.events import Listener
@@ -28,17 +27,11 @@ from colbuild.plan.planning import ansnet_config, bridge_vocabulary, export_vers
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.context_lengths import with_contexts
 from colbuild.plan.shapes.text_amounts import text_bytes
-from colbuild.run.building.family_rows import Row, family_rows
-from colbuild.run.building.room import disk_warnings, memory_warnings
+from colbuild.run.building.capacity import disk_warnings, memory_warnings
 from colbuild.spec import LoadedFamily
 from colbuild.spec.project.revision import changed_since, find_revision, load_at
 from colbuild.spec.sources.grammar import LocalSource, parse_source
 from colbuild.spec.text.problems import in_line
-from colbuild.store import ActionRecord
-
-if TYPE_CHECKING:
-    # Of what `status` alone shows.
-    from colbuild.run.history.history import History
 
 
 def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: Listener = silent) -> Since:
@@ -159,30 +152,3 @@ def explain_step(plan: FamilyPlan, workspace: Workspace, name: str) -> Explanati
         places=plan.loaded.places,
         source_digest=plan_sources(plan, workspace).digest,
     )
-
-
-def family_status(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
-    """One line for each model: what is known of it and lies in the store now."""
-    every = (*plan.steps, *(plan.selection.left if plan.selection else ()))
-    records = {step.step.id: workspace.store.lookup(step.key) for step in every if step.key is not None}
-    return rows_of(plan, workspace, {step: record for step, record in records.items() if record is not None})
-
-
-def family_history(loaded: LoadedFamily, workspace: Workspace) -> History:
-    """The builds of a family that run, and how the last of the others ended."""
-    from colbuild.run.history.history import family_history as read_history
-
-    return read_history(workspace.store.layout.folder("runs"), loaded.family.name, loaded.path)
-
-
-def family_shapes(plan: FamilyPlan, workspace: Workspace) -> tuple[Row, ...]:
-    """One line for each model: its solved shape, and nothing of what was built."""
-    return rows_of(plan, workspace, {})
-
-
-def rows_of(plan: FamilyPlan, workspace: Workspace, records: Mapping[str, ActionRecord]) -> tuple[Row, ...]:
-    """One line for each model, with what these records hold."""
-    found = {step: workspace.store.files(record.output) for step, record in records.items()}
-    graph = plan.selection.whole if plan.selection else plan.graph
-    ledgers = {step: record.ledger for step, record in records.items()}
-    return family_rows(plan.chain, graph, found, ledgers, workspace.out / plan.loaded.family.name)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
+import colbuild
 from colbuild.cli.common import AsJson, open_console, print_error, print_warning, showing_progress, warn_of_threads
 from colbuild.errors import EXIT_FAILED
 from colbuild.report.screen.printed import write_json, write_text
-
-if TYPE_CHECKING:
-    from colbuild.export.runtime.bench import Speed
 
 HOT: Final = 5.0
 """Nobody draws at a higher temperature; see `colbuild.spec.model.plausible`."""
@@ -26,7 +24,6 @@ Package = Annotated[
         help="A package's folder, such as out/smol-edge/phone/phone-int8, or one that holds a single package.",
     ),
 ]
-VERIFY_FORMAT = "colbuild.verify.v1"
 BENCH_FORMAT = "colbuild.bench.v1"
 PUSH_FORMAT = "colbuild.push.v1"
 
@@ -38,37 +35,15 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a package: its files' digests, its manifest, and a generation that must match the manifest's."""
-    from colbuild.interface import verify_package
-    from colbuild.units import format_bytes
+    from colbuild.report.screen.package_view import print_verified, verified_to_json
 
-    found = verify_package(_found(package))
-    console = open_console()
+    found = colbuild.verify_package(_found(package))
     if as_json:
-        write_json(
-            {
-                "format": VERIFY_FORMAT,
-                "package": str(found.package),
-                "sound": not found.problems,
-                "files": found.files,
-                "bytes": found.size,
-                "tokens": found.tokens,
-                "problems": list(found.problems),
-                "remarks": list(found.remarks),
-            }
-        )
+        write_json(verified_to_json(found))
     else:
         for place, problem in enumerate(found.problems, 1):
             print_error(problem, "copy or build the package again" if place == len(found.problems) else None)
-        for remark in found.remarks:
-            console.print(remark, style="dim", soft_wrap=True, highlight=False)
-        if not found.problems:
-            wanted = len(found.manifest.sample.tokens)
-            console.print(
-                f"{found.package} is sound: {found.files} files, {format_bytes(found.size)}, digests as in the manifest, "
-                f"{found.tokens} of {wanted} sample tokens the same.",
-                soft_wrap=True,
-                highlight=False,
-            )
+        print_verified(found, open_console())
     if found.problems:
         raise typer.Exit(EXIT_FAILED)
 
@@ -81,12 +56,11 @@ def pack(
     ] = None,
 ) -> None:
     """Write a package into one file, PACKAGE.tar.zst: the same bytes every time."""
-    from colbuild.interface import pack_package
     from colbuild.units import format_bytes
 
     folder = _found(package).resolve()
     file = output or folder.with_name(f"{folder.name}.tar.zst")
-    digest = pack_package(folder, file)
+    digest = colbuild.pack_package(folder, file)
     size = format_bytes(file.stat().st_size)
     open_console().print(f"Packed {package} into {file}: {size}, sha256 {digest}.", soft_wrap=True, highlight=False)
 
@@ -99,12 +73,11 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Send a package to an OCI registry, each file a layer; 'oras pull REFERENCE' brings it back."""
-    from colbuild.interface import push_package
     from colbuild.units import format_bytes
 
     package = _found(package)
     with showing_progress("push", quiet=as_json) as report:
-        pushed = push_package(package, reference, report)
+        pushed = colbuild.push_package(package, reference, report)
     if as_json:
         write_json({"format": PUSH_FORMAT, "package": str(package), **asdict(pushed)})
         return
@@ -122,12 +95,10 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as text, without the chat template.")] = False,
 ) -> None:
     """Try a package: answer a prompt with onnxruntime, as the tokens come."""
-    from colbuild.interface import answer
-
     warn_of_threads([threads])
     if temperature > HOT:
         print_warning(f"--temperature {temperature:g}: above {HOT:g} tokens are drawn almost at random")
-    generation = answer(
+    generation = colbuild.answer(
         _found(package),
         prompt,
         max_tokens=max_tokens,
@@ -164,26 +135,24 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure a package on this machine: load time, tokens per second, peak memory, by number of threads."""
-    from colbuild.interface import bench_package
+    from colbuild.report.screen.package_view import print_speeds
 
     folder = _found(package).resolve()
     warn_of_threads(threads or ())
-    found = bench_package(folder, threads or _usual_threads(), prompt_tokens, new_tokens)
+    found = colbuild.bench_package(folder, threads or _usual_threads(), prompt_tokens, new_tokens)
     told = {"format": BENCH_FORMAT, "package": folder.name, **_machine(), "rows": [asdict(one) for one in found]}
     written = output or folder.with_name(f"{folder.name}.bench.json")
     _write(written, told)
     if as_json:
         write_json(told)
         return
-    _print_table(found)
+    print_speeds(found, open_console())
     open_console().print(f"Written to {written}.", style="dim", soft_wrap=True, highlight=False)
 
 
 def _found(given: Path) -> Path:
     """The package that a user means, told where that is another folder than the one given."""
-    from colbuild.interface import find_package
-
-    package = find_package(given)
+    package = colbuild.find_package(given)
     if package != given:
         open_console(stderr=True).print(f"Using {package}.", style="dim", soft_wrap=True, highlight=False)
     return package
@@ -204,9 +173,7 @@ def _write(path: Path, told: dict[str, Any]) -> None:
 
 def _usual_threads() -> list[int]:
     """One thread, and as many as this process may use."""
-    from colbuild.plan.cost.machine_resources import machine
-
-    return sorted({1, machine().cores})
+    return sorted({1, colbuild.machine().cores})
 
 
 def _machine() -> dict[str, Any]:
@@ -217,22 +184,3 @@ def _machine() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "onnxruntime": importlib.metadata.version("onnxruntime"),
     }
-
-
-def _print_table(found: tuple[Speed, ...]) -> None:
-    from rich.table import Table
-
-    from colbuild.units import format_bytes
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("threads", "load", "prefill tokens/s", "decode tokens/s", "peak memory"):
-        table.add_column(column, justify="right")
-    for one in found:
-        table.add_row(
-            str(one.threads),
-            f"{one.load_seconds:.2f} s",
-            f"{one.prefill_tps:,.1f}",
-            f"{one.decode_tps:,.1f}",
-            format_bytes(one.peak_memory),
-        )
-    open_console().print(table)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from colbuild.cli.common import AsJson, Spec, StorePath, Targets, event_listener, open_console
+import colbuild
+from colbuild.cli.common import AsJson, Spec, StorePath, Targets, name_and_spec, open_console, planned
 from colbuild.report.screen.naming import DEFAULT_SPEC
 from colbuild.report.screen.printed import write_json, write_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from colbuild.interface import FamilyPlan, Workspace
 
 Words = Annotated[
     list[str],
@@ -38,14 +33,13 @@ class GraphFormat(StrEnum):
 
 def why(words: Words, store: StorePath = None, as_json: AsJson = False) -> None:
     """Explain one step: what it reads, where each parameter was written, what changed, what needs it."""
-    from colbuild import interface as api
     from colbuild.report.screen.explain_view import explanation_to_json, print_explanation
 
-    step, spec = _step_and_spec(words)
-    planned, workspace = _planned(spec, store)
-    explained = api.explain_step(planned, workspace, step)
+    step, spec = name_and_spec(words)
+    found, workspace = planned(spec or DEFAULT_SPEC, store)
+    explained = colbuild.explain_step(found, workspace, step)
     if as_json:
-        write_json(explanation_to_json(planned, explained))
+        write_json(explanation_to_json(found, explained))
     else:
         print_explanation(explained, open_console())
 
@@ -59,22 +53,21 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show the shape of every model; with --resolved, every value of the spec and where it was written."""
-    from colbuild import interface as api
     from colbuild.report.screen import explain_view as view
 
     if resolved:
-        loaded = api.load_family(spec)
+        loaded = colbuild.load_family(spec)
         if as_json:
             write_json(view.resolved_to_json(loaded))
         else:
             view.print_resolved(loaded, open_console())
         return
-    planned, workspace = _planned(spec, store)
-    rows = api.family_shapes(planned, workspace)
+    found, workspace = planned(spec, store)
+    rows = colbuild.family_shapes(found, workspace)
     if as_json:
-        write_json(view.shapes_to_json(planned, rows))
+        write_json(view.shapes_to_json(found, rows))
     else:
-        view.print_shapes(planned, rows, open_console())
+        view.print_shapes(found, rows, open_console())
 
 
 def graph(
@@ -89,25 +82,8 @@ def graph(
     from colbuild.report.graph import FORMATS
     from colbuild.report.screen.explain_view import print_tree
 
-    planned, _ = _planned(spec, store, target or ())
+    found, _ = planned(spec, store, target or ())
     if form is GraphFormat.ASCII:
-        print_tree(planned, open_console())
+        print_tree(found, open_console())
     else:
-        write_text(FORMATS[form.value](planned.steps, planned.loaded.family.name))
-
-
-def _planned(spec: Path, store: Path | None, targets: Sequence[str] = ()) -> tuple[FamilyPlan, Workspace]:
-    from colbuild import interface as api
-
-    loaded = api.load_family(spec)
-    workspace = api.open_workspace(loaded, store)
-    with event_listener(open_console(stderr=True), as_json=False) as listener:
-        return api.make_plan(loaded, workspace, listener, targets), workspace
-
-
-def _step_and_spec(words: list[str]) -> tuple[str, Path]:
-    """A step's id has a space in it, and need not be quoted: `why distill a100 specs/family.yaml`."""
-    *step, last = words
-    if step and Path(last).suffix in (".yaml", ".yml"):
-        return " ".join(step), Path(last)
-    return " ".join(words), DEFAULT_SPEC
+        write_text(FORMATS[form.value](found.steps, found.loaded.family.name))
