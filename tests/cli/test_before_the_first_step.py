@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from colbuild import Resources
 from colbuild.cli import build_options
 from colbuild.cli.common import warn_of_threads
 from colbuild.errors import EXIT_SPEC_ERROR
-from colbuild import Resources
 from colbuild.plan.family_plan import open_workspace
 from colbuild.plan.planning import make_plan
 from colbuild.spec import load_family

@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from colbuild import answer, bench_package, find_package, verify_package
 from colbuild.errors import BuildError
 from colbuild.export.graph.onnx_scan import data_files
-from colbuild import answer, bench_package, find_package, verify_package
 from tests.helpers.toy_package import GRAPH, VOCAB, list_files, make_toy_package, read, toy_graph
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from colbuild.errors import BuildError
 from colbuild import load_family, make_plan, open_workspace
+from colbuild.errors import BuildError
 from colbuild.plan.changes.states import State
 from colbuild.plan.drawing.keys import action_key
 from colbuild.plan.drawing.parts import Parts

@@ -41,8 +41,8 @@ def start(folder: Path) -> Path:
 
 
 def _verify(package: Path) -> None:
-    from colbuild.export.runtime import guard
     from colbuild import verify_package
+    from colbuild.export.runtime import guard
 
     guard.PACKAGE_SECONDS = SECONDS
     # Of a packed file: a name that leads outside then leads to where the frame sees it.
@@ -51,8 +51,8 @@ def _verify(package: Path) -> None:
 
 
 def answer_with(package: Path, *, chat: bool = True) -> None:
-    from colbuild.export.runtime import guard
     from colbuild import answer
+    from colbuild.export.runtime import guard
 
     guard.PACKAGE_SECONDS = SECONDS
     list(answer(package, "hello", max_tokens=2, chat=chat))
