@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from colbuild.interface.packages import verify_package as verify_package
     from colbuild.interface.stores import find_store as find_store
     from colbuild.interface.stores import required_remote as required_remote
-    from colbuild.plan.changes.saved import plan_schema_text as plan_schema_text
-    from colbuild.plan.changes.saved import read_plan as read_plan
-    from colbuild.plan.changes.saved import write_plan as write_plan
     from colbuild.plan.cost.machine_resources import Resources as Resources
     from colbuild.plan.cost.machine_resources import machine as machine
     from colbuild.plan.family_plan import FamilyPlan as FamilyPlan
@@ -34,6 +31,9 @@ if TYPE_CHECKING:
     from colbuild.plan.lock.lock import LockMode as LockMode
     from colbuild.plan.planning import check_possible as check_possible
     from colbuild.plan.planning import make_plan as make_plan
+    from colbuild.plan.saved.plan_file import plan_schema_text as plan_schema_text
+    from colbuild.plan.saved.plan_file import read_plan as read_plan
+    from colbuild.plan.saved.plan_file import write_plan as write_plan
     from colbuild.run.building.building import build as build
     from colbuild.run.building.family_lock import lock_family as lock_family
     from colbuild.run.building.family_rows import family_shapes as family_shapes
@@ -77,7 +77,7 @@ _NAMES = {
         "find_store",
         "required_remote",
     ),
-    "colbuild.plan.changes.saved": (
+    "colbuild.plan.saved.plan_file": (
         "plan_schema_text",
         "read_plan",
         "write_plan",

@@ -15,8 +15,8 @@ from colbuild.arch import ARCHITECTURES
 from colbuild.cli.app import app
 from colbuild.events import Event, event_to_json
 from colbuild.export.package.manifest import Manifest
-from colbuild.plan.changes.saved import SavedPlan
 from colbuild.plan.cost.machine_resources import Resources, demand_of
+from colbuild.plan.saved.plan_file import SavedPlan
 from colbuild.plan.steps.operations import EPOCHS
 from colbuild.report.screen.states_view import WORDS
 from colbuild.spec.model.device import Device

@@ -11,10 +11,10 @@ from colbuild.errors import SpecError
 from colbuild.events import Event
 from colbuild.plan.changes.former import former_records
 from colbuild.plan.changes.states import State, StepPlan
+from colbuild.plan.checks.text_amounts import Known
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.lock.lock import LockState
 from colbuild.plan.shapes.chain import Chain
-from colbuild.plan.shapes.text_amounts import Known
 from colbuild.spec import LoadedFamily, Problem, load_family
 from colbuild.store import Store, open_store
 

@@ -13,9 +13,12 @@ from colbuild.arch import checked_structure, read_structure
 from colbuild.errors import SourceUnavailableError
 from colbuild.events import Listener, Notice
 from colbuild.fetch.contents import Sources, is_fetched
-from colbuild.plan.changes.beginnings import check_beginning
 from colbuild.plan.changes.foresight import foresee
 from colbuild.plan.changes.states import StepPlan, plan_steps
+from colbuild.plan.checks.beginnings import check_beginning
+from colbuild.plan.checks.readable_texts import check_texts
+from colbuild.plan.checks.start_checkpoints import check_start, turning_problems
+from colbuild.plan.checks.text_amounts import META, Known, known_texts, text_problems
 from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
 from colbuild.plan.drawing.target import parse_target, restrict, select
 from colbuild.plan.family_plan import FamilyPlan, Selection, Workspace, silent
@@ -27,9 +30,6 @@ from colbuild.plan.remembered import packed_tokenizer, remembered
 from colbuild.plan.shapes.bridge_shape import tokenizer_source
 from colbuild.plan.shapes.chain import Chain, resolve_chain
 from colbuild.plan.shapes.context_lengths import position_problems, with_contexts
-from colbuild.plan.shapes.readable_texts import check_texts
-from colbuild.plan.shapes.start_checkpoints import check_start, turning_problems
-from colbuild.plan.shapes.text_amounts import META, Known, known_texts, text_problems
 from colbuild.spec import LoadedFamily, spec_error
 from colbuild.spec.model.plausible import unlikely
 from colbuild.store import Store

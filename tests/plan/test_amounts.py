@@ -8,9 +8,9 @@ import pytest
 
 from colbuild.fetch.texts.text_size import TextSize, text_size
 from colbuild.plan.changes.states import plan_steps
+from colbuild.plan.checks.text_amounts import known_texts, text_bytes, text_problems
 from colbuild.plan.drawing.build_graph import build_graph
 from colbuild.plan.shapes.chain import resolve_chain
-from colbuild.plan.shapes.text_amounts import known_texts, text_bytes, text_problems
 from colbuild.store import open_store
 from tests.plan.families import ANSNET, DISTILL, RECOVER, VERSIONS, load
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from colbuild.errors import EXIT_STALE_PLAN, BuildError, StalePlanError
-from colbuild.plan.changes import saved as saving
-from colbuild.plan.changes.saved import SavedPlan, plan_schema_text, read_plan, saved_plan, write_plan
-from colbuild.plan.changes.stale import changes, require_current
 from colbuild.plan.cost.estimate import estimate
+from colbuild.plan.saved import plan_file as saving
+from colbuild.plan.saved.plan_file import SavedPlan, plan_schema_text, read_plan, saved_plan, write_plan
+from colbuild.plan.saved.stale import changes, require_current
 from colbuild.plan.shapes.chain import resolve_chain
 from tests.conftest import MACHINE
 from tests.helpers.project import ROOT

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from colbuild.errors import EXIT_DONE, EXIT_SOURCE_UNAVAILABLE, EXIT_SPEC_ERROR
-from colbuild.plan.shapes import readable_texts as module
+from colbuild.plan.checks import readable_texts as module
 from tests.helpers.project import replace_in
 
 SPEC = "specs/tiny.yaml"

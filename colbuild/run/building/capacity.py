@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from colbuild.errors import BuildError
+from colbuild.plan.checks.text_amounts import text_bytes
 from colbuild.plan.cost.estimate import Written, written
 from colbuild.plan.family_plan import FamilyPlan, Workspace
-from colbuild.plan.shapes.text_amounts import text_bytes
 from colbuild.run.building.landing import outputs_of
 from colbuild.spec import Problem
 from colbuild.store.space import free_bytes, same_file_system

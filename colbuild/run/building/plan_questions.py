@@ -8,11 +8,10 @@ from dataclasses import replace
 from colbuild.errors import SpecError
 from colbuild.events import Listener
 from colbuild.plan.changes.many import Together, together
-from colbuild.plan.changes.saved import SavedPlan, saved_plan
 from colbuild.plan.changes.since import Since
 from colbuild.plan.changes.since import compare as compare_graphs
-from colbuild.plan.changes.stale import require_current
 from colbuild.plan.changes.why import Explanation, explain
+from colbuild.plan.checks.text_amounts import text_bytes
 from colbuild.plan.cost.estimate import Estimates, estimate
 from colbuild.plan.cost.machine import machine_speed
 from colbuild.plan.cost.machine_resources import machine
@@ -24,9 +23,10 @@ from colbuild.plan.family_plan import FamilyPlan, Workspace, silent
 from colbuild.plan.lock.locked_sources import sources_of
 from colbuild.plan.lock.named_sources import source_uris
 from colbuild.plan.planning import ansnet_config, bridge_vocabulary, export_versions, plan_sources, unbuilt
+from colbuild.plan.saved.plan_file import SavedPlan, saved_plan
+from colbuild.plan.saved.stale import require_current
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.context_lengths import with_contexts
-from colbuild.plan.shapes.text_amounts import text_bytes
 from colbuild.run.building.capacity import disk_warnings, memory_warnings
 from colbuild.spec import LoadedFamily
 from colbuild.spec.project.revision import changed_since, find_revision, load_at
@@ -114,7 +114,7 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
 
 
 def save_plan(plan: FamilyPlan, workspace: Workspace, estimates: Estimates | None = None) -> SavedPlan:
-    """A plan as a value that can be written to a file, and be checked later; see `colbuild.plan.changes.saved`."""
+    """A plan as a value that can be written to a file, and be checked later; see `colbuild.plan.saved.plan_file`."""
     told = estimates or estimate_plan(plan, workspace)
     saved = saved_plan(
         plan.loaded,

@@ -7,8 +7,8 @@ from typing import Any
 
 from colbuild.errors import StalePlanError
 from colbuild.plan.changes.differ import Change, Item, differences
-from colbuild.plan.changes.saved import SavedPlan, SavedStep
 from colbuild.plan.changes.shown import shown, where
+from colbuild.plan.saved.plan_file import SavedPlan, SavedStep
 from colbuild.spec import Places
 
 _SHOWN = 12
