@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from colbuild.arch.architecture import (
-    NORMS,
-    Architecture,
-    Role,
     Structure,
     Tensor,
     axis_factors,
@@ -23,15 +20,12 @@ from colbuild.arch.architecture import (
     tensors,
 )
 from colbuild.arch.bridged import LEARNED_POSITIONS, bridged, structure_from_json, structure_to_json
-from colbuild.arch.known.gpt import GPT2, GPT_NEOX
-from colbuild.arch.known.llama import GEMMA3, LLAMA, MISTRAL, QWEN2, QWEN3
+from colbuild.arch.known import ARCHITECTURES
+from colbuild.arch.scalars import scalars_of
 from colbuild.arch.settings import own_settings, setting_problems
 from colbuild.arch.shape import Shape
+from colbuild.arch.table import NORMS, Architecture, Role
 from colbuild.errors import BuildError
-
-ARCHITECTURES: Mapping[str, Architecture] = {
-    table.name: table for table in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA3, GPT2, GPT_NEOX)
-}
 
 __all__ = [
     "ARCHITECTURES",
@@ -54,6 +48,8 @@ __all__ = [
     "positions_key",
     "read_structure",
     "rotary_settings",
+    "scalars_of",
+    "shared_window",
     "structure_from_json",
     "structure_to_json",
     "tensors",
@@ -80,7 +76,7 @@ def checked_structure(config: Mapping[str, Any]) -> Structure:
         BuildError: As `read_structure`; or a setting has a value that transformers refuses or that no graph can hold.
     """
     architecture = _architecture(config)
-    problems = list(setting_problems(config, architecture.config_keys, architecture.defaults))
+    problems = list(setting_problems(config, architecture))
     if problems:
         more = f"; and {len(problems) - 3} more" if problems[3:] else ""
         raise BuildError(
@@ -90,12 +86,22 @@ def checked_structure(config: Mapping[str, Any]) -> Structure:
     return read_structure(config)
 
 
+def shared_window(config: Mapping[str, Any]) -> int | None:
+    """How many tokens all layers of a model look back at; None where they look at all of them.
+
+    Some architectures have a window in their configuration that they do not use.
+    """
+    table = ARCHITECTURES.get(str(config.get("model_type")))
+    found = None if table is None or table.window is None else config.get(table.window)
+    return found if isinstance(found, int) else None
+
+
 def _architecture(config: Mapping[str, Any]) -> Architecture:
     name = config.get("model_type")
     architecture = ARCHITECTURES.get(str(name))
     if architecture is None:
         raise BuildError(
             f"architecture '{name}' is not supported",
-            hint=f"supported: {', '.join(sorted(ARCHITECTURES))}; a new one is one table in colbuild/arch/",
+            hint=f"supported: {', '.join(sorted(ARCHITECTURES))}; a new one is one file in colbuild/arch/known/",
         )
     return architecture

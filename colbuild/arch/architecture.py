@@ -1,140 +1,24 @@
-"""An architecture as data: every tensor's name with the named axes it is made of.
+"""A model without its weights: its architecture's table at some lengths, and what follows from these.
 
-Counting, solving shapes, subsetting, ordering and interpolating are written once over these tables and know no
-architecture. Adding one means adding a table (see docs/architectures.md) and its tests.
+Counting, solving shapes, subsetting, ordering and interpolating are written once over the tables (`colbuild.arch.table`) and
+know no architecture.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from math import prod
 from typing import Any, Final
 
 from colbuild.arch.shape import Shape
+from colbuild.arch.table import NORMS, Architecture, Role, TensorPattern
 from colbuild.errors import BuildError
-
-
-class Role(Enum):
-    """What a tensor does in a block: enough for operators to treat it without knowing its name.
-
-    `NORM` reads the residual stream, `BRANCH_NORM` what a branch is about to write into it, `HEAD_NORM` each head's queries
-    or keys. A bias has the role of the weight it goes with, but for a norm's, which is `NORM_BIAS`.
-    """
-
-    EMBEDDING = "embedding"
-    POSITION = "position"
-    HEAD = "head"
-    NORM = "norm"
-    NORM_BIAS = "norm_bias"
-    BRANCH_NORM = "branch_norm"
-    HEAD_NORM = "head_norm"
-    ATTENTION_IN = "attention_in"
-    ATTENTION_OUT = "attention_out"
-    FFN_IN = "ffn_in"
-    FFN_OUT = "ffn_out"
-
 
 _POSITIONS: Final = ("max_position_embeddings", "n_positions")
 
 _STORED: Final = {"float32": 4, "float64": 8}
 """What config.json may call the type of its weights -> bytes of each; all others are of 16 bits."""
-
-NORMS: Final = (Role.NORM, Role.BRANCH_NORM)
-"""What normalises over the hidden width."""
-
-
-@dataclass(frozen=True)
-class TensorPattern:
-    """One line of an architecture's table.
-
-    Attributes:
-        name: The tensor's name; `{layer}` stands for the block's index.
-        axes: One axis per dimension, slowest first. An axis is a field of `Shape`, a key of `Architecture.fixed`, or a product
-            of these and of plain numbers, slowest first: "heads*head_dim", "3*heads*head_dim" for queries, keys and values one
-            after the other, "heads*3*head_dim" for the three of each head together.
-        role: What the tensor does.
-        when: (config flag, value) for a tensor that exists only then; None when it always does.
-    """
-
-    name: str
-    axes: tuple[str, ...]
-    role: Role
-    when: tuple[str, bool] | None = None
-
-
-Term = tuple[int, tuple[str, ...]]
-"""How many tensors of a kind there are, and the lengths whose product is the size of one in all layers."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A family of configurations that one table describes.
-
-    Attributes:
-        name: `model_type` in config.json.
-        model_class: The class transformers loads it with (`architectures` in config.json).
-        tensors: The table.
-        config_keys: Field of `Shape` -> key in config.json. Without "kv_heads" every head has keys and values of its own;
-            without "head_dim" a head is always hidden / heads wide, so that both shrink together.
-        flags: Config key -> value when config.json does not give it; the only settings the table depends on.
-        fixed: Axis -> config key of a length that is the same in every member of a family.
-        defaults: Field of `Shape` -> length when config.json gives none; the usual ones need not be named.
-        ffn_times: The FFN's width in hidden widths when config.json gives none.
-        per_layer: Config keys that hold a list with one entry for each layer.
-        norm_offset: What a norm adds to its weight before it multiplies.
-        scales_embedding: Whether token embeddings are multiplied by the root of the hidden width.
-        accepts: Config key -> the only value that the table and the operators over it are right for.
-        prefix: What files may leave out at the start of every name but the head's.
-        stored_as: Tensor -> its name in files, where that is not its name in the model.
-        buffers: Ends of names that old files hold and that are no weights.
-    """
-
-    name: str
-    model_class: str
-    tensors: tuple[TensorPattern, ...]
-    config_keys: Mapping[str, str]
-    flags: Mapping[str, bool]
-    fixed: Mapping[str, str] = field(default_factory=dict)
-    defaults: Mapping[str, int] = field(default_factory=dict)
-    ffn_times: int | None = None
-    per_layer: tuple[str, ...] = ()
-    norm_offset: float = 0.0
-    scales_embedding: bool = False
-    accepts: Mapping[str, Any] = field(default_factory=dict)
-    prefix: str = ""
-    stored_as: Mapping[str, str] = field(default_factory=dict)
-    buffers: tuple[str, ...] = ()
-    _terms: dict[frozenset[tuple[str, bool]], tuple[Term, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-
-    def stored_name(self, name: str) -> str:
-        """What a tensor is called in a file."""
-        return self.stored_as.get(name, name)
-
-    def model_name(self, stored: str) -> str:
-        """What a tensor of a file is called in the model."""
-        return next((name for name, other in self.stored_as.items() if other == stored), stored)
-
-    @property
-    def ties_widths(self) -> bool:
-        """Whether the hidden width is always heads * head_dim."""
-        return "head_dim" not in self.config_keys
-
-    def terms(self, flags: frozenset[tuple[str, bool]]) -> tuple[Term, ...]:
-        """The parameter count as a sum of products, worked out once: solving shapes counts hundreds of times for each."""
-        if flags not in self._terms:
-            products: Counter[tuple[str, ...]] = Counter()
-            for pattern in self.tensors:
-                if pattern.when is None or pattern.when in flags:
-                    factors = [*(("layers",) if "{layer}" in pattern.name else ()), *"*".join(pattern.axes).split("*")]
-                    times = prod(int(factor) for factor in factors if factor.isdigit())
-                    products[tuple(factor for factor in factors if not factor.isdigit())] += times
-            self._terms[flags] = tuple((times, factors) for factors, times in products.items())
-        return self._terms[flags]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from colbuild.arch.architecture import Architecture, Role, Structure
+from colbuild.arch.architecture import Structure
 from colbuild.arch.correspondence import biased
 from colbuild.arch.shape import Shape
+from colbuild.arch.table import Architecture, Role
 
 LEARNED_POSITIONS: Final = 1024
 """How many positions an architecture that has parameters for each of them gets where nobody says otherwise."""

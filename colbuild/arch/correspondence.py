@@ -1,7 +1,7 @@
 """How much of a model another architecture can hold: known from the two structures alone, before anything is built.
 
 A transplanted start is *exact* (it computes what the AnsNet's subset computes), *approximate* (parts have no counterpart and
-are fitted on text), or *refused* (a bias would be lost that nothing can make up for).
+are fitted on text), or *refused* (a bias would be lost that nothing can make up for, or norms stand elsewhere).
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from colbuild.arch.architecture import Architecture, Role, Structure, patterns
+from colbuild.arch.architecture import Structure, patterns
+from colbuild.arch.table import Role
 
 BIASES: Final[Mapping[Role, str]] = {
     Role.ATTENTION_IN: "queries, keys and values",
@@ -25,11 +26,6 @@ _NORMS: Final[Mapping[Role, str]] = {
 }
 
 
-def is_gated(architecture: Architecture) -> bool:
-    """Whether the FFN has a gate beside its input projection."""
-    return any(".gate_proj." in pattern.name for pattern in architecture.tensors)
-
-
 def biased(structure: Structure) -> frozenset[Role]:
     """The projections of a structure that have a bias."""
     return frozenset(
@@ -39,7 +35,7 @@ def biased(structure: Structure) -> frozenset[Role]:
 
 def copies_blocks(old: Structure, new: Structure) -> bool:
     """Whether blocks are copied as they are; else their output projections are fitted."""
-    return old.architecture is new.architecture or (is_gated(old.architecture) and is_gated(new.architecture))
+    return old.architecture is new.architecture or (old.architecture.is_gated and new.architecture.is_gated)
 
 
 def lost_biases(old: Structure, new: Structure) -> tuple[str, ...]:
@@ -57,10 +53,27 @@ def lost_biases(old: Structure, new: Structure) -> tuple[str, ...]:
     return tuple(called for role, called in BIASES.items() if role in refused)
 
 
+def unlike_norms(old: Structure, new: Structure) -> str | None:
+    """Why no part of a block corresponds; such a transplant is refused. None where parts do.
+
+    What reads the residual stream itself, not a norm of it, takes up its length, which differs from token to token: no weights
+    of the other kind compute nearly the same.
+
+    Args:
+        old: The model that is transplanted.
+        new: What it is transplanted into.
+    """
+    before = ["attention_norm" in one.architecture.block for one in (old, new)]
+    if before[0] == before[1]:
+        return None
+    normed, bare = (old, new) if before[0] else (new, old)
+    return f"{bare.architecture.name} has no norms before attention and FFN, and {normed.architecture.name} has"
+
+
 def approximations(old: Structure, new: Structure) -> tuple[str, ...]:
     """Why a transplanted start does not compute what the old model computes; nothing where it does.
 
-    What follows from the configuration alone (gemma3's two rotary bases, gpt_neox's attention side by side with the FFN)
+    What follows from the configuration alone (two rotary bases, attention side by side with the FFN)
     belongs to architectures whose transplants into any other one are approximate for these reasons already.
 
     Args:
@@ -78,7 +91,7 @@ def approximations(old: Structure, new: Structure) -> tuple[str, ...]:
     if (Role.NORM_BIAS in ours) != (Role.NORM_BIAS in theirs):
         layered = new if Role.NORM_BIAS in ours else old
         reasons.append(f"{layered.architecture.name} has LayerNorm")
-    if is_gated(old.architecture) != is_gated(new.architecture):
-        plain = new if is_gated(old.architecture) else old
+    if old.architecture.is_gated != new.architecture.is_gated:
+        plain = new if old.architecture.is_gated else old
         reasons.append(f"{plain.architecture.name} has no gate in its FFN")
     return tuple(reasons)

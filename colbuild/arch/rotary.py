@@ -1,8 +1,8 @@
 """What a config.json may say of rotary positions: the kinds of scaling that both transformers and an ONNX graph compute alike.
 
-transformers 5 writes `rope_parameters`; older files have `rope_theta` and `rope_scaling`. gemma3 has settings for each kind of
-layer, gpt_neox turns a share of each head. Dynamic and long scaling depend on the length of a text; the tables of a graph do
-not.
+transformers 5 writes `rope_parameters`; older files have `rope_theta` and `rope_scaling`. Some architectures have settings for
+each kind of layer, some turn a share of each head. Dynamic and long scaling depend on the length of a text; the tables of a
+graph do not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from colbuild.arch.table import FULL, SLIDING, Architecture, Rotary
 from colbuild.arch.value_kinds import ANYTHING, FLAG, MAPPING, Kind, optional, real, whole
 
 _THETA: Final = Kind("a number above 1, at most 1e15", lambda value: real(1.0, 1e15).holds(value) and value > 1)
@@ -50,49 +51,51 @@ _VALUES: Final[Mapping[str, Kind]] = {
     "finetuned": FLAG,
 }
 
-_NEOX_SHARE: Final = 0.25
-_LAYERS: Final = ("full_attention", "sliding_attention")
+_LAYERS: Final = (FULL, SLIDING)
 
 
-def rotary_problems(name: str, config: Mapping[str, Any], head_dim: int) -> Iterator[str]:
+def rotary_problems(
+    architecture: Architecture, rotary: Rotary, config: Mapping[str, Any], head_dim: int
+) -> Iterator[str]:
     """What is wrong with the rotary positions of a config.json whose values have the right kinds; each with its key.
 
     Args:
-        name: Its architecture, one with rotary positions.
+        architecture: Its architecture.
+        rotary: How that turns queries and keys.
         config: What it holds.
         head_dim: Width of a head.
     """
-    share = config.get("partial_rotary_factor")
-    if name != "gpt_neox" and share not in (None, 1):
+    name, share = architecture.name, config.get("partial_rotary_factor")
+    if rotary.share is None and share not in (None, 1):
         yield f"partial_rotary_factor: {share!r} is not supported: {name} turns whole heads"
-    if name == "gpt_neox":
-        yield from _share_problems(config, head_dim)
+    if rotary.share is not None:
+        yield from _share_problems(config, head_dim, rotary.share)
     for key in ("rope_scaling", "rope_parameters"):
         found = config.get(key) or {}
-        if name != "gemma3_text" or key == "rope_scaling":
-            yield from _problems(name, key, found)
+        if not rotary.by_kind or key == "rope_scaling":
+            yield from _problems(name, rotary, key, found)
             continue
         for layers, own in found.items():
             if layers not in _LAYERS or not isinstance(own, Mapping | None):
                 yield f"{key}.{layers} is not supported; {name} needs settings for each of {' and '.join(_LAYERS)}"
             elif own is not None:
-                yield from _problems(name, f"{key}.{layers}", own)
+                yield from _problems(name, rotary, f"{key}.{layers}", own)
 
 
-def _share_problems(config: Mapping[str, Any], head_dim: int) -> Iterator[str]:
-    """What is wrong with the share of each head that gpt_neox turns."""
+def _share_problems(config: Mapping[str, Any], head_dim: int, usual: float) -> Iterator[str]:
+    """What is wrong with the share of each head that is turned."""
     found = config.get("rope_scaling") or config.get("rope_parameters") or {}
     key = "partial_rotary_factor" if "partial_rotary_factor" in found else "rotary_pct"
-    share = found.get(key, config.get("rotary_pct", _NEOX_SHARE))
+    share = found.get(key, config.get("rotary_pct", usual))
     turned = int(head_dim * share) if real(0.0, 1.0).holds(share) else 2
     if turned < 2 or turned % 2:
         yield f"{key} {share} turns {turned} of a head's {head_dim} channels; rotary positions turn pairs of channels"
 
 
-def _problems(name: str, key: str, found: Mapping[str, Any]) -> Iterator[str]:
+def _problems(name: str, rotary: Rotary, key: str, found: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with one mapping of settings."""
     kind = found.get("rope_type", found.get("type", "default"))
-    possible = [one for one in _NEEDED if one in _kinds(name, key)]
+    possible = ("default",) if key.endswith(SLIDING) else rotary.scalings
     if kind not in possible:
         yield f"{key}: rope_type {kind!r} is not supported; {name} can be exported with {', '.join(possible)}"
         return
@@ -104,16 +107,9 @@ def _problems(name: str, key: str, found: Mapping[str, Any]) -> Iterator[str]:
     for setting in _NEEDED[kind]:
         if setting not in found:
             yield f"{key}.{setting} is missing, which rope_type {kind!r} needs"
-    if name != "gpt_neox" and found.get("partial_rotary_factor", 1) != 1:
+    if rotary.share is None and found.get("partial_rotary_factor", 1) != 1:
         yield f"{key}.partial_rotary_factor is not supported: {name} turns whole heads"
     for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
         both = low in found and high in found and all(_POSITIVE.holds(found[one]) for one in (low, high))
         if both and found[low] >= found[high]:
             yield f"{key}.{high} is not above {low}"
-
-
-def _kinds(name: str, key: str) -> tuple[str, ...]:
-    """The kinds of scaling that a graph computes as transformers does, for some layers of an architecture."""
-    if key.endswith("sliding_attention"):
-        return ("default",)
-    return ("default", "linear", "yarn") if name == "gemma3_text" else tuple(_NEEDED)

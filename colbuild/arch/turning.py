@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from colbuild.arch.architecture import Role, Structure
+from colbuild.arch.architecture import Structure
+from colbuild.arch.table import Role
 
 
 def why_not_turned(structure: Structure) -> str | None:

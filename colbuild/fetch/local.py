@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from colbuild.arch.files.gguf_split import split_names
 from colbuild.errors import SourceUnavailableError
 from colbuild.fetch.remembered_digests import remembered_hash
 from colbuild.hashing import TreeEntry, tree_digest
 from colbuild.spec.sources.choice import chosen, split_files, unmatched
-from colbuild.spec.sources.grammar import LocalSource, split_names
+from colbuild.spec.sources.grammar import LocalSource
 
 
 @dataclass(frozen=True)

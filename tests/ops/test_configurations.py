@@ -12,7 +12,6 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from colbuild.arch import ARCHITECTURES, checked_structure, own_settings, tensors
 from colbuild.arch.files.model_folder import Model, fitted_ids
-from colbuild.arch.settings import SETTINGS
 from colbuild.errors import BuildError
 from colbuild.ops.shared.running_models import build_model
 from tests.export.helpers import export, manifest, saved
@@ -39,7 +38,7 @@ def built(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_any_value_of_any_key_is_refused_by_name_or_makes_a_model(name: str) -> None:
     odd = []
-    for key in (*SETTINGS[name], "use_cache"):
+    for key in (*ARCHITECTURES[name].settings, "use_cache"):
         for value in WRONG:
             config = {**tiny(name), key: value}
             try:
@@ -62,7 +61,7 @@ def test_the_settings_passed_on_are_those_that_transformers_declares_for_the_arc
     common = {one.name for one in dataclasses.fields(PreTrainedConfig)}
     not_passed = {"use_cache", "pretraining_tp", "classifier_dropout", "is_decoder"}
     not_passed |= {key for key in declared if key.startswith("summary_")}
-    listed = {key for key in SETTINGS[name] if key not in OLDER} - {"model_type"}
+    listed = {key for key in ARCHITECTURES[name].settings if key not in OLDER} - {"model_type"}
     # Known to transformers' older files, or read with getattr.
     listed -= {"sliding_window_pattern"} | ({"head_dim"} if name == "qwen2" else set())
     assert listed == declared - common - not_passed

@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
-from colbuild.arch import ARCHITECTURES
-from colbuild.arch.files.gguf_architectures import GGUF_ARCHITECTURES
+from colbuild.arch.files.gguf_architectures import KNOWN, READ
 from colbuild.arch.files.gguf_header import GGUFHeader
 from colbuild.arch.files.gguf_rotary import rotary_scaling
 from colbuild.bounds import LAYERS
@@ -20,9 +19,6 @@ READABLE: Final = frozenset(
 """Numbers of the GGML types that the `gguf` package turns into floats."""
 
 _NAMES: Final = {15: "Q8_K", 28: "F64", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 39: "MXFP4", 40: "NVFP4"}
-_ELSEWHERE: Final = {"gptneox": "gpt_neox"}
-"""Architectures that colbuild knows under another name."""
-
 _MOST: Final = 1 << 31
 _LARGEST: Final = float.fromhex("0x1.fffffep127")
 """Of the numbers in float32."""
@@ -40,10 +36,10 @@ def config_from_gguf(header: GGUFHeader) -> dict[str, Any]:
     """
     facts, name = header.metadata, header.name
     kind = str(facts.get("general.architecture", "unknown"))
-    form = GGUF_ARCHITECTURES.get(kind)
-    if form is None:
+    if kind not in READ:
         _refuse_other(kind, name)
         return {"model_type": kind}
+    architecture, form = READ[kind]
     read = _Reader(header, kind)
     if read.given("expert_count"):
         raise BuildError(f"{name} is a mixture of experts, which is not supported", hint="choose a dense model")
@@ -57,8 +53,8 @@ def config_from_gguf(header: GGUFHeader) -> dict[str, Any]:
     theta = read.real("rope.freq_base", 10000.0)
     dtype = stored_dtype(header)
     config = {
-        "architectures": [form.architecture.model_class],
-        "model_type": form.model,
+        "architectures": [architecture.model_class],
+        "model_type": architecture.name,
         "vocab_size": embedding.shape[0],
         "hidden_size": hidden,
         "intermediate_size": read.whole("feed_forward_length"),
@@ -73,7 +69,8 @@ def config_from_gguf(header: GGUFHeader) -> dict[str, Any]:
         "dtype": dtype,
         "torch_dtype": dtype,
     }
-    config |= form.settings(read, config)
+    if form.settings is not None:
+        config |= form.settings(read, config)
     scaling = rotary_scaling(header, kind, theta)
     if scaling is not None:
         config["rope_scaling"] = scaling
@@ -97,10 +94,8 @@ def stored_dtype(header: GGUFHeader) -> str:
 
 def _refuse_other(kind: str, name: str) -> None:
     """Refuses an architecture that colbuild knows, but not from GGUF files."""
-    if _ELSEWHERE.get(kind, kind) in ARCHITECTURES:
-        raise BuildError(
-            f"{name} holds a {kind} model; of GGUF files colbuild reads {', '.join(GGUF_ARCHITECTURES)}", hint=_INSTEAD
-        )
+    if kind in KNOWN:
+        raise BuildError(f"{name} holds a {kind} model; of GGUF files colbuild reads {', '.join(READ)}", hint=_INSTEAD)
 
 
 def _refuse_types(header: GGUFHeader) -> None:

@@ -14,10 +14,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from colbuild.arch.files.gguf_split import split_names
 from colbuild.bounds import DIMENSIONS, HEADER_FACTS, HEADER_NESTING, HEADER_TENSORS, ROWS, WEIGHTS_HEADER
 from colbuild.documents import MalformedError, open_regular
 from colbuild.errors import BuildError
-from colbuild.spec.sources.grammar import split_names
 from colbuild.units import format_bytes
 
 MAGIC = b"GGUF"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from types import MethodType
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from colbuild import __version__
+from colbuild.arch import ARCHITECTURES, Architecture, Role, read_structure, scalars_of, shared_window
 from colbuild.errors import BuildError
 from colbuild.export.graph.grouped_attention import can_group, group
 from colbuild.export.graph.nodes import set_value
@@ -30,13 +32,6 @@ PROVIDERS: Final[Mapping[str, str]] = {"contrib": "default", "standard": "onnx-s
 alone. Its own attention is put in afterwards (`colbuild.export.graph.grouped_attention`)."""
 
 _TABLES: Final = ("cos_cache", "sin_cache")
-_POSITIONS: Final = "transformer.wpe.weight"
-_HEADS: Final = ("lm_head.weight", "embed_out.weight")
-_EMBEDDINGS: Final = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight")
-_TURNED: Final[Mapping[str, str]] = {
-    "mlp.c_fc.weight": "mlp.up_proj.weight",
-    "mlp.c_proj.weight": "mlp.down_proj.weight",
-}
 _LENGTHS: Final[Mapping[str, str]] = {
     "batch": "batch_size",
     "sequence_len": "sequence_length",
@@ -88,16 +83,15 @@ def decoder_graph(
     """
     import mobius
 
-    dtype = onnx_ir.DataType.FLOAT16 if half else onnx_ir.DataType.FLOAT
+    architecture, dtype = _architecture(config), onnx_ir.DataType.FLOAT16 if half else onnx_ir.DataType.FLOAT
     try:
         module, settings = _module(config, dtype)
         built = mobius.build_from_module(module, settings, execution_provider=PROVIDERS[operators])
         model: onnx_ir.Model = built["model"]
-        named = _renamed(module, _scaled(weights, config))
+        named = _renamed(module, _scaled(weights, config), architecture)
     except (KeyError, ValueError, NotImplementedError) as error:
         raise BuildError(f"no ONNX graph can be built for this model's config.json: {error}") from error
-    # The others of its kind have a window in their configuration that they do not use.
-    window = config.get("sliding_window") if config["model_type"] == "mistral" else None
+    window = shared_window(config)
     if operators == "contrib" and sequence is None and can_group(config, settings.head_dim):
         group(model, window)
     elif window is not None and window < context:
@@ -108,8 +102,8 @@ def decoder_graph(
         )
     _strip(model)
     _name_lengths(model, sequence, context)
-    _tie(model, named)
-    _cut(model, named, context)
+    _tie(model, named, architecture)
+    _cut(model, named, context, architecture)
     if opset is not None:
         model = in_opset(model, opset)
     _check(model, named)
@@ -119,7 +113,7 @@ def decoder_graph(
 def graph_weights(config: Mapping[str, Any], weights: Weights) -> Weights:
     """A model's tensors as the graph names them, and laid out as it reads them; nothing is cut to a context."""
     module, _ = _module(config, onnx_ir.DataType.FLOAT)
-    return _renamed(module, _scaled(weights, config))
+    return _renamed(module, _scaled(weights, config), _architecture(config))
 
 
 @dataclass(frozen=True)
@@ -142,7 +136,7 @@ def matrix_origins(config: Mapping[str, Any], weights: Weights) -> Mapping[str, 
 
     What the library does with weights is done with the numbers of their rows instead, and of their columns.
     """
-    module, _ = _module(config, onnx_ir.DataType.FLOAT)
+    (module, _), architecture = _module(config, onnx_ir.DataType.FLOAT), _architecture(config)
     names = [name for name, tensor in weights.items() if tensor.ndim == 2]
     by_row, by_column = {}, {}
     for place, name in enumerate(names):
@@ -150,7 +144,7 @@ def matrix_origins(config: Mapping[str, Any], weights: Weights) -> Mapping[str, 
         by_row[name] = (torch.arange(rows) + place * _APART)[:, None].expand(rows, columns)
         by_column[name] = (torch.arange(columns) + place * _APART)[None].expand(rows, columns)
     rest = {name: tensor for name, tensor in weights.items() if name not in by_row}
-    upright, lying = (_renamed(module, {**rest, **numbered}) for numbered in (by_row, by_column))
+    upright, lying = (_renamed(module, {**rest, **numbered}, architecture) for numbered in (by_row, by_column))
     found = {}
     for name, numbers in upright.items():
         if numbers.ndim != 2 or numbers.is_floating_point():
@@ -179,16 +173,30 @@ def _module(config: Mapping[str, Any], dtype: onnx_ir.DataType) -> tuple[Any, An
     return module, settings
 
 
+def _architecture(config: Mapping[str, Any]) -> Architecture:
+    return ARCHITECTURES[config["model_type"]]
+
+
+def _heads(architecture: Architecture) -> tuple[str, ...]:
+    """What the graph may call the head."""
+    names = architecture.named(Role.HEAD)
+    return (*names, *(architecture.stored_name(name) for name in names))
+
+
 def _adapt(module: Any, config: Mapping[str, Any]) -> None:
     """Makes the library's modules compute what transformers' do where they do not.
 
-    gpt_neox may read its FFN behind attention, the library knows the parallel form only. gemma3's embedding is multiplied by a
-    number that the library rounds to half precision, as a model in bfloat16 would.
+    An FFN may be read behind attention where the library knows both side by side only. An embedding that is multiplied by the
+    root of its width is multiplied by a number that the library rounds to half precision, as a model in bfloat16 would.
     """
-    if config["model_type"] == "gemma3_text":
-        module.model.embed_tokens.embed_scale = float(config["hidden_size"]) ** 0.5
-    if config["model_type"] != "gpt_neox" or config.get("use_parallel_residual", True):
+    architecture = _architecture(config)
+    [embedding], block = architecture.named(Role.EMBEDDING), architecture.block
+    if architecture.scales_embedding:
+        embed = reduce(getattr, embedding.split(".")[:-1], module)
+        embed.embed_scale = float(config[architecture.config_keys["hidden"]]) ** 0.5
+    if architecture.side_by_side is None or config.get(architecture.side_by_side, True):
         return
+    first, second = block["attention_norm"], block["ffn_norm"]
 
     def sequential(
         layer: Any,
@@ -198,36 +206,39 @@ def _adapt(module: Any, config: Mapping[str, Any]) -> None:
         position_embeddings: Any,
         past_key_value: Any = None,
     ) -> tuple[Any, Any]:
-        read = layer.input_layernorm(op, hidden_states)
+        read = getattr(layer, first)(op, hidden_states)
         added, present = layer.attention(op, read, attention_bias, position_embeddings, past_key_value)
         behind = op.Add(hidden_states, added)
-        return op.Add(behind, layer.mlp(op, layer.post_attention_layernorm(op, behind))), present
+        return op.Add(behind, layer.mlp(op, getattr(layer, second)(op, behind))), present
 
-    for layer in module.gpt_neox.layers:
+    for layer in reduce(getattr, architecture.stem.split(".")[:-1], module):
         layer.forward = MethodType(sequential, layer)
 
 
 def _scaled(weights: Weights, config: Mapping[str, Any]) -> Weights:
-    """gemma3 divides attention by the root of a number of its own; the library, as for all others, by the head width's."""
-    wanted = config.get("query_pre_attn_scalar")
-    if wanted is None or wanted == config["head_dim"]:
+    """Queries so long that scores come out right where the library divides these by another number than the model."""
+    structure = read_structure(config)
+    architecture, width = structure.architecture, structure.shape.head_dim
+    wanted = scalars_of(structure, config).attention_width
+    if not architecture.graph.scales_queries or wanted == width:
         return weights
-    times = (config["head_dim"] / wanted) ** 0.5
-    norms = {name: tensor for name, tensor in weights.items() if name.endswith("self_attn.q_norm.weight")}
-    # These norms multiply by 1 + weight.
-    return {**weights, **{name: (1.0 + tensor.float()) * times - 1.0 for name, tensor in norms.items()}}
+    times, offset = (width / wanted) ** 0.5, architecture.norm_offset
+    end = f"{architecture.block['query_norm']}.weight"
+    norms = {name: tensor for name, tensor in weights.items() if name.endswith(end)}
+    return {**weights, **{name: (offset + tensor.float()) * times - offset for name, tensor in norms.items()}}
 
 
-def _renamed(module: Any, weights: Weights) -> dict[str, torch.Tensor]:
+def _renamed(module: Any, weights: Weights, architecture: Architecture) -> dict[str, torch.Tensor]:
     """The weights under the graph's names, and laid out as it reads them."""
     named: dict[str, torch.Tensor] = dict(module.preprocess_weights(dict(weights)))
-    if not any(head in weights for head in _HEADS):
-        for head in _HEADS:
+    heads = _heads(architecture)
+    if not any(head in weights for head in heads):
+        for head in heads:
             named.pop(head, None)
     for name, tensor in weights.items():
-        # The library tells from its shape which way round gpt2's FFN lies, and is wrong where that is narrower than the rest.
-        for old, new in _TURNED.items():
-            if name.endswith(old):
+        # The library tells from its shape which way round such an FFN lies, and is wrong where that is narrower than the rest.
+        for old, new in architecture.graph.renamed.items():
+            if name.endswith(f"{old}.weight"):
                 named[name.replace(old, new)] = tensor.T
     return named
 
@@ -254,22 +265,22 @@ def _name_lengths(model: onnx_ir.Model, sequence: int | None, context: int) -> N
             )
 
 
-def _tie(model: onnx_ir.Model, weights: dict[str, torch.Tensor]) -> None:
+def _tie(model: onnx_ir.Model, weights: dict[str, torch.Tensor], architecture: Architecture) -> None:
     """Lets a head that the checkpoint does not have read the embedding."""
     initializers = model.graph.initializers
-    embedding = next(initializers[name] for name in _EMBEDDINGS if name in initializers)
-    for name in _HEADS:
+    [embedding] = architecture.named(Role.EMBEDDING)
+    for name in _heads(architecture):
         if name in initializers and name not in weights:
-            onnx_ir.convenience.replace_all_uses_with(initializers[name], embedding)
+            onnx_ir.convenience.replace_all_uses_with(initializers[name], initializers[embedding])
             del initializers[name]
 
 
-def _cut(model: onnx_ir.Model, weights: dict[str, torch.Tensor], context: int) -> None:
+def _cut(model: onnx_ir.Model, weights: dict[str, torch.Tensor], context: int, architecture: Architecture) -> None:
     for name, value in model.graph.initializers.items():
         if name.endswith(_TABLES) and value.const_value is not None:
             set_value(value, value.const_value.numpy()[:context])
-    if _POSITIONS in weights:
-        weights[_POSITIONS] = weights[_POSITIONS][:context]
+    for name in architecture.named(Role.POSITION):
+        weights[name] = weights[name][:context]
 
 
 def _check(model: onnx_ir.Model, weights: Weights) -> None:

@@ -18,11 +18,9 @@ import numpy
 import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from colbuild.arch import rotary_settings
+from colbuild.arch import ARCHITECTURES, rotary_settings
 from colbuild.export.graph.nodes import CONTRIB, add_initializer, replace_node
 
-_ARCHITECTURES: Final = ("llama", "mistral", "qwen2", "qwen3")
-"""Those whose layers all see the same tokens, and rotate whole heads by one table."""
 _STEADY: Final = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary tables whose angles grow evenly with the position."""
 _WIDTH: Final = 16
@@ -34,7 +32,7 @@ _PADDING: Final = -30_000.0
 def can_group(config: Mapping[str, Any], head_dim: int) -> bool:
     """Whether the operator computes the attention of the model that a config.json describes."""
     steady = rotary_settings(config)["rope_type"] in _STEADY
-    return config["model_type"] in _ARCHITECTURES and steady and head_dim % _WIDTH == 0
+    return ARCHITECTURES[config["model_type"]].graph.grouped and steady and head_dim % _WIDTH == 0
 
 
 def group(model: onnx_ir.Model, window: int | None) -> None:

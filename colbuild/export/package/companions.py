@@ -19,8 +19,6 @@ from colbuild.weights.files.origin import copy_files
 GENAI: Final = "genai_config.json"
 CARD: Final = "README.md"
 TOKENIZER: Final = "tokenizer.json"
-_GENAI_KINDS: Final = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
-"""What onnxruntime-genai knows by name; anything else is a `decoder` to it."""
 
 
 def write_companions(folder: Path, config: Mapping[str, Any], profile: Device, output: Path) -> None:
@@ -68,7 +66,7 @@ def write_genai_config(output: Path, graph: Graph, structure: Structure, profile
     """genai_config.json, by which onnxruntime-genai runs the package's folder as it is."""
     config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
     settings = {**config, **json.loads((output / GENERATION).read_text(encoding="utf-8"))}
-    shape, name = structure.shape, structure.architecture.name
+    shape = structure.shape
     past, present = ([one.replace("{layer}", "%d") for one in names] for names in (graph.past, graph.present))
     session: dict[str, Any] = {"provider_options": []}
     if profile.threads is not None:
@@ -93,7 +91,7 @@ def write_genai_config(output: Path, graph: Graph, structure: Structure, profile
     # It asks for all three, whatever the model has.
     ids = {"bos_token_id": 0, "eos_token_id": ends, "pad_token_id": ends[0] if isinstance(ends, list) else ends, **ids}
     model = {
-        "type": name if name in _GENAI_KINDS else "decoder",
+        "type": structure.architecture.graph.genai,
         "vocab_size": shape.vocab,
         "context_length": profile.context,
         **ids,

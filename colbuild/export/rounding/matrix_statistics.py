@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -19,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from colbuild.arch import Structure
+from colbuild.arch import ARCHITECTURES, Structure
 from colbuild.progress import Progress, Report
 from colbuild.train.loop.micro_batch import recompute
 from colbuild.train.losses.forward import final_hidden, head_weight
@@ -38,15 +39,13 @@ SHRINKAGE: Final = 0.3
 """How much of the mean of H's diagonal is added to it. A few thousand tokens tell less of how a thousand inputs go together
 than it seems: a rounding that is fitted to them makes up for errors where other text does not have them. See
 `tests/benchmarks/rounding.py`."""
-_FUSED: Final[Mapping[str, tuple[str, ...]]] = {
-    "q_proj": ("c_attn", "query_key_value"),
-    "k_proj": ("c_attn", "query_key_value"),
-    "v_proj": ("c_attn", "query_key_value"),
-    "o_proj": ("c_proj", "dense"),
-    "up_proj": ("c_fc", "dense_h_to_4h"),
-    "down_proj": ("c_proj", "dense_4h_to_h"),
+_IN_GRAPH: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "stacked"),
+    "o_proj": "output",
+    "up_proj": "up",
+    "down_proj": "down",
 }
-"""A matrix in a graph -> what the module that it comes from may be called."""
+"""A matrix in a graph -> the part of a block that it comes from where queries, keys and values are one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,12 +192,19 @@ def seen_by(weight: str, statistics: Mapping[str, Seen]) -> Seen | None:
     if module in statistics:
         return statistics[module]
     stem, _, kind = module.rpartition(".")
-    for name in _FUSED.get(kind, ()):
+    for name in _called(_IN_GRAPH[kind]) if kind in _IN_GRAPH else ():
         if (found := statistics.get(f"{stem}.{name}")) is not None:
             if kind in ("o_proj", "up_proj", "down_proj"):
                 return found
             return Seen(found.strips, found.pull.mean().expand(len(found.pull) // 3))
     return None
+
+
+@cache
+def _called(part: str) -> tuple[str, ...]:
+    """What the module of a part may be called in blocks that have queries, keys and values in one."""
+    blocks = (table.block for table in ARCHITECTURES.values() if "stacked" in table.block)
+    return tuple(block[part].rpartition(".")[2] for block in blocks)
 
 
 def harm(error: torch.Tensor, moments: torch.Tensor, pull: torch.Tensor) -> float:

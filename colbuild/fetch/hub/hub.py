@@ -15,6 +15,7 @@ from pathlib import Path
 from huggingface_hub import errors, hf_hub_download
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from colbuild.arch.files.gguf_split import split_names
 from colbuild.arch.files.model_files import LICENCES
 from colbuild.arch.files.vocabulary import TOKENIZER
 from colbuild.arriving import Bound
@@ -27,7 +28,7 @@ from colbuild.fetch.index.index_session import shown
 from colbuild.progress import Progress, Report
 from colbuild.spec.sources.choice import chosen, unmatched
 from colbuild.spec.sources.formats import COMPRESSED, SUFFIXES
-from colbuild.spec.sources.grammar import HubSource, split_names
+from colbuild.spec.sources.grammar import HubSource
 from colbuild.store.locks import remove
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")

@@ -14,6 +14,7 @@ import requests
 from packaging.version import InvalidVersion, Version
 from pypi_simple import DigestMismatchError, DistributionPackage, PyPISimple
 
+from colbuild.arch.files.gguf_split import split_names
 from colbuild.arriving import Bound, BoundError, Meter
 from colbuild.bounds import ARCHIVES
 from colbuild.errors import SourceUnavailableError
@@ -23,7 +24,7 @@ from colbuild.fetch.index.index_session import open_session, read_address, shown
 from colbuild.fetch.index.pip_settings import PipSettings, read_pip_settings
 from colbuild.hashing import hash_file
 from colbuild.progress import Progress, Report
-from colbuild.spec.sources.grammar import PyPISource, split_names
+from colbuild.spec.sources.grammar import PyPISource
 from colbuild.store.locks import remove
 
 

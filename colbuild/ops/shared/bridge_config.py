@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any, Final
 
 from transformers import PreTrainedConfig
 
 from colbuild.arch import Structure, config_for, positions_key
-from colbuild.arch.correspondence import is_gated
+from colbuild.arch.scalars import neutral_settings
+from colbuild.arch.table import FULL, SLIDING, Rotary
 from colbuild.weights.bridge.translation import rotary_base
 from colbuild.weights.files.checkpoint import SPECIAL_IDS, Checkpoint
 from colbuild.weights.files.transformers_config import transformers_config
 from colbuild.weights.prefix.subset import kept_layers
 
-_EPSILON: Final = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
-_ACTIVATION: Final = ("hidden_act", "hidden_activation", "activation_function")
 _THETA: Final = 10000.0
 
 
@@ -36,39 +34,34 @@ def bridge_config(teacher: Checkpoint, structure: Structure, positions: int | No
             **{architecture.fixed[axis]: size for axis, size in structure.fixed},
         }
         return found if positions is None else {**found, positions_key(theirs): positions}
-    name, layers = architecture.name, structure.shape.layers
+    layers, before = structure.shape.layers, teacher.structure.architecture
     own: dict[str, Any] = {key: getattr(structure.shape, axis) for axis, key in architecture.config_keys.items()}
     own |= dict(structure.flags) | {architecture.fixed[axis]: size for axis, size in structure.fixed}
     own |= {key: theirs[key] for key in SPECIAL_IDS if key in theirs}
-    own |= {"model_type": name, "architectures": [architecture.model_class]}
+    own |= {"model_type": architecture.name, "architectures": [architecture.model_class]}
     own |= {key: theirs[key] for key in ("dtype", "torch_dtype") if key in theirs}
     # As transformers reads it, with the defaults of each architecture. It fills nested mappings in place.
     read = transformers_config(theirs)
-    own[{"gpt2": "layer_norm_epsilon", "gpt_neox": "layer_norm_eps"}.get(name, "rms_norm_eps")] = _first(read, _EPSILON)
-    gated = is_gated(architecture)
-    if gated or not is_gated(teacher.structure.architecture):
-        key = {"gpt2": "activation_function", "gemma3_text": "hidden_activation"}.get(name, "hidden_act")
-        own[key] = _first(read, _ACTIVATION)
-    if name == "gpt2":
+    own[architecture.epsilon] = getattr(read, before.epsilon)
+    if architecture.is_gated or not before.is_gated:
+        own[architecture.activation] = getattr(read, before.activation)
+    own |= {**architecture.bridge, **neutral_settings(structure)}
+    if architecture.rotary is None:
         return own
     own["max_position_embeddings"] = positions or read.max_position_embeddings
-    rotary = _rotary(read, teacher, layers)
-    if name == "gpt_neox":
-        return {**own, "rope_parameters": {"partial_rotary_factor": 1.0, **rotary}, "use_parallel_residual": False}
-    rotary = _of_all_channels(rotary, teacher)
-    if name in ("qwen2", "qwen3", "gemma3_text"):
-        own["layer_types"] = ["full_attention"] * layers
-    if name == "mistral":
-        own["sliding_window"] = None
-    if name == "gemma3_text":
-        own["query_pre_attn_scalar"] = structure.shape.head_dim
-        return {**own, "rope_parameters": {"full_attention": rotary, "sliding_attention": rotary}}
-    return {**own, "rope_theta": rotary["rope_theta"], "rope_parameters": rotary}
+    if architecture.layer_kinds:
+        own["layer_types"] = [FULL] * layers
+    return own | _rotary_settings(architecture.rotary, _rotary(read, teacher, layers), teacher)
 
 
-def _first(read: PreTrainedConfig, names: Sequence[str]) -> Any:
-    """The value of the first of some settings that a configuration has."""
-    return next(getattr(read, name) for name in names if hasattr(read, name))
+def _rotary_settings(rotary: Rotary, found: dict[str, Any], teacher: Checkpoint) -> dict[str, Any]:
+    """How config.json says how positions turn queries and keys."""
+    if rotary.share is not None:
+        return {"rope_parameters": {"partial_rotary_factor": 1.0, **found}}
+    whole = _of_all_channels(found, teacher)
+    if rotary.by_kind:
+        return {"rope_parameters": {FULL: whole, SLIDING: whole}}
+    return {"rope_theta": whole["rope_theta"], "rope_parameters": whole}
 
 
 def _rotary(read: PreTrainedConfig, teacher: Checkpoint, layers: int) -> dict[str, Any]:

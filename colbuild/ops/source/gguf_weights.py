@@ -12,7 +12,7 @@ import numpy.typing
 import torch
 
 from colbuild.arch import NORMS, Role, Structure, tensors
-from colbuild.arch.files.gguf_architectures import GGUF_ARCHITECTURES
+from colbuild.arch.files.gguf_architectures import READ, gguf_name
 from colbuild.arch.files.gguf_header import GGUFHeader, TensorEntry
 from colbuild.arch.files.gguf_rotary import FREQUENCIES
 from colbuild.errors import BuildError
@@ -37,15 +37,16 @@ def read_gguf_weights(
     Raises:
         BuildError: A tensor is missing, unknown, of another shape, cut off, or of a type that cannot be read.
     """
-    form = GGUF_ARCHITECTURES[header.metadata["general.architecture"]]
-    wanted = {form.stored_name(tensor): tensor for tensor in tensors(structure)}
+    architecture, form = READ[header.metadata["general.architecture"]]
+    wanted = {gguf_name(architecture, tensor): tensor for tensor in tensors(structure)}
+    interleaved = tuple(architecture.block[part] for part in form.interleaved)
     unknown = sorted(header.tensors.keys() - wanted.keys() - {FREQUENCIES})
     missing = sorted(wanted.keys() - header.tensors.keys())
     if unknown or missing:
         lacks = (
             f"lacks {', '.join(missing[:4])}"
             if missing
-            else f"has tensors of no {form.model}: {', '.join(unknown[:4])}"
+            else f"has tensors of no {architecture.name}: {', '.join(unknown[:4])}"
         )
         raise BuildError(
             f"{header.name} {lacks}",
@@ -57,10 +58,10 @@ def read_gguf_weights(
         if entry.shape != tensor.lengths:
             raise BuildError(f"{header.name}: {name} has the shape {entry.shape}; its header implies {tensor.lengths}")
         values = torch.from_numpy(read(entry)).reshape(tensor.lengths)
-        if any(part in tensor.name for part in form.interleaved):
+        if any(part in tensor.name for part in interleaved):
             values = _unpermute(values, structure.shape.head_dim)
-        if form.architecture.norm_offset and tensor.role in (*NORMS, Role.HEAD_NORM):
-            values = values - form.architecture.norm_offset
+        if architecture.norm_offset and tensor.role in (*NORMS, Role.HEAD_NORM):
+            values = values - architecture.norm_offset
         yield tensor.name, values.to(dtype).contiguous()
 
 

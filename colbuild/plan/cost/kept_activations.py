@@ -12,22 +12,15 @@ Counted from what autograd saves in the blocks of transformers 5 with the attent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import ceil
 from typing import Final
 
 from colbuild.arch import Role, Structure
 from colbuild.arch.architecture import patterns
+from colbuild.arch.table import SLIDING
 
 QUERIES: Final = 128
 """Queries that attention takes at once (`colbuild.train.losses.attention.BLOCK`)."""
-
-_FEED_FORWARD: Final[Mapping[str, int]] = {"gpt2": 5, "gpt_neox": 2}
-"""Tensors of the FFN's width that are kept, where there is no gate: GPT-2's activation is computed in parts."""
-
-_GATED: Final = 4
-_WINDOWED: Final = frozenset({"gemma3_text"})
-"""Architectures whose layers look at a window of the text, for which PyTorch's own attention is used."""
 
 
 def kept_bytes(model: Structure, sequence: int, computed: int) -> int:
@@ -42,7 +35,7 @@ def kept_bytes(model: Structure, sequence: int, computed: int) -> int:
     heads, kv_heads = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     block = _norms(model, computed) * shape.hidden + _attention(model, sequence, computed)
     block += _head_norms(model, computed) * (heads + kv_heads)
-    block += computed * _FEED_FORWARD.get(model.architecture.name, _GATED) * shape.ffn
+    block += computed * model.architecture.kept_ffn * shape.ffn
     return shape.layers * block
 
 
@@ -68,8 +61,8 @@ def _head_norms(model: Structure, computed: int) -> int:
 def _attention(model: Structure, sequence: int, computed: int) -> int:
     shape = model.shape
     heads, kv_heads = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    if model.architecture.name in _WINDOWED:
-        # Queries, keys, values and what is put out; a logarithm for each head.
+    if SLIDING in model.architecture.layer_kinds:
+        # PyTorch's own attention is used: queries, keys, values and what is put out; a logarithm for each head.
         return 2 * computed * (heads + kv_heads) + 4 * shape.heads
     blocks = ceil(sequence / QUERIES)
     # Of the queries of block b, the first being 1, each looks at b blocks of keys.

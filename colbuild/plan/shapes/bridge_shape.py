@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from colbuild.arch import ARCHITECTURES, Structure, bridged, parameters
-from colbuild.arch.correspondence import approximations, lost_biases
+from colbuild.arch.correspondence import approximations, lost_biases, unlike_norms
 from colbuild.arch.solving import NoShapeError, refusals, solve_down
 from colbuild.plan.shapes.placed_anchors import completed
 from colbuild.spec import LoadedFamily, Problem, spec_error
@@ -97,24 +97,23 @@ def solve_bridge(loaded: LoadedFamily, ansnet: Structure, vocabulary: int | None
         return None
     whole = bridged(ansnet, architecture, rows, bridge.positions)
     if bridge.start == "transplant":
-        _refuse_lost_biases(loaded, ansnet, whole)
+        _refuse_unlike(loaded, ansnet, whole)
     structure = _sized(loaded, bridge, whole)
     return Bridged(structure, " and ".join(reasons), across, vocabulary, bridge, approximations(ansnet, whole))
 
 
-def _refuse_lost_biases(loaded: LoadedFamily, ansnet: Structure, whole: Structure) -> None:
-    """Raises SpecError if the bridge has no place for biases of the AnsNet, without which its start is worse than a guess."""
-    lost = lost_biases(ansnet, whole)
-    if not lost:
+def _refuse_unlike(loaded: LoadedFamily, ansnet: Structure, whole: Structure) -> None:
+    """Raises SpecError if a transplant is worse than a guess: biases of the AnsNet are lost, or norms stand elsewhere."""
+    lost, unlike = lost_biases(ansnet, whole), unlike_norms(ansnet, whole)
+    if not lost and unlike is None:
         return
     ours = whole.architecture.name
-    message = (
+    message = unlike or (
         f"the AnsNet ({ansnet.architecture.name}) has biases on {', '.join(lost)}, and {ours} has no place for them"
     )
+    others = {name: bridged(ansnet, other, whole.shape.vocab, None) for name, other in ARCHITECTURES.items()}
     able = [
-        name
-        for name, other in ARCHITECTURES.items()
-        if not lost_biases(ansnet, bridged(ansnet, other, whole.shape.vocab, None))
+        name for name, other in others.items() if not lost_biases(ansnet, other) and unlike_norms(ansnet, other) is None
     ]
     hint = f"choose architecture: {' or '.join(able)}, or set start: random"
     raise spec_error([Problem(loaded.places.nearest((BRIDGE, "architecture")), message, hint)])

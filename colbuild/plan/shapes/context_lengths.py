@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from colbuild.arch import ARCHITECTURES, LEARNED_POSITIONS, positions_key
+from colbuild.arch import ARCHITECTURES, LEARNED_POSITIONS, positions_key, shared_window
 from colbuild.spec import LoadedFamily, Problem
 from colbuild.spec.model.bridge import SAME
 from colbuild.spec.model.device import Device, Profile
@@ -125,8 +125,7 @@ def with_contexts(family: Family, config: Mapping[str, Any]) -> Family:
 def _owners(family: Family, config: Mapping[str, Any]) -> tuple[_Owner, _Owner]:
     """The AnsNet, and the head of the chain: the AnsNet again, or the bridge with what of it is its own."""
     found, kind = config.get(positions_key(config)), config.get("model_type")
-    # The others of its kind have a window in their configuration that they do not use.
-    window = config.get("sliding_window") if kind == "mistral" else None
+    window = shared_window(config)
     groups = (_head_width(config) or _GROUPED_WIDTH) % _GROUPED_WIDTH == 0
     ansnet = _Owner("AnsNet", found if isinstance(found, int) else None, window, groups)
     if family.bridge is None:

@@ -11,7 +11,8 @@ from math import lcm
 from typing import Final
 
 from colbuild.arch import Role, Shape, Structure
-from colbuild.arch.architecture import TensorPattern, axis_length, patterns
+from colbuild.arch.architecture import axis_length, patterns
+from colbuild.arch.table import TensorPattern
 from colbuild.spec.model.device import Device, Profile
 from colbuild.spec.model.family import DesNet
 from colbuild.spec.model.precision import stored_bytes

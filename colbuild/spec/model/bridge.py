@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
 
+from colbuild.arch import ARCHITECTURES
 from colbuild.spec.model.fields import UNION, Count, Length, Model
 from colbuild.spec.sources.grammar import check_source
 
@@ -54,11 +55,17 @@ Tokenizer = Annotated[
 """`same`, where one comes from, or how large one shall be."""
 
 
+if TYPE_CHECKING:
+    ArchitectureName = str
+else:
+    ArchitectureName = Literal[tuple(ARCHITECTURES)]
+
+
 class BridgeForm(Model):
     """What the bridge is: all of it but its recipe. What is left out is the AnsNet's."""
 
     architecture: Annotated[
-        Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2", "gpt_neox"] | None,
+        ArchitectureName | None,
         Field(description="The architecture of the whole family; by default the AnsNet's."),
     ] = None
     tokenizer: Annotated[

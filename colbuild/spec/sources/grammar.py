@@ -26,9 +26,6 @@ _HUB_NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$")
 # A pull request's or conversion's revision is the one kind with slashes that needs no escape (%2F does for any other).
 _HUB_SLASHED = re.compile(r"^(refs/(?:pr|convert)/[^/]+)(?:/(.*))?$")
 
-# As llama.cpp's `gguf-split` and converter name them.
-_SPLIT = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
-
 
 @dataclass(frozen=True)
 class LocalSource:
@@ -147,15 +144,6 @@ def source_file_name(source: Source) -> str:
     """The last part of its path; the repository's name for a whole repository."""
     path = source.path if source.path is not None else source.repo
     return path.rsplit("/", 1)[-1]
-
-
-def split_names(name: str) -> tuple[str, ...]:
-    """The files that a split GGUF file is made of, of which the name or path is one; empty if it names no such file."""
-    found = _SPLIT.match(name)
-    count = int(found["count"]) if found else 0
-    if found is None or count < 2 or not 1 <= int(found["number"]) <= count:
-        return ()
-    return tuple(f"{found['stem']}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1))
 
 
 def is_plain_path(path: str) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from colbuild.arch import ARCHITECTURES
 from colbuild.train.losses.attention import apart
 
 CHUNK_TOKENS = 256
@@ -14,7 +15,7 @@ faster; 128 are 7% slower."""
 
 
 def final_hidden(model: PreTrainedModel, tokens: torch.Tensor, documents: torch.Tensor | None = None) -> torch.Tensor:
-    """What a model's head reads.
+    """What a model's head reads, divided by what the model divides logits by, where it does.
 
     Args:
         model: The model.
@@ -28,7 +29,9 @@ def final_hidden(model: PreTrainedModel, tokens: torch.Tensor, documents: torch.
     hidden: torch.Tensor = model.base_model(
         input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
-    return hidden.flatten(0, 1)
+    scalar = ARCHITECTURES[model.config.model_type].scalars.get("logits")
+    hidden = hidden.flatten(0, 1)
+    return hidden if scalar is None else hidden / getattr(model.config, scalar.key)
 
 
 def head_weight(model: PreTrainedModel) -> torch.Tensor:

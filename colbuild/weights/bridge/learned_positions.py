@@ -90,6 +90,10 @@ def write_positions(weights: Weights, structure: Structure, rotary: Rotary, read
     words[:, first:] = 0.0
     for layer, read in enumerate(reads):
         block = read_block(structure, weights, layer)
+        if block.attention_norm is None or block.ffn_norm is None:
+            raise ValueError(
+                f"{structure.architecture.name} has no norms before its branches to make room for positions"
+            )
         length = read.square().mean(dim=1, keepdim=True).sqrt()
         gain = float(length.median()) / size
         mean = (read / length).mean(dim=0) * block.attention_norm.weight

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from colbuild.arch import Role, Structure, tensors
-from colbuild.arch.correspondence import biased, is_gated
+from colbuild.arch import Role, Structure, scalars_of, tensors
+from colbuild.arch.correspondence import biased
 from colbuild.weights.bridge.blocks import Block, Linear, heads_repeated
 
 Lengths = Mapping[str, torch.Tensor]
@@ -49,14 +49,17 @@ def translated(block: Block, change: Change, lengths: Lengths) -> Block:
 
 
 def _with_scale(block: Block, change: Change) -> Block:
-    """Queries so long that scores come out right: gemma3 divides them by the root of a number of its own."""
-    scalar = change.config.get("query_pre_attn_scalar")
-    if scalar is None:
+    """Queries so long that scores come out right, and branches that write as much as they did, without any scalars."""
+    scalars = scalars_of(change.old, change.config)
+    if scalars.branch != 1.0:
+        times = torch.tensor(scalars.branch)
+        block = replace(block, output=_times(block.output, times), down=_times(block.down, times))
+    if scalars.attention_width == change.old.shape.head_dim:
         return block
-    times = (change.old.shape.head_dim / float(scalar)) ** 0.5
+    times = torch.tensor((change.old.shape.head_dim / scalars.attention_width) ** 0.5)
     if block.query_norm is not None:
         return replace(block, query_norm=block.query_norm * times)
-    return replace(block, query=_times(block.query, torch.tensor(times)))
+    return replace(block, query=_times(block.query, times))
 
 
 def _with_norms(block: Block, change: Change, lengths: Lengths) -> Block:
@@ -94,11 +97,11 @@ def _times(part: Linear, rows: torch.Tensor) -> Linear:
 
 def _without_norm_biases(block: Block) -> Block:
     """A norm's bias b adds W b to what reads it, which is a bias of that."""
-    before, middle = block.attention_norm.bias, block.ffn_norm.bias
-    if before is not None:
+    before, middle = (None if norm is None else norm.bias for norm in (block.attention_norm, block.ffn_norm))
+    if block.attention_norm is not None and before is not None:
         query, key, value = (_plus(part, before) for part in (block.query, block.key, block.value))
         block = replace(block, query=query, key=key, value=value, attention_norm=Linear(block.attention_norm.weight))
-    if middle is not None:
+    if block.ffn_norm is not None and middle is not None:
         gate = None if block.gate is None else _plus(block.gate, middle)
         block = replace(block, gate=gate, up=_plus(block.up, middle), ffn_norm=Linear(block.ffn_norm.weight))
     return block
@@ -149,7 +152,7 @@ def _with_heads(block: Block, change: Change) -> Block:
 
 
 def _with_ffn(block: Block, change: Change) -> Block:
-    gated = (is_gated(change.old.architecture), is_gated(change.new.architecture))
+    gated = (change.old.architecture.is_gated, change.new.architecture.is_gated)
     if gated == (True, False) and block.gate is not None:
         return replace(block, gate=None, up=block.gate)
     if gated == (False, True):

@@ -23,8 +23,8 @@ from typing import Final, Protocol
 import numpy as np
 import torch
 
-from colbuild.arch import Role, Shape, Structure, Tensor, tensors
-from colbuild.arch.correspondence import lost_biases
+from colbuild.arch import Role, Shape, Structure, Tensor, scalars_of, tensors
+from colbuild.arch.correspondence import lost_biases, unlike_norms
 from colbuild.errors import BuildError
 from colbuild.weights.bridge.blocks import inside_norms, read_block, write_block
 from colbuild.weights.bridge.learned_positions import read_rotary
@@ -79,8 +79,11 @@ def transplant_body(
             architecture has no place for.
 
     Raises:
-        BuildError: The new architecture has no place for a bias that nothing makes up for.
+        BuildError: The new architecture has no place for a bias that nothing makes up for, or its norms stand elsewhere.
     """
+    unlike = unlike_norms(ordered.structure, structure)
+    if unlike is not None:
+        raise BuildError(unlike, hint="choose another architecture for the bridge, or set start: random")
     lost = lost_biases(ordered.structure, structure)
     if lost:
         raise BuildError(
@@ -186,8 +189,11 @@ def _outer(inner: Checkpoint, structure: Structure, weights: dict[str, torch.Ten
     """Embedding, learned positions, last norm and head, each from the tensor of the same role."""
     old, new = inner.structure, structure
     of_role = {(tensor.role, len(tensor.axes)): tensor.name for tensor in tensors(old) if tensor.layer is None}
-    root = float(old.shape.hidden) ** 0.5
-    times = (root if old.architecture.scales_embedding else 1.0) / (root if new.architecture.scales_embedding else 1.0)
+    theirs = scalars_of(old, inner.config)
+    same = old.architecture is new.architecture
+    # In a bridge of another architecture all other scalars are neutral.
+    times = 1.0 if same else theirs.embedding / (old.shape.hidden**0.5 if new.architecture.scales_embedding else 1.0)
+    sharper = 1.0 if same else theirs.logits
     tied = ("tie_word_embeddings", True) in new.flags
     for tensor in tensors(new):
         embedding = of_role[(Role.EMBEDDING, 2)] if tensor.role is Role.HEAD else None
@@ -203,7 +209,7 @@ def _outer(inner: Checkpoint, structure: Structure, weights: dict[str, torch.Ten
                 found = found + inner.tensors[learned].float().mean(dim=0)
         if tensor.role is Role.NORM:
             # A tied head is as many times larger as the embedding is.
-            whole = (found + old.architecture.norm_offset) / (times if tied else 1.0)
+            whole = (found + old.architecture.norm_offset) / (times * sharper if tied else sharper)
             found = whole - new.architecture.norm_offset
         _paste(weights, tensor.name, found)
 

@@ -1,0 +1,49 @@
+"""No module outside `colbuild/arch` names an architecture: what it must know of one stands in the architecture's file."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from colbuild.arch import ARCHITECTURES
+
+ROOT = Path(__file__).parents[2] / "colbuild"
+NAMES = {name for table in ARCHITECTURES.values() for name in (table.name, table.gguf and table.gguf.name) if name}
+OTHER_NAMES = {
+    # Kinds of tokenizers and ways to cut texts, which llama.cpp calls after the models that had them first.
+    "ops/source/gguf_tokenizer.py": {"gpt2", "llama", "qwen2"},
+    # A repository on the hub that people write without its owner.
+    "spec/sources/mistakes.py": {"gpt2"},
+}
+"""File -> what in it is called like an architecture and is none."""
+
+
+def literals(path: Path) -> set[str]:
+    """Every text in a module but its docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    }
+
+
+def named(path: Path) -> set[str]:
+    """The architectures that a module names: by themselves, or as the beginning of a tensor's name."""
+    found = literals(path)
+    return {name for name in NAMES if any(text == name or text.startswith(f"{name}.") for text in found)}
+
+
+def test_no_module_outside_names_an_architecture():
+    modules = {str(path.relative_to(ROOT)): path for path in ROOT.rglob("*.py")}
+    outside = {name: named(path) for name, path in modules.items() if not name.startswith("arch/known/")}
+    assert {name: found for name, found in outside.items() if found} == OTHER_NAMES
+
+
+def test_an_architecture_is_named_in_its_own_file_alone():
+    files = {path.stem: named(path) for path in (ROOT / "arch/known").glob("*.py") if path.stem != "__init__"}
+    assert len(files) == len(ARCHITECTURES)
+    for file, found in files.items():
+        [own] = [table for table in ARCHITECTURES.values() if table.name in found]
+        assert found == {own.name, *([own.gguf.name] if own.gguf else [])}, file
