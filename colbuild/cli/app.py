@@ -188,7 +188,7 @@ def run_command(arguments: list[str]) -> int:
 _INTERRUPTED = 130
 """What typer makes of an interrupt; no command of ours ends with it."""
 
-_GOES_ON = "what was finished is kept; 'colbuild build' goes on from there"
+_GOES_ON = "finished steps are kept; 'colbuild build' continues from there"
 
 
 def _usage_error(error: Exception, spec: Path | None) -> int:

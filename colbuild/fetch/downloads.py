@@ -133,7 +133,7 @@ def check_pin(uri: str, digest: str, sha256: str | None) -> None:
     if sha256 is not None and digest != sha256:
         raise SourceUnavailableError(
             f"{uri} is not what 'sha256' asks for: it is {digest}, asked for is {sha256}",
-            hint="Find out why it differs; if the new content is right, write its digest in the spec.",
+            hint="check why the content changed; to accept it, write its digest in the spec",
         )
 
 
@@ -146,7 +146,7 @@ def check_lock(uri: str, digest: str, pin: Pin | None) -> None:
     if pin is not None and digest != pin.digest:
         raise SourceUnavailableError(
             f"{uri} is not what {pin.lock} pins: it is {digest}, pinned is {pin.digest}",
-            hint=f"Find out why it differs; if the new content is right, remove {pin.lock} and run 'colbuild lock'.",
+            hint=f"check why the content changed; to accept it, remove {pin.lock} and run 'colbuild lock'",
         )
 
 
@@ -216,7 +216,7 @@ class _Watch:
         if time.monotonic() - self._since > SILENT_SECONDS:
             raise SourceUnavailableError(
                 f"{self._uri} cannot be fetched: nothing came for {SILENT_SECONDS:g} s, and a download is given up then",
-                hint="Check the network, and try again.",
+                hint="check the network and try again",
             )
 
 
@@ -260,7 +260,7 @@ def _check_same(record: Record | None, fresh: Record, place: Path) -> None:
     if record is not None and fresh.digest != record.digest:
         raise SourceUnavailableError(
             f"{fresh.uri} is no longer what it was when first fetched: {record.digest}, but {fresh.digest}",
-            hint=f"Find out why; to take the new content, remove {place} and build again.",
+            hint=f"check why the content changed; to accept it, remove {place} and build again",
         )
 
 

@@ -35,7 +35,7 @@ def _folders(uri: str, package: str) -> list[Path]:
         if spec is None:
             raise SourceUnavailableError(
                 f"{uri}: no package '{name}' is installed for {sys.executable}",
-                hint="Install it here, or name its distribution: pypi://name==version/path/in/archive.",
+                hint="install the package here, or name its distribution: pypi://name==version/path/in/archive",
             )
         if spec.submodule_search_locations is None:
             raise SourceUnavailableError(f"{uri}: '{name}' is a single module, which has no files of its own")
@@ -43,7 +43,8 @@ def _folders(uri: str, package: str) -> list[Path]:
     folders = [Path(location) for location in within or ()]
     if not any(folder.is_dir() for folder in folders):
         raise SourceUnavailableError(
-            f"{uri}: the package '{package}' is not unpacked on this disk", hint="Install it as a folder, not as a zip."
+            f"{uri}: the package '{package}' is not unpacked on this disk",
+            hint="install the package as a folder, not as a zip",
         )
     return folders
 

@@ -170,7 +170,7 @@ def _check_inside(at: Place, path: Path) -> None:
     if at.inside is not None and not path.resolve().is_relative_to(at.inside):
         raise SourceUnavailableError(
             f"{path} is a symbolic link out of the project, to {path.resolve()}",
-            hint="Write the absolute path in the spec if it is meant.",
+            hint="write the absolute path in the spec to allow it",
         )
 
 

@@ -57,5 +57,5 @@ def _check_same_words(folder: Path, above: Path) -> None:
     if ours != theirs:
         raise BuildError(
             "the checkpoint's tokenizer gives other tokens than its teacher's, though as many",
-            hint="only a bridge leads from one vocabulary to another",
+            hint="use a bridge to go from one vocabulary to another",
         )

@@ -91,7 +91,7 @@ def _teach(
                 draft.keep()
                 raise StoppedError(
                     f"stopped after {start} of {len(windows)} sequences",
-                    hint="build again: the teacher goes on with the next one" if step.partial else None,
+                    hint="build again: the teacher continues with the next one" if step.partial else None,
                 )
             batch = read_windows(
                 corpus, windows[start : start + rows], about.sequence, apart=about.documents == "apart"

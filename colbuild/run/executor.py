@@ -414,7 +414,7 @@ def _end_at_once(build: _Build) -> None:
 def _stopped(build: _Build) -> StoppedError:
     lines = [f"interrupted: {len(build.records)} of {len(build.waiting.graph.steps)} steps are in the store"]
     lines += [f"  {step}: {where}" for step, where in build.stopped.items()]
-    return StoppedError("\n".join(lines), hint="'colbuild build' goes on from there")
+    return StoppedError("\n".join(lines), hint="'colbuild build' continues from there")
 
 
 def _failed(build: _Build) -> StepError:

@@ -21,7 +21,7 @@ CHECK = "check"
 """The key under which JSON values carry a check."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_KEPT = "What was finished is kept: run the build again afterwards."
+_KEPT = "then run the build again, which keeps finished steps"
 
 
 class NotWritableError(BuildError):
@@ -33,14 +33,14 @@ def storage_error(error: OSError, path: Path) -> BuildError:
     place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
     if error.errno in _DISK_FULL:
         message = f"the disk is full: cannot write {place} ({_free(path)} free)"
-        return BuildError(message, hint=f"Free some space, or move the store with --store or COLBUILD_STORE. {_KEPT}")
+        return BuildError(message, hint=f"free some space, or move the store with --store or COLBUILD_STORE; {_KEPT}")
     if error.errno == errno.EFBIG:
         message = f"a limit on the size of files is reached: cannot write {place} ({_free(path)} free on the disk)"
-        return BuildError(message, hint=f"Raise the limit (see 'ulimit -f'). {_KEPT}")
+        return BuildError(message, hint=f"raise the limit (see 'ulimit -f'); {_KEPT}")
     if error.errno in NOT_ALLOWED:
         message = f"cannot write {place}: {_reason(error)}"
-        return NotWritableError(message, hint="Check who owns it, or use another store with --store or COLBUILD_STORE.")
-    hint = "build again; did somebody remove the folder meanwhile?" if error.errno == errno.ENOENT else None
+        return NotWritableError(message, hint="check who owns it, or use another store with --store or COLBUILD_STORE")
+    hint = "build again, and check whether another process removes the folder" if error.errno == errno.ENOENT else None
     return BuildError(f"cannot use {place}: {_reason(error)}", hint=hint)
 
 

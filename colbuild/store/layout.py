@@ -119,7 +119,7 @@ def check(layout: Layout) -> None:
     if not root.exists():
         return
     if not root.is_dir():
-        raise BuildError(f"{root} cannot be the store: it is a file", hint="Name a folder with --store.")
+        raise BuildError(f"{root} cannot be the store: it is a file", hint="name a folder with --store")
     # Listed before the marks are looked for: what another process makes here meanwhile comes with a mark, or is not listed.
     entries = sorted(root.iterdir())
     version = _version(root)
@@ -127,10 +127,10 @@ def check(layout: Layout) -> None:
         foreign = [entry.name for entry in entries if not is_left_over(entry)]
         if foreign:
             message = f"{root} cannot be the store: it holds other things ({', '.join(foreign[:3])})"
-            raise BuildError(message, hint="Name an empty or a new folder with --store.")
+            raise BuildError(message, hint="name an empty or a new folder with --store")
     elif version > FORMAT:
         message = f"the store {root} was written by a newer colbuild (format {version}; this one reads up to {FORMAT})"
-        raise BuildError(message, hint="Upgrade colbuild, or use another store with --store or COLBUILD_STORE.")
+        raise BuildError(message, hint="upgrade colbuild, or use another store with --store or COLBUILD_STORE")
 
 
 def create(layout: Layout) -> None:
@@ -176,7 +176,8 @@ def _version(root: Path) -> int | None:
         return None
     message = f"{root / 'format'} is not what colbuild wrote, so {root} cannot be used as the store"
     raise BuildError(
-        message, hint=f"If it is one, write 'colbuild store {FORMAT}' into that file; else name another with --store."
+        message,
+        hint=f"if the folder is a store, write 'colbuild store {FORMAT}' into that file; else name another folder with --store",
     )
 
 

@@ -207,7 +207,7 @@ def test_gc_asks_for_projects_that_cannot_be_found_unless_they_may_be_forgotten(
     refused = colbuild("cache", "gc", *options, "--delete")
     assert refused.code == EXIT_FAILED
     assert f"smol: {folder}/family.lock, last seen" in refused.err
-    assert "'colbuild build' in it" in refused.err
+    assert "'colbuild build' in a project" in refused.err
     assert "--forget" in refused.err
     store = open_store(tmp_path / "shared")
     assert all(store.verify(digest) is None for digest in digests.values())

@@ -17,7 +17,7 @@ SPEC = "specs/tiny.yaml"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("'colbuild lock' pins it", "'colbuild lock specs/tiny.yaml' pins it"),
+        ("pin it with 'colbuild lock'", "pin it with 'colbuild lock specs/tiny.yaml'"),
         ("'colbuild build --keep-going' builds it", "'colbuild build specs/tiny.yaml --keep-going' builds it"),
         (
             "see 'colbuild plan' and 'colbuild graph'",
@@ -46,11 +46,11 @@ def test_the_spec_is_what_a_command_was_given():
 def test_errors_and_tables_name_the_spec(project, colbuild):
     ran = colbuild("plan", SPEC, "--locked")
     assert ran.code == EXIT_SPEC_ERROR
-    assert f"'colbuild lock {SPEC}' writes it" in ran.err
+    assert f"write it with 'colbuild lock {SPEC}'" in ran.err
     assert f"'colbuild plan {SPEC}' shows the rest, 'colbuild build {SPEC}' builds it" in colbuild("status", SPEC).out
     assert colbuild("lock", SPEC).code == 0
     replace_in(project / SPEC, "{name: middle, params: 270k", "{name: middle, params: 280k")
-    assert f"'colbuild lock {SPEC}' brings it up to date" in colbuild("plan", SPEC, "--locked").err
+    assert f"update it with 'colbuild lock {SPEC}'" in colbuild("plan", SPEC, "--locked").err
 
 
 @pytest.mark.parametrize("kind", [BuildError, SourceUnavailableError])

@@ -50,11 +50,11 @@ def changed(**values):
         (
             changed(outcome=Outcome.INTERRUPTED, current=AT_WORK[:1]),
             "last build: interrupted 2 h ago during distill a76, 41%, loss 3.913 (16 steps, 3 ran, 11 min); "
-            "'colbuild build' goes on from there",
+            "'colbuild build' continues from there",
         ),
         (
             changed(outcome=Outcome.KILLED),
-            "last build: killed 2 h ago (16 steps, 3 ran, 11 min); 'colbuild build' goes on from there",
+            "last build: killed 2 h ago (16 steps, 3 ran, 11 min); 'colbuild build' continues from there",
         ),
     ],
     ids=["done", "step failed", "build failed", "interrupted", "killed"],

@@ -123,7 +123,7 @@ def test_a_merge_conflict_stops_a_build_and_lock_mends_it(project, colbuild):
         ran = colbuild(*arguments, SPEC)
         assert ran.code == EXIT_SPEC_ERROR
         assert f"{LOCK}:2:1: a merge conflict is left" in ran.err
-        assert f"'colbuild lock {SPEC}' writes this file from it" in ran.err
+        assert f"write this file again with 'colbuild lock {SPEC}'" in ran.err
     assert colbuild("lock", SPEC).code == 0
     assert (project / LOCK).read_text() == right
 

@@ -75,7 +75,7 @@ def test_a_changed_value_refuses_the_plan_with_its_line_and_builds_nothing(saved
     ran = saved("build", "--plan", "plan.json")
     assert ran.code == EXIT_STALE_PLAN
     assert "anchors[large].recipe.loss.temperature 1.0 -> 2.0  recipes/distill.yaml:11" in ran.err
-    assert "save a new one" in ran.err
+    assert "save a new plan" in ran.err
     assert not (project / ".colbuild").exists()
 
 

@@ -53,13 +53,13 @@ def test_a_step_is_found_by_its_id_and_by_what_it_makes(fam, name, step):
         ("wach", "there is no step or model 'wach' in this family", "did you mean 'watch'?"),
         ("distil a100", "there is no step or model 'distil a100' in this family", "did you mean 'distill a100'?"),
         ("watch/phone-int4", "there is no step or model 'watch/phone-int4' in this family", "did you mean 'watch/phone-int8'?"),
-        ("distill", "'distill' could be any of 'distill a100', 'distill a76'", "name the step as it stands here"),
+        ("distill", "'distill' could be any of 'distill a100', 'distill a76'", "use a name from this family"),
         (
             "zzz",
             "there is no step or model 'zzz' in this family",
             "models: 'ansnet', 'a100', 'a76', 'phone', 'kiosk', 'watch'; 'colbuild graph' shows every step",
         ),
-        ("dust", "'dust' is not built: no DesNet needs it", "'colbuild plan' says which are"),
+        ("dust", "'dust' is not built: no DesNet needs it", "'colbuild plan' lists them"),
         ("", "a step or model is asked for without a name", None),
     ],
 )  # fmt: skip

@@ -54,7 +54,7 @@ def test_torch_s_own_allocator_is_understood():
 def test_a_step_without_a_recipe_is_not_told_to_change_it():
     found = explain(MemoryError(), HERE, LOG)
     assert isinstance(found, OutOfMemoryError)
-    assert found.hint == "close other programs; what was finished is kept"
+    assert found.hint == "close other programs; finished steps are kept"
 
 
 def test_what_nobody_expected_points_to_the_log():

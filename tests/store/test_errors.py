@@ -23,9 +23,9 @@ from tests.store.processes import RECORD, fill
         (
             errno.ENOSPC,
             "the disk is full: cannot write {file} (",
-            "--store or COLBUILD_STORE. What was finished is kept",
+            "--store or COLBUILD_STORE; then run the build again, which keeps finished steps",
         ),
-        (errno.EDQUOT, "the disk is full: cannot write {file} (", "Free some space"),
+        (errno.EDQUOT, "the disk is full: cannot write {file} (", "free some space"),
         (errno.EFBIG, "a limit on the size of files is reached: cannot write {file} (", "ulimit -f"),
         (errno.EACCES, "cannot write {file}: permission denied", "who owns it"),
         (errno.EPERM, "cannot write {file}: operation not permitted", "who owns it"),

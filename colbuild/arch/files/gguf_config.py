@@ -42,7 +42,9 @@ def config_from_gguf(header: GGUFHeader) -> dict[str, Any]:
     architecture, form = READ[kind]
     read = _Reader(header, kind)
     if read.given("expert_count"):
-        raise BuildError(f"{name} is a mixture of experts, which is not supported", hint="choose a dense model")
+        raise BuildError(
+            f"{name} is a mixture of experts, which is not supported", hint="choose a model without experts"
+        )
     _refuse_types(header)
     heads = read.whole("attention.head_count")
     hidden = read.whole("embedding_length")

@@ -142,7 +142,7 @@ def read_header(parts: Sequence[Path]) -> GGUFHeader:
         if (count if several else 1) != len(parts) or (several and metadata.get("split.no", number) != number):
             raise BuildError(
                 f"{parts[number].name} says that it is one of {count} files, which is not what their names say",
-                hint="give the files the names that they had, such as model-00001-of-00003.gguf",
+                hint="restore the original names of the files, such as model-00001-of-00003.gguf",
             )
     if first.get("split.tensors.count", len(tensors)) != len(tensors):
         raise BuildError(

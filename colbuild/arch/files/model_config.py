@@ -91,10 +91,10 @@ def _not_a_model(path: Path) -> BuildError:
     if path.suffix in _PICKLED:
         return BuildError(
             f"{path.name} holds pickled weights, which run code when they are loaded",
-            hint="Convert it to safetensors, and name the model's folder.",
+            hint="convert the weights to safetensors, and name the model's folder",
         )
     if path.suffix == ".safetensors":
         return BuildError(
-            f"{path.name} holds weights only", hint=f"Name the folder it is in, with its {CONFIG_FILE} and tokenizer."
+            f"{path.name} holds weights only", hint=f"name the model's folder, with its {CONFIG_FILE} and tokenizer"
         )
     return BuildError(f"{path.name} is neither a model folder nor a GGUF file")

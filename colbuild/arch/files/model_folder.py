@@ -50,7 +50,7 @@ _QUANTISED: Final = (
     ".weight_packed",
     ".SCB",
 )
-_ORIGINAL: Final = "Use the model's original weights, or a GGUF file, which is dequantised."
+_ORIGINAL: Final = "use the model's original weights, or a GGUF file, which is dequantised"
 _TIED: Final = "tie_word_embeddings"
 _IDS: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -117,7 +117,7 @@ def read_folder_config(folder: Path) -> dict[str, Any]:
         raise BuildError(f"{folder} holds an adapter ({_ADAPTER}), not a whole model", hint=_MERGE)
     if not path.is_file():
         ggufs = sorted(entry.name for entry in folder.glob("*.gguf"))
-        hint = f"It holds GGUF files; name one of them: {', '.join(ggufs[:3])}." if ggufs else None
+        hint = f"name one of its GGUF files: {', '.join(ggufs[:3])}" if ggufs else None
         if any((folder / name).is_file() for name in _ADAPTER_WEIGHTS):
             hint = _MERGE
         raise BuildError(f"{folder} is not a model: it has no {CONFIG_FILE}", hint=hint)
@@ -125,7 +125,7 @@ def read_folder_config(folder: Path) -> dict[str, Any]:
     if config.get("auto_map"):
         raise BuildError(
             f"{path} asks for code of its own ('auto_map'), which colbuild never runs",
-            hint="Use a model whose architecture transformers itself knows.",
+            hint="use a model whose architecture is part of transformers",
         )
     if config.get("quantization_config"):
         raise BuildError(

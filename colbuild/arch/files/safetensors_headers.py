@@ -27,7 +27,7 @@ PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 SIZES: Final[Mapping[str, int]] = {"F32": 4, "F16": 2, "BF16": 2}
 """Bytes of a number, of the types that weights may have, as files call them."""
 
-AGAIN: Final = "It may be cut off: fetch or build it again."
+AGAIN: Final = "fetch or build the file again, in case it is truncated"
 _CHUNK: Final = 1 << 22
 
 
@@ -82,7 +82,7 @@ def weight_files(folder: Path) -> list[Path]:
     names = sorted(set(named.values()))
     for name in names:
         if not (folder / name).is_file():
-            raise BuildError(f"{folder} lacks {name}, which its index names", hint="Fetch the model again.")
+            raise BuildError(f"{folder} lacks {name}, which its index names", hint="fetch the model again")
     return [folder / name for name in names]
 
 
@@ -157,7 +157,7 @@ def check_kind_of(entry: Entry) -> None:
     if entry.kind not in SIZES:
         raise BuildError(
             f"{entry.name} in {entry.path} is of type {entry.kind}; {', '.join(SIZES)} can be used",
-            hint="Use the model's original weights rather than quantised ones.",
+            hint="use the model's original weights, not quantised ones",
         )
 
 

@@ -43,7 +43,7 @@ def in_opset(model: onnx_ir.Model, opset: int) -> onnx_ir.Model:
     if left := sorted({node.op_type for node in inlined.graph.node if not _is_in(node, opset)}):
         raise BuildError(
             f"the graph needs the operator {left[0]}, which ONNX's operator set {opset} does not have in this form",
-            hint="write a larger opset in the profile",
+            hint="set a larger opset in the profile",
         )
     lowered: onnx_ir.Model = onnx_ir.from_proto(inlined)
     lowered.ir_version = onnx.helper.find_min_ir_version_for(list(inlined.opset_import), ignore_unknown=True)

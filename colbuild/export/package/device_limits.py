@@ -115,5 +115,5 @@ def judge(broken: Sequence[str], profile: Device) -> tuple[str, ...]:
         elif profile.limits.max_package is not None and any("max_package" in one for one in broken):
             most = format_bytes(profile.limits.max_package).replace(" ", "")
             smaller += f" (given max_package: {most} instead of params or shape, it is the largest that fits)"
-        raise BuildError("; ".join(broken), hint=f"what would help: {smaller}; or write when_broken: warn")
+        raise BuildError("; ".join(broken), hint=f"try {smaller}; or write when_broken: warn")
     return tuple(broken)

@@ -193,7 +193,7 @@ def _check_finite(logits: Logits, whose: str, prompt: Prompt) -> None:
     if not numpy.isfinite(logits).all():
         raise BuildError(
             f"{whose} gives logits that are not finite (nan or inf) on the prompt '{prompt.name}'",
-            hint="a model whose training diverged looks like this; its loss tells",
+            hint="check the model's loss: a diverged training looks like this",
         )
 
 

@@ -139,7 +139,7 @@ def _useful(source: HubSource, names: Sequence[str]) -> list[str]:
         if ggufs:
             raise SourceUnavailableError(
                 f"the model {source.repo} holds no safetensors, but GGUF files: name one of them",
-                hint=f"For instance hf://{source.repo}@{source.revision}/{sorted(ggufs)[0]}.",
+                hint=f"for example hf://{source.repo}@{source.revision}/{sorted(ggufs)[0]}",
             )
         pickles = [name for name in names if name.endswith(PICKLES)]
         if pickles:
@@ -212,7 +212,7 @@ def _size(folder: Path) -> int:
 def _only_pickles(source: HubSource, names: Sequence[str]) -> SourceUnavailableError:
     return SourceUnavailableError(
         f"{source.repo} holds pickled weights only ({_some(names)}), which run code when they are loaded",
-        hint="Use a repository or revision with safetensors, or convert the weights to safetensors yourself.",
+        hint="use a repository or revision with safetensors, or convert the weights to safetensors",
     )
 
 
@@ -222,28 +222,28 @@ def _some(names: Sequence[str]) -> str:
 
 def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
     what = f"the {source.kind} {source.repo}"
-    login = "Log in with 'hf auth login', or set HF_TOKEN."
+    login = "log in with 'hf auth login' or set HF_TOKEN"
     other = f"a dataset is hf://datasets/{source.repo}" if source.kind == "model" else f"a model is hf://{source.repo}"
     # Each is a kind of the one after it.
     if isinstance(error, errors.GatedRepoError):
         return SourceUnavailableError(
-            f"{what} is gated, and you are not let in", hint=f"Ask for access on its page. {login}"
+            f"{what} is gated, and you are not let in", hint=f"ask for access on its page, and {login}"
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return SourceUnavailableError(
-            f"{what} does not exist, or you may not see it", hint=f"Check its name ({other}); if it is private: {login}"
+            f"{what} does not exist, or you may not see it", hint=f"check its name ({other}); if it is private, {login}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return SourceUnavailableError(
-            f"{what} has no revision '{source.revision}'", hint="Name a branch, a tag or a whole commit."
+            f"{what} has no revision '{source.revision}'", hint="name a branch, a tag or a full commit hash"
         )
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, FileNotFoundError):
         return SourceUnavailableError(f"{what} has no file '{source.path}' at revision '{source.revision}'")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return SourceUnavailableError(
             f"{what} is neither here yet nor in the cache of the hub's client, which is offline",
-            hint="Unset HF_HUB_OFFLINE to fetch it, or fill the client's cache "
-            f"where there is a network: {download_command(source)}.",
+            hint="unset HF_HUB_OFFLINE to fetch it, or fill the client's cache "
+            f"on a machine with a network: {download_command(source)}",
         )
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
@@ -252,14 +252,14 @@ def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
     if isinstance(error, MalformedError):
         return SourceUnavailableError(
             f"{what} cannot be fetched: the hub's answer is no list of files: {error}",
-            hint="Check HF_ENDPOINT, and whether the network has a login page or a proxy that answers for the hub.",
+            hint="check HF_ENDPOINT, and whether a login page or proxy of the network answers for the hub",
         )
     endpoint = _endpoint()
     where = f"the hub at {shown(endpoint)}" if endpoint else "the hub"
     reason = _first_cause(error)
     return SourceUnavailableError(
         f"{what} cannot be fetched from {where}: {reason}",
-        hint="Check the network and HF_ENDPOINT; what was fetched before needs no network.",
+        hint="check the network and HF_ENDPOINT; sources fetched before need no network",
     )
 
 

@@ -106,5 +106,5 @@ def _shards(snapshot: Path, names: Sequence[str]) -> set[str]:
 def _incomplete(source: HubSource, why: str) -> SourceUnavailableError:
     return SourceUnavailableError(
         f"the cache of the hub's client, which is offline, does not have all of the {source.kind} {source.repo}: {why}",
-        hint=f"Fill it where there is a network: {download_command(source)}.",
+        hint=f"fill the cache on a machine with a network: {download_command(source)}",
     )

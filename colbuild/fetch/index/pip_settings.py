@@ -91,7 +91,7 @@ def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
             # The parser's message quotes the line, which may hold a password.
             raise SourceUnavailableError(
                 f"pip's configuration file {path} cannot be read ({type(error).__name__})",
-                hint="'pip config debug' lists the files that pip reads.",
+                hint="'pip config debug' lists the files that pip reads",
             ) from None
         for section in _SECTIONS:
             if parser.has_section(section):

@@ -138,7 +138,7 @@ def _obtain(
         reason = why(error) if isinstance(error, OSError) else "its address is none"
         raise SourceUnavailableError(
             f"{package.filename} cannot be downloaded from {shown(package.url)}: {reason}",
-            hint="Try again; PIP_RETRIES and PIP_DEFAULT_TIMEOUT raise pip's patience, and with it colbuild's.",
+            hint="try again; PIP_RETRIES and PIP_DEFAULT_TIMEOUT set the number of retries and the timeout",
         ) from None
 
 
@@ -148,7 +148,7 @@ def _copy(package: DistributionPackage, offer: Offer, archive: Path) -> None:
     if here is None:
         raise SourceUnavailableError(
             f"{package.filename}: {offer.place} leads to {shown(package.url)}, which only a page of this machine may",
-            hint="Tell whoever runs the index: its links must begin with http:// or https://.",
+            hint="tell the operator of the index: its links must begin with http:// or https://",
         )
     if not here.is_file():
         raise SourceUnavailableError(f"{package.filename}: {offer.place} leads to {here}, which is no file")
@@ -188,7 +188,7 @@ class _Tracker:
 def _wrong_digest(package: DistributionPackage, expected: str, found: str) -> SourceUnavailableError:
     return SourceUnavailableError(
         f"{shown(package.url)} is not what its index says: the digest is {found}, not {expected}",
-        hint="The download was damaged or tampered with. Try again; if it stays so, tell whoever runs the index.",
+        hint="try again; if the digests still differ, tell the operator of the index",
     )
 
 
@@ -200,7 +200,7 @@ def _unavailable(
     if missing:
         near = list(dict.fromkeys(name for error in missing for name in error.near))
         archives = " and ".join(dict.fromkeys(error.archive for error in missing))
-        hint = f"Near it: {', '.join(near[:5])}." if near else None
+        hint = f"similar files: {', '.join(near[:5])}" if near else None
         if globs:
             message = f"no file below '{source.path}' in {archives} matches 'files: {', '.join(globs)}'"
             return SourceUnavailableError(message, hint=hint, key="files")
@@ -211,17 +211,17 @@ def _unavailable(
         message = (
             f"there is no wheel or sdist of {wanted} in {', '.join(offer.place for offer in asked if offer.packages)}"
         )
-        unasked = f" Could not be asked: {'; '.join(troubles)}." if troubles else ""
-        return SourceUnavailableError(message, hint=f"Versions there: {', '.join(versions)}.{unasked}")
+        unasked = f"; failed: {'; '.join(troubles)}" if troubles else ""
+        return SourceUnavailableError(message, hint=f"available versions: {', '.join(versions)}{unasked}")
     if troubles:
         return SourceUnavailableError(
-            f"{wanted} cannot be had; {'; '.join(troubles)}",
-            hint="Indexes and credentials are those of pip: see 'pip config list', and whether 'pip download' works.",
+            f"{wanted} is unavailable; {'; '.join(troubles)}",
+            hint="check pip's indexes and credentials with 'pip config list', and whether 'pip download' works",
         )
     places = ", ".join(offer.place for offer in asked) or "no index is configured, and find-links has nothing"
     return SourceUnavailableError(
         f"no package index has a project '{source.project}' (asked: {places})",
-        hint="Check the name, and with 'pip config list' whether the right index is configured.",
+        hint="check the name, and the configured index with 'pip config list'",
     )
 
 

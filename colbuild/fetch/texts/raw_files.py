@@ -102,7 +102,7 @@ def chunks(path: Path) -> Iterator[bytes]:
             if total > most:
                 raise BuildError(
                     f"{path} unpacks to more than {TEXT_RATIO:,} times its size, the most that a text may",
-                    hint="check the file, or unpack it yourself if it is meant",
+                    hint="check the file, or unpack it yourself",
                 )
             yield data
 
@@ -195,7 +195,7 @@ def _whole(path: Path) -> Iterator[bytes]:
     try:
         yield from chunks(path)
     except CutOffError as error:
-        raise BuildError(str(error), hint="get it again; only a MediaWiki dump may be cut off") from error
+        raise BuildError(str(error), hint="get it again; only a MediaWiki dump may be truncated") from error
 
 
 def _decode(path: Path, data: bytes, offset: int, *, final: bool) -> tuple[str, int]:
@@ -219,7 +219,7 @@ def _check_start(path: Path, data: bytes) -> None:
         raise SourceError(f"{path} is a tar archive, which a corpus cannot be", hint="unpack it, and name its folder")
     for sign, name, form in _TABLES:
         if data.startswith(sign):
-            raise SourceError(f"{path} is {name} file, not text", hint=f"say 'format: {form}'", key="format")
+            raise SourceError(f"{path} is {name} file, not text", hint=f"write 'format: {form}'", key="format")
 
 
 _TABLES: Final = ((b"PAR1", "a Parquet", "parquet"), (b"ARROW1", "an Arrow", "arrow"))

@@ -74,7 +74,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise BuildError(f"{folder} has no tokenizer.json", hint="the model must come with a tokenizer.json")
+        raise BuildError(f"{folder} has no tokenizer.json", hint="use a model with a tokenizer.json")
     tokenizer = load_tokenizer(path, hint="get the model again")
     size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
     return Vocabulary(tokenizer, size, _separator(tokenizer, folder), dropped_tokens(folder), beginning(tokenizer))

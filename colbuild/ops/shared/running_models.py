@@ -113,7 +113,7 @@ def check_vocabulary(vocabulary: int, model: Configured) -> None:
     if vocabulary > model.config.vocab_size:
         raise BuildError(
             f"the tokenizer knows {vocabulary:,} tokens, the model's embedding {model.config.vocab_size:,}",
-            hint="the AnsNet's tokenizer and weights do not belong together",
+            hint="use the tokenizer of the same model as the weights",
         )
 
 

@@ -366,7 +366,7 @@ def _check_models(task: Task, model: PreTrainedModel, corpus: PackedCorpus) -> N
     if ours != theirs and not task.two_vocabularies:
         raise BuildError(
             f"the student knows {ours:,} tokens and its teacher {theirs:,}: their distributions cannot be compared",
-            hint="a model of another vocabulary is distilled over a bridge",
+            hint="use a bridge to distil a model of another vocabulary",
         )
 
 

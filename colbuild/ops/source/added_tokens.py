@@ -51,7 +51,7 @@ def fit_tokenizer(output: Path, rows: int, remark: Callable[[str], None]) -> Non
     if highest >= rows:
         raise BuildError(
             f"the tokenizer has the id {highest}, but the model's embedding has {rows} rows",
-            hint="Tokenizer and weights are not of the same model.",
+            hint="use the tokenizer of the same model as the weights",
         )
     if content != before:
         text = json.dumps(content, indent=2, ensure_ascii=False)
@@ -88,7 +88,7 @@ def _without(content: Mapping[str, Any], dropped: Collection[str], rows: int) ->
         if name in dropped:
             raise BuildError(
                 f"the tokenizer puts '{name}' around every text, and the model's embedding has no row for it",
-                hint="Tokenizer and weights are not of the same model.",
+                hint="use the tokenizer of the same model as the weights",
             )
     kept = {**content, "added_tokens": [one for one in content["added_tokens"] if one["content"] not in dropped]}
     vocabulary = content.get("model", {}).get("vocab")

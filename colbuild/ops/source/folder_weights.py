@@ -31,5 +31,6 @@ def read_folder_weights(stored: Mapping[str, Entry]) -> Iterator[tuple[str, torc
                     yield name, file.get_tensor(stored[name].name)
         except (OSError, SafetensorError) as error:
             raise BuildError(
-                f"{path.name} in {path.parent} cannot be read: {error}", hint="It may be cut off: fetch it again."
+                f"{path.name} in {path.parent} cannot be read: {error}",
+                hint="fetch the file again, in case it is truncated",
             ) from error

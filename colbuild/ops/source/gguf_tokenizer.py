@@ -20,7 +20,7 @@ from colbuild.ops.source.settled_beginning import around_text
 from colbuild.ops.source.source_tokenizer import convert
 from colbuild.weights.files.checkpoint import write_json
 
-_INSTEAD: Final = "Use the model's safetensors folder instead."
+_INSTEAD: Final = "use the model's safetensors folder instead"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def convert_gguf_tokenizer(header: GGUFHeader, output: Path) -> None:
     facts, path = header.metadata, header.parts[0]
     tokens = facts.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, ArrayValue):
-        raise BuildError(f"{header.name} holds no tokenizer", hint="Use a GGUF file that llama.cpp itself can run.")
+        raise BuildError(f"{header.name} holds no tokenizer", hint="use a GGUF file that llama.cpp itself can run")
     cutting = _cutting(header)
     convert(path.parent, path.name, output)
     content = read_object(output / TOKENIZER)
@@ -124,7 +124,7 @@ def _cutting(header: GGUFHeader) -> Cutting | None:
     if kind not in CUTTINGS:
         raise BuildError(
             f"{header.name} cuts text in a way that is not supported ('tokenizer.ggml.pre' is '{kind}')",
-            hint=f"{_INSTEAD} Supported: {', '.join(CUTTINGS)}.",
+            hint=f"{_INSTEAD}; supported: {', '.join(CUTTINGS)}",
         )
     return CUTTINGS[kind]
 

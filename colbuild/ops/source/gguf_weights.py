@@ -50,7 +50,7 @@ def read_gguf_weights(
         )
         raise BuildError(
             f"{header.name} {lacks}",
-            hint="it may be cut off, or of another kind; use the model's safetensors folder",
+            hint="fetch it again, or use the model's safetensors folder",
         )
     read = _reader()
     for name, tensor in wanted.items():
@@ -87,7 +87,7 @@ def _reader() -> Callable[[TensorEntry], Floats]:
             if raw.size != prod(shape):
                 raise BuildError(
                     f"{entry.path.name} is cut off: it ends within or before {entry.name}",
-                    hint="Fetch it again, or compare its size with the original's.",
+                    hint="fetch it again, or compare its size with the original's",
                 )
             return numpy.array(dequantize(raw.reshape(shape), kind), dtype=numpy.float32)
         except (ValueError, NotImplementedError) as error:

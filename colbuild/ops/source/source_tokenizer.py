@@ -90,7 +90,7 @@ def convert(folder: Path, gguf_file: str | None, output: Path) -> None:
         what = gguf_file or folder
         raise BuildError(
             f"the tokenizer of {what} cannot be converted to {TOKENIZER}: {short_text(error)}",
-            hint=f"Put a {TOKENIZER} beside the model's config.json and use that folder.",
+            hint=f"put a {TOKENIZER} beside the model's config.json and use that folder",
         ) from error
     if not (output / TOKENIZER).is_file():
         raise BuildError(f"transformers makes no {TOKENIZER} of the tokenizer of {gguf_file or folder}")

@@ -22,7 +22,7 @@ def turning_problems(loaded: LoadedFamily, chain: Chain) -> Iterator[Problem]:
             yield Problem(
                 loaded.places.nearest(("anchors", index, "init", "align")),
                 f"'align' is procrustes, which turns the residual stream: {reason}",
-                "write align: permute, which reorders it and works for every model",
+                "write align: permute, which works for every model",
             )
 
 

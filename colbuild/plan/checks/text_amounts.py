@@ -178,7 +178,7 @@ def text_problems(
 def _nothing_held(text: Known, graph: BuildGraph, loaded: LoadedFamily) -> Problem:
     """A family that measures on documents that are kept out of training, and keeps none out."""
     place = loaded.places.nearest(graph.origins[text.step]["heldout"])
-    hint = "hold a share of the documents out, such as heldout: 0.02, or give 'eval' a 'source' of its own, or 'split: all'"
+    hint = "hold out a share of the documents, such as heldout: 0.02, or give 'eval' a 'source' of its own, or 'split: all'"
     return Problem(place, "'heldout' is 0, so there are no documents to measure on", hint)
 
 

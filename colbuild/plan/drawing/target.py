@@ -69,7 +69,7 @@ def find_step(graph: BuildGraph, name: str, unbuilt: Collection[str] = ()) -> St
     if len(ending) == 1:
         return steps[ending[0]]
     if ending:
-        raise UnknownNameError(f"'{wanted}' could be any of {_listed(ending)}", hint="name the step as it stands here")
+        raise UnknownNameError(f"'{wanted}' could be any of {_listed(ending)}", hint="use a name from this family")
     raise _unknown(wanted, graph, packages, unbuilt)
 
 
@@ -116,7 +116,7 @@ def _products(graph: BuildGraph, models: Iterable[str]) -> set[str]:
 
 def _unknown(name: str, graph: BuildGraph, packages: Collection[str], unbuilt: Collection[str]) -> UnknownNameError:
     if name in unbuilt:
-        return UnknownNameError(f"'{name}' is not built: no DesNet needs it", hint="'colbuild plan' says which are")
+        return UnknownNameError(f"'{name}' is not built: no DesNet needs it", hint="'colbuild plan' lists them")
     if not name:
         return UnknownNameError("a step or model is asked for without a name", hint=_known(graph))
     likely = suggest(name, [*graph.metrics, *packages, *(step.id for step in graph.steps)])

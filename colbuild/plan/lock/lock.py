@@ -114,7 +114,7 @@ def compare(state: LockState, loaded: LoadedFamily, source_digest: Callable[[str
     lost = next((uri for uri in source_uris(loaded.family) if uri not in state.lock.sources), None)
     if lost is not None and state.mode is LockMode.FROZEN:
         place = loaded.places.nearest(source_paths(loaded.family)[lost])
-        raise spec_error([Problem(place, f"the source {lost} is not in {state.name}", "'colbuild lock' pins it")])
+        raise spec_error([Problem(place, f"the source {lost} is not in {state.name}", "pin it with 'colbuild lock'")])
     spec = tuple(_spec_changes(state.lock.spec, loaded))
     sources = dict(_source_changes(state.lock, loaded.family, source_digest))
     epochs = (
@@ -139,7 +139,7 @@ def compare(state: LockState, loaded: LoadedFamily, source_digest: Callable[[str
 def _out_of_date(name: str, found: Sequence[str]) -> SpecError:
     more = [f"  and {len(found) - 8} more"] if len(found) > 8 else []
     message = "\n".join([f"{name} is out of date", *(f"  {difference}" for difference in found[:8]), *more])
-    return SpecError(message, hint="'colbuild lock' brings it up to date; --frozen uses it as it is")
+    return SpecError(message, hint="update it with 'colbuild lock', or use it unchanged with --frozen")
 
 
 def _spec_changes(before: Mapping[str, Any], loaded: LoadedFamily) -> Iterator[str]:

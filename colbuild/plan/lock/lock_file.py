@@ -175,7 +175,7 @@ def read_lock(path: Path, name: str) -> Lock | Problem | None:
     except FileNotFoundError:
         return None
     except MalformedError as error:
-        return Problem(None, f"{name} cannot be read: {error}", "remove it; 'colbuild lock' writes it anew")
+        return Problem(None, f"{name} cannot be read: {error}", "remove it and run 'colbuild lock'")
     except OSError as error:
         return Problem(None, f"{name} cannot be read: {(error.strerror or str(error)).lower()}")
     conflict = _conflict(text, name)
@@ -195,7 +195,7 @@ def _parsed(values: Any, name: str) -> Lock | Problem:
     form = values.get("format") if isinstance(values, dict) else None
     newer = _KNOWN.fullmatch(form) if isinstance(form, str) else None
     if newer and form != LOCK_FORMAT:
-        hint = "use that colbuild, or remove the file to lock the family anew"
+        hint = "use that colbuild, or remove the file and run 'colbuild lock'"
         raise lock_error(Problem(Place(name, 1, 1), f"{name} has the format of another colbuild: {form}", hint))
     damaged = Problem(Place(name, 1, 1), f"{name} is damaged: it was edited by hand, or merged line by line", MENDING)
     if not isinstance(values, dict) or form != LOCK_FORMAT:
@@ -216,7 +216,7 @@ def _conflict(text: str, name: str) -> Problem | None:
     marks = [number for number, line in enumerate(text.splitlines(), 1) if _CONFLICT.match(line)]
     if not marks:
         return None
-    hint = "no need to choose: merge the spec first, then 'colbuild lock' writes this file from it"
+    hint = "merge the spec, then write this file again with 'colbuild lock'"
     return Problem(_place(text, name, marks[0], 1), f"a merge conflict is left in {name}", hint)
 
 
@@ -237,4 +237,4 @@ def lock_error(problem: Problem) -> SpecError:
 
 def missing_lock(name: str) -> SpecError:
     """What to tell who asked for a lock that does not exist."""
-    return SpecError(f"there is no {name}", hint="'colbuild lock' writes it; commit it beside the spec")
+    return SpecError(f"there is no {name}", hint="write it with 'colbuild lock', and commit it beside the spec")

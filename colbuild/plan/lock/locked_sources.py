@@ -27,7 +27,9 @@ def sources_of(loaded: LoadedFamily, store: Store, lock: LockState | None = None
     ):
         if item.sha256 is not None and uri is not None and pins.setdefault(uri, item.sha256) != item.sha256:
             message = f"'sha256': {uri} has another sha256 elsewhere in this file"
-            raise spec_error([Problem(loaded.places.nearest((*path, "sha256")), message, "give it one, everywhere")])
+            raise spec_error(
+                [Problem(loaded.places.nearest((*path, "sha256")), message, "write the same value everywhere")]
+            )
     places = {uri: loaded.places.nearest(path) for uri, path in source_paths(family).items()}
     beside = {
         uri: {key: loaded.places.known.get((*path[:-1], key)) for key in Text.model_fields}

@@ -258,7 +258,7 @@ def read_plan(path: Path) -> SavedPlan:
     Raises:
         BuildError: There is none, or it is no plan that this version can read.
     """
-    hint = "'colbuild plan -o FILE' saves a plan"
+    hint = "save a plan with 'colbuild plan -o FILE'"
     try:
         value = shallow(read_json_file(path))
     except OSError as error:

@@ -34,7 +34,7 @@ def require_current(saved: SavedPlan, now: SavedPlan, places: Places) -> None:
         lines.append(f"  and {len(found) - _SHOWN} more")
     raise StalePlanError(
         "\n".join([f"the saved plan of {saved.family} is out of date:", *lines]),
-        hint="save a new one with 'colbuild plan -o', and read what it says",
+        hint="save a new plan with 'colbuild plan -o' and review it",
     )
 
 

@@ -141,10 +141,8 @@ def _sized(loaded: LoadedFamily, bridge: Bridge, whole: Structure) -> Structure:
         message = (
             f"the bridge ({size}) would be larger than the AnsNet's shape with its vocabulary ({format_count(most)})"
         )
-        raise spec_error([Problem(place, message, "leave 'params' out, and it is as large as that")])
+        raise spec_error([Problem(place, message, "remove 'params' to get this size")])
     try:
         return whole.at(solve_down(whole, whole.shape, bridge.params))
     except NoShapeError as error:
-        raise spec_error(
-            [Problem(place, f"the bridge: {error}", "ask for another size, or give the shape by hand")]
-        ) from None
+        raise spec_error([Problem(place, f"the bridge: {error}", "ask for another size, or write a shape")]) from None

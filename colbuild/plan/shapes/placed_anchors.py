@@ -142,7 +142,7 @@ def _last(
         except NoShapeError as error:
             place = loaded.places.nearest(("desnets", sizes[target], "params"))
             message = f"DesNet '{desnets[sizes[target]].name}': {error}"
-            problems.append(Problem(place, message, "ask for another size, or give the shape by hand"))
+            problems.append(Problem(place, message, "ask for another size, or write a shape"))
             return last, None
         last, asked = shape, target
     for index, desnet in enumerate(desnets):

@@ -71,7 +71,7 @@ def _ended(run: Run, now: float) -> str:
             f"last build: failed {when} at {told} ({ran})" if reasons else f"last build: failed {when}: {told} ({ran})"
         )
     during = f" during {' | '.join(_step(step) for step in run.current)}" if run.current else ""
-    return f"last build: {outcome} {when}{during} ({ran}); 'colbuild build' goes on from there"
+    return f"last build: {outcome} {when}{during} ({ran}); 'colbuild build' continues from there"
 
 
 def _first_line(text: str) -> str:

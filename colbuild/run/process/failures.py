@@ -44,7 +44,7 @@ def explain(error: Exception, output: Path, log: Path, *, trains: bool = False) 
     first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
     return UnexpectedError(
         f"an unexpected {type(error).__name__}: {first}",
-        hint=f"this is a mistake in colbuild or in a library; the details are in {log}",
+        hint=f"report this bug of colbuild or a library; the details are in {log}",
     )
 
 
@@ -56,7 +56,7 @@ def _out_of_memory(text: str, *, trains: bool) -> OutOfMemoryError:
     ways = "close other programs"
     if trains:
         ways = f"in the recipe, set gradient_checkpointing: always, lower micro_batch or shorten sequence; or {ways}"
-    return OutOfMemoryError(f"{where} not enough memory{size}", hint=f"{ways}; what was finished is kept")
+    return OutOfMemoryError(f"{where} not enough memory{size}", hint=f"{ways}; finished steps are kept")
 
 
 def _size(number: str, unit: str) -> str:

@@ -227,4 +227,6 @@ def _check_inputs(step: Step, inputs: Mapping[str, str], store: Store) -> None:
 def _unchanged(uri: str, before: str, now: str) -> None:
     """Raises SourceUnavailableError if a source is no longer what the step's key says."""
     if before != now:
-        raise SourceUnavailableError(f"{uri} changed while it was being read", hint="build again once it is at rest")
+        raise SourceUnavailableError(
+            f"{uri} changed while it was being read", hint="build again when the file no longer changes"
+        )

@@ -51,7 +51,7 @@ def _profiles(exports: Node | None) -> Iterator[Problem]:
         if folded in seen:
             yield Problem(item.place, f"the profile '{item.text}' is listed twice", "keep one")
         if folded == _NOT_A_PROFILE:
-            hint = "a model's own folder is called so, beside those of its packages"
+            hint = "choose another name: a model's own folder has this name"
             yield Problem(item.place, f"a profile cannot be called '{item.text}'", hint)
         seen.add(folded)
 

@@ -50,12 +50,12 @@ def find_revision(root: Path, asked: str) -> Revision:
         message = (
             f"{root} is in no git repository that can be read{told}" if told else f"{root} is in no git repository"
         )
-        raise GitError(message, hint="a plan is compared with a revision of the project's own repository")
+        raise GitError(message, hint="use a revision of the project's own repository")
     found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked}^{{commit}}")
     if not asked or found.returncode != 0:
         raise GitError(
             f"git knows no revision '{asked}'",
-            hint="a branch, a tag, a commit's hash or HEAD~1; a branch of a remote may have to be fetched first",
+            hint="name a branch, a tag, a commit's hash or HEAD~1, and fetch a remote branch first",
         )
     return Revision(asked, found.stdout.decode().strip())
 
@@ -156,5 +156,5 @@ def _contents(root: Path, revision: Revision, blobs: Mapping[str, str]) -> Itera
 def _unreadable(revision: Revision, why: str) -> GitError:
     return GitError(
         f"git cannot read {revision}: {why}",
-        hint="a clone that is shallow or partial lacks parts of its history: 'git fetch' brings them",
+        hint="run 'git fetch': a shallow or partial clone lacks parts of the history",
     )

@@ -65,7 +65,7 @@ def _problem(model: type[BaseModel], root: Node, details: ErrorDetails) -> Probl
         return None  # pydantic counts valid items only; what is wrong with the others is told anyway
     message, hint = _words(kind, name, node, details)
     if loc == ("apiVersion",):
-        hint = f"this colbuild reads '{API_VERSION}'; a newer one may read yours"
+        hint = f"write '{API_VERSION}', or use a newer colbuild"
     unwritten = isinstance(node, Scalar) and not node.text
     return Problem(key if key and unwritten else node.place, message, hint)
 
@@ -99,9 +99,9 @@ def _unknown(model: type[BaseModel], loc: tuple[str | int, ...], key: Place | No
     known = _keys(model, loc[:-1])
     inside = _name(loc[:-1])
     likely = suggest(word, known)
-    hint = f"did you mean '{likely}'?" if likely else f"keys that it may have: {', '.join(known)}"
+    hint = f"did you mean '{likely}'?" if likely else f"known keys: {', '.join(known)}"
     if word.isdigit():
-        hint = "a ',' ends a value here: write 100_000 or 100k for a hundred thousand"
+        hint = "write 100_000 or 100k for a hundred thousand: a ',' ends a value here"
     return Problem(key, f"unknown key '{word}' in {inside}", hint)
 
 

@@ -142,13 +142,13 @@ def collect(store: Store, policy: Policy = Policy(), *, delete: bool = False, no
                 if running and policy.lease < LEASE:
                     raise BuildError(
                         f"a build is running ({', '.join(running)}), and only its lease keeps what it has made so far",
-                        hint="wait for its end, or do without a shorter lease",
+                        hint="wait for its end, or do not shorten the lease",
                     )
                 if found.rootless:
                     raise BuildError(
                         f"no build has noted yet what it needs in {store.root}: everything would go",
-                        hint="Run 'colbuild build' in each project that uses this store, which is quick where all is built; "
-                        "if nothing in it is needed, remove the folder.",
+                        hint="run 'colbuild build' in each project that uses this store (quick if nothing has changed); "
+                        "if no project uses it, remove the folder",
                     )
                 noted = read_roots(store)
                 for one in noted:
@@ -171,8 +171,8 @@ def _lost_error(lost: Sequence[Noted], now: float) -> BuildError:
     one = len(lost) == 1
     return BuildError(
         f"{'a project' if one else f'{len(lost)} projects'} that this store keeps results for cannot be found:\n{told}",
-        hint="where a project was moved, run 'colbuild build' in it, which is quick where all is built; where its disk is not "
-        f"mounted, mount it; 'colbuild cache gc --delete --forget' removes what only {'it needs' if one else 'they need'}",
+        hint="run 'colbuild build' in a project that was moved, or mount the disk of a missing one; "
+        f"'colbuild cache gc --delete --forget' removes what only {'it needs' if one else 'they need'}",
     )
 
 

@@ -56,7 +56,9 @@ def pin(store: Store, wanted: Pin) -> bool:
     with storage_errors(path), shared(store.layout):
         found = look(store.layout, wanted.digest).damage
         if found is not None:
-            raise BuildError(f"{wanted.digest[:12]} cannot be pinned: {found}", hint="'colbuild build' makes it again")
+            raise BuildError(
+                f"{wanted.digest[:12]} cannot be pinned: {found}", hint="run 'colbuild build' to make it again"
+            )
         if _read(path) is not None:
             return False
         store.prepare()

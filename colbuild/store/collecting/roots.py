@@ -179,8 +179,8 @@ def read_roots(store: Store) -> tuple[Noted, ...]:
         if root is None and path.exists():
             raise BuildError(
                 f"{path} is damaged: nobody can tell which results it keeps",
-                hint="Run 'colbuild build' in each project that uses this store, which writes it anew; "
-                "if it is still damaged then, its project is gone: remove the file.",
+                hint="run 'colbuild build' in each project that uses this store, which writes the file again; "
+                "if it is still damaged then, its project is gone: remove the file",
             )
         if root is not None:
             found.append(_noted(store, path, root))

@@ -248,7 +248,7 @@ def open_files(url: str, timeout: float, pauses: tuple[float, ...]) -> RemoteFil
     protocol, separator, rest = url.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.:-]*", protocol):
         raise BuildError(
-            f"'{name}' is not a URL, so it cannot be a remote", hint="Write file:///folder, s3://bucket/folder, …"
+            f"'{name}' is not a URL, so it cannot be a remote", hint="write file:///folder, s3://bucket/folder, …"
         )
     from fsspec.core import url_to_fs
 
@@ -260,17 +260,17 @@ def open_files(url: str, timeout: float, pauses: tuple[float, ...]) -> RemoteFil
         cause = error.__cause__
         if isinstance(cause, ImportError):
             extra = _EXTRAS.get(protocol)
-            install = f"Run: pip install 'colbuild[{extra}]'" if extra else "fsspec's documentation names the package."
+            install = f"pip install 'colbuild[{extra}]'" if extra else "look up the package in fsspec's documentation"
             raise BuildError(f"{name} cannot be used: a package for {protocol}:// is missing", hint=install) from error
         if isinstance(cause, ValueError) and "rotocol" in str(cause):
-            hint = "Try file://, s3:// or gs://, or another that fsspec knows."
+            hint = "use file://, s3:// or gs://, or another protocol that fsspec knows"
             raise BuildError(f"{name} cannot be used: nothing here knows {protocol}://", hint=hint) from error
         if cause is None or isinstance(cause, OSError):
             raise
         raise BuildError(error.message) from error
     base = str(base).rstrip("/")
     if not rest.strip("/") or not base:
-        raise BuildError(f"{name} names no place for a remote", hint=f"Write {protocol}://… with a bucket or folder.")
+        raise BuildError(f"{name} names no place for a remote", hint=f"write {protocol}://… with a bucket or folder")
     return RemoteFiles(calls, fs, base)
 
 
@@ -278,7 +278,7 @@ def _http_client() -> Any:
     try:
         from colbuild.store.remote.remote_http import bounded_client
     except ImportError as error:
-        hint = "fsspec's documentation names the package."
+        hint = "look up the package in fsspec's documentation"
         raise BuildError("a package for http:// and https:// is missing", hint=hint) from error
     return bounded_client
 

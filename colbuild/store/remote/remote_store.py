@@ -122,7 +122,7 @@ def _timeout() -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise BuildError(f"{TIMEOUT_VARIABLE} is '{said}'", hint="Give it a number of seconds, such as 60.")
+        raise BuildError(f"{TIMEOUT_VARIABLE} is '{said}'", hint="set it to a number of seconds, such as 60")
     return seconds
 
 
@@ -140,7 +140,7 @@ def check(remote: Remote) -> bool:
         raise RemoteError(f"{remote.name} holds something else: its file 'format' is not what colbuild wrote")
     if version > FORMAT:
         message = f"{remote.name} was written by a newer colbuild (format {version}; this one reads up to {FORMAT})"
-        raise RemoteError(message, hint="Upgrade colbuild.")
+        raise RemoteError(message, hint="upgrade colbuild")
     return True
 
 

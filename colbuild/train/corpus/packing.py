@@ -176,7 +176,7 @@ def open_corpus(folder: Path, split: str) -> PackedCorpus:
     if counts.documents == 0:
         raise BuildError(
             f"the {split} split of the corpus is empty",
-            hint="raise 'heldout' in the data section, or say 'split: all'",
+            hint="raise 'heldout' in the data section, or write 'split: all'",
         )
     return PackedCorpus(folder, split, separator, vocabulary, counts, streams, begin)
 

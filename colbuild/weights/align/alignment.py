@@ -38,7 +38,7 @@ def check_alignable(candidate: Structure, predecessor: Structure, how: Alignment
     if not contains(predecessor.shape, candidate.shape):
         raise BuildError(
             f"the checkpoint's shape is not inside its teacher's: {candidate.shape} and {predecessor.shape}",
-            hint="an anchor is smaller than its teacher along every axis, with as many heads for each kv head",
+            hint="make the anchor smaller than its teacher along every axis, with as many heads for each kv head",
         )
     if how == "procrustes":
         check_turnable(candidate)

@@ -32,5 +32,5 @@ def no_numbers(name: str, path: Path) -> BuildError:
     """The error for a tensor of a file that holds NaN or infinities."""
     return BuildError(
         f"{name} in {path} contains NaN or infinite weights",
-        hint="Fetch or train that model again.",
+        hint="fetch or train the model again",
     )

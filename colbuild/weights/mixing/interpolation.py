@@ -111,12 +111,12 @@ def check_kind(ours: Structure, theirs: Structure) -> None:
     if ours.architecture != theirs.architecture or ours.flags != theirs.flags:
         raise BuildError(
             f"the two models are of different architectures: {_kind(ours)} and {_kind(theirs)}",
-            hint="only a bridge leads from one architecture to another",
+            hint="use a bridge to go from one architecture to another",
         )
     if ours.shape.vocab != theirs.shape.vocab:
         raise BuildError(
             f"the two models have vocabularies of {ours.shape.vocab:,} and {theirs.shape.vocab:,} tokens",
-            hint="only a bridge leads from one vocabulary to another",
+            hint="use a bridge to go from one vocabulary to another",
         )
 
 
@@ -147,7 +147,7 @@ def check_types(
             first, second = (str(dtype).removeprefix("torch.") for dtype in (ours[tensor.name], theirs[partner]))
             raise BuildError(
                 f"{tensor.name} is {first} in the larger anchor and {second} in the smaller one",
-                hint="Save one of them with the other's type, or build both of one AnsNet.",
+                hint="save one of them with the other's type, or build both from one AnsNet",
             )
 
 

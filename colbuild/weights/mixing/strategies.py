@@ -109,7 +109,7 @@ def _patch(ends: Ends) -> Mix:
             raise BuildError(
                 f"method: patch adds layers to the smaller anchor, and this DesNet's {axis} is {ours} where that one's is "
                 f"{theirs}",
-                hint="give it the smaller anchor's widths, or take method: group_alpha",
+                hint="use the smaller anchor's widths, or method: group_alpha",
             )
     return PATCH
 
@@ -118,6 +118,6 @@ def _nested(pair: Neighbours) -> Search:
     if pair.nested is None:
         raise BuildError(
             "method: nested needs a nested student beside the smaller anchor, and there is none that reaches this shape",
-            hint="the smaller anchor's recipe makes one with elastic: {form: segment}",
+            hint="set elastic: {form: segment} in the smaller anchor's recipe",
         )
     return nested_alpha

@@ -27,7 +27,7 @@ def check_turnable(structure: Structure) -> None:
     if reason is not None:
         raise BuildError(
             f"align: procrustes turns the residual stream, and {reason}",
-            hint="write align: permute, which reorders it and works for every model",
+            hint="write align: permute, which works for every model",
         )
 
 

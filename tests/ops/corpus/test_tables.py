@@ -86,7 +86,7 @@ def test_a_last_line_that_is_cut_off_is_told_as_such(tmp_path):
     raw.write_text('{"text": "a"}\n{"text": "b')
     error = failure(raw, tmp_path / "out", format="jsonl")
     assert f"{raw}:2:" in error.message
-    assert "may end inside a record" in error.hint
+    assert "get the file again, or remove its last line" in error.hint
 
 
 # -- CSV --------------------------------------------------------------------------------------------------------------

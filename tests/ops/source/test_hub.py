@@ -182,7 +182,7 @@ def test_a_gated_repository_is_told(downloads: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("uri", "files", "says", "hint"),
     [
-        ("hf://org/other", FILES, "does not exist", "Check its name"),
+        ("hf://org/other", FILES, "does not exist", "check its name"),
         ("hf://org/tiny@v2", FILES, "no revision 'v2'", "a branch, a tag"),
         ("hf://org/tiny@v1/x.json", FILES, "no file 'x.json' at revision 'v1'", ""),
         ("hf://org/tiny@v1/model.bin", FILES, "pickled weights only", "safetensors"),

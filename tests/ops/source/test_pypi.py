@@ -138,7 +138,7 @@ def test_the_version_is_compared_as_versions_are(downloads: Path, monkeypatch: p
     ("uri", "says", "hint"),
     [
         ("pypi://my-model==1.0/x.gguf", f"no file 'x.gguf' in {WHEEL} and {SDIST}", "my_model/x.gguf"),
-        ("pypi://my-model==2.0/x.gguf", "no wheel or sdist of my-model 2.0", "Versions there: 1.0"),
+        ("pypi://my-model==2.0/x.gguf", "no wheel or sdist of my-model 2.0", "available versions: 1.0"),
         ("pypi://other==1.0/x.gguf", "no package index has a project 'other'", "pip config list"),
         ("pypi://my-model==1.0/my_model/link", "a folder or a link, not a file", ""),
         ("pypi://my-model==1.0/my_model-1.0/link", "a folder or a link, not a file", ""),

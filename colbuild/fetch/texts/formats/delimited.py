@@ -52,7 +52,7 @@ def _rows(path: Path, field: str) -> Iterator[str]:
                 raise _ragged(f"{path}:{reader.line_num}", row, names)
             yield row[column]
     except csv.Error as error:
-        hint = "a value that holds a quotation mark or a line break must stand in quotation marks"
+        hint = "put quotation marks around a value that contains a quotation mark or a line break"
         raise SourceError(f"{path}:{reader.line_num}: broken CSV: {error}", hint=hint, key="format") from error
     finally:
         csv.field_size_limit(before)
@@ -78,6 +78,6 @@ def _names(header: str, between: str) -> list[str]:
 def _ragged(place: str, row: Sequence[str], names: Sequence[str]) -> SourceError:
     return SourceError(
         f"{place}: the row has {len(row)} values, and the first line names {len(names)} columns",
-        hint="a value that holds what stands between columns must stand in quotation marks",
+        hint="put quotation marks around a value that contains the separator",
         key="format",
     )

@@ -52,8 +52,8 @@ def _broken(path: Path, number: int, line: str, error: ValueError | RecursionErr
     if number == 1 and line.strip() in ("{", "[{"):
         hint = "write each object in one line, as 'jq -c .' does"
     elif number > 1 and not line.endswith("\n"):
-        hint = "the file may end inside a record: get it again, or remove its last line"
+        hint = "get the file again, or remove its last line"
     return SourceError(f"{path}:{number}:{error.colno}: broken JSON: {error.msg}", hint=hint, key="format")
 
 
-_HINT = "'format: jsonl' wants one JSON object per line, or one array of objects"
+_HINT = "write one JSON object per line, or one array of objects"

@@ -158,7 +158,7 @@ class _Dump:
             return self._no_dump(expat.ErrorString(error.code))
         return BuildError(
             f"{self._path} is damaged: {expat.ErrorString(error.code)} at line {error.lineno}, column {error.offset}",
-            hint="get it again; a dump may be cut off at its end, but not damaged before",
+            hint="get it again; a dump may be truncated, but not damaged",
         )
 
     def _beyond(self, what: str) -> BuildError:

@@ -140,7 +140,7 @@ def _died(process: _Process) -> BuildError:
     code = process.wait()
     return BuildError(
         f"a process that extracts articles ended with exit code {code}",
-        hint="the system ends processes when memory runs out: give it more, or run the build again",
+        hint="free memory or run the build again; the system kills processes when memory runs out",
     )
 
 
