@@ -20,7 +20,7 @@ ANSNET = "ansnet"
 HEADS = {ANSNET: "the AnsNet", BRIDGE: "the bridge"}
 """What the chain can begin with -> what messages call it."""
 
-SIZE_HINT = "ask for another size, or give the shape by hand"
+SIZE_HINT = "ask for another size, or write a shape"
 
 
 @dataclass(frozen=True)
