@@ -24,7 +24,6 @@ from colbuild.spec.sources.choice import chosen
 from colbuild.spec.sources.grammar import is_plain_path
 from colbuild.unpack import Target, UnpackError
 
-_BLOCK: Final = 1 << 20
 _SHOWN: Final = 8
 _LISTED: Final = 2000
 _LONGEST_LISTED: Final = 300

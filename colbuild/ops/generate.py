@@ -106,19 +106,6 @@ def _check(step: StepRun, written: int, wanted: int) -> None:
         raise StoppedError(f"stopped after {written:,} of {wanted:,} tokens")
 
 
-def write_texts(
-    model: PreTrainedModel,
-    starts: Sequence[Sequence[int]],
-    length: int,
-    ends: set[int],
-    *,
-    temperature: float,
-    seed: int,
-) -> list[list[int]]:
-    """Texts as the step draws them, their ids alone: see `draw_texts`."""
-    return [text.ids for text in draw_texts(model, starts, length, ends, temperature=temperature, seed=seed)]
-
-
 def _rows(missing: int, mean: float) -> int:
     """How many texts to write at once: as many as are still missing, if they are as long as those before."""
     return max(FEWEST, min(GENERATED_AT_ONCE, math.ceil(missing / mean)))

@@ -36,7 +36,6 @@ from colbuild.run.process.failures import crash, last_lines
 from colbuild.run.process.job import Done, Failed, InputLost, Job, Stopped, as_step
 from colbuild.store import ActionRecord, Store
 from colbuild.store.durable_files import safe_name
-from colbuild.store.leases import claim
 from colbuild.store.objects import DamagedTreeError
 
 if TYPE_CHECKING:
@@ -239,7 +238,7 @@ def _settle(build: _Build) -> None:
             continue
         inputs |= {role: digest for role, digest in digests.items() if digest is not None}
         if len(inputs) == len(read) + len(step.sources):
-            hit = claim(build.store, action_key(step.op, step.params, inputs))
+            hit = build.store.claim(action_key(step.op, step.params, inputs))
             if hit is not None:
                 build.store.note_step(build.family, as_step(hit, step))
                 build.listener(StepCached(step.id, "in the store"))

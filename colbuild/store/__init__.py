@@ -5,7 +5,7 @@ from __future__ import annotations
 from colbuild.store.objects import DamagedTreeError, Tree
 from colbuild.store.outputs import Placement
 from colbuild.store.records import ActionRecord
-from colbuild.store.store import Store, Verified, open_store
+from colbuild.store.store import Store, open_store
 
 __all__ = [
     "ActionRecord",
@@ -13,6 +13,5 @@ __all__ = [
     "Placement",
     "Store",
     "Tree",
-    "Verified",
     "open_store",
 ]

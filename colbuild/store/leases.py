@@ -1,8 +1,9 @@
 """What keeps the collector away from a result that somebody is about to use.
 
 An object's folder carries the time of its publication or last use as its own mtime; for a day after that it is leased, whoever
-needs it. A build *claims* what it finds: it looks the result up and renews the lease while it holds the collector's lock
-together with other builds. The collector takes that lock alone while it decides and moves garbage out of the way::
+needs it. A build *claims* a result (`Store.claim`): it looks the result up and renews the lease while it holds the
+collector's lock together with other builds. The collector takes that lock alone while it decides and moves garbage out
+of the way::
 
     build       [shared: lookup, renew] … [shared: lookup, renew] …
     collector                          [alone: roots, leases, move away]  then delete
@@ -18,15 +19,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from colbuild.store.layout import Layout
 from colbuild.store.locks import NO_LOCKS
-
-if TYPE_CHECKING:
-    # Publishing renews leases too, so at run time this module lies below the store.
-    from colbuild.store.records import ActionRecord
-    from colbuild.store.store import Store
 
 LEASE: Final = 24 * 3600.0
 """Seconds for which a result is kept after it was published or used, whoever needs it."""
@@ -68,17 +64,23 @@ def alone(layout: Layout) -> Iterator[None]:
         os.close(descriptor)
 
 
-def claim(store: Store, key: str) -> ActionRecord | None:
-    """Like `Store.lookup`, and what is found stays for at least 23 hours from now, unless the store may only be read."""
-    with shared(store.layout):
-        record = store.lookup(key)
-        return record if record is not None and _renewed(store.layout, record.output) else None
-
-
 def renew(layout: Layout, digest: str) -> bool:
     """Begins an object's lease anew; says whether the object is there."""
     with shared(layout):
-        return _renewed(layout, digest)
+        return renew_while_shared(layout, digest)
+
+
+def renew_while_shared(layout: Layout, digest: str) -> bool:
+    """Like `renew`; the caller keeps the collector out."""
+    try:
+        if not 0 <= time.time() - used_at(layout, digest) < _RENEWED_AFTER:
+            os.utime(layout.object(digest))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # Another user's store: its owner decides what stays.
+        return True
+    return True
 
 
 def used_at(layout: Layout, digest: str) -> float:
@@ -116,18 +118,6 @@ def _flock(descriptor: int, operation: int) -> None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-
-
-def _renewed(layout: Layout, digest: str) -> bool:
-    try:
-        if not 0 <= time.time() - used_at(layout, digest) < _RENEWED_AFTER:
-            os.utime(layout.object(digest))
-    except FileNotFoundError:
-        return False
-    except OSError:
-        # Another user's store: its owner decides what stays.
-        return True
-    return True
 
 
 def _open(layout: Layout) -> int | None:

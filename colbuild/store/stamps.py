@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,35 +53,3 @@ def stamp_from_json(row: Any) -> Stamp | None:
     if isinstance(row, list) and len(row) == 3 and all(type(number) is int for number in row):
         return row[0], row[1], row[2]
     return None
-
-
-@dataclass
-class Memory:
-    """What this process has read of a store, so that it need not read it twice.
-
-    Attributes:
-        known: Tree -> the stamps that its files had when their content was found right. As good as noted stamps.
-        stale: Trees whose content is right though the stamps noted beside them are missing or others: to be noted anew.
-        read: Trees whose every file was read or written in this build. Between that and the next look in the same build,
-            stamps that stay the same suffice: reading once more would only read the same pages of memory again.
-    """
-
-    known: dict[str, Stamps] = field(default_factory=dict)
-    stale: set[str] = field(default_factory=set)
-    read: set[str] = field(default_factory=set)
-
-    def keep(self, digest: str, stamps: Stamps, *, stale: bool, read: bool) -> None:
-        """Remember a tree that was found right."""
-        self.known[digest] = stamps
-        if stale:
-            self.stale.add(digest)
-        else:
-            self.stale.discard(digest)
-        if read:
-            self.read.add(digest)
-
-    def forget(self, digest: str) -> None:
-        """Take back what was said of a tree."""
-        self.known.pop(digest, None)
-        self.stale.discard(digest)
-        self.read.discard(digest)

@@ -6,16 +6,16 @@ Reading never writes, so that `plan` and `status` work on a store that belongs t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from colbuild.errors import BuildError
-from colbuild.hashing import TreeEntry
-from colbuild.progress import Progress, Report, silent
 from colbuild.store import layout as layouts
+from colbuild.store.assembling import Choose, all_files, assemble
+from colbuild.store.checking import Checking
 from colbuild.store.durable_files import (
     NotWritableError,
     checksum,
@@ -25,41 +25,11 @@ from colbuild.store.durable_files import (
     write_json_durably,
 )
 from colbuild.store.layout import Layout
+from colbuild.store.leases import renew_while_shared, shared
 from colbuild.store.locks import hold, remove, remove_stale, scratch_path
-from colbuild.store.objects import (
-    DamagedTreeError,
-    Look,
-    Tree,
-    held,
-    look,
-    note_stamps,
-    publish,
-    published,
-    quarantine,
-    read_tree,
-)
-from colbuild.store.outputs import Assembly, Placement, is_placed, place_files
+from colbuild.store.objects import Tree, publish, read_tree
+from colbuild.store.outputs import Placement
 from colbuild.store.records import ActionRecord, record_from_json, record_to_json
-from colbuild.store.stamps import Memory
-
-
-@dataclass(frozen=True)
-class Verified:
-    """A tree of which every byte was read; `damage` says what is wrong with it, None if nothing is."""
-
-    digest: str
-    size: int
-    damage: str | None
-
-
-Choose = Callable[[Sequence[TreeEntry]], Sequence[TreeEntry]]
-"""Chooses some of a tree's files."""
-
-
-def all_files(entries: Sequence[TreeEntry]) -> Sequence[TreeEntry]:
-    """Chooses every file."""
-    return entries
-
 
 Former = Callable[["Store"], Mapping[str, ActionRecord]]
 """Reads the records that an older version of colbuild wrote, by the keys that they have now."""
@@ -76,8 +46,11 @@ class Store:
 
     layout: Layout
     former: Former | None = None
-    _memory: Memory = field(default_factory=Memory, repr=False, compare=False)
+    _checking: Checking = field(init=False, repr=False, compare=False)
     _translated: list[Mapping[str, ActionRecord]] = field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_checking", Checking(self.layout))
 
     @property
     def root(self) -> Path:
@@ -99,9 +72,15 @@ class Store:
         record = record_from_json(read_json(self.layout.action(key)))
         if record is None:
             record = self._former_records().get(key)
-        if record is None or record.key != key or self._look(record.output).damage is not None:
+        if record is None or record.key != key or self._checking.look(record.output).damage is not None:
             return None
         return record
+
+    def claim(self, key: str) -> ActionRecord | None:
+        """Like `lookup`, and what is found stays for at least 23 hours from now, unless the store may only be read."""
+        with shared(self.layout):
+            record = self.lookup(key)
+            return record if record is not None and renew_while_shared(self.layout, record.output) else None
 
     def _former_records(self) -> Mapping[str, ActionRecord]:
         """Records of an older version of colbuild, by the keys that they would have now; nothing once they are written down."""
@@ -141,25 +120,9 @@ class Store:
 
     def verify(self, digest: str) -> str | None:
         """Reads every byte of a tree; returns what is wrong with it, None if nothing is. It is left where it is."""
-        found = self._look(digest, full=True)
-        self._renew(digest)
+        found = self._checking.look(digest, full=True)
+        self._checking.note_stale(digest)
         return found.damage
-
-    def verify_all(self, report: Report = silent) -> Iterator[Verified]:
-        """Verifies every tree in the store, by digest; `report` is told the bytes read so far."""
-        digests = list(published(self.layout))
-        trees = {digest: read_tree(self.layout, digest) for digest in digests}
-        total = sum(tree.size for tree in trees.values() if tree is not None)
-        done = 0
-        for digest in digests:
-            tree = trees[digest]
-            size = tree.size if tree is not None else 0
-            report(Progress(done, total, "bytes"))
-            if self.layout.object(digest).exists():
-                # One that was collected meanwhile is not damaged.
-                yield Verified(digest, size, self.verify(digest))
-            done += size
-        report(Progress(total, total, "bytes"))
 
     def check(self, digest: str) -> str | None:
         """Looks at a tree that is about to be used, as `lookup` does, and sets it aside if it is damaged.
@@ -170,45 +133,15 @@ class Store:
         Raises:
             BuildError: It cannot be moved.
         """
-        return self._checked(digest, full=False)
+        return self._checking.set_aside(digest, full=False)
 
     def check_content(self, digest: str) -> str | None:
         """Like `check`, and every byte is read, unless this build has read or published it and nobody touched it since."""
-        return self._checked(digest, full=True)
+        return self._checking.set_aside(digest, full=True)
 
     def trust(self, digest: str) -> None:
         """Counts a tree as read in this build: another process of the same build has just published it."""
-        if self._look(digest).damage is None:
-            self._memory.read.add(digest)
-
-    def _look(self, digest: str, *, full: bool = False) -> Look:
-        found = look(self.layout, digest, self._memory.known.get(digest), full=full)
-        if found.damage is None:
-            self._memory.keep(digest, found.stamps, stale=found.stale, read=full)
-        else:
-            self._memory.forget(digest)
-        return found
-
-    def _checked(self, digest: str, *, full: bool) -> str | None:
-        if not self.layout.object(digest).exists():
-            return "it is not in the store"
-        if self._look(digest, full=full and digest not in self._memory.read).damage is None:
-            return None
-        with storage_errors(self.root), held(self.layout, digest):
-            # Once more: another build may have set it aside and put a whole one in its place.
-            found = self._look(digest, full=full).damage
-            if found is None:
-                return None
-            place = quarantine(self.layout, digest)
-        return f"{found}; set aside as {place}" if place else found
-
-    def _renew(self, digest: str) -> None:
-        """Notes the stamps of a tree that had to be read, so that the next look is quick again."""
-        if digest in self._memory.stale:
-            self._memory.stale.discard(digest)
-            # In a store that may only be read, it is read each time.
-            with suppress(OSError, BuildError):
-                note_stamps(self.layout, digest, self._memory.known[digest])
+        self._checking.trust(digest)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -218,7 +151,7 @@ class Store:
         Raises:
             BuildError: It cannot be written.
         """
-        self._memory.read.clear()
+        self._checking.begin_build()
         with storage_errors(self.root):
             layouts.create(self.layout)
             remove_stale(self.layout.folder("tmp"))
@@ -295,14 +228,14 @@ class Store:
         """
         with storage_errors(self.root):
             tree, stamps = publish(self.layout, draft)
-        self._memory.keep(tree.digest, stamps, stale=False, read=True)
+        self._checking.keep(tree.digest, stamps, stale=False, read=True)
         return tree
 
     def record(self, family: str, record: ActionRecord) -> None:
         """Notes a finished action whose result is published; from now on `lookup` finds it."""
         with storage_errors(self.root):
             write_json_durably(self.layout.folder("tmp"), self.layout.action(record.key), record_to_json(record))
-        self._renew(record.output)
+        self._checking.note_stale(record.output)
         self._write_step(family, record)
 
     def note_step(self, family: str, record: ActionRecord) -> None:
@@ -310,7 +243,7 @@ class Store:
 
         In a store that may only be read, nothing is noted.
         """
-        self._renew(record.output)
+        self._checking.note_stale(record.output)
         if self.last(family, record.step) != record:
             with suppress(NotWritableError):
                 self._write_step(family, record)
@@ -354,23 +287,7 @@ class Store:
             DamagedTreeError: A tree is damaged, and set aside by now, or not in the store; `target` is as it was.
             BuildError: The disk refuses.
         """
-        target = target.absolute()
-        with storage_errors(target):
-            trees = {digest: read_tree(self.layout, digest) for digest in chosen}
-            found = {
-                entry: digest
-                for digest, tree in trees.items()
-                for entry in chosen[digest](tree.entries if tree is not None else ())
-            }
-            files = Assembly(tuple(sorted(found)), {entry.path: digest for entry, digest in found.items()})
-            if None not in trees.values() and is_placed(self.layout, files, target):
-                return Placement(changed=False)
-            for digest, tree in trees.items():
-                damage = self.check_content(digest)
-                if damage is not None or tree is None:
-                    message = f"the result {digest} cannot be put at {target}: {damage or 'it was damaged'}"
-                    raise DamagedTreeError(message, digest)
-            return place_files(self.layout, files, target)
+        return assemble(self.layout, self.check_content, chosen, target.absolute())
 
 
 def open_store(root: Path, former: Former | None = None) -> Store:

@@ -27,8 +27,8 @@ def _run(quick: bool, work: Path) -> Result:
     prepare_process()
     import torch
 
-    from colbuild.ops.generate import write_texts
     from colbuild.ops.shared.running_models import model_of, running_model
+    from colbuild.ops.shared.text_writing import draw_texts
     from colbuild.train.loop.devices import forward_type
     from colbuild.weights.files.checkpoint import load_checkpoint
 
@@ -38,8 +38,8 @@ def _run(quick: bool, work: Path) -> Result:
     rates: dict[str, list[float]] = {TOGETHER: [], "one by one": []}
     for seed in range(1 if quick else 3):
         started = time.perf_counter()
-        texts = write_texts(ours, [[0]] * GENERATED_AT_ONCE, LENGTH, {0}, temperature=1.0, seed=seed)
-        rates[TOGETHER].append(sum(len(text) - 1 for text in texts) / (time.perf_counter() - started))
+        texts = draw_texts(ours, [[0]] * GENERATED_AT_ONCE, LENGTH, {0}, temperature=1.0, seed=seed)
+        rates[TOGETHER].append(sum(len(text.ids) - 1 for text in texts) / (time.perf_counter() - started))
         torch.manual_seed(seed)
         started, count = time.perf_counter(), 0
         for _ in range(1 if quick else 3):

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from colbuild.export.rounding import matrix_statistics as statistics
 from colbuild.export.rounding.block_rounding import inputs_of, round_blocks
-from colbuild.export.rounding.matrix_statistics import SHRINKAGE, Seen, gather, seen_by, strips_of
+from colbuild.export.rounding.matrix_statistics import SHRINKAGE, Seen, gather, seen_by
 from colbuild.ops.shared.running_models import calibration, heldout_windows, model_of
 from colbuild.progress import silent
 from colbuild.weights.files.checkpoint import load_checkpoint
@@ -95,7 +95,7 @@ def _seen(folder: Path, model: Path, corpus: Path, way: Way) -> Callable[[str], 
     kept = folder / f"moments {way.tokens} {way.weighted}.pt"
     if not kept.exists():
         torch.save(_raw(model, corpus, way), kept)
-    raw = {name: Seen(strips_of(one[0]), one[1]) for name, one in torch.load(kept, weights_only=True).items()}
+    raw = {name: Seen((one[0],), one[1]) for name, one in torch.load(kept, weights_only=True).items()}
 
     def seen(matrix: str) -> Seen | None:
         found = seen_by(matrix, raw)

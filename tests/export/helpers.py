@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from colbuild.errors import BuildError
 from colbuild.export.package.packaging import Texts, build_package, exported_model
-from colbuild.export.package.quality import whole_text
+from colbuild.export.package.quality import HeldOutText
 from colbuild.ops.export import run
 from colbuild.ops.shared.running_models import build_model, model_of
 from colbuild.ops.step_run import StepRun
@@ -78,5 +78,5 @@ def text(seed: int, vocab: int = 512) -> torch.Tensor:
 def build(model: Path, output: Path, **profile: object) -> Path:
     exported = exported_model(model, lambda dtype: model_of(load_checkpoint(model), dtype))
     device = Device.model_validate({"context": CONTEXT, **profile}, strict=False)
-    build_package(exported, device, {}, output, silent, Texts(text(1), whole_text(text(2))))
+    build_package(exported, device, {}, output, silent, Texts(text(1), HeldOutText(text(2), text(2)[:, 1:])))
     return output

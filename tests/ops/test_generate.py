@@ -15,7 +15,6 @@ from colbuild.errors import BuildError, StoppedError
 from colbuild.hashing import scan_tree
 from colbuild.ops import generate
 from colbuild.ops.corpus.tokens import load_vocabulary
-from colbuild.ops.generate import write_texts
 from colbuild.ops.shared.authorship import check_author
 from colbuild.ops.shared.running_models import model_of, running_model
 from colbuild.ops.shared.text_writing import _drawn, draw_texts
@@ -56,6 +55,11 @@ def test_prompts_begin_the_texts_in_turn():
 def running():
     """The AnsNet as the step runs it."""
     return running_model(load_checkpoint(ansnet()), torch.float32, CPU)
+
+
+def write_texts(model, starts, length, ends, *, temperature, seed):
+    """The ids of texts as the step draws them."""
+    return [text.ids for text in draw_texts(model, starts, length, ends, temperature=temperature, seed=seed)]
 
 
 def greedy(model, start, length, end=None):

@@ -123,7 +123,7 @@ def test_damaged_tree_that_cannot_be_moved_is_told(tmp_path, monkeypatch):
     def refuse(_, digest):
         raise PermissionError(errno.EACCES, "Permission denied", digest)
 
-    monkeypatch.setattr("colbuild.store.store.quarantine", refuse)
+    monkeypatch.setattr("colbuild.store.checking.quarantine", refuse)
     with pytest.raises(BuildError, match="permission denied"):
         store.set_aside_damaged(record.key)
     assert objects.look(store.layout, record.output).damage is not None

@@ -20,7 +20,7 @@ from colbuild.store.collecting.collector import Kind, Policy, collect
 from colbuild.store.collecting.pins import Pin, pin, unpin
 from colbuild.store.collecting.roots import note_root, read_roots
 from colbuild.store.layout import download_name
-from colbuild.store.leases import LEASE, claim, renew
+from colbuild.store.leases import LEASE, renew
 from colbuild.store.stamps import stamp_of
 from tests.store.processes import RECORD, fill, other
 
@@ -143,7 +143,7 @@ def test_using_a_result_begins_its_lease_anew(store, tmp_path):
     claimed, published, idle = record(store, "z"), record(store, "v"), record(store, "w")
     for made in (claimed, published, idle):
         os.utime(store.layout.object(made.output), (0, 0))
-    assert claim(store, claimed.key) == claimed
+    assert store.claim(claimed.key) == claimed
     assert renew(store.layout, published.output)
     later(store, 0)
     assert here(store) >= {claimed.output, published.output}
@@ -153,12 +153,12 @@ def test_using_a_result_begins_its_lease_anew(store, tmp_path):
 def test_what_is_gone_can_neither_be_claimed_nor_renewed(store):
     made = record(store, "z")
     store.layout.object(made.output).rename(store.layout.folder("tmp") / "gone")
-    assert claim(store, made.key) is None
+    assert store.claim(made.key) is None
     assert not renew(store.layout, made.output)
 
 
 def test_claiming_from_a_store_that_does_not_exist_makes_none(tmp_path):
-    assert claim(open_store(tmp_path / "none"), "k" * 64) is None
+    assert open_store(tmp_path / "none").claim("k" * 64) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -223,7 +223,7 @@ def test_claimed_result_never_vanishes_while_the_collector_runs(store, tmp_path)
         collector.start()
         start.wait()
         time.sleep(0.0005 * (number % 8))
-        found = claim(store, made.key)
+        found = store.claim(made.key)
         collector.join()
         (misses if found is None else hits).append(number)
         if found is not None and store.verify(made.output) is not None:

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from colbuild.errors import BuildError
-from colbuild.store import DamagedTreeError, Verified, links, objects, open_store
-from colbuild.store import store as stores
+from colbuild.run.sharing.verifying import verify_store
+from colbuild.store import DamagedTreeError, checking, links, objects, open_store
 from colbuild.store.locks import remove
 from tests.store.little import damage
 from tests.store.processes import RECORD, fill
@@ -123,13 +123,14 @@ def test_verifying_finds_what_stamps_do_not_and_leaves_it(store):
     told = "the content of weights has changed"
     assert store.verify(record.output) == told, "even where this process has read it before"
     assert store.files(record.output).exists()
-    seen = []
-    other = fill(store, {"a": b"a"})
+    other, seen = fill(store, {"a": b"a"}), []
     size = sum(len(content) for content in FILES.values())
-    assert set(again(store).verify_all(seen.append)) == {
-        Verified(record.output, size, told),
-        Verified(other, 1, None),
-    }
+    checked = verify_store(again(store), report=seen.append)
+    assert (checked.objects, checked.size) == (2, size + 1)
+    [damaged] = checked.damaged
+    assert damaged.name == record.output
+    assert damaged.problem.startswith(told)
+    assert store.files(other).exists()
     assert [(seen[0].done, seen[-1].done, seen[-1].total)] == [(0, size + 1, size + 1)]
 
 
@@ -191,11 +192,11 @@ def test_copy_that_another_build_has_just_made_is_not_set_aside(store, monkeypat
     """Two builds find the same damage; the second waits for the lock, and looks again before it moves anything."""
     record = finished(store)
     damage(store.files(record.output) / "weights", "flip")
-    held = stores.held
+    held = checking.held
 
     @contextmanager
     def late(layout, digest):
-        monkeypatch.setattr(stores, "held", held)
+        monkeypatch.setattr(checking, "held", held)
         first = again(store)
         assert first.set_aside_damaged(record.key) is not None
         assert fill(first, FILES) == record.output
@@ -203,7 +204,7 @@ def test_copy_that_another_build_has_just_made_is_not_set_aside(store, monkeypat
             yield
 
     second = again(store)
-    monkeypatch.setattr(stores, "held", late)
+    monkeypatch.setattr(checking, "held", late)
     assert second.set_aside_damaged(record.key) is None
     assert second.lookup(record.key) == record
     assert len(list((store.root / "quarantine").iterdir())) == 1

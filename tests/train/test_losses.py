@@ -16,8 +16,8 @@ from colbuild.train.losses.losses import (
     TeacherTop,
     TeacherView,
     chunked_distillation_loss,
-    distillation_loss,
 )
+from tests.train.dense_loss import distillation_loss
 
 VOCABULARY = 23
 

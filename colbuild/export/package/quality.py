@@ -44,11 +44,6 @@ class HeldOutText:
         return HeldOutText(self.windows[:, : context + 1], self.targets[:, :context])
 
 
-def whole_text(windows: torch.Tensor) -> HeldOutText:
-    """Windows [windows, length + 1] of which every token after the first is asked for."""
-    return HeldOutText(windows, windows[:, 1:])
-
-
 def model_answers(model: PreTrainedModel, text: HeldOutText, report: Report) -> list[Answers]:
     """The PyTorch model's."""
     found = []

@@ -73,11 +73,6 @@ class Seen:
         return whole
 
 
-def strips_of(moments: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The strips of a symmetric matrix, which stay parts of it."""
-    return tuple(moments[start : start + _STRIP, start:] for start in range(0, len(moments), _STRIP))
-
-
 def gather(
     model: PreTrainedModel,
     structure: Structure,

@@ -14,8 +14,8 @@ from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.parts import CARRIED, homes_of, part_of
 from colbuild.plan.drawing.step import Step
 from colbuild.store import ActionRecord, Store
+from colbuild.store.assembling import Choose, all_files
 from colbuild.store.durable_files import read_json
-from colbuild.store.store import Choose, all_files
 
 CHECKPOINT = "checkpoint"
 

@@ -32,7 +32,6 @@ from colbuild.run.process.job import Done, Job, as_step
 from colbuild.run.process.modules import operation
 from colbuild.store import ActionRecord, Store
 from colbuild.store.layout import Layout
-from colbuild.store.leases import claim
 from colbuild.store.remote.remote_push import push
 from colbuild.store.remote.remote_store import RejectedError, RemoteError, fetch, open_remote
 
@@ -78,7 +77,7 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
         check()
 
     with store.hold(key, waiting, check):
-        hit = claim(store, key)
+        hit = store.claim(key)
         if hit is not None:
             store.note_step(job.family, as_step(hit, step))
             listener(StepCached(step.id, "in the store"))

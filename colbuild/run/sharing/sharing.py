@@ -16,7 +16,6 @@ from colbuild.plan.planning import plan_sources
 from colbuild.progress import Progress, Report
 from colbuild.run.process.job import as_step
 from colbuild.store import ActionRecord, Store
-from colbuild.store.leases import claim
 from colbuild.store.remote.remote_push import push
 from colbuild.store.remote.remote_store import Pushed, RejectedError, Remote, check, fetch, open_remote
 
@@ -47,7 +46,7 @@ def push_family(plan: FamilyPlan, workspace: Workspace, url: str, report: Report
         BuildError: The URL cannot be used, or the remote cannot be written to.
     """
     keys = [step.key for step in plan.steps if step.state is State.CACHED and step.key is not None]
-    records = [record for key in keys if (record := claim(workspace.store, key)) is not None]
+    records = [record for key in keys if (record := workspace.store.claim(key)) is not None]
     return push(open_remote(url), workspace.store, records, report)
 
 
@@ -105,7 +104,7 @@ def _pull(
     remote: Remote, store: Store, step: Step, key: str, pulled: Pulled, report: Report
 ) -> tuple[ActionRecord | None, Pulled]:
     with store.hold(key, lambda: None):
-        record = claim(store, key)
+        record = store.claim(key)
         if record is not None:
             return record, replace(pulled, skipped=pulled.skipped + 1)
         store.set_aside_damaged(key)

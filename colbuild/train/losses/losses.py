@@ -1,8 +1,8 @@
 """What a student is trained to do: follow its teacher's distribution and the text itself.
 
-`distillation_loss` is the definition, over whole logits. `chunked_distillation_loss` is the same value and gradient straight
-from hidden states, a chunk of tokens at a time: the logits [tokens, vocabulary] of student and teacher, the memory peak of
-distilling a small model, never exist as a whole.
+A divergence of `DIVERGENCES`, times T squared, mixed with cross-entropy. It is computed straight from hidden states, a chunk of
+tokens at a time: the logits [tokens, vocabulary] of student and teacher, the memory peak of distilling a small model, never
+exist as a whole. A test holds value and gradient to the definition over whole logits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 from colbuild.errors import BuildError
 from colbuild.train.loop.batch import IGNORED
 from colbuild.train.loop.compiling import compiled_or_eager, is_compiling
-from colbuild.train.losses.divergences import DIVERGENCES, coarse_kl, coarse_kl_closed, sampled_kl, sampled_kl_closed
+from colbuild.train.losses.divergences import DIVERGENCES, coarse_kl_closed, sampled_kl_closed
 from colbuild.train.losses.forward import CHUNK_TOKENS
 from colbuild.train.losses.logits_buffer import Room, add
 
@@ -92,39 +92,6 @@ Known = torch.Tensor | TeacherSamples | TeacherTop
 """What is known of a teacher's distribution: its logits [tokens, vocabulary], or what was kept of them."""
 
 
-def distillation_loss(
-    student: torch.Tensor, teacher: Known, targets: torch.Tensor, weights: LossWeights
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A divergence of `DIVERGENCES`, times T squared, mixed with cross-entropy.
-
-    Args:
-        student: Logits [tokens, vocabulary].
-        teacher: Logits [tokens, vocabulary], or what was kept of them.
-        targets: The tokens that follow, [tokens]; of those that are `IGNORED` nothing is asked.
-        weights: How the parts are mixed.
-
-    Returns:
-        (loss, divergence, cross-entropy), each the mean over the tokens that are asked for; 0 where none is.
-    """
-    asked = torch.nonzero(targets != IGNORED).squeeze(1)
-    student, targets = student[asked], targets[asked]
-    count = max(1, targets.shape[0])
-    scale = weights.temperature
-    log_student = functional.log_softmax(student / scale, dim=-1)
-    if isinstance(teacher, TeacherSamples):
-        drawn = teacher.at(asked)
-        tokens = sampled_kl(log_student, drawn.ids, drawn.weights, drawn.entropy)
-    elif isinstance(teacher, TeacherTop):
-        top = teacher.at(asked)
-        tokens = coarse_kl(log_student, top.ids, top.log_likely)
-    else:
-        log_teacher = functional.log_softmax(teacher[asked] / scale, dim=-1)
-        tokens = DIVERGENCES[weights.divergence].dense(log_student, log_teacher, weights.skew)
-    divergence = tokens.sum() * scale**2 / count
-    entropy = functional.cross_entropy(student, targets, reduction="sum") / count
-    return weights.kd * divergence + weights.ce * entropy, divergence, entropy
-
-
 def chunked_distillation_loss(
     hidden: torch.Tensor,
     head: torch.Tensor,
@@ -133,7 +100,7 @@ def chunked_distillation_loss(
     weights: LossWeights,
     room: Room | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`distillation_loss` of the logits `hidden @ head.T`, in memory for one chunk of tokens.
+    """The loss of the logits `hidden @ head.T`, in memory for one chunk of tokens.
 
     Args:
         hidden: The student's final hidden states [tokens, hidden].
