@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from colbuild.arch import checked_structure, read_structure
-from colbuild.errors import SourceUnavailableError
-from colbuild.events import Listener, Notice
-from colbuild.fetch.contents import Sources, is_fetched
+from colbuild.arch import read_structure
+from colbuild.events import Listener
+from colbuild.fetch.contents import Sources
 from colbuild.plan.changes.foresight import foresee
 from colbuild.plan.changes.states import StepPlan, plan_steps
 from colbuild.plan.checks.beginnings import check_beginning
 from colbuild.plan.checks.readable_texts import check_texts
-from colbuild.plan.checks.start_checkpoints import check_start, turning_problems
-from colbuild.plan.checks.text_amounts import META, Known, known_texts, text_problems
+from colbuild.plan.checks.start_checkpoints import check_starts
+from colbuild.plan.checks.text_amounts import META, known_texts, text_problems
 from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
 from colbuild.plan.drawing.target import parse_target, restrict, select
 from colbuild.plan.family_plan import FamilyPlan, Selection, Workspace, silent
@@ -26,8 +23,7 @@ from colbuild.plan.lock.lock import LockMode, LockState, compare, open_lock
 from colbuild.plan.lock.locked_chain import pinned_chain
 from colbuild.plan.lock.locked_sources import sources_of
 from colbuild.plan.lock.named_sources import source_uris
-from colbuild.plan.remembered import packed_tokenizer, remembered
-from colbuild.plan.shapes.bridge_shape import tokenizer_source
+from colbuild.plan.remembered import ansnet_config, bridge_vocabulary, packed_tokenizer
 from colbuild.plan.shapes.chain import Chain, resolve_chain
 from colbuild.plan.shapes.context_lengths import position_problems, with_contexts
 from colbuild.spec import LoadedFamily, spec_error
@@ -71,7 +67,8 @@ def make_plan(
     check_starts(loaded, chain, sources, listener)
     graph = build_graph(with_contexts(loaded.family, config), chain, export_versions())
     steps = steps_of(loaded, graph, workspace.store, sources)
-    texts = texts_of(loaded, workspace.store, sources, steps)
+    store = workspace.store
+    texts = known_texts(steps, loaded, sources.text_size, lambda digest: read_json(store.files(digest) / META))
     selection, planned, whole = None, steps, graph
     if targets:
         chosen = select(graph, [parse_target(target) for target in targets], unbuilt(chain, graph))
@@ -93,11 +90,6 @@ def check_possible(*plans: FamilyPlan) -> None:
     problems = [problem for plan in plans for problem in plan.impossible]
     if problems:
         raise spec_error(problems)
-
-
-def texts_of(loaded: LoadedFamily, store: Store, sources: Sources, steps: Sequence[StepPlan]) -> Mapping[str, Known]:
-    """What is known of the corpora of a family, without reading a text."""
-    return known_texts(steps, loaded, sources.text_size, lambda digest: read_json(store.files(digest) / META))
 
 
 def held_lock(loaded: LoadedFamily, store: Store, mode: LockMode) -> tuple[LockState, Sources]:
@@ -165,77 +157,6 @@ def steps_of(loaded: LoadedFamily, graph: BuildGraph, store: Store, sources: Sou
 def unbuilt(chain: Chain, graph: BuildGraph) -> list[str]:
     """The anchors that no step makes."""
     return [anchor.name for anchor in chain.anchors if anchor.name not in graph.models]
-
-
-def ansnet_config(
-    loaded: LoadedFamily, store: Store, sources: Sources, state: LockState, listener: Listener
-) -> Mapping[str, Any]:
-    """The AnsNet's config.json: from the lock or from memory where its content is known, else from its files.
-
-    What lies on this machine is read anew each time, which is quick, so that a plan writes nothing.
-    """
-    uri = loaded.family.ansnet.source
-    digest = sources.digest(uri)
-    if state.lock is not None and state.lock.describes(uri, digest):
-        # An older colbuild may have locked what this one refuses.
-        with sources.reading(uri):
-            checked_structure(state.lock.ansnet)
-        return state.lock.ansnet
-
-    def read(path: Path) -> dict[str, Any]:
-        from colbuild.fetch.schemes import read_config
-
-        return read_config(path, lambda text: listener(Notice(text)))
-
-    # Older colbuilds remembered a whole config.json as "config".
-    config = remembered(
-        "settings", dict, uri, read, "the AnsNet, whose shape everything else", store, sources, listener
-    )
-    with sources.reading(uri):
-        read_structure(config)
-    return config
-
-
-def check_starts(loaded: LoadedFamily, chain: Chain, sources: Sources, listener: Listener) -> None:
-    """Compares the checkpoints that anchors start from with the anchors, as far as they lie on this machine.
-
-    Raises:
-        SpecError: One shall be aligned in a way that models of its kind do not take.
-        SourceError: One cannot be read, or is not of its anchor's kind and shape.
-    """
-    if problems := list(turning_problems(loaded, chain)):
-        raise spec_error(problems)
-    members = {member.name: member for member in chain.anchors}
-    for index, anchor in enumerate(loaded.family.anchors):
-        if anchor.init is None or is_fetched(anchor.init.checkpoint):
-            continue
-        from colbuild.fetch.schemes import read_config
-
-        uri = anchor.init.checkpoint
-        # A checkpoint that only the lock knows is missed by the step that reads it, if that step has to run.
-        with suppress(SourceUnavailableError):
-            path = sources.fetch(uri, listener).path
-            with sources.reading(uri, loaded.places.nearest(("anchors", index, "init", "checkpoint"))):
-                found = read_structure(read_config(path, lambda text: listener(Notice(text))))
-                check_start(found, members[anchor.name].structure)
-
-
-def bridge_vocabulary(
-    loaded: LoadedFamily, store: Store, sources: Sources, state: LockState, listener: Listener
-) -> int | None:
-    """How many ids the tokenizer has that the bridge names, as its shape follows from it; None if it names none."""
-    uri = tokenizer_source(loaded.family.bridge)
-    if uri is None:
-        return None
-    if state.lock is not None and state.lock.counts(uri, sources.digest(uri)):
-        return state.lock.vocabulary
-
-    def read(path: Path) -> int:
-        from colbuild.arch.files.vocabulary import read_vocabulary
-
-        return read_vocabulary(path)
-
-    return remembered("vocabulary", int, uri, read, "the tokenizer, whose size every shape", store, sources, listener)
 
 
 def export_versions() -> dict[str, str]:

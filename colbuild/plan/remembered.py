@@ -2,20 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from colbuild.arch import checked_structure, read_structure
 from colbuild.events import Listener, Notice
 from colbuild.fetch.contents import Sources, is_fetched
 from colbuild.plan.lock.lock import LockState
 from colbuild.plan.shapes.bridge_shape import tokenizer_source
 from colbuild.plan.shapes.package_size import trained_tokenizer
+from colbuild.spec import LoadedFamily
 from colbuild.spec.model.bridge import TrainedTokenizer
 from colbuild.spec.model.family import Family
 from colbuild.store import Store
 
 T = TypeVar("T")
+
+
+def ansnet_config(
+    loaded: LoadedFamily, store: Store, sources: Sources, state: LockState, listener: Listener
+) -> Mapping[str, Any]:
+    """The AnsNet's config.json: from the lock or from memory where its content is known, else from its files.
+
+    What lies on this machine is read anew each time, which is quick, so that a plan writes nothing.
+    """
+    uri = loaded.family.ansnet.source
+    digest = sources.digest(uri)
+    if state.lock is not None and state.lock.describes(uri, digest):
+        # An older colbuild may have locked what this one refuses.
+        with sources.reading(uri):
+            checked_structure(state.lock.ansnet)
+        return state.lock.ansnet
+
+    def read(path: Path) -> dict[str, Any]:
+        from colbuild.fetch.schemes import read_config
+
+        return read_config(path, lambda text: listener(Notice(text)))
+
+    # Older colbuilds remembered a whole config.json as "config".
+    config = remembered(
+        "settings", dict, uri, read, "the AnsNet, whose shape everything else", store, sources, listener
+    )
+    with sources.reading(uri):
+        read_structure(config)
+    return config
+
+
+def bridge_vocabulary(
+    loaded: LoadedFamily, store: Store, sources: Sources, state: LockState, listener: Listener
+) -> int | None:
+    """How many ids the tokenizer has that the bridge names, as its shape follows from it; None if it names none."""
+    uri = tokenizer_source(loaded.family.bridge)
+    if uri is None:
+        return None
+    if state.lock is not None and state.lock.counts(uri, sources.digest(uri)):
+        return state.lock.vocabulary
+
+    def read(path: Path) -> int:
+        from colbuild.arch.files.vocabulary import read_vocabulary
+
+        return read_vocabulary(path)
+
+    return remembered("vocabulary", int, uri, read, "the tokenizer, whose size every shape", store, sources, listener)
 
 
 def packed_tokenizer(

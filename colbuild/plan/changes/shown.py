@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from colbuild.plan.changes.differ import Change
@@ -27,3 +28,14 @@ def where(places: Places, path: Path) -> str:
 def from_to(change: Change) -> str:
     """What a value was and is."""
     return f"{shown(change.before)} -> {shown(change.after)}"
+
+
+def in_short(told: Sequence[str]) -> str:
+    """The first two of several differences in one line, and how many more there are."""
+    return "; ".join(told[:2]) + (f" and {len(told) - 2} more" if len(told) > 2 else "")
+
+
+def listed(heading: str, told: Sequence[str], most: int) -> str:
+    """A heading, and below it one line for each difference, up to a number of them."""
+    more = [f"and {len(told) - most} more"] if len(told) > most else []
+    return "\n".join([heading, *(f"  {line}" for line in (*told[:most], *more))])

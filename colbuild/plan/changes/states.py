@@ -9,7 +9,7 @@ from typing import Any
 
 from colbuild.plan.changes.differ import Change, differences
 from colbuild.plan.changes.former import translated
-from colbuild.plan.changes.shown import from_to, where
+from colbuild.plan.changes.shown import from_to, in_short, where
 from colbuild.plan.drawing.build_graph import BuildGraph, sources
 from colbuild.plan.drawing.draft import FamilyPath
 from colbuild.plan.drawing.keys import action_key
@@ -124,8 +124,7 @@ def _reason(
     described = since_last_run(step, last, known, origins, places)
     if not described:
         return State.CHANGED, "its result is no longer in the store"
-    more = f" and {len(described) - 2} more" if len(described) > 2 else ""
-    return State.CHANGED, "; ".join(described[:2]) + more
+    return State.CHANGED, in_short(described)
 
 
 def since_last_run(

@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
-from colbuild.arch import Structure
+from colbuild.arch import Structure, read_structure
 from colbuild.arch.turning import why_not_turned
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, SourceUnavailableError
+from colbuild.events import Listener, Notice
+from colbuild.fetch.contents import Sources, is_fetched
 from colbuild.plan.shapes.chain import Chain
-from colbuild.spec import LoadedFamily, Problem
+from colbuild.spec import LoadedFamily, Problem, spec_error
 
 
-def turning_problems(loaded: LoadedFamily, chain: Chain) -> Iterator[Problem]:
+def check_starts(loaded: LoadedFamily, chain: Chain, sources: Sources, listener: Listener) -> None:
+    """Compares the checkpoints that anchors start from with the anchors, as far as they lie on this machine.
+
+    Raises:
+        SpecError: One shall be aligned in a way that models of its kind do not take.
+        SourceError: One cannot be read, or is not of its anchor's kind and shape.
+    """
+    if problems := list(_turning_problems(loaded, chain)):
+        raise spec_error(problems)
+    members = {member.name: member for member in chain.anchors}
+    for index, anchor in enumerate(loaded.family.anchors):
+        if anchor.init is None or is_fetched(anchor.init.checkpoint):
+            continue
+        from colbuild.fetch.schemes import read_config
+
+        uri = anchor.init.checkpoint
+        # A checkpoint that only the lock knows is missed by the step that reads it, if that step has to run.
+        with suppress(SourceUnavailableError):
+            path = sources.fetch(uri, listener).path
+            with sources.reading(uri, loaded.places.nearest(("anchors", index, "init", "checkpoint"))):
+                found = read_structure(read_config(path, lambda text: listener(Notice(text))))
+                _check_start(found, members[anchor.name].structure)
+
+
+def _turning_problems(loaded: LoadedFamily, chain: Chain) -> Iterator[Problem]:
     """Anchors whose `init` asks for a turn of the residual stream that models of the family's kind do not take."""
     members = {member.name: member for member in chain.anchors}
     for index, anchor in enumerate(loaded.family.anchors):
@@ -26,7 +53,7 @@ def turning_problems(loaded: LoadedFamily, chain: Chain) -> Iterator[Problem]:
             )
 
 
-def check_start(found: Structure, anchor: Structure) -> None:
+def _check_start(found: Structure, anchor: Structure) -> None:
     """Compares a checkpoint with the anchor that starts from it.
 
     Raises:

@@ -18,7 +18,7 @@ from typing import Any
 
 from colbuild.errors import SpecError
 from colbuild.plan.changes.differ import Change, differences
-from colbuild.plan.changes.shown import from_to, where
+from colbuild.plan.changes.shown import from_to, in_short, listed, where
 from colbuild.plan.lock.lock_file import Lock, lock_error, lock_path, missing_lock, read_lock
 from colbuild.plan.lock.named_sources import source_paths, source_uris
 from colbuild.plan.shapes.bridge_shape import BRIDGE, tokenizer_source
@@ -77,8 +77,7 @@ class LockState:
             return "none"
         if not self.differences:
             return f"{frozen}up to date"
-        more = f" and {len(self.differences) - 2} more" if len(self.differences) > 2 else ""
-        return f"{frozen}out of date: {'; '.join(self.differences[:2])}{more}"
+        return f"{frozen}out of date: {in_short(self.differences)}"
 
 
 def open_lock(loaded: LoadedFamily, mode: LockMode) -> LockState:
@@ -137,9 +136,8 @@ def compare(state: LockState, loaded: LoadedFamily, source_digest: Callable[[str
 
 
 def _out_of_date(name: str, found: Sequence[str]) -> SpecError:
-    more = [f"  and {len(found) - 8} more"] if len(found) > 8 else []
-    message = "\n".join([f"{name} is out of date", *(f"  {difference}" for difference in found[:8]), *more])
-    return SpecError(message, hint="update it with 'colbuild lock', or use it unchanged with --frozen")
+    hint = "update it with 'colbuild lock', or use it unchanged with --frozen"
+    return SpecError(listed(f"{name} is out of date", found, 8), hint=hint)
 
 
 def _spec_changes(before: Mapping[str, Any], loaded: LoadedFamily) -> Iterator[str]:

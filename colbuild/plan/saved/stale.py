@@ -7,7 +7,7 @@ from typing import Any
 
 from colbuild.errors import StalePlanError
 from colbuild.plan.changes.differ import Change, Item, differences
-from colbuild.plan.changes.shown import shown, where
+from colbuild.plan.changes.shown import listed, shown, where
 from colbuild.plan.saved.plan_file import SavedPlan, SavedStep
 from colbuild.spec import Places
 
@@ -29,11 +29,8 @@ def require_current(saved: SavedPlan, now: SavedPlan, places: Places) -> None:
     found = list(changes(saved, now, places))
     if not found:
         return
-    lines = [f"  {change}" for change in found[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f"  and {len(found) - _SHOWN} more")
     raise StalePlanError(
-        "\n".join([f"the saved plan of {saved.family} is out of date:", *lines]),
+        listed(f"the saved plan of {saved.family} is out of date:", found, _SHOWN),
         hint="save a new plan with 'colbuild plan -o' and review it",
     )
 

@@ -11,7 +11,8 @@ from colbuild.plan.lock.lock import LockMode, LockState
 from colbuild.plan.lock.lock_file import Lock, LockedSource, lock_error, write_lock
 from colbuild.plan.lock.locked_chain import lock_of
 from colbuild.plan.lock.named_sources import source_uris
-from colbuild.plan.planning import ansnet_config, check_possible, make_plan, plan_sources
+from colbuild.plan.planning import check_possible, make_plan, plan_sources
+from colbuild.plan.remembered import ansnet_config
 from colbuild.spec import LoadedFamily
 
 

@@ -22,7 +22,8 @@ from colbuild.plan.drawing.target import find_step
 from colbuild.plan.family_plan import FamilyPlan, Workspace, silent
 from colbuild.plan.lock.locked_sources import sources_of
 from colbuild.plan.lock.named_sources import source_uris
-from colbuild.plan.planning import ansnet_config, bridge_vocabulary, export_versions, plan_sources, unbuilt
+from colbuild.plan.planning import export_versions, plan_sources, unbuilt
+from colbuild.plan.remembered import ansnet_config, bridge_vocabulary
 from colbuild.plan.saved.plan_file import SavedPlan, saved_plan
 from colbuild.plan.saved.stale import require_current
 from colbuild.plan.shapes.chain import resolve_chain
