@@ -21,7 +21,7 @@ class Bound:
 
     Attributes:
         bytes: The most.
-        reason: Why it is that many: "the most that an index page may have".
+        reason: Why it is that many: "the limit of an index page".
     """
 
     bytes: int
@@ -65,10 +65,7 @@ class Meter:
             self._since, self._before = now, self.seen
         elif now - self._since > SLOW_SECONDS:
             if self.seen - self._before < SLOW_BYTES:
-                raise BoundError(
-                    f"it stalls: less than {format_bytes(SLOW_BYTES)} came in {SLOW_SECONDS:g} s, "
-                    "and a slower transfer is given up"
-                )
+                raise BoundError(f"it stalls: less than {format_bytes(SLOW_BYTES)} arrived in {SLOW_SECONDS:g} s")
             self._since, self._before = now, self.seen
 
     def counting(self, blocks: Iterator[bytes]) -> Iterator[bytes]:

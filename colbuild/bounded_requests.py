@@ -17,8 +17,8 @@ _ENCODINGS: Final = PLAIN_ENCODINGS | {"gzip", "x-gzip", "deflate"}
 """A block of these grows a thousandfold at most, and of others, or of several in a row, without end."""
 ACCEPTED: Final = "gzip, deflate"
 """The header Accept-Encoding that fits."""
-ANSWER: Final = Bound(ANSWER_BYTES, "the most that an answer of a server may have")
-_UNDECLARED: Final = Bound(UNDECLARED_BYTES, "the most that a file may have whose size the server does not say")
+ANSWER: Final = Bound(ANSWER_BYTES, "the limit of a server's answer")
+_UNDECLARED: Final = Bound(UNDECLARED_BYTES, "the limit of a file without a declared size")
 
 
 class BoundedAdapter(HTTPAdapter):
@@ -50,7 +50,7 @@ class BoundedAdapter(HTTPAdapter):
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
             response.close()
-            raise BoundError(f"it is compressed in a way that nobody asked for ({encoding[:40]!a})")
+            raise BoundError(f"it has a compression that was not requested ({encoding[:40]!a})")
         response.raw = _Bounded(response.raw, self._bound(response, stream))
         return response
 

@@ -176,7 +176,7 @@ def _values(task: Task, bounds: Bounds, lines: _Lines, child: _Fork | subprocess
             line = lines.next(seconds)
         except TimeoutError:
             raise BuildError(
-                f"{task.about} takes longer than {format_duration(seconds)}, the most that it may", hint=task.hint
+                f"{task.about} takes longer than {format_duration(seconds)}, the limit", hint=task.hint
             ) from None
         if line is None:
             raise _crash(task, bounds, child.wait())
@@ -194,7 +194,7 @@ def _said(task: Task, line: bytes) -> tuple[str, Any]:
     try:
         kind, value = parse_json(line)
     except (MalformedError, TypeError, ValueError):
-        raise BuildError(f"{task.about} breaks the process that reads it", hint=task.hint) from None
+        raise BuildError(f"{task.about} crashes the process that reads it", hint=task.hint) from None
     return str(kind), value
 
 
@@ -202,7 +202,7 @@ def _crash(task: Task, bounds: Bounds, code: int) -> BuildError:
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return BuildError(
         f"{task.about} ends the process that reads it ({how}): it is damaged, or needs more than "
-        f"{format_bytes(bounds.memory)} of memory, the most that it may",
+        f"{format_bytes(bounds.memory)} of memory, the limit",
         hint=task.hint,
     )
 
@@ -257,7 +257,7 @@ def _allow(memory: int) -> None:
 
 def _failure(task: Task, bounds: Bounds, error: BaseException) -> str:
     if ran_out_of_memory(error):
-        return f"{task.about} needs more than {format_bytes(bounds.memory)} of memory, the most that it may"
+        return f"{task.about} needs more than {format_bytes(bounds.memory)} of memory, the limit"
     return f"{task.about} cannot be used: {type(error).__name__}: {short_text(error)}"
 
 

@@ -29,7 +29,7 @@ def parse_json(content: bytes | str) -> Any:
     try:
         return _parsed(content if isinstance(content, str) else content.decode("utf-8-sig"))
     except RecursionError:
-        raise MalformedError("it is nested too deep") from None
+        raise MalformedError("it is nested too deeply") from None
     except UnicodeEncodeError:
         raise MalformedError("it is not JSON: it holds half a surrogate pair") from None
     except MalformedError:
@@ -40,7 +40,7 @@ def parse_json(content: bytes | str) -> Any:
 
 def _parsed(text: str) -> Any:
     if sum(map(text.count, ",[{")) > JSON_NODES:
-        raise MalformedError(f"it holds more than {JSON_NODES:,} values, the most that it may have")
+        raise MalformedError(f"it holds more than {JSON_NODES:,} values, the limit")
     value = json.loads(text)
     if _ESCAPED_SURROGATE.search(text):
         json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -63,7 +63,7 @@ def shallow(value: Any, most: int = JSON_DEPTH) -> Any:
         ]
         if not level:
             return value
-    raise MalformedError(f"it is nested deeper than {most}, the most that it may be")
+    raise MalformedError(f"it is nested deeper than {most}, the limit")
 
 
 def read_json_file(path: Path, most: int = JSON_BYTES) -> Any:
@@ -86,7 +86,7 @@ def read_regular(path: Path, most: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            raise MalformedError(f"it is larger than {format_bytes(most)}, the most that it may have")
+            raise MalformedError(f"it is larger than {format_bytes(most)}, the limit")
         return file.read(size)
 
 
@@ -104,4 +104,4 @@ def open_regular(path: Path) -> BinaryIO:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(21, "Is a directory", str(path))
-    raise MalformedError("it is no regular file")
+    raise MalformedError("it is not a regular file")

@@ -130,7 +130,7 @@ def walk_files(root: Path) -> dict[str, os.stat_result]:
                     found[prefix + entry.name] = status
                 else:
                     kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a special file"
-                    raise BuildError(f"{entry.path} is {kind}; only regular files and folders can be kept")
+                    raise BuildError(f"{entry.path} is {kind}; the store keeps only regular files and folders")
     return dict(sorted(found.items()))
 
 

@@ -175,9 +175,9 @@ def _parse(value: object, noun: str, examples: str, units: Mapping[str, int], me
 
 def _in_range(number: int, noun: str) -> int:
     if number < 0:
-        raise UnitError(f"{noun} is never negative")
+        raise UnitError(f"{noun} cannot be negative")
     if number > LARGEST:
-        raise UnitError(f"{noun} this large cannot be meant", "check the unit")
+        raise UnitError(f"{noun} is too large", "check the unit")
     return number
 
 

@@ -35,9 +35,9 @@ def inner_parts(name: str) -> tuple[str, ...]:
     parts = tuple(name.split("/"))
     encoded = [part.encode("utf-8", errors="surrogateescape") for part in parts] if _encodes(name) else [b""]
     if any(part in (b"", b".", b"..") or b"\0" in part or b"\\" in part for part in encoded):
-        raise UnpackError(f"'{name[:200]}' is not the path of a file inside")
+        raise UnpackError(f"'{name[:200]}' is not a path inside the archive")
     if max(map(len, encoded)) > LONGEST_NAME or sum(map(len, encoded)) > LONGEST_PATH:
-        raise UnpackError(f"'{name[:200]}…' is longer than a path may be")
+        raise UnpackError(f"'{name[:200]}…' is too long for a path")
     return parts
 
 
@@ -67,7 +67,7 @@ class Bounded:
         block = self._stream.read(min(size, _BLOCK))
         self.taken += len(block)
         if self.taken > self._most:
-            raise UnpackError(f"{self._told} more than {format_bytes(self._most)}, the most that it may")
+            raise UnpackError(f"{self._told} more than {format_bytes(self._most)}, the limit")
         return block
 
     def exactly(self, size: int) -> bytes:
@@ -117,7 +117,7 @@ class Target:
         parts = inner_parts(name)
         self._files -= 1
         if self._files < 0:
-            raise UnpackError(f"it holds more than {self._most_files:,} files, the most that it may")
+            raise UnpackError(f"it holds more than {self._most_files:,} files, the limit")
         descriptor = self._new_file(name, parts)
         with os.fdopen(descriptor, "wb") as file:
             written = 0
@@ -127,7 +127,7 @@ class Target:
                     break
                 self._size -= len(block)
                 if self._size < 0:
-                    raise UnpackError(f"it unpacks to more than {format_bytes(self._most_size)}, the most that it may")
+                    raise UnpackError(f"it unpacks to more than {format_bytes(self._most_size)}, the limit")
                 file.write(block)
                 written += len(block)
         if size is not None and written < size:
@@ -143,7 +143,7 @@ class Target:
         try:
             return os.open(parts[-1], _NEW_FILE, 0o644, dir_fd=holder)
         except FileExistsError:
-            raise UnpackError(f"'{name}' is in it twice") from None
+            raise UnpackError(f"'{name}' is in the archive twice") from None
         finally:
             os.close(holder)
 
@@ -156,7 +156,7 @@ class Target:
                     os.mkdir(part, 0o755, dir_fd=holder)
                 inner = os.open(part, _FOLDER, dir_fd=holder)
             except NotADirectoryError:
-                raise UnpackError(f"'{name}' lies in a file of the same archive") from None
+                raise UnpackError(f"'{name}' is inside a file of the same archive") from None
             finally:
                 os.close(holder)
             holder = inner

@@ -70,8 +70,8 @@ def test_values_come_as_they_are_made(tried):
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        ("hanging", "the file x takes longer than 0.5 s, the most that it may"),
-        ("eating", "the file x needs more than 200.0 MB of memory, the most that it may"),
+        ("hanging", "the file x takes longer than 0.5 s, the limit"),
+        ("eating", "the file x needs more than 200.0 MB of memory, the limit"),
         ("crashing", r"the file x ends the process that reads it \(SIGABRT\)"),
         ("failing", "the file x cannot be used: KeyError: 'vocab'"),
         ("refusing", "^no$"),

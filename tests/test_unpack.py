@@ -34,7 +34,7 @@ def test_links_that_are_there_are_not_followed(tmp_path: Path):
 def test_counts_and_sizes_are_bounded(tmp_path: Path):
     with Target(tmp_path, files=3, size=4) as target:
         assert target.write("a/b", io.BytesIO(b"1234567"), 3) == 3
-        with pytest.raises(UnpackError, match="'a/b' is in it twice"):
+        with pytest.raises(UnpackError, match="'a/b' is in the archive twice"):
             target.write("a/b", io.BytesIO(b""))
         with pytest.raises(UnpackError, match="more than 4 B"):
             target.write("c", io.BytesIO(b"12"))

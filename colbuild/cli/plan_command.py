@@ -45,10 +45,10 @@ def plan(
     if since is None and len(specs) == 1:
         pending = _show_one(specs[0], target or (), output, store, mode, as_json=as_json)
     elif output is not None:
-        raise typer.BadParameter("a saved plan is the whole plan of one family: leave out --output")
+        raise typer.BadParameter("--output saves the whole plan of one family: leave it out")
     elif since is None:
         if target:
-            raise typer.BadParameter("--target is part of one family, and several are given")
+            raise typer.BadParameter("--target works with one family, and several are given")
         pending = _show_many(specs, store, mode, as_json=as_json)
     elif len(specs) > 1:
         raise typer.BadParameter("--since compares one family at a time")

@@ -157,7 +157,7 @@ def _from_zip(archive: Path, name: str, wanted: _Wanted) -> None:
             if entry.flag_bits & 1:
                 raise SourceUnavailableError(f"'{entry.filename}' in {name} is encrypted")
             if entry.compress_type not in _METHODS:
-                raise SourceUnavailableError(f"'{entry.filename}' in {name} is compressed as in no wheel")
+                raise SourceUnavailableError(f"'{entry.filename}' in {name} has a compression that wheels do not use")
         bound = unpacked_bound(archive.stat().st_size)
         _check_room(bound, sum(entry.file_size for entry in entries), archive)
         done = 0
@@ -178,7 +178,7 @@ def _from_tar(archive: Path, name: str, wanted: _Wanted) -> None:
     ):
         for number, entry in enumerate(opened):
             if number > MEMBERS:
-                raise BoundError(f"it has more than {MEMBERS:,} members, the most that an archive may have")
+                raise BoundError(f"it has more than {MEMBERS:,} members, the limit")
             path = entry.name.removeprefix("./")
             place = wanted.place(path)
             if place is None or (wanted.globs and entry.isdir()):

@@ -132,7 +132,7 @@ def check_pin(uri: str, digest: str, sha256: str | None) -> None:
     """
     if sha256 is not None and digest != sha256:
         raise SourceUnavailableError(
-            f"{uri} is not what 'sha256' asks for: it is {digest}, asked for is {sha256}",
+            f"{uri} does not match 'sha256': its digest is {digest}, not {sha256}",
             hint="check why the content changed; to accept it, write its digest in the spec",
         )
 
@@ -145,7 +145,7 @@ def check_lock(uri: str, digest: str, pin: Pin | None) -> None:
     """
     if pin is not None and digest != pin.digest:
         raise SourceUnavailableError(
-            f"{uri} is not what {pin.lock} pins: it is {digest}, pinned is {pin.digest}",
+            f"{uri} does not match {pin.lock}: its digest is {digest}, not {pin.digest}",
             hint=f"check why the content changed; to accept it, remove {pin.lock} and run 'colbuild lock'",
         )
 
@@ -215,7 +215,7 @@ class _Watch:
         """Raises SourceUnavailableError if there was no progress for too long."""
         if time.monotonic() - self._since > SILENT_SECONDS:
             raise SourceUnavailableError(
-                f"{self._uri} cannot be fetched: nothing came for {SILENT_SECONDS:g} s, and a download is given up then",
+                f"{self._uri} cannot be fetched: no data arrived for {SILENT_SECONDS:g} s",
                 hint="check the network and try again",
             )
 
@@ -259,7 +259,7 @@ def _describe(uri: str, path: Path, origin: Mapping[str, str]) -> Record:
 def _check_same(record: Record | None, fresh: Record, place: Path) -> None:
     if record is not None and fresh.digest != record.digest:
         raise SourceUnavailableError(
-            f"{fresh.uri} is no longer what it was when first fetched: {record.digest}, but {fresh.digest}",
+            f"{fresh.uri} has changed since the first fetch: its digest is {fresh.digest}, not {record.digest}",
             hint=f"check why the content changed; to accept it, remove {place} and build again",
         )
 

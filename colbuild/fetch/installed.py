@@ -38,12 +38,12 @@ def _folders(uri: str, package: str) -> list[Path]:
                 hint="install the package here, or name its distribution: pypi://name==version/path/in/archive",
             )
         if spec.submodule_search_locations is None:
-            raise SourceUnavailableError(f"{uri}: '{name}' is a single module, which has no files of its own")
+            raise SourceUnavailableError(f"{uri}: '{name}' is a single module without files of its own")
         within = list(spec.submodule_search_locations)
     folders = [Path(location) for location in within or ()]
     if not any(folder.is_dir() for folder in folders):
         raise SourceUnavailableError(
-            f"{uri}: the package '{package}' is not unpacked on this disk",
+            f"{uri}: the package '{package}' is not unpacked on disk",
             hint="install the package as a folder, not as a zip",
         )
     return folders

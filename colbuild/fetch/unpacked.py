@@ -14,7 +14,7 @@ from colbuild.bounds import HEADER_BYTES, UNPACKED_BYTES, UNPACKED_RATIO, XZ_BYT
 from colbuild.units import format_bytes
 
 _BLOCK: Final = 1 << 16
-_HEADER: Final = Bound(HEADER_BYTES, "the most that a header of an archive may have")
+_HEADER: Final = Bound(HEADER_BYTES, "the limit of an archive's header")
 
 
 class _Readable(Protocol):
@@ -24,7 +24,7 @@ class _Readable(Protocol):
 def unpacked_bound(size: int) -> Bound:
     """How much an archive of this many bytes may unpack to."""
     most = max(UNPACKED_BYTES, UNPACKED_RATIO * size)
-    return Bound(most, f"the most that an archive of {format_bytes(size)} may unpack to")
+    return Bound(most, f"the limit of an archive of {format_bytes(size)}")
 
 
 class Reading:
@@ -70,7 +70,7 @@ class Unpacked:
     def seek(self, offset: int) -> int:
         """Reads on to a place. Raises BoundError: it lies before this one, or beyond the bound."""
         if offset < self._at:
-            raise BoundError("a header of it leads back")
+            raise BoundError("a header of it points backwards")
         self._bound.check(offset)
         while self._at < offset and self.read(min(_BLOCK, offset - self._at)):
             pass
@@ -107,7 +107,7 @@ class _Xz:
             elif self._unpacker.needs_input:
                 self._packed = self._file.read(_BLOCK)
                 if not self._packed:
-                    raise EOFError("it is cut off")
+                    raise EOFError("it is truncated")
             part = self._unpacker.decompress(self._packed, size)
             self._packed = b""
             if part:

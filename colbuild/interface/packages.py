@@ -48,7 +48,7 @@ def answer(
     try:
         prompt.encode()
     except UnicodeEncodeError:
-        raise BuildError("the prompt is no text: it has bytes that are not UTF-8", hint="write it in UTF-8") from None
+        raise BuildError("the prompt is not UTF-8 text", hint="write it in UTF-8") from None
     folder = find_package(package)
     manifest = read_manifest(folder)
     check_files(folder, manifest)

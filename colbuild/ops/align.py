@@ -34,7 +34,7 @@ def run(step: StepRun) -> None:
     if found.shape != shape:
         own = found.shape
         raise BuildError(
-            f"the checkpoint's shape is {own}, and the anchor was asked for as {shape}",
+            f"the checkpoint's shape is {own}, and the anchor's is {shape}",
             hint=f"write shape: {{layers: {own.layers}, hidden: {own.hidden}, ffn: {own.ffn}, heads: {own.heads}, "
             f"kv_heads: {own.kv_heads}}}",
         )
@@ -56,6 +56,6 @@ def _check_same_words(folder: Path, above: Path) -> None:
     ours, theirs = (json.loads(path.read_text(encoding="utf-8")).get("model", {}).get("vocab") for path in files)
     if ours != theirs:
         raise BuildError(
-            "the checkpoint's tokenizer gives other tokens than its teacher's, though as many",
+            "the checkpoint's tokenizer has the teacher's number of tokens, but other tokens",
             hint="use a bridge to go from one vocabulary to another",
         )

@@ -127,7 +127,7 @@ def _prompt(text: str, tokenizer: Any, length: int) -> list[int]:
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     if len(ids) >= length:
         raise BuildError(
-            f"a prompt of {len(ids):,} tokens leaves nothing of a text of {length:,} to write: {text[:60]!r}",
+            f"a prompt of {len(ids):,} tokens leaves no room in a text of {length:,} tokens: {text[:60]!r}",
             hint="raise 'length' in 'generate', or shorten the prompt",
         )
     return ids

@@ -65,7 +65,7 @@ class StepRun:
             StoppedError: It shall.
         """
         if self.stopping():
-            raise StoppedError("stopped; this step starts again from its beginning")
+            raise StoppedError("stopped; this step starts from its beginning next time")
 
     def reached(self, progress: Progress) -> None:
         """Reports a boundary, where a step that keeps nothing ends if it shall stop: its `report` for library functions.

@@ -74,7 +74,7 @@ def run(step: StepRun) -> None:
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if highest >= step.params["rows"]:
         raise BuildError(
-            f"the tokenizer has {highest + 1:,} ids with the special tokens of the AnsNet's chat, and room for "
+            f"the tokenizer has {highest + 1:,} ids with the special tokens of the AnsNet's chat template, and room for "
             f"{step.params['rows']:,}",
             hint="choose a tokenizer with a chat template of its own",
         )
@@ -129,7 +129,7 @@ def _trained(step: StepRun) -> None:
     size = tokenizer.get_vocab_size()
     if size < step.params["rows"]:
         raise BuildError(
-            f"the text is too little for a vocabulary of {step.params['rows']:,} tokens: it has words for {size:,}",
+            f"the text is too short for a vocabulary of {step.params['rows']:,} tokens: it gives {size:,}",
             hint=f"write tokenizer: {{train: {size}}}, or give more text (a higher 'limit')",
         )
     tokenizer.save(str(step.output / TOKENIZER))

@@ -393,7 +393,7 @@ def _heed_interrupts(build: _Build) -> None:
         for running in build.running.values():
             build.nursery.signal(running.child, signal.SIGTERM)
         named = ", ".join(running.job.step.id for running in build.running.values())
-        build.listener(Notice(f"stopping {named} at the next boundary; Ctrl-C once more ends at once"))
+        build.listener(Notice(f"stopping {named} at the next boundary; press Ctrl-C again to end at once"))
 
 
 def _end_at_once(build: _Build) -> None:

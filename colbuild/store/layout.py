@@ -126,7 +126,7 @@ def check(layout: Layout) -> None:
     if version is None:
         foreign = [entry.name for entry in entries if not is_left_over(entry)]
         if foreign:
-            message = f"{root} cannot be the store: it holds other things ({', '.join(foreign[:3])})"
+            message = f"{root} cannot be the store: it holds other files ({', '.join(foreign[:3])})"
             raise BuildError(message, hint="name an empty or a new folder with --store")
     elif version > FORMAT:
         message = f"the store {root} was written by a newer colbuild (format {version}; this one reads up to {FORMAT})"
@@ -174,7 +174,7 @@ def _version(root: Path) -> int | None:
         return min(versions)
     if not there:
         return None
-    message = f"{root / 'format'} is not what colbuild wrote, so {root} cannot be used as the store"
+    message = f"{root / 'format'} was not written by colbuild, so {root} cannot be used as the store"
     raise BuildError(
         message,
         hint=f"if the folder is a store, write 'colbuild store {FORMAT}' into that file; else name another folder with --store",

@@ -88,7 +88,7 @@ def publish(layout: Layout, draft: Path) -> tuple[Tree, Stamps]:
     stamps = stamps_of(files)
     entries = scan_tree(files)
     if not entries:
-        raise BuildError("nothing was written")
+        raise BuildError("the step wrote no files")
     tree = Tree(tree_digest(entries), entries)
     place = layout.object(tree.digest)
     with held(layout, tree.digest):

@@ -203,7 +203,7 @@ def test_gc_asks_for_projects_that_cannot_be_found_unless_they_may_be_forgotten(
     options = ("--store", "shared", "--lease", "0s")
     assert f"{folder}/family.lock cannot be found" in colbuild("cache", "ls", "--store", "shared").out
     dry = colbuild("cache", "gc", *options)
-    assert f"{folder}/family.lock of smol cannot be found, last seen just now: what only it needs stays." in dry.out
+    assert f"{folder}/family.lock of smol cannot be found, last seen just now: its results are kept." in dry.out
     refused = colbuild("cache", "gc", *options, "--delete")
     assert refused.code == EXIT_FAILED
     assert f"smol: {folder}/family.lock, last seen" in refused.err
@@ -228,7 +228,7 @@ def test_time_that_is_none_is_refused(little, option):
 def test_verify_of_a_sound_store_says_so(little):
     ran = little[1]("cache", "verify")
     assert ran.code == 0
-    assert "Read 2 results and 0 sources, 1.6 kB: all are whole." in ran.out
+    assert "Read 2 results and 0 sources, 1.6 kB: none is damaged." in ran.out
 
 
 def test_verify_finds_a_flipped_bit_names_the_step_and_sets_the_result_aside(little):
@@ -265,7 +265,9 @@ def test_verify_reads_only_what_is_named(little):
     assert [damaged["steps"] for damaged in checked["damaged"]] == [["distill old"]]
 
 
-@pytest.mark.parametrize(("name", "told"), [("a76", "is no digest"), ("0123456789", "no result in the store begins")])
+@pytest.mark.parametrize(
+    ("name", "told"), [("a76", "is not a digest"), ("0123456789", "no result in the store begins")]
+)
 def test_verify_of_a_name_that_fits_nothing_says_what_to_give(little, name, told):
     ran = little[1]("cache", "verify", name)
     assert ran.code == EXIT_FAILED
@@ -295,7 +297,7 @@ def test_result_is_pinned_and_unpinned_by_its_digest(little):
 def test_model_that_is_not_built_cannot_be_pinned(colbuild):
     ran = colbuild("cache", "pin", "least", SPEC)
     assert ran.code == EXIT_FAILED
-    assert "there is nothing to pin yet: distill small of tiny is not in the store" in ran.err
+    assert "distill small of tiny cannot be pinned: it is not in the store" in ran.err
     assert "colbuild build --target 'least'" in ran.err
 
 

@@ -145,4 +145,4 @@ def test_a_tokenizer_without_a_chat_template(colbuild, tmp_path):
 def test_a_prompt_that_is_no_text(package, colbuild):
     ran = colbuild("run", str(package), "--raw", "--prompt", "Ada \udc9b")
     assert ran.code == EXIT_FAILED
-    assert ran.err.startswith("error: the prompt is no text: it has bytes that are not UTF-8")
+    assert ran.err.startswith("error: the prompt is not UTF-8 text")

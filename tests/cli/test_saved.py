@@ -52,7 +52,7 @@ def test_saving_says_how_to_build_it_and_keeps_the_exit_code(quick):
     ran = quick("plan", SPEC, "--output", "plan.json", "--exit-code")
     assert ran.code == EXIT_WORK_PENDING
     assert ran.out.splitlines()[-1] == (
-        "Saved as plan.json; 'colbuild build --plan plan.json' builds this, or says what changed."
+        "Saved as plan.json; 'colbuild build --plan plan.json' builds it, or lists the changes."
     )
 
 
@@ -103,7 +103,7 @@ def test_a_file_that_is_no_plan_is_refused(saved, project):
     assert saved("build", "--plan", "missing.json").code == EXIT_FAILED
     ran = saved("build", "--plan", SPEC)
     assert ran.code == EXIT_FAILED
-    assert "no saved plan" in ran.err
+    assert "not a saved plan" in ran.err
 
 
 def test_estimates_follow_the_runs(quick, project):

@@ -77,7 +77,7 @@ def test_new_and_removed_desnets(branch, project):
         "export other/tiny-fp32": "new",
     }
     assert "interpolate middle" in told["gone"]
-    assert "No longer made: interpolate middle" in branch("plan", SPEC, "--since", "main").out
+    assert "No longer built: interpolate middle" in branch("plan", SPEC, "--since", "main").out
 
 
 def test_a_renamed_desnet_is_the_same_model(branch, project):

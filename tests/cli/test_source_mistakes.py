@@ -24,7 +24,7 @@ UNAVAILABLE = {
         "source: pkg://no_such/x.gguf",
         "9:11: pkg://no_such/x.gguf: no package 'no_such'",
     ),
-    "the AnsNet's sha256": (ANSNET, f"{ANSNET}\n  sha256: '{NO_SHA}'", "9:11: ./.tiny/ansnet is not what 'sha256'"),
+    "the AnsNet's sha256": (ANSNET, f"{ANSNET}\n  sha256: '{NO_SHA}'", "9:11: ./.tiny/ansnet does not match 'sha256'"),
     "the text": (TRAIN, "train: {source: ./absent.txt", "13:19: ./absent.txt does not exist"),
     "the text to measure on": ("eval: {", "eval: {source: ./absent.txt, ", "14:18: ./absent.txt does not exist"),
     "the bridge's tokenizer": (

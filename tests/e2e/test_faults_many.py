@@ -40,7 +40,7 @@ def test_builds_at_once_share_the_work(builder, good, tmp_path, tiny_inputs, num
     assert [one.code for one in ended] == [0] * number, "\n".join(one.err for one in ended)
     assert made(project) == good.made
     _assert_each_ran_once(project / ".colbuild", good)
-    waits = sum(one.out.count("another build is making it; waiting") for one in ended)
+    waits = sum(one.out.count("waiting for another build that makes it") for one in ended)
     shares = [one.out.count('"step_finished"') for one in ended]
     count(builds=number, steps_run=sum(shares), by_each=shares, waits=waits, all_succeeded=True)
 

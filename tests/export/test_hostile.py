@@ -68,7 +68,7 @@ def test_a_graph_reads_no_pipe(package: Path):
     os.mkfifo(package / "onnx/data")
     (package / GRAPH).write_bytes(external("data").SerializeToString())
     list_files(package)
-    with pytest.raises(BuildError, match="there is no such file beside it"):
+    with pytest.raises(BuildError, match="which does not exist beside it"):
         list(answer(package, "hello", max_tokens=2))
 
 
@@ -117,7 +117,7 @@ def test_numbers_of_a_manifest_are_compared_with_the_graph(package: Path, change
 
 def test_token_ids_are_compared_with_the_graph(package: Path):
     list_files(package, sample__prompt=[VOCAB])
-    with pytest.raises(BuildError, match="the text has the token id 256, and the package's graph knows 256 tokens"):
+    with pytest.raises(BuildError, match="the text has the token id 256, and the package's graph has 256 tokens"):
         verify_package(package)
 
 
@@ -144,7 +144,7 @@ def test_an_end_that_is_no_token_is_told(package: Path, value: object):
 
     (package / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
     list_files(package)
-    with pytest.raises(BuildError, match="'eos_token_id' in its settings is no token id"):
+    with pytest.raises(BuildError, match="'eos_token_id' in its settings is not a token id"):
         answer(package, "hello", max_tokens=2)
 
 

@@ -142,7 +142,7 @@ def test_foreign_manifest_is_no_package(tmp_path: Path):
 
 def test_newer_schema_is_named(copy: Path):
     edit(copy / "manifest.json", schema_version=2)
-    assert "schema version 2; this colbuild reads version 1" in message(copy)
+    assert "schema version 2; this colbuild supports version 1" in message(copy)
 
 
 def test_damaged_manifest_is_named_with_the_place(copy: Path):

@@ -31,7 +31,7 @@ def test_a_corrupt_file_is_named_and_a_corrupt_graph_is_not_run(package: Path):
     data[len(data) // 2] ^= 1
     graph.write_bytes(data)
     found = verify_package(package)
-    assert found.problems == (f"{graph} is not what was built: its sha256 is not the manifest's",)
+    assert found.problems == (f"{graph} has changed since the build: its sha256 differs from the manifest's",)
     assert found.tokens == 0
 
 

@@ -96,7 +96,7 @@ def test_what_it_makes_is_no_ordered_model_yet():
 
 def test_a_text_in_other_tokens_than_the_familys_is_refused():
     inputs, params = bridged_to()
-    with pytest.raises(BuildError, match="the tokenizer knows"):
+    with pytest.raises(BuildError, match="the tokenizer has"):
         done("bridge", {**inputs, "corpus": packed()}, params, "refused")
 
 

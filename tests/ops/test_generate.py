@@ -171,7 +171,7 @@ def test_text_that_its_author_finds_unlikely_fails_the_step(temperature, monkeyp
         return blocked_attention(module, query, key[:, :, :seen], value[:, :, :seen], mask, **settings)
 
     monkeypatch.setitem(AttentionInterface._global_mapping, BLOCKED, forgetful)
-    with pytest.raises(BuildError, match="the text that the AnsNet wrote is not its own"):
+    with pytest.raises(BuildError, match="the text that the AnsNet wrote is wrong"):
         written("unlikely", temperature=temperature)
 
 

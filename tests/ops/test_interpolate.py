@@ -123,7 +123,7 @@ def test_patch_puts_the_larger_anchors_layers_into_the_smaller_one():
 
 
 def test_patch_of_other_widths_is_an_error():
-    with pytest.raises(BuildError, match="ffn is 64 where that one's is 48"):
+    with pytest.raises(BuildError, match="ffn is 64, the smaller anchor's is 48"):
         carry_out("interpolate", *between("patch"))
 
 

@@ -61,7 +61,7 @@ def test_held_out_text_stays_out_of_the_vocabulary():
 def test_a_vocabulary_larger_than_the_text_has_words_for_says_what_would_do():
     with pytest.raises(BuildError) as caught:
         done("tokenizer", {"model": chatting(), "raw": raw()}, {**TRAIN, "rows": 20_000}, "huge")
-    assert "too little for a vocabulary of 20,000 tokens" in caught.value.message
+    assert "too short for a vocabulary of 20,000 tokens" in caught.value.message
     assert "tokenizer: {train: " in caught.value.hint
 
 
@@ -117,7 +117,7 @@ def test_a_single_file_is_a_tokenizer_and_another_file_is_none(tmp_path):
         done("tokenizer", {"model": chatting(), "raw": tmp_path / "words.txt"}, {"rows": 576}, "refused")
     for content, message in (
         ("{", "it is not JSON"),
-        ("[]", "it holds no JSON object"),
+        ("[]", "it is not a JSON object"),
         ("{}", "is missing or of another form"),
     ):
         (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")

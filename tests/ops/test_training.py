@@ -60,7 +60,7 @@ def test_lessons_teach_what_the_teacher_would(kind, documents):
 
 def test_lessons_about_other_text_are_an_error():
     inputs, params = distilled(ordered(), recipe_of(teacher="cached", seed=4), layers=3)
-    with pytest.raises(BuildError, match="has no lesson about window"):
+    with pytest.raises(BuildError, match="has no record of window"):
         carry_out("distill", inputs | {"lessons": lessons(ordered())}, params)
 
 
@@ -227,7 +227,7 @@ def test_student_of_another_vocabulary_wants_a_bridge(tmp_path):
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     (other / "config.json").write_text(json.dumps(config | {"vocab_size": 640}))
     inputs = {"start": other, "teacher": ordered(), "corpus": packed()}
-    with pytest.raises(BuildError, match=r"the student knows 640 tokens and its teacher 512") as caught:
+    with pytest.raises(BuildError, match=r"the student has 640 tokens and its teacher 512") as caught:
         carry_out("recover", inputs, {"recipe": recipe_of(), "split": "train"})
     assert "bridge" in caught.value.hint
 

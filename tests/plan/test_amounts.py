@@ -153,7 +153,7 @@ def test_a_measurement_on_less_than_was_written_is_a_warning_and_on_less_than_th
     (errors, warnings), _ = judged(tmp_path, meta=packed(10**6), built=True, data=data)
     assert errors == []
     assert len(warnings) == 1
-    assert "which are all measured on" in warnings[0]
+    assert "so all of its text is used" in warnings[0]
     assert judged(tmp_path, meta=packed(10**6, heldout=100), built=True)[0] == ([], [])
 
 

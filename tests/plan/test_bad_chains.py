@@ -123,5 +123,5 @@ def test_a_name_given_twice_says_who_has_it(tmp_path, lines, desnets, taken):
 def test_recipes_that_extend_each_other_in_a_circle_name_it(tmp_path, distill, recover, circle):
     problem = mistakes(tmp_path, distill=distill, recover=recover)[0]
     assert problem.startswith("recipes/")
-    assert f"recipes extend each other in a circle: {circle}" in problem
-    assert problem.endswith("= let one of them stand alone")
+    assert f"recipes extend each other in a cycle: {circle}" in problem
+    assert problem.endswith("= remove 'extends' from one of them")

@@ -86,8 +86,8 @@ def test_a_mixture_that_is_given_is_work_for_the_disk(tmp_path):
     ("interpolate", "problem"),
     [
         ("{method: alpha}", "'method' cannot be 'alpha': it can be group_alpha, global_alpha, layer_alpha, nested"),
-        ("{fill: zero}", "'fill' means something to global_alpha and expand only, not to group_alpha"),
-        ("{method: expand, alpha: 0.5}", "'alpha' means something to global_alpha only, not to expand"),
+        ("{fill: zero}", "'fill' belongs to global_alpha and expand, not to group_alpha"),
+        ("{method: expand, alpha: 0.5}", "'alpha' belongs to global_alpha, not to expand"),
         ("{method: global_alpha, alpha: 1.5}", "'alpha' must be auto, distance or a number from 0 to 1, not 1.5"),
         ("{method: global_alpha, alpha: half}", "'alpha' must be auto, distance or a number from 0 to 1, not 'half'"),
         ("{method: global_alpha, fill: ones}", "'fill' cannot be 'ones': it can be donor, zero, copy"),

@@ -60,7 +60,7 @@ def test_a_step_is_found_by_its_id_and_by_what_it_makes(fam, name, step):
             "models: 'ansnet', 'a100', 'a76', 'phone', 'kiosk', 'watch'; 'colbuild graph' shows every step",
         ),
         ("dust", "'dust' is not built: no DesNet needs it", "'colbuild plan' lists them"),
-        ("", "a step or model is asked for without a name", None),
+        ("", "the name of a step or model is missing", None),
     ],
 )  # fmt: skip
 def test_a_wrong_name_is_explained(fam, name, message, hint):

@@ -146,7 +146,7 @@ def test_a_crash_takes_nobody_along(builds, tmp_path):
     )
     with pytest.raises(StepError) as caught:
         builds.run(*steps)
-    assert "bad: its process was killed, most likely because memory ran out" in caught.value.message
+    assert "bad: its process was killed, probably because memory ran out" in caught.value.message
     assert "one other step does not need it" in str(caught.value.hint)
     assert "builds after good" in str(caught.value.hint)
     assert builds.seen(StepFinished) == ["good"]
@@ -233,7 +233,9 @@ def test_the_first_interrupt_stops_at_the_next_boundary_and_the_next_build_goes_
     assert first == "interrupted: 0 of 2 steps are in the store"
     reached = int(where.removeprefix("  long: stopped at ").split()[0])
     assert 3 < reached < 200
-    assert any("Ctrl-C once more ends at once" in event.message for event in builds.events if isinstance(event, Notice))
+    assert any(
+        "press Ctrl-C again to end at once" in event.message for event in builds.events if isinstance(event, Notice)
+    )
     done = builds.run(*steps)
     went_on = [event.progress for event in builds.events if isinstance(event, StepProgress)]
     assert (went_on[0].done, set(done.ran)) == (reached, {"long", "after"})

@@ -27,11 +27,11 @@ def test_a_pipe_and_a_huge_file_are_refused_by_kind_and_bound(tmp_path: Path, na
     root = tmp_path
     (root / name).unlink()
     os.mkfifo(root / name)
-    assert "it is no regular file" in refused(root)
+    assert "it is not a regular file" in refused(root)
     (root / name).unlink()
     with (root / name).open("wb") as file:
         file.truncate(10_000_000_000)
-    assert "larger than 1.0 MB, the most that it may have" in refused(root)
+    assert "larger than 1.0 MB, the limit" in refused(root)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,10 @@ def test_a_mistake_in_a_bridge_is_told_at_its_place(tmp_path, bridge, says):
     ("data", "says"),
     [
         ("{source: ./a.txt, generate: {tokens: 5k}}", "the text has both a 'source' and 'generate'"),
-        ("{generate: {tokens: 5k}, sha256: " + "a" * 64 + "}", "'sha256' is of a source, and this text is generated"),
+        (
+            "{generate: {tokens: 5k}, sha256: " + "a" * 64 + "}",
+            "'sha256' belongs to a source, and this text is generated",
+        ),
         ("{generate: {token: 5k}}", "did you mean 'tokens'?"),
         ("{generate: {tokens: 5k, temperature: 0}}", "'temperature' must be more than 0"),
         ("{limit: 5MB}", "'source' is missing"),

@@ -35,7 +35,7 @@ KEYS_OF_A_DESNET = "known keys: name, params, shape, max_package, interpolate, r
         (
             "- name: watch\n    shape: {layers: 2}",
             "- §name: watch\n    max_package: 40MB",
-            "'watch' has a 'max_package' but no 'exports': how large a package is depends on its device = name its device",
+            "'watch' has a 'max_package' but no 'exports': the size of a package depends on its device = name its device",
         ),
         (
             "  anchors:\n    - {name: a2, params: 2M}\n    - {name: a1, params: 1M, tokens: 10k, loss: {temperature: 4}}\n",
@@ -154,18 +154,18 @@ def test_a_mistake_in_the_family(tmp_path, old, new, expected):
         (
             "kd_weight: 0.5",
             "kd_weight: 0\n  ce_weight: 0",
-            "recipes/distill.yaml:4:3: 'kd_weight' and 'ce_weight' are both 0: there is nothing to learn",
+            "recipes/distill.yaml:4:3: 'kd_weight' and 'ce_weight' are both 0, so the loss is empty",
         ),
         (
             "kd_weight: 0.5",
             "skew: 0.2",
-            "recipes/distill.yaml:5:9: 'skew' means something to skew_kl and skew_rkl only, not to forward_kl = take it "
+            "recipes/distill.yaml:5:9: 'skew' belongs to skew_kl and skew_rkl, not to forward_kl = take it "
             "away; where a recipe below gives it, write skew: null",
         ),
         (
             "kd_weight: 0.5",
             "type: jsd\n  skew: 0.2",
-            "recipes/distill.yaml:6:9: 'skew' means something to skew_kl and skew_rkl only, not to jsd",
+            "recipes/distill.yaml:6:9: 'skew' belongs to skew_kl and skew_rkl, not to jsd",
         ),
         (
             "kd_weight: 0.5",
@@ -180,7 +180,7 @@ def test_a_mistake_in_the_family(tmp_path, old, new, expected):
         (
             "tokens: 1M",
             "schedule: {decay: 0.3}",
-            "recipes/distill.yaml:1:19: 'decay' means something to wsd only, not to cosine",
+            "recipes/distill.yaml:1:19: 'decay' belongs to wsd, not to cosine",
         ),
         (
             "tokens: 1M",
@@ -239,7 +239,7 @@ def test_a_mistake_in_the_family(tmp_path, old, new, expected):
         (
             "tokens: 1M",
             "extends: recipes/distill.yaml",
-            "recipes/distill.yaml:1:10: recipes extend each other in a circle: recipes/distill.yaml -> ",
+            "recipes/distill.yaml:1:10: recipes extend each other in a cycle: recipes/distill.yaml -> ",
         ),
         (
             "tokens: 1M",
@@ -292,9 +292,7 @@ def test_a_key_of_some_types_is_told_once_it_is_known_which_type_holds(tmp_path)
         specs__family=family("loss: {temperature: 4}", "loss: {type: reverse_kl}"),
         recipes__distill=RECIPE.replace("kd_weight: 0.5", "type: skew_kl\n  skew: 0.3"),
     )
-    assert only.startswith(
-        "recipes/distill.yaml:6:9: 'skew' means something to skew_kl and skew_rkl only, not to reverse_kl"
-    )
+    assert only.startswith("recipes/distill.yaml:6:9: 'skew' belongs to skew_kl and skew_rkl, not to reverse_kl")
 
 
 CACHED = RECIPE.replace("tokens: 1M", "teacher: cached")
@@ -378,7 +376,7 @@ def test_a_circle_of_recipes_is_told_where_it_closes(tmp_path):
         recipes__b="extends: recipes/distill.yaml",
     )
     assert only.startswith(
-        "recipes/b.yaml:1:10: recipes extend each other in a circle: "
+        "recipes/b.yaml:1:10: recipes extend each other in a cycle: "
         "recipes/distill.yaml -> recipes/a.yaml -> recipes/b.yaml -> recipes/distill.yaml"
     )
 
@@ -400,7 +398,7 @@ def test_a_recipe_behind_a_link_out_of_the_project_is_refused(tmp_path):
     outside.write_text("tokens: 1M\n")
     path = project(tmp_path / "project", recipes__distill=None)
     (tmp_path / "project/recipes/distill.yaml").symlink_to(outside)
-    with pytest.raises(SpecError, match="leads out of the project"):
+    with pytest.raises(SpecError, match="is outside the project"):
         load_family(path)
 
 

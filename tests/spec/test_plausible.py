@@ -22,9 +22,9 @@ def told(root, **parts):
 @pytest.mark.parametrize(
     ("parts", "place", "says"),
     [
-        ({"distill": DISTILL.replace("5e-4", "1e9")}, "recipes/distill.yaml:5", "'lr' is 1e+09, which is hardly meant"),
+        ({"distill": DISTILL.replace("5e-4", "1e9")}, "recipes/distill.yaml:5", "'lr' is 1e+09, which is unusual"),
         ({"distill": DISTILL.replace("1.0", "1e4")}, "recipes/distill.yaml:3", "'temperature' is 10000"),
-        ({"distill": DISTILL.replace("1.0", "1e-9")}, "recipes/distill.yaml:3", "it usually is at least 0.05"),
+        ({"distill": DISTILL.replace("1.0", "1e-9")}, "recipes/distill.yaml:3", "the usual range is at least 0.05"),
         ({"distill": DISTILL.replace("256", "3")}, "recipes/distill.yaml:1", "'sequence' is 3"),
         ({"distill": DISTILL + "batch: 10000000\n"}, "recipes/distill.yaml:6", "'batch' is 1e+07"),
         ({"distill": DISTILL + "schedule: {warmup: 0.9}\n"}, "recipes/distill.yaml:6", "'warmup' is 0.9"),

@@ -64,7 +64,7 @@ def test_folder_without_anything_of_value_may_become_a_store(tmp_path, names):
 def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
     for name in ("d.txt", "b.txt", "c.txt", "a.txt"):
         (tmp_path / name).write_text("mine")
-    assert refused(tmp_path) == f"{tmp_path} cannot be the store: it holds other things (a.txt, b.txt, c.txt)"
+    assert refused(tmp_path) == f"{tmp_path} cannot be the store: it holds other files (a.txt, b.txt, c.txt)"
     assert content(tmp_path) == {"a.txt", "b.txt", "c.txt", "d.txt"}
 
 
@@ -110,7 +110,7 @@ def test_one_file_of_somebody_else_is_enough_to_refuse(tmp_path, name):
     for path in (*OWN, name):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("mine")
-    assert "it holds other things" in refused(tmp_path)
+    assert "it holds other files" in refused(tmp_path)
 
 
 def test_link_in_what_looks_like_a_store_is_refused(tmp_path):
@@ -118,7 +118,7 @@ def test_link_in_what_looks_like_a_store_is_refused(tmp_path):
     store = tmp_path / "store"
     (store / "logs").mkdir(parents=True)
     (store / "logs/20260701T120000-000123").symlink_to(tmp_path / "mine")
-    assert "it holds other things" in refused(store)
+    assert "it holds other files" in refused(store)
     (store / "logs/20260701T120000-000123").unlink()
     open_store(store)
 
@@ -128,7 +128,7 @@ def test_folder_that_only_looks_like_a_store_is_refused(tmp_path, name):
     """Preparing a store empties its `tmp`: somebody's own must not be taken for it."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.txt").write_text("mine")
-    assert "it holds other things" in refused(tmp_path)
+    assert "it holds other files" in refused(tmp_path)
     assert (tmp_path / name / "thesis.txt").exists()
 
 
@@ -178,7 +178,7 @@ def test_mark_that_is_not_ours_is_refused(tmp_path, text):
     (tmp_path / "format").write_text(text)
     assert (
         refused(tmp_path)
-        == f"{tmp_path / 'format'} is not what colbuild wrote, so {tmp_path} cannot be used as the store"
+        == f"{tmp_path / 'format'} was not written by colbuild, so {tmp_path} cannot be used as the store"
     )
 
 

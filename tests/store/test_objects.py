@@ -140,7 +140,7 @@ def test_crash_between_publishing_and_recording_costs_the_run_but_leaves_no_wron
 
 
 def test_nothing_written_is_an_error(store):
-    with pytest.raises(BuildError, match="nothing was written"):
+    with pytest.raises(BuildError, match="the step wrote no files"):
         fill(store, {})
     assert trees(store) == []
 
@@ -161,7 +161,7 @@ def test_only_files_and_folders_can_be_published(tmp_path, store, kind):
             path.symlink_to(tmp_path / targets[kind])
         store.publish(draft)
     expected = "a special file" if kind == "pipe" else "a symbolic link"
-    assert f"sub/odd is {expected}; only regular files and folders can be kept" in caught.value.message
+    assert f"sub/odd is {expected}; the store keeps only regular files and folders" in caught.value.message
     assert (trees(store), leftovers(store)) == ([], [])
     assert (tmp_path / "outside/secret").read_text() == "secret"
 

@@ -183,7 +183,7 @@ def test_remote_of_a_newer_colbuild_or_of_something_else_is_refused(remote, stor
 def test_record_of_other_parameters_is_told_by_its_key(remote, store, other):
     record = finished(store)
     push(remote, store, [record], silent)
-    with pytest.raises(RemoteError, match="have another key"):
+    with pytest.raises(RemoteError, match="do not match its key"):
         fetch(remote, other, record.key, silent, lambda found: key_named(found.op))
     assert fetch(remote, other, record.key, silent, lambda found: found.key) is not None
 

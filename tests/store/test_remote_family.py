@@ -101,7 +101,7 @@ def test_empty_remote_has_nothing(loaded, tmp_path):
 
 
 def test_url_that_cannot_be_used_is_refused(built):
-    with pytest.raises(BuildError, match="nothing here knows"):
+    with pytest.raises(BuildError, match="is unknown"):
         push_family(*built, "nonsense://x/y", silent)
 
 

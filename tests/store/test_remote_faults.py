@@ -70,8 +70,8 @@ def goes_on(store, record):
 
 WEIGHTS = LARGE["model.safetensors"]
 LIES = {
-    "a flipped bit": (bytes([WEIGHTS[0] ^ 1]) + WEIGHTS[1:], "its content is not what its digest says"),
-    "a flipped bit at the end": (WEIGHTS[:-1] + b"D", "its content is not what its digest says"),
+    "a flipped bit": (bytes([WEIGHTS[0] ^ 1]) + WEIGHTS[1:], "its content does not match its digest"),
+    "a flipped bit at the end": (WEIGHTS[:-1] + b"D", "its content does not match its digest"),
     "shorter": (WEIGHTS[:-1], "ends after 8,388,610 of 8,388,611 bytes"),
     "cut to a block": (WEIGHTS[:READ_BLOCK], "ends after 4,194,304 of 8,388,611 bytes"),
     "empty": (b"", "ends after 0 of 8,388,611 bytes"),
@@ -108,7 +108,7 @@ def test_list_of_files_of_another_result_is_rejected(remote, record, store, tmp_
     push(remote, open_store(tmp_path / "theirs"), [theirs], silent)
     listed = remote.files.read(f"{object_path(theirs.output)}/tree.json", 10_000)
     spoil(remote, f"{object_path(record.output)}/tree.json", listed)
-    with pytest.raises(RejectedError, match="that of another result"):
+    with pytest.raises(RejectedError, match="belongs to another result"):
         fetch(remote, store, record.key, silent)
     goes_on(store, record)
 
@@ -126,7 +126,7 @@ def test_record_of_another_action_is_rejected(remote, record, store, tmp_path):
 def test_endless_record_or_list_is_not_read_to_its_end(remote, record, store, name):
     path = action_path(record.key) if name == "record" else f"{object_path(record.output)}/tree.json"
     spoil(remote, path, b"[" * (17 << 20))
-    with pytest.raises(RejectedError, match="is larger than the"):
+    with pytest.raises(RejectedError, match="is larger than"):
         fetch(remote, store, record.key, silent)
     goes_on(store, record)
 
@@ -144,7 +144,7 @@ def test_hung_remote_is_given_up(remote, record, store, at):
     fault, over = stalling(f"{record.key}.json" if at == "k.json" else at)
     began = time.monotonic()
     try:
-        with pytest.raises(RemoteError, match=r"nothing came for 0\.2 seconds"):
+        with pytest.raises(RemoteError, match=r"no data arrived for 0\.2 seconds"):
             fetch(faulty(remote, fault, timeout=0.2), store, record.key, silent)
         assert time.monotonic() - began < 10
         goes_on(store, record)
@@ -165,7 +165,7 @@ def test_hung_remote_is_given_up_by_a_push(remote, store):
 
     line.files.fs.mv = move
     try:
-        with pytest.raises(RemoteError, match="nothing came for"):
+        with pytest.raises(RemoteError, match="no data arrived for"):
             push(line, store, [record], silent)
     finally:
         over.set()

@@ -68,5 +68,5 @@ def test_a_server_that_sends_without_end_is_given_up(other, encoding):
 
     with serving(Endless) as address:
         remote = open_remote(address + "/", pauses=())
-        with pytest.raises(RemoteError, match=r"more than 20\.0 MB, the most that is asked for|not JSON"):
+        with pytest.raises(RemoteError, match=r"more than 20\.0 MB, the limit of one request|not JSON"):
             look(remote, key_named("k"))

@@ -57,7 +57,7 @@ def test_activations_are_computed_again_when_one_sequence_is_too_many_and_then_t
     fills_memory(student, 0, MemoryError())
     where = running(how)
     with pytest.raises(
-        BuildError, match="memory ran out with 1 sequence at once and activations computed again"
+        BuildError, match="memory ran out with a micro-batch of 1 sequence and gradient checkpointing"
     ) as caught:
         train(student_of(student), online(tiny_llama(2)), lambda step: batch_of(text(step)), how, 0.0, where)
     assert where.micro.recompute

@@ -178,7 +178,7 @@ def test_a_sure_teacher_is_kept_as_finite_numbers(tmp_path, kind):
 def test_a_teacher_that_computes_no_numbers_is_an_error(kind, value):
     logits = logits_of(4)
     logits[2, 17] = value
-    with pytest.raises(BuildError, match="the teacher's logits are not numbers"):
+    with pytest.raises(BuildError, match="the teacher's logits are NaN or infinite"):
         encode(logits, teachings(kind), torch.zeros(4, dtype=torch.float64))
 
 
@@ -188,13 +188,13 @@ def test_a_teacher_that_computes_no_numbers_is_an_error(kind, value):
 @pytest.mark.parametrize("window", [0, 3, 12, 10**9])
 def test_a_window_that_was_not_taught_is_an_error(tmp_path, window):
     write(tmp_path, teachings())
-    with pytest.raises(BuildError, match=f"no lesson about window {window} "):
+    with pytest.raises(BuildError, match=f"no record of window {window} "):
         open_lessons(tmp_path).samples(batch_of(5, window))
 
 
 def test_sequences_of_another_length_are_an_error(tmp_path):
     write(tmp_path, teachings())
-    with pytest.raises(BuildError, match="in sequences of 16 tokens; 8 are asked for"):
+    with pytest.raises(BuildError, match="holds sequences of 16 tokens, not of 8"):
         open_lessons(tmp_path).samples(batch_of(5, sequence=8))
 
 
@@ -211,7 +211,7 @@ def unsort(path):
 def test_damaged_files_are_an_error(tmp_path, name, harm):
     write(tmp_path, teachings())
     harm(tmp_path / name)
-    with pytest.raises(BuildError, match="is no teacher's lessons, or damaged"):
+    with pytest.raises(BuildError, match="is not a teacher's cache, or is damaged"):
         open_lessons(tmp_path)
 
 
@@ -237,7 +237,7 @@ def test_another_format_is_named(tmp_path):
     write(tmp_path, teachings())
     facts = json.loads((tmp_path / META).read_text())
     (tmp_path / META).write_text(json.dumps(facts | {"format": 99}))
-    with pytest.raises(BuildError, match="is of format 99; this colbuild reads format 1"):
+    with pytest.raises(BuildError, match="has format 99; this colbuild reads format 1"):
         open_lessons(tmp_path)
 
 

@@ -50,7 +50,7 @@ def config_from_gguf(header: GGUFHeader) -> dict[str, Any]:
     hidden = read.whole("embedding_length")
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
-        raise BuildError(f"{name} has no tensor 'token_embd.weight': it holds no whole model")
+        raise BuildError(f"{name} has no tensor 'token_embd.weight', so it is not a whole model")
     head_dim = read.whole("attention.key_length", read.whole("rope.dimension_count", hidden // heads))
     theta = read.real("rope.freq_base", 10000.0)
     dtype = stored_dtype(header)
@@ -97,7 +97,7 @@ def stored_dtype(header: GGUFHeader) -> str:
 def _refuse_other(kind: str, name: str) -> None:
     """Refuses an architecture that colbuild knows, but not from GGUF files."""
     if kind in KNOWN:
-        raise BuildError(f"{name} holds a {kind} model; of GGUF files colbuild reads {', '.join(READ)}", hint=_INSTEAD)
+        raise BuildError(f"{name} holds a {kind} model; supported in GGUF files: {', '.join(READ)}", hint=_INSTEAD)
 
 
 def _refuse_types(header: GGUFHeader) -> None:
@@ -105,7 +105,7 @@ def _refuse_types(header: GGUFHeader) -> None:
         if entry.kind not in READABLE:
             called = _NAMES.get(entry.kind, f"number {entry.kind}")
             raise BuildError(
-                f"{header.name}: {entry.name} is of the GGML type {called}, which is not read",
+                f"{header.name}: {entry.name} is of the GGML type {called}, which is not supported",
                 hint="use a file of another quantisation (F16, Q8_0, Q4_K_M, …), or the model's safetensors folder",
             )
 

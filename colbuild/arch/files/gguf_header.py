@@ -141,7 +141,7 @@ def read_header(parts: Sequence[Path]) -> GGUFHeader:
         several = isinstance(count, int) and count > 1
         if (count if several else 1) != len(parts) or (several and metadata.get("split.no", number) != number):
             raise BuildError(
-                f"{parts[number].name} says that it is one of {count} files, which is not what their names say",
+                f"{parts[number].name} says that the model has {count} files, which contradicts the file names",
                 hint="restore the original names of the files, such as model-00001-of-00003.gguf",
             )
     if first.get("split.tensors.count", len(tensors)) != len(tensors):
@@ -162,7 +162,7 @@ def _check_ends(header: GGUFHeader) -> None:
             > sizes[entry.path]
         ):
             raise BuildError(
-                f"{entry.path.name} is cut off: it ends within or before {entry.name}",
+                f"{entry.path.name} is truncated: it ends within or before {entry.name}",
                 hint="fetch it again, or compare its size with the original's",
             )
 
@@ -178,12 +178,12 @@ def read_floats(entry: TensorEntry) -> tuple[float, ...]:
         raise BuildError(f"{entry.path.name}: {entry.name} is not in float32")
     size = prod(entry.shape)
     if not 0 < size <= _MOST_FLOATS:
-        raise BuildError(f"{entry.path.name}: {entry.name} has {size:,} numbers, where {_MOST_FLOATS:,} are the most")
+        raise BuildError(f"{entry.path.name}: {entry.name} has {size:,} numbers; the limit is {_MOST_FLOATS:,}")
     with entry.path.open("rb") as file:
         file.seek(entry.offset)
         content = file.read(4 * size)
     if len(content) != 4 * size:
-        raise BuildError(f"{entry.path.name} is cut off: it ends within or before {entry.name}")
+        raise BuildError(f"{entry.path.name} is truncated: it ends within or before {entry.name}")
     return struct.unpack(f"<{size}f", content)
 
 
@@ -195,7 +195,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, TensorEntry]]:
             raise BuildError(f"{path.name} is damaged: its header has more than {error}", hint=_DAMAGED) from None
         except (struct.error, KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
             raise BuildError(
-                f"{path.name} is not a whole GGUF file: its header is cut off or damaged", hint=_DAMAGED
+                f"{path.name} is not a whole GGUF file: its header is truncated or damaged", hint=_DAMAGED
             ) from error
 
 
@@ -205,7 +205,7 @@ class _BoundError(Exception):
 
 def _bounded(count: int, most: int, noun: str) -> int:
     if count > most:
-        raise _BoundError(f"{most:,} {noun}, the most that it may have")
+        raise _BoundError(f"{most:,} {noun}, the limit")
     return count
 
 
@@ -230,7 +230,7 @@ class _Cursor:
             raise IndexError(count)
         self.at += count
         if self.at > WEIGHTS_HEADER:
-            raise _BoundError(f"{format_bytes(WEIGHTS_HEADER)}, the most that it may have")
+            raise _BoundError(f"{format_bytes(WEIGHTS_HEADER)}, the limit")
 
     def value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:

@@ -48,9 +48,7 @@ def rotary_scaling(header: GGUFHeader, kind: str, theta: float) -> dict[str, Any
         return None
     found = _FORMS.get(form, lambda _: None)(facts)
     if found is None:
-        raise BuildError(
-            f"{header.name} scales its rotary positions in a way ('{form}') that is not read", hint=_INSTEAD
-        )
+        raise BuildError(f"{header.name} scales its rotary positions in an unsupported way ('{form}')", hint=_INSTEAD)
     return found
 
 
@@ -93,7 +91,7 @@ def _llama3(header: GGUFHeader, theta: float) -> dict[str, Any]:
 
 def _another(header: GGUFHeader) -> BuildError:
     return BuildError(
-        f"{header.name} scales its rotary positions by '{FREQUENCIES}' in another way than Llama 3 does", hint=_INSTEAD
+        f"{header.name} scales its rotary positions by '{FREQUENCIES}' differently from Llama 3", hint=_INSTEAD
     )
 
 

@@ -29,7 +29,7 @@ def read_object(path: Path, hint: str | None = None) -> dict[str, Any]:
     except MalformedError as error:
         raise BuildError(f"{path} cannot be read: {error}", hint=hint) from None
     if not isinstance(value, dict):
-        raise BuildError(f"{path} cannot be read: it holds no JSON object", hint=hint)
+        raise BuildError(f"{path} cannot be read: it is not a JSON object", hint=hint)
     return value
 
 
@@ -51,6 +51,6 @@ def refuse_pointer(path: Path) -> None:
         return
     if found:
         raise BuildError(
-            f"{path} is a Git LFS pointer: the file itself was never downloaded",
+            f"{path} is a Git LFS pointer: the file itself was not downloaded",
             hint=f"run 'git lfs pull' in {path.parent}, or download {path.name} from the model's page",
         )

@@ -124,7 +124,7 @@ def read_folder_config(folder: Path) -> dict[str, Any]:
     config = read_object(path)
     if config.get("auto_map"):
         raise BuildError(
-            f"{path} asks for code of its own ('auto_map'), which colbuild never runs",
+            f"{path} needs custom code ('auto_map'), which colbuild never runs",
             hint="use a model whose architecture is part of transformers",
         )
     if config.get("quantization_config"):
@@ -152,7 +152,7 @@ def _by_name(folder: Path, structure: Structure) -> dict[str, Entry]:
         if name not in expected and architecture.prefix + name in expected:
             name = architecture.prefix + name
         if name in found:
-            raise BuildError(f"{folder} stores {name} twice; it cannot be told which one is meant")
+            raise BuildError(f"{folder} stores {name} twice; the intended one is ambiguous")
         found[name] = entry
     return found
 

@@ -78,7 +78,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise BuildError(f"{index} is not an index of safetensors files: it has no 'weight_map'")
     for name in named.values():
         if not isinstance(name, str) or set("/\\\0") & set(name) or not name.endswith(".safetensors"):
-            raise BuildError(f"{index} names {name!r}, which is no safetensors file beside it")
+            raise BuildError(f"{index} names {name!r}, which is not a safetensors file beside it")
     names = sorted(set(named.values()))
     for name in names:
         if not (folder / name).is_file():
@@ -91,7 +91,7 @@ def _no_safetensors(folder: Path) -> BuildError:
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if any("-of-" in name for name in others):
         return BuildError(
-            f"{folder} holds parts of a model ({others[0]}) without {INDEX}, which says what is in which part",
+            f"{folder} holds parts of a model ({others[0]}) without {INDEX}, which lists the tensors of each part",
             hint=f"fetch {INDEX} from where the parts are from",
         )
     pickles = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
@@ -117,17 +117,17 @@ def file_entries(path: Path) -> list[Entry]:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= size - 8:
-                raise BuildError(f"{path} is no safetensors file, or is cut off within its header", hint=AGAIN)
+                raise BuildError(f"{path} is not a safetensors file, or is truncated within its header", hint=AGAIN)
             if length > WEIGHTS_HEADER:
                 most = format_bytes(WEIGHTS_HEADER)
-                raise BuildError(f"{path} has a header of more than {most}, the most that it may have", hint=AGAIN)
+                raise BuildError(f"{path} has a header of more than {most}, the limit", hint=AGAIN)
             header = parse_json(file.read(length))
     except OSError as error:
         raise BuildError(f"{path} cannot be read: {error}") from None
     except MalformedError as error:
         raise BuildError(f"{path} has a damaged header: {error}", hint=AGAIN) from None
     if not isinstance(header, dict):
-        raise BuildError(f"{path} has a damaged header: it is no JSON object", hint=AGAIN)
+        raise BuildError(f"{path} has a damaged header: it is not a JSON object", hint=AGAIN)
     header.pop("__metadata__", None)
     return [_entry(path, name, entry, 8 + length, size) for name, entry in header.items()]
 
@@ -148,7 +148,7 @@ def _entry(path: Path, name: str, entry: Any, start: int, size: int) -> Entry:
         raise BuildError(f"{path} has a damaged header: {name} does not take {found.size:,} bytes", hint=AGAIN)
     if found.offset + found.size > size:
         past = found.offset + found.size - size
-        raise BuildError(f"{path} is cut off: {name} ends {past:,} bytes past its end", hint=AGAIN)
+        raise BuildError(f"{path} is truncated: {name} ends {past:,} bytes past its end", hint=AGAIN)
     return found
 
 
@@ -156,7 +156,7 @@ def check_kind_of(entry: Entry) -> None:
     """Raises BuildError if a tensor is of a type that weights cannot have."""
     if entry.kind not in SIZES:
         raise BuildError(
-            f"{entry.name} in {entry.path} is of type {entry.kind}; {', '.join(SIZES)} can be used",
+            f"{entry.name} in {entry.path} has the type {entry.kind}; supported types: {', '.join(SIZES)}",
             hint="use the model's original weights, not quantised ones",
         )
 

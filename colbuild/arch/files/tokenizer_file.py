@@ -34,7 +34,7 @@ def load_tokenizer(path: Path, hint: str | None = None) -> Tokenizer:
         BuildError: The file is missing or is not a tokenizer.
     """
     if not path.is_file():
-        raise BuildError(f"{path} cannot be read: there is no such file", hint=hint)
+        raise BuildError(f"{path} cannot be read: the file does not exist", hint=hint)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except KeyboardInterrupt:
@@ -57,7 +57,7 @@ def first_token(tokenizer: Tokenizer, name: str) -> tuple[int, ...]:
         special = [added.content for added in tokenizer.get_added_tokens_decoder().values()]
         near = [found for found, *_ in process.extract(name, special, limit=3)]
         raise BuildError(
-            f"'begin': the tokenizer has no token '{name}' that texts could begin with",
+            f"'begin': the tokenizer has no token '{name}'",
             hint=f"its special tokens are {', '.join(near)}" if near else "write begin: none",
         )
     return (int(index),)

@@ -26,14 +26,14 @@ def check_tokenizer_files(folder: Path) -> str:
     """
     settings = folder / SETTINGS
     if settings.is_file() and read_object(settings).get("auto_map"):
-        raise BuildError(f"the tokenizer in {folder} asks for code of its own ('auto_map'), which colbuild never runs")
+        raise BuildError(f"the tokenizer in {folder} needs custom code ('auto_map'), which colbuild never runs")
     present = next((name for name in (TOKENIZER, *CONVERTIBLE) if (folder / name).is_file()), None)
     if present is None:
         raise BuildError(f"{folder} has no tokenizer: neither {TOKENIZER} nor {' nor '.join(CONVERTIBLE)}")
     refuse_pointer(folder / present)
     if present == SENTENCEPIECE and not all(_installed(name) for name in _READERS):
         raise BuildError(
-            f"{folder} has its tokenizer as {SENTENCEPIECE} alone; sentencepiece, which reads it, is not installed",
+            f"{folder} has only {SENTENCEPIECE} as its tokenizer, and sentencepiece is not installed",
             hint=f"pip install 'colbuild[sentencepiece]', or put the model's {TOKENIZER} into the folder",
         )
     return present

@@ -28,7 +28,7 @@ def read_vocabulary(raw: Path) -> int:
         path = next((raw / name for name in (TOKENIZER, _OLDER) if (raw / name).is_file()), raw / TOKENIZER)
     if not path.is_file() and (raw / "tokenizer.model").is_file():
         raise BuildError(
-            f"{raw} has its tokenizer as tokenizer.model alone",
+            f"{raw} has only tokenizer.model as its tokenizer",
             hint=f"load it with transformers and sentencepiece, and call save_pretrained, which writes a {TOKENIZER}",
         )
     content = read_object(path, f"name a {TOKENIZER}, or a folder with one, in 'tokenizer'")
@@ -54,7 +54,7 @@ def highest_id(content: Mapping[str, Any]) -> int:
             return highest
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BuildError(f"{TOKENIZER} is not a tokenizer: {error!r} is missing or of another form") from None
-    raise BuildError(f"{TOKENIZER} is not a tokenizer: its largest id is {highest!r}, where {ROWS - 1:,} is the most")
+    raise BuildError(f"{TOKENIZER} is not a tokenizer: its largest id is {highest!r}; the limit is {ROWS - 1:,}")
 
 
 def ids_inside(value: Any, rows: int) -> Any:

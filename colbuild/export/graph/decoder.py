@@ -96,8 +96,8 @@ def decoder_graph(
         group(model, window)
     elif window is not None and window < context:
         raise BuildError(
-            f"the model's attention reaches back {window:,} tokens, and the profile's context of {context:,} is longer: "
-            "only onnxruntime's own attention has such a window",
+            f"the model's attention has a window of {window:,} tokens, and the profile's context of {context:,} is longer: "
+            "only onnxruntime's own attention supports such a window",
             hint=f"write context: {window}, or operators: contrib without static lengths",
         )
     _strip(model)

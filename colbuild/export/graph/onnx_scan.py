@@ -58,7 +58,7 @@ def check_data_files(path: Path) -> None:
         except UnpackError:
             raise BuildError(f"{path} reads '{name[:200]}', a file outside the package") from None
         if not (path.parent / name).is_file():
-            raise BuildError(f"{path} reads '{name}', and there is no such file beside it", hint=AGAIN)
+            raise BuildError(f"{path} reads '{name}', which does not exist beside it", hint=AGAIN)
 
 
 def data_files(path: Path) -> frozenset[str]:
@@ -79,13 +79,13 @@ def _locations(whole: mmap.mmap) -> Iterator[str]:
     while waiting:
         kind, start, end, depth = waiting.pop()
         if depth > ONNX_DEPTH:
-            raise _ScanError(f"it is nested deeper than {ONNX_DEPTH} levels, the most that it may")
+            raise _ScanError(f"it is nested deeper than {ONNX_DEPTH} levels, the limit")
         texts: dict[int, bytes] = {}
         inside = _INSIDE[kind]
         while start < end:
             seen += 1
             if seen > ONNX_FIELDS:
-                raise _ScanError(f"it has more than {ONNX_FIELDS:,} fields, the most that it may")
+                raise _ScanError(f"it has more than {ONNX_FIELDS:,} fields, the limit")
             number, first, start = _field(whole, start, end)
             if number in inside:
                 waiting.append((inside[number], first, start, depth + 1))
@@ -106,7 +106,7 @@ def _field(whole: mmap.mmap, start: int, end: int) -> tuple[int, int, int]:
     elif wire in (_EIGHT, _FOUR):
         number, length = 0, 8 if wire == _EIGHT else 4
     else:
-        raise _ScanError("it is no message of ONNX")
+        raise _ScanError("it is not an ONNX message")
     if start + length > end:
         raise _ScanError("it ends too early")
     return number, start, start + length

@@ -226,7 +226,7 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
         raise BuildError(f"{path.parent} is not a package: its {MANIFEST} was not written by colbuild", hint=_HINT)
     if version != SCHEMA_VERSION:
         raise BuildError(
-            f"{path} has schema version {str(version)[:20]}; this colbuild reads version {SCHEMA_VERSION}",
+            f"{path} has schema version {str(version)[:20]}; this colbuild supports version {SCHEMA_VERSION}",
             hint="run it with the colbuild that built it, or build it again",
         )
     try:
@@ -254,7 +254,7 @@ def own_files(folder: Path, manifest: Manifest) -> list[TreeEntry]:
     found = scan_tree(folder)
     if changed := changed_files(manifest, found):
         raise BuildError(
-            f"{folder / changed[0]} is not what was built: its sha256 is not the manifest's",
+            f"{folder / changed[0]} has changed since the build: its sha256 differs from the manifest's",
             hint="build the package again",
         )
     own = {MANIFEST, *(file.path for file in manifest.files)}
@@ -277,7 +277,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise BuildError(f"the package {folder} lacks {file.path}", hint="build or copy the package again")
         if (size := path.stat().st_size) != file.size:
             raise BuildError(
-                f"{path} is not the package's own file: it has {size:,} bytes, the manifest says {file.size:,}",
+                f"{path} is not the package's own file: it has {size:,} bytes, not {file.size:,} as in the manifest",
                 hint="build or copy the package again",
             )
     if manifest.graph.file not in {file.path for file in manifest.files}:

@@ -108,11 +108,11 @@ def _check_members(package: Path, raw: IO[bytes]) -> int:
     for count, (member, content) in enumerate(_members(raw, most)):
         inner_parts(member.name)
         if count >= PACKED_FILES:
-            raise UnpackError(f"it holds more than {PACKED_FILES:,} files, the most that it may")
+            raise UnpackError(f"it holds more than {PACKED_FILES:,} files, the limit")
         if member.isdir():
             continue
         if member.name in sizes:
-            raise UnpackError(f"'{member.name}' is in it twice")
+            raise UnpackError(f"'{member.name}' is in the archive twice")
         sizes[member.name] = member.size
         if member.name == MANIFEST and member.size <= MANIFEST_BYTES:
             manifest = parse_manifest(content.exactly(member.size), package / MANIFEST)
@@ -148,9 +148,9 @@ def _members(raw: IO[bytes], most: int) -> Iterator[tuple[tarfile.TarInfo, Bound
                 continue
             if not (member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
                 kind = _KINDS.get(member.type, "something else")
-                raise UnpackError(f"'{member.name}' in it is {kind}; a package holds regular files alone")
+                raise UnpackError(f"'{member.name}' in it is {kind}; a package holds regular files only")
             if member.size < 0 or (member.isdir() and member.size):
-                raise UnpackError(f"'{member.name}' in it has no size that a file could have")
+                raise UnpackError(f"'{member.name}' in it has an impossible size")
             ends = stream.taken + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             yield member, stream
             while stream.taken < ends:

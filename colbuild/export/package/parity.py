@@ -192,7 +192,7 @@ def compare(
 def _check_finite(logits: Logits, whose: str, prompt: Prompt) -> None:
     if not numpy.isfinite(logits).all():
         raise BuildError(
-            f"{whose} gives logits that are not finite (nan or inf) on the prompt '{prompt.name}'",
+            f"{whose} gives NaN or infinite logits on the prompt '{prompt.name}'",
             hint="check the model's loss: a diverged training looks like this",
         )
 
@@ -253,7 +253,7 @@ def check_bound(parity: Parity, bound: Bound) -> None:
     if value > bound.most:
         worst = max(parity.prompts, key=lambda name: parity.prompts[name])
         raise BuildError(
-            f"the package does not compute what the PyTorch model does: {_MEANINGS[bound.measure]} is {value:.3g}, at most "
+            f"the package's logits differ from the PyTorch model's: {_MEANINGS[bound.measure]} is {value:.3g}, and at most "
             f"{bound.most:g} is allowed; worst on the prompt '{worst}', where a logit differs by "
             f"{parity.prompts[worst]:.3g}",
             hint="this is a fault of the export, not of your files: please report it with the model's config.json",

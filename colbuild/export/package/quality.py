@@ -77,7 +77,7 @@ def measure_quality(decoder: Decoder, text: HeldOutText, reference: Sequence[Ans
 def _finite(pieces: Iterable[Logits]) -> Iterator[Logits]:
     for logits in pieces:
         if not numpy.isfinite(logits).all():
-            raise BuildError("the package gives logits that are not finite (nan or inf) on held-out text")
+            raise BuildError("the package gives NaN or infinite logits on held-out text")
         yield logits
 
 

@@ -64,9 +64,9 @@ def push_package(folder: Path, reference: str, report: Report) -> Pushed:
     try:
         container = oras.container.Container(reference)
     except ValueError as error:
-        raise BuildError(f"'{reference}' is no place in a registry: {error}", hint=_EXAMPLE) from None
+        raise BuildError(f"'{reference}' is not a reference to a registry: {error}", hint=_EXAMPLE) from None
     if not reference.startswith(f"{container.registry}/") or container.digest:
-        raise BuildError(f"'{reference}' is no place in a registry", hint=_EXAMPLE)
+        raise BuildError(f"'{reference}' is not a reference to a registry", hint=_EXAMPLE)
     client = _client(oras, insecure=container.registry.partition(":")[0] in _OF_THIS_MACHINE)
     total = sum(layer["size"] for _, layer in layers)
     try:
@@ -160,6 +160,6 @@ def _oras() -> Any:
         import oras.provider
     except ImportError:
         raise BuildError(
-            "a registry is written to with oras", hint='install it with: pip install "colbuild[oci]"'
+            "pushing to a registry needs oras", hint='install it with: pip install "colbuild[oci]"'
         ) from None
     return oras

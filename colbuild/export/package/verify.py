@@ -55,7 +55,9 @@ def _verified(package: Path, folder: Path) -> Verified:
     listed = {file.path for file in manifest.files}
     found = scan_tree(folder)
     changed = changed_files(manifest, found)
-    problems = [f"{package / path} is not what was built: its sha256 is not the manifest's" for path in changed]
+    problems = [
+        f"{package / path} has changed since the build: its sha256 differs from the manifest's" for path in changed
+    ]
     problems += [
         f"{package / path} does not belong to the package: the manifest does not list it"
         for path in (entry.path for entry in found)

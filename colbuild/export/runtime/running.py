@@ -59,7 +59,7 @@ def open_package(folder: Path, threads: int | None = None, beat: Callable[[], No
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     if not (folder / "tokenizer.json").is_file():
-        raise BuildError(f"the package {folder} has no tokenizer.json, so it cannot be asked anything")
+        raise BuildError(f"the package {folder} has no tokenizer.json, so it cannot read a prompt")
     settings = _settings(folder)
     return Package(
         folder=folder,
@@ -89,7 +89,7 @@ def _special_ids(folder: Path, settings: dict[str, Any], key: str) -> list[int]:
     found = settings.get(key)
     listed = found if isinstance(found, list) else [] if found is None else [found]
     if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in listed):
-        raise BuildError(f"the package {folder} is damaged: '{key}' in its settings is no token id", hint=AGAIN)
+        raise BuildError(f"the package {folder} is damaged: '{key}' in its settings is not a token id", hint=AGAIN)
     return listed
 
 
@@ -122,7 +122,7 @@ def generate(
     context = package.manifest.profile.context
     if len(ids) >= context:
         raise BuildError(
-            f"the prompt has {len(ids):,} tokens; this package takes {context:,} in all, prompt and answer together",
+            f"the prompt has {len(ids):,} tokens; this package takes {context:,} for prompt and answer together",
             hint="shorten the prompt, or build the package with a larger 'context'",
         )
     generation = Generation(pieces=iter(()), prompt_tokens=len(ids), chat=template is not None)

@@ -161,7 +161,7 @@ def _run(decoder: Decoder, ids: Ids, mask: Ids, positions: Ids, cache: Cache) ->
     feeds.update(zip(decoder.past_names, cache.values, strict=True))
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < decoder.vocab:
         raise BuildError(
-            f"the text has the token id {int(ids.max()):,}, and the package's graph knows {decoder.vocab:,} tokens",
+            f"the text has the token id {int(ids.max()):,}, and the package's graph has {decoder.vocab:,} tokens",
             hint=f"{AGAIN}: its tokenizer and its graph do not belong together",
         )
     try:

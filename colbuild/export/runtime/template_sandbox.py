@@ -85,7 +85,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Counts steps. Raises SecurityError beyond the most that a template may take."""
         self._steps += count
         if self._steps > TEMPLATE_STEPS:
-            raise SecurityError(f"it takes more than {TEMPLATE_STEPS:,} steps, the most that it may")
+            raise SecurityError(f"it takes more than {TEMPLATE_STEPS:,} steps, the limit")
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as jinja2 names them
         """Calls a function, macro or method of a template."""
@@ -148,7 +148,7 @@ def _short(value: Any) -> Any:
 
 
 def _too_long() -> SecurityError:
-    return SecurityError(f"it makes more than {format_bytes(TEMPLATE_BYTES)}, the most that it may")
+    return SecurityError(f"it makes more than {format_bytes(TEMPLATE_BYTES)}, the limit")
 
 
 def _length_of(operator: str, left: Any, right: Any) -> float:

@@ -43,7 +43,7 @@ _DATA_FILES = tuple(f"*{suffix}" for suffix in sorted(COMPRESSED.union(*SUFFIXES
 _WATCH_SECONDS = 0.5
 _LONGEST_REASON = 200
 _COMMIT = re.compile("[0-9a-f]{40}$")
-_UNDECLARED = Bound(UNDECLARED_BYTES, "the most that a file may have whose size the hub does not say")
+_UNDECLARED = Bound(UNDECLARED_BYTES, "the limit of a file without a declared size")
 
 
 def get(
@@ -138,7 +138,7 @@ def _useful(source: HubSource, names: Sequence[str]) -> list[str]:
         ggufs = [name for name in names if name.endswith(".gguf")]
         if ggufs:
             raise SourceUnavailableError(
-                f"the model {source.repo} holds no safetensors, but GGUF files: name one of them",
+                f"the model {source.repo} holds GGUF files and no safetensors: name one of the files",
                 hint=f"for example hf://{source.repo}@{source.revision}/{sorted(ggufs)[0]}",
             )
         pickles = [name for name in names if name.endswith(PICKLES)]
@@ -227,7 +227,7 @@ def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
     # Each is a kind of the one after it.
     if isinstance(error, errors.GatedRepoError):
         return SourceUnavailableError(
-            f"{what} is gated, and you are not let in", hint=f"ask for access on its page, and {login}"
+            f"{what} is gated, and you have no access", hint=f"ask for access on its page, and {login}"
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return SourceUnavailableError(
@@ -241,7 +241,7 @@ def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
         return SourceUnavailableError(f"{what} has no file '{source.path}' at revision '{source.revision}'")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return SourceUnavailableError(
-            f"{what} is neither here yet nor in the cache of the hub's client, which is offline",
+            f"{what} is neither in the store nor in the cache of the hub's client, which is offline",
             hint="unset HF_HUB_OFFLINE to fetch it, or fill the client's cache "
             f"on a machine with a network: {download_command(source)}",
         )
@@ -251,7 +251,7 @@ def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
         return SourceUnavailableError(f"{what} cannot be fetched: the hub answered with status {status}", hint=hint)
     if isinstance(error, MalformedError):
         return SourceUnavailableError(
-            f"{what} cannot be fetched: the hub's answer is no list of files: {error}",
+            f"{what} cannot be fetched: the hub's answer is not a list of files: {error}",
             hint="check HF_ENDPOINT, and whether a login page or proxy of the network answers for the hub",
         )
     endpoint = _endpoint()

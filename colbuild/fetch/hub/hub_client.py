@@ -27,8 +27,8 @@ FAILURES: Final[tuple[type[Exception], ...]] = (
     *(ValueError, RuntimeError, TypeError, KeyError, AttributeError, AssertionError),
 )
 """The bases are that library's errors, such as a lost connection; the last ones come of answers that nobody expects."""
-_ANSWER: Final = Bound(ANSWER_BYTES, "the most that an answer of a hub may have")
-_LISTING: Final = Bound(LISTING_BYTES, "the most that a hub's list of files may have")
+_ANSWER: Final = Bound(ANSWER_BYTES, "the limit of a hub's answer")
+_LISTING: Final = Bound(LISTING_BYTES, "the limit of a hub's list of files")
 _FILE: ContextVar[Bound | None] = ContextVar("colbuild_hub_file", default=None)
 _LOOK_SECONDS: Final = 30.0
 _COMMIT_LETTERS: Final = frozenset("0123456789abcdef")
@@ -69,24 +69,24 @@ def list_files(source: HubSource, revision: str) -> tuple[dict[str, int | None],
 
 def _listed(answer: Any) -> tuple[dict[str, int | None], str]:
     if not isinstance(answer, Mapping):
-        raise MalformedError("it is no description of a repository")
+        raise MalformedError("it is not a description of a repository")
     commit, entries = answer.get("sha"), answer.get("siblings") or []
     if not isinstance(commit, str) or not _COMMIT_LETTERS.issuperset(commit) or len(commit) != 40:
-        raise MalformedError("it does not say which commit the revision is")
+        raise MalformedError("it does not name the commit of the revision")
     if not isinstance(entries, list) or len(entries) > MEMBERS:
-        raise MalformedError(f"it is no list of at most {MEMBERS:,} files")
+        raise MalformedError(f"it is not a list of at most {MEMBERS:,} files")
     return dict(_file(entry) for entry in entries), commit
 
 
 def _file(entry: Any) -> tuple[str, int | None]:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("rfilename"), str):
-        raise MalformedError("it lists something that is no file")
+        raise MalformedError("it lists an entry that is not a file")
     name, size = entry["rfilename"], entry.get("size")
     # A name that leads elsewhere cannot come from git; whoever answers with one is not to be believed.
     if not is_plain_path(name) or _CONTROLS.search(name) or len(name) > _LONGEST_PATH:
         raise MalformedError(f"it lists a file outside of its repository, {name[:80]!a}")
     if size is not None and (type(size) is not int or not 0 <= size <= _LARGEST_FILE):
-        raise MalformedError(f"it lists a file with a size that cannot be, {size!a:.80}")
+        raise MalformedError(f"it lists a file with an impossible size, {size!a:.80}")
     return name, size
 
 
@@ -107,13 +107,13 @@ def _answered(response: Any) -> None:
     headers = response.headers
     encoding = headers.get("Content-Encoding", "").strip().lower()
     if encoding not in PLAIN_ENCODINGS and response.request.method != "HEAD":
-        raise BoundError(f"it is compressed though nobody asked for that ({encoding[:40]!a})")
+        raise BoundError(f"it has a compression that was not requested ({encoding[:40]!a})")
     for name in _REFUSED_HEADERS:
         headers.pop(name, None)
     for name in ("ETag", "X-Linked-Etag"):
         # The client makes a file's name of it.
         if set("/\\\0") & set(headers.get(name, "").removeprefix("W/")) or len(headers.get(name, "")) > 200:
-            raise BoundError(f"its header {name} holds what no name of a file may have")
+            raise BoundError(f"its header {name} is not a file name")
     is_file = response.status_code < 300 and _FILE.get() is not None
     response.stream = _Counted(response.stream, (_FILE.get() if is_file else None) or _ANSWER)
 

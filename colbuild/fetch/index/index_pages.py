@@ -137,12 +137,12 @@ def _linked(project: str, page: bytes, charset: str, base: str) -> list[Distribu
 def _listed(project: str, page: Any, base: str) -> list[DistributionPackage]:
     """The archives that a page in JSON lists (PEP 691)."""
     if not isinstance(page, dict) or not isinstance(page.get("files"), list) or not isinstance(page.get("meta"), dict):
-        raise MalformedError("it is no list of files")
+        raise MalformedError("it is not a list of files")
     check_version(page["meta"].get("api-version"))
     found = []
     for entry in page["files"]:
         if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
-            raise MalformedError("it lists something that is no file")
+            raise MalformedError("it lists an entry that is not a file")
         if _is_of(project, entry["filename"]):
             found.append(DistributionPackage.from_json_data(entry, project, base))
     return found

@@ -19,7 +19,7 @@ from colbuild.bounded_requests import ACCEPTED, BoundedAdapter
 from colbuild.bounds import PAGE_BYTES, REDIRECTS
 from colbuild.fetch.index.pip_settings import PipSettings
 
-PAGE: Final = Bound(PAGE_BYTES, "the most that a page of an index may have")
+PAGE: Final = Bound(PAGE_BYTES, "the limit of a page of an index")
 _RETRIED: Final = frozenset({500, 502, 503, 520, 524, 527})
 _PAUSE: Final = 0.25
 

@@ -143,5 +143,5 @@ def _number(found: Mapping[str, str], name: str, default: float) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < _LARGEST_NUMBER:
-        raise SourceUnavailableError(f"pip's setting '{name}' is '{text}', which is no number that it can have")
+        raise SourceUnavailableError(f"pip's setting '{name}' is '{text}', which is not a valid number")
     return value

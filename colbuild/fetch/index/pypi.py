@@ -147,11 +147,12 @@ def _copy(package: DistributionPackage, offer: Offer, archive: Path) -> None:
     here = local_path(package.url) if offer.is_local else None
     if here is None:
         raise SourceUnavailableError(
-            f"{package.filename}: {offer.place} leads to {shown(package.url)}, which only a page of this machine may",
+            f"{package.filename}: {offer.place} links to {shown(package.url)}; "
+            "only a page of this machine may link to a local file",
             hint="tell the operator of the index: its links must begin with http:// or https://",
         )
     if not here.is_file():
-        raise SourceUnavailableError(f"{package.filename}: {offer.place} leads to {here}, which is no file")
+        raise SourceUnavailableError(f"{package.filename}: {offer.place} links to {here}, which is not a file")
     shutil.copyfile(here, archive)
     found = hash_file(archive)
     if found != package.digests.get("sha256", found):
@@ -187,7 +188,7 @@ class _Tracker:
 
 def _wrong_digest(package: DistributionPackage, expected: str, found: str) -> SourceUnavailableError:
     return SourceUnavailableError(
-        f"{shown(package.url)} is not what its index says: the digest is {found}, not {expected}",
+        f"{shown(package.url)} does not match its index: the digest is {found}, not {expected}",
         hint="try again; if the digests still differ, tell the operator of the index",
     )
 

@@ -185,7 +185,7 @@ def _data_files(folder: Path) -> frozenset[str] | None:
         return None
     if state.get("_indices_files") or state.get("_indices_data_files"):
         hint = "save it again: dataset.flatten_indices().save_to_disk(…)"
-        raise SourceError(f"{folder} is a dataset saved with indices, which choose its rows", hint=hint)
+        raise SourceError(f"{folder} is a dataset saved with indices that select its rows", hint=hint)
     return frozenset(
         file["filename"] for file in files if isinstance(file, dict) and isinstance(file.get("filename"), str)
     )

@@ -86,9 +86,7 @@ def chunks(path: Path) -> Iterator[bytes]:
     magic = starts_with(path, _MAGIC_BYTES)
     for sign, name in _NOT_READ:
         if magic.startswith(sign):
-            raise BuildError(
-                f"{path} is {name}-compressed, which a corpus cannot be", hint="decompress it, or use gzip"
-            )
+            raise BuildError(f"{path} is {name}-compressed, which is not supported", hint="decompress it, or use gzip")
     opener = _opener(magic)
     if opener is None:
         with path.open("rb") as file:
@@ -101,7 +99,7 @@ def chunks(path: Path) -> Iterator[bytes]:
             total += len(data)
             if total > most:
                 raise BuildError(
-                    f"{path} unpacks to more than {TEXT_RATIO:,} times its size, the most that a text may",
+                    f"{path} unpacks to more than {TEXT_RATIO:,} times its size, the limit",
                     hint="check the file, or unpack it yourself",
                 )
             yield data
@@ -112,10 +110,10 @@ def _next(path: Path, file: Any) -> bytes:
         # read1, not read: read would lose what it has gathered when the file turns out to be cut off.
         data: bytes = file.read1(CHUNK)
     except EOFError as error:
-        raise CutOffError(f"{path} is cut off: its compressed data ends before its end marker") from error
+        raise CutOffError(f"{path} is truncated: its compressed data ends before its end marker") from error
     except _DAMAGE as error:
         if str(error) == _CUT_OFF:
-            raise CutOffError(f"{path} is cut off: its compressed data ends before its end marker") from error
+            raise CutOffError(f"{path} is truncated: its compressed data ends before its end marker") from error
         raise BuildError(f"{path} is damaged: {error}", hint="get it again, and give its sha256 in the spec") from error
     return data
 
@@ -174,7 +172,7 @@ def lines(path: Path, longest: int | None = None, most: int | None = None) -> It
 
 def _check_length(path: Path, size: int, most: int | None) -> None:
     if most is not None and size > most:
-        message = f"{path} has a line of more than {most:,} characters, the most that it may have"
+        message = f"{path} has a line of more than {most:,} characters, the limit"
         raise SourceError(message, hint="check 'format' of the data, and the file", key="format")
 
 
@@ -216,7 +214,7 @@ def _check_start(path: Path, data: bytes) -> None:
     if data.startswith(_LFS):
         raise SourceError(f"{path} is a Git LFS pointer, not the data", hint="fetch the data: git lfs pull")
     if data[_TAR] == b"ustar":
-        raise SourceError(f"{path} is a tar archive, which a corpus cannot be", hint="unpack it, and name its folder")
+        raise SourceError(f"{path} is a tar archive, which is not supported", hint="unpack it, and name its folder")
     for sign, name, form in _TABLES:
         if data.startswith(sign):
             raise SourceError(f"{path} is {name} file, not text", hint=f"write 'format: {form}'", key="format")

@@ -42,7 +42,7 @@ def check_splits(raw: Path, names: Sequence[str], folders: Mapping[str, str]) ->
     first = "train" if "train" in found else sorted(found)[0]
     counts = [f"{split} ({len(files)} file{'s' * (len(files) > 1)})" for split, files in sorted(found.items())]
     raise SourceError(
-        f"{raw} holds several splits, which would be read as one text: {', '.join(counts)}",
+        f"{raw} holds several splits: {', '.join(counts)}",
         hint=f"choose one: 'files: \"{_glob(names, found[first])}\"'; 'files: \"*\"' reads all of them",
         key="files",
     )

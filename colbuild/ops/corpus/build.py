@@ -98,7 +98,7 @@ def _empty(step: StepRun, chosen: Chosen) -> BuildError:
 
 def _nothing_held_out(step: StepRun) -> BuildError:
     return BuildError(
-        f"the corpus is one document, so none of it can be held out (heldout: {step.params['heldout']})",
+        f"the corpus is one document, so no document can be held out (heldout: {step.params['heldout']})",
         hint="give more documents (in plain text they are separated by two blank lines), "
         "or write 'heldout: 0' and, to measure on the same text, 'split: all'",
     )

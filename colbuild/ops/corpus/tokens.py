@@ -121,6 +121,6 @@ def _separator(tokenizer: Tokenizer, folder: Path) -> int:
         if found is not None:
             return int(found)
     raise BuildError(
-        f"the tokenizer in {folder} has no token to put between documents: neither {_END}, nor an eos or bos token",
+        f"the tokenizer in {folder} has no separator token for documents: neither {_END}, nor an eos or bos token",
         hint='name one in its tokenizer_config.json: "eos_token"',
     )

@@ -38,9 +38,9 @@ def check_author(model: PreTrainedModel, texts: Sequence[Text]) -> None:
     # Written so that NaN fails too.
     if not float((now - then).abs().mean()) <= APART:
         raise BuildError(
-            f"the text that the AnsNet wrote is not its own: it drew {len(then):,} tokens at {then.mean():.2f} nats each, and "
-            f"reads the same text at {now.mean():.2f} nats a token in one pass without a cache; its keys and values are "
-            "computed wrong here, and the text is worth nothing",
+            f"the text that the AnsNet wrote is wrong: it sampled {len(then):,} tokens at {then.mean():.2f} nats each, and "
+            f"scores the same text at {now.mean():.2f} nats a token in one pass without a cache; its key/value cache is "
+            "wrong on this machine",
             hint="report this with the model's config.json and the versions of torch and transformers; until then give a "
             "'source' in 'data', and a loss.across other than seqkd",
         )
@@ -81,6 +81,6 @@ def check_begun(empty: int, begun: int, beginning: str) -> None:
     if 2 * empty > begun:
         raise BuildError(
             f"{empty:,} of {begun:,} texts that the AnsNet wrote for data.generate are empty: after its begin token, "
-            f"{beginning!r}, it ends a text at once, so it was probably trained with another begin token, or with none",
+            f"{beginning!r}, it ends a text at once; it was probably trained with another begin token, or without one",
             hint="set data.begin to the token that the AnsNet's texts begin with, or give 'prompts' in data.generate",
         )

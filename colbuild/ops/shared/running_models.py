@@ -112,7 +112,7 @@ def check_vocabulary(vocabulary: int, model: Configured) -> None:
     """Raises BuildError if token ids would lie outside the model's embedding."""
     if vocabulary > model.config.vocab_size:
         raise BuildError(
-            f"the tokenizer knows {vocabulary:,} tokens, the model's embedding {model.config.vocab_size:,}",
+            f"the tokenizer has {vocabulary:,} tokens, the model's embedding has {model.config.vocab_size:,}",
             hint="use the tokenizer of the same model as the weights",
         )
 

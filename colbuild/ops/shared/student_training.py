@@ -365,7 +365,7 @@ def _check_models(task: Task, model: PreTrainedModel, corpus: PackedCorpus) -> N
     ours, theirs = (checkpoint.structure.shape.vocab for checkpoint in (task.start, task.teacher))
     if ours != theirs and not task.two_vocabularies:
         raise BuildError(
-            f"the student knows {ours:,} tokens and its teacher {theirs:,}: their distributions cannot be compared",
+            f"the student has {ours:,} tokens and its teacher {theirs:,}: their distributions cannot be compared",
             hint="use a bridge to distil a model of another vocabulary",
         )
 

@@ -39,13 +39,13 @@ def fit_tokenizer(output: Path, rows: int, remark: Callable[[str], None]) -> Non
     before = read_object(output / TOKENIZER)
     content = without_orders(before)
     if content != before:
-        remark(f"{TOKENIZER} cuts or pads texts as an earlier program left it; this is reset, as transformers does")
+        remark(f"{TOKENIZER} has settings that truncate or pad texts; they are reset, as in transformers")
     dropped = _beyond(content, rows)
     if dropped:
         content = _without(content, dropped, rows)
         names = ", ".join(f"'{name}'" for name in dropped[:4]) + (" …" if dropped[4:] else "")
         remark(
-            f"the embedding has {rows:,} rows, none for the added tokens {names}: they are dropped from the tokenizer"
+            f"the embedding has {rows:,} rows, too few for the added tokens {names}: they are dropped from the tokenizer"
         )
     highest = highest_id(content)
     if highest >= rows:

@@ -99,7 +99,7 @@ def convert_gguf_tokenizer(header: GGUFHeader, output: Path) -> None:
     ids = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
     absent = [place for place, token in named.items() if not isinstance(token, str) or token not in ids]
     if absent:
-        raise BuildError(f"{header.name}: texts get a {absent[0]} token, and the file names none", hint=_INSTEAD)
+        raise BuildError(f"{header.name}: texts get a {absent[0]} token, but the file does not name it", hint=_INSTEAD)
     if named or (content.get("post_processor") or {}).get("special_tokens"):
         begin, behind = ([(token, ids[token])] if (token := named.get(place)) else [] for place in ("bos", "eos"))
         changed["post_processor"] = around_text(begin, behind)
@@ -123,7 +123,7 @@ def _cutting(header: GGUFHeader) -> Cutting | None:
     kind = str(header.metadata.get("tokenizer.ggml.pre", "default"))
     if kind not in CUTTINGS:
         raise BuildError(
-            f"{header.name} cuts text in a way that is not supported ('tokenizer.ggml.pre' is '{kind}')",
+            f"{header.name} splits text in an unsupported way ('tokenizer.ggml.pre' is '{kind}')",
             hint=f"{_INSTEAD}; supported: {', '.join(CUTTINGS)}",
         )
     return CUTTINGS[kind]

@@ -86,7 +86,7 @@ def _reader() -> Callable[[TensorEntry], Floats]:
             raw = content(entry.path)[entry.offset : entry.offset + prod(shape)]
             if raw.size != prod(shape):
                 raise BuildError(
-                    f"{entry.path.name} is cut off: it ends within or before {entry.name}",
+                    f"{entry.path.name} is truncated: it ends within or before {entry.name}",
                     hint="fetch it again, or compare its size with the original's",
                 )
             return numpy.array(dequantize(raw.reshape(shape), kind), dtype=numpy.float32)

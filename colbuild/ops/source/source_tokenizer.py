@@ -56,7 +56,7 @@ def _compare_pieces(folder: Path, output: Path) -> None:
     for text in (_SAMPLE, spelled):
         if converted.encode(text, add_special_tokens=False).ids != pieces.encode(text):
             raise BuildError(
-                f"transformers converts {SENTENCEPIECE} of {folder} to a tokenizer that reads '{text[:60]}' in another way",
+                f"transformers converts {SENTENCEPIECE} of {folder} to a tokenizer that encodes '{text[:60]}' differently",
                 hint=f"check 'tokenizer_class' in {SETTINGS}, or put the model's {TOKENIZER} into the folder",
             )
 
@@ -93,7 +93,7 @@ def convert(folder: Path, gguf_file: str | None, output: Path) -> None:
             hint=f"put a {TOKENIZER} beside the model's config.json and use that folder",
         ) from error
     if not (output / TOKENIZER).is_file():
-        raise BuildError(f"transformers makes no {TOKENIZER} of the tokenizer of {gguf_file or folder}")
+        raise BuildError(f"transformers cannot make a {TOKENIZER} from the tokenizer of {gguf_file or folder}")
     settings = read_object(output / SETTINGS)
     if gguf_file is None and (folder / SETTINGS).is_file():
         settings = carried_settings(read_object(folder / SETTINGS)) | settings

@@ -48,7 +48,7 @@ def _turning_problems(loaded: LoadedFamily, chain: Chain) -> Iterator[Problem]:
         if reason is not None:
             yield Problem(
                 loaded.places.nearest(("anchors", index, "init", "align")),
-                f"'align' is procrustes, which turns the residual stream: {reason}",
+                f"'align' is procrustes, which rotates the residual stream: {reason}",
                 "write align: permute, which works for every model",
             )
 
@@ -61,7 +61,7 @@ def _check_start(found: Structure, anchor: Structure) -> None:
     """
     if found.architecture != anchor.architecture:
         raise BuildError(
-            f"the checkpoint is a {found.architecture.name}, and the family a {anchor.architecture.name}",
+            f"the checkpoint is a {found.architecture.name}, and the family is a {anchor.architecture.name}",
             hint="choose a checkpoint of the family's architecture",
         )
     theirs = dict(anchor.flags)

@@ -240,7 +240,7 @@ def _judge(need: _Need, text: Known, loaded: LoadedFamily, errors: list[Problem]
             if need.required:
                 errors.append(Problem(place, f"{asked}, and {has}", hint))
             else:
-                warnings.append(Problem(place, f"{asked}, and {has}, which are all measured on", hint))
+                warnings.append(Problem(place, f"{asked}, and {has}, so all of its text is used", hint))
     elif need.required and text.most is not None and not need.fits(text.most + 1):
         has = f"{text.name} has at most {text.most:,} bytes of text, and a token stands for at least one"
         errors.append(Problem(place, f"{asked}: {has}", hint))

@@ -118,7 +118,7 @@ def _unknown(name: str, graph: BuildGraph, packages: Collection[str], unbuilt: C
     if name in unbuilt:
         return UnknownNameError(f"'{name}' is not built: no DesNet needs it", hint="'colbuild plan' lists them")
     if not name:
-        return UnknownNameError("a step or model is asked for without a name", hint=_known(graph))
+        return UnknownNameError("the name of a step or model is missing", hint=_known(graph))
     likely = suggest(name, [*graph.metrics, *packages, *(step.id for step in graph.steps)])
     return UnknownNameError(
         f"there is no step or model '{name}' in this family",

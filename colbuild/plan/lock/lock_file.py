@@ -196,7 +196,9 @@ def _parsed(values: Any, name: str) -> Lock | Problem:
     newer = _KNOWN.fullmatch(form) if isinstance(form, str) else None
     if newer and form != LOCK_FORMAT:
         hint = "use that colbuild, or remove the file and run 'colbuild lock'"
-        raise lock_error(Problem(Place(name, 1, 1), f"{name} has the format of another colbuild: {form}", hint))
+        raise lock_error(
+            Problem(Place(name, 1, 1), f"{name} has the format of another version of colbuild: {form}", hint)
+        )
     damaged = Problem(Place(name, 1, 1), f"{name} is damaged: it was edited by hand, or merged line by line", MENDING)
     if not isinstance(values, dict) or form != LOCK_FORMAT:
         return damaged

@@ -82,7 +82,7 @@ def pinned_chain(loaded: LoadedFamily, ansnet: Structure, state: LockState, voca
         pinned = next(link.teacher for link in lock.route if link.student == step.student.name)
         if pinned != step.teacher.name:
             raise SpecError(
-                f"the route in {state.name} does not fit the spec: '{step.student.name}' learns from '{pinned}' there",
+                f"the route in {state.name} does not fit the spec: '{step.student.name}' has the teacher '{pinned}' there",
                 hint=_MEND,
             )
     return chain

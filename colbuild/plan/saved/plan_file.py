@@ -264,11 +264,11 @@ def read_plan(path: Path) -> SavedPlan:
     except OSError as error:
         raise BuildError(f"the saved plan {path} cannot be read: {error.strerror}", hint=hint) from None
     except MalformedError as error:
-        raise BuildError(f"{path} is no saved plan: {error}", hint=hint) from None
+        raise BuildError(f"{path} is not a saved plan: {error}", hint=hint) from None
     form = value.get("format") if isinstance(value, dict) else None
     if form != FORMAT:
         found = f"its format is '{form}'" if form else "it names no format"
-        raise BuildError(f"{path} is no saved plan that this colbuild can read: {found}, not '{FORMAT}'", hint=hint)
+        raise BuildError(f"{path} is not a saved plan of this version: {found}, not '{FORMAT}'", hint=hint)
     try:
         return SavedPlan.model_validate_json(json.dumps(value))
     except ValidationError as error:

@@ -170,12 +170,14 @@ def print_collected(listing: Listing, collected: Collected, console: Console) ->
         console.print(table)
         console.print()
     for root in collected.ended:
-        console.print(f"{root.lock} is gone: what only {root.family} needed is kept no longer.", soft_wrap=True)
+        console.print(
+            f"{root.lock} is gone: results that only {root.family} needed are no longer kept.", soft_wrap=True
+        )
     for noted in collected.lost:
         last = ago(max(0.0, time.time() - noted.last_seen))
         console.print(
-            f"{noted.root.lock} of {noted.root.family} cannot be found, last seen {last}: what only it needs stays. With "
-            "--delete nothing goes until it is found, or --forget is given.",
+            f"{noted.root.lock} of {noted.root.family} cannot be found, last seen {last}: its results are kept. With "
+            "--delete nothing is removed until it is found, or --forget is given.",
             soft_wrap=True,
         )
     stay = "stays" if collected.kept == 1 else "stay"
@@ -195,7 +197,7 @@ def print_collected(listing: Listing, collected: Collected, console: Console) ->
     console.print(f"{format_bytes(collected.freed)} {frees} on the disk{shared}.", soft_wrap=True)
     if collected.rootless:
         console.print(
-            "No build has noted yet what it needs here, so nothing will go: run 'colbuild build' in each project first.",
+            "No build has recorded its results here yet, so nothing is removed: run 'colbuild build' in each project first.",
             soft_wrap=True,
         )
     elif not collected.removed:
@@ -236,11 +238,11 @@ def print_checked(store: Store, checked: Checked, console: Console) -> None:
         console.print(f"  {damaged.problem}", soft_wrap=True)
     read = f"Read {_count(checked.objects, 'object')} and {_count(checked.downloads, 'download')}, "
     if not checked.damaged:
-        console.print(f"{read}{format_bytes(checked.size)}: all are whole.")
+        console.print(f"{read}{format_bytes(checked.size)}: none is damaged.")
         return
     console.print(
-        f"{read}{format_bytes(checked.size)}: {len(checked.damaged)} damaged and set aside. "
-        "'colbuild build' makes or fetches what a family needs of them again.",
+        f"{read}{format_bytes(checked.size)}: {len(checked.damaged)} damaged and quarantined. "
+        "'colbuild build' makes or fetches them again if a family needs them.",
         soft_wrap=True,
     )
 
@@ -288,7 +290,8 @@ def print_pulled(pulled: Pulled, url: str, console: Console) -> None:
         console.print(f"  rejected: {line}", style="red", soft_wrap=True)
     if pulled.missing:
         console.print(
-            f"It does not have {_listed(pulled.missing, 8)}; 'colbuild build' makes what is missing.", soft_wrap=True
+            f"It does not have {_listed(pulled.missing, 8)}; 'colbuild build' makes the missing results.",
+            soft_wrap=True,
         )
 
 

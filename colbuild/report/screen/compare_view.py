@@ -39,7 +39,7 @@ def print_since(plan: FamilyPlan, since: Since, console: Console) -> None:
         console.print(table)
         console.print()
     if since.gone and plan.selection is None:
-        console.print(f"No longer made: {', '.join(since.gone)}.", soft_wrap=True)
+        console.print(f"No longer built: {', '.join(since.gone)}.", soft_wrap=True)
     counts = Counter(rebuild.state for rebuild in since.rebuilt)
     told = [
         f"{counts[state]} {WORDS[state]}" for state in (State.NEW, State.CHANGED, State.CONDITIONAL) if counts[state]

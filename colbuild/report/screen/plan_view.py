@@ -58,7 +58,7 @@ def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None
 
 def print_saved(path: Path, console: Console) -> None:
     """Says where a plan was saved, and what for."""
-    console.print(f"Saved as {path}; 'colbuild build --plan {path}' builds this, or says what changed.", soft_wrap=True)
+    console.print(f"Saved as {path}; 'colbuild build --plan {path}' builds it, or lists the changes.", soft_wrap=True)
 
 
 def _headline(plan: FamilyPlan) -> Text:

@@ -85,7 +85,7 @@ def place_outputs(
     for target in outputs.places.get(step.id, ()):
         placement = store.assemble(chosen, target)
         if placement.kept is not None:
-            listener(Notice(f"{target} held files that colbuild did not put there; they are now in {placement.kept}"))
+            listener(Notice(f"{target} held files that colbuild did not write; they are now in {placement.kept}"))
         if placement.changed and target in outputs.packages:
             listener(Packaged(*outputs.packages[target], str(target), record.size, _broken(target)))
 

@@ -76,7 +76,7 @@ def crash(code: int | None, log: Path) -> str:
         log: Its log.
     """
     if code == -9:
-        return "its process was killed, most likely because memory ran out"
+        return "its process was killed, probably because memory ran out"
     if code is not None and code < 0:
         return f"its process was ended by signal {-code}; its log is {log}"
     how = "" if code is None else f" (exit code {code})"

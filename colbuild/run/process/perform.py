@@ -66,7 +66,7 @@ def perform(job: Job, listener: Listener, stopping: Callable[[], bool]) -> Done:
         listener(StepProgress(step.id, progress))
 
     def waiting() -> None:
-        listener(Notice(f"{step.id}: another build is making it; waiting"))
+        listener(Notice(f"{step.id}: waiting for another build that makes it"))
 
     def check() -> None:
         if stopping():
@@ -138,7 +138,7 @@ def _push(job: Job, record: ActionRecord, store: Store, listener: Listener, repo
         listener(RemoteLost(error.message))
         return
     if pushed.differing:
-        listener(Notice(f"{job.step.id}: the remote cache has another result of the same action, which it keeps"))
+        listener(Notice(f"{job.step.id}: the remote cache keeps another result of the same action"))
 
 
 def _run(

@@ -26,7 +26,7 @@ def pin_result(plan: FamilyPlan, workspace: Workspace, name: str) -> tuple[Pin, 
     [planned] = [planned for planned in plan.steps if planned.step.id == step.id]
     if planned.state is not State.CACHED or planned.output is None:
         raise BuildError(
-            f"there is nothing to pin yet: {step.id} of {family} is not in the store ({planned.why})",
+            f"{step.id} of {family} cannot be pinned: it is not in the store ({planned.why})",
             hint=f"build it first: colbuild build --target '{name}'",
         )
     wanted = Pin(planned.output, " ".join(name.split()), step.id, family)
@@ -54,7 +54,7 @@ def one_digest(store: Store, prefix: str) -> str:
     """
     if not is_prefix(prefix):
         raise BuildError(
-            f"'{prefix}' is no digest",
+            f"'{prefix}' is not a digest",
             hint=f"give at least its first {SHORTEST_PREFIX} digits, as 'colbuild cache ls' shows",
         )
     found = [digest for digest in published(store.layout) if digest.startswith(prefix)]

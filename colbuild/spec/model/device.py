@@ -95,7 +95,7 @@ def _recovery(value: object) -> object:
     if isinstance(value, str):
         raise PydanticCustomError(
             "recover",
-            "'recover' must be quantised, or what of it is not the default, not '{value}'",
+            "'recover' must be quantised or a mapping of its settings, not '{value}'",
             {"value": value[:60], "hint": "write recover: quantised, or recover: {tokens: 64k}"},
         )
     return value

@@ -151,7 +151,7 @@ class Data(Text):
         for key in ("sha256", "files") if value is not None else ():
             if info.data.get(key) is not None:
                 raise PydanticCustomError(
-                    "data", f"'{key}' is of a source, and this text is generated", {"hint": "take it away"}
+                    "data", f"'{key}' belongs to a source, and this text is generated", {"hint": "take it away"}
                 )
         return value
 
@@ -316,7 +316,7 @@ class DesNet(SizedByDevice):
         if self.max_package is not None and not self.exports:
             raise PydanticCustomError(
                 "size",
-                "'{name}' has a 'max_package' but no 'exports': how large a package is depends on its device",
+                "'{name}' has a 'max_package' but no 'exports': the size of a package depends on its device",
                 {"name": self.name, "hint": "name its device profiles, as in exports: [phone-int8]"},
             )
         return self

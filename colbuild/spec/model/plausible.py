@@ -116,7 +116,7 @@ def unlikely(family: Family, places: Places) -> list[Problem]:
             bound = (
                 f"at least {usual.text(usual.least)}" if number < usual.least else f"at most {usual.text(usual.most)}"
             )
-            found.append(Problem(place, f"'{key}' is {told}, which is hardly meant: it usually is {bound}"))
+            found.append(Problem(place, f"'{key}' is {told}, which is unusual: the usual range is {bound}"))
     return list(dict.fromkeys(found))
 
 

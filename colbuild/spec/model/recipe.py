@@ -64,7 +64,7 @@ class Loss(Typed):
     @model_validator(mode="after")
     def _something_to_learn(self) -> Loss:
         if self.kd_weight + self.ce_weight <= 0.0:
-            raise PydanticCustomError("loss", "'kd_weight' and 'ce_weight' are both 0: there is nothing to learn")
+            raise PydanticCustomError("loss", "'kd_weight' and 'ce_weight' are both 0, so the loss is empty")
         return self
 
 

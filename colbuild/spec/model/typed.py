@@ -49,7 +49,7 @@ class Typed(Model):
         if types is not None and value is not None and chosen is not None and chosen not in types and not partial(info):
             raise PydanticCustomError(
                 "unused",
-                "'{key}' means something to {types} only, not to {chosen}",
+                "'{key}' belongs to {types}, not to {chosen}",
                 {
                     "key": info.field_name,
                     "types": " and ".join(types),

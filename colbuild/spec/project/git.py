@@ -72,6 +72,6 @@ def _run(
             command, input=given, capture_output=True, env=environment, check=False, timeout=GIT_SECONDS
         )
     except FileNotFoundError:
-        raise GitError("git is not installed, so that no revision can be read") from None
+        raise GitError("git is not installed, so no revision can be read") from None
     except subprocess.TimeoutExpired:
-        raise GitError(f"git takes longer than {GIT_SECONDS:.0f} s to read {root}, the most that it may take") from None
+        raise GitError(f"git takes longer than {GIT_SECONDS:.0f} s to read {root}, the limit") from None

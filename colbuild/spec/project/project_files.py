@@ -63,10 +63,12 @@ class Project:
         path = PurePosixPath(path).as_posix()  # "./recipes//a.yaml" is "recipes/a.yaml"
         if path in children:
             circle = " -> ".join((*children[children.index(path) :], path))
-            self.note(node.place, f"recipes extend each other in a circle: {circle}", "let one of them stand alone")
+            self.note(
+                node.place, f"recipes extend each other in a cycle: {circle}", "remove 'extends' from one of them"
+            )
             return None
         if len(children) > SPEC_EXTENDS:
-            self.note(node.place, f"more than {SPEC_EXTENDS} recipes extend one another, the most that may")
+            self.note(node.place, f"more than {SPEC_EXTENDS} recipes extend one another, the limit")
             return None
         if path not in self._recipes:
             self._recipes[path] = self._read_recipe(path, node.place, children)
@@ -92,7 +94,7 @@ class Project:
         self._exports += 1
         if self._exports > SPEC_PROFILES:
             if self._exports == SPEC_PROFILES + 1:
-                self.note(node.place, f"the family has more than {SPEC_PROFILES:,} exports, the most that it may have")
+                self.note(node.place, f"the family has more than {SPEC_PROFILES:,} exports, the limit")
             return None
         if name not in self._profiles:
             self._profiles[name] = self._read(f"{PROFILES}/{name}.yaml", ProfileFile, "device profile", node.place)
@@ -103,7 +105,7 @@ class Project:
         try:
             found = (self.root / path).resolve()
             if not found.is_relative_to(self.root.resolve()):
-                self.note(place, f"the {noun} '{path}' leads out of the project", "copy the file into the project")
+                self.note(place, f"the {noun} '{path}' is outside the project", "copy the file into the project")
                 return None
             raw = read_regular(found, SPEC_BYTES)
         except (OSError, ValueError) as error:

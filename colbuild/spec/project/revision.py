@@ -119,9 +119,7 @@ def _files(root: Path, revision: Revision) -> Iterator[tuple[Path, list[str]]]:
             total += int(size)
     if total > REVISION_BYTES:
         most = format_bytes(REVISION_BYTES)
-        raise _unreadable(
-            revision, f"its YAML files have {format_bytes(total)}, and {most} is the most that they may have"
-        )
+        raise _unreadable(revision, f"its YAML files have {format_bytes(total)}; the limit is {most}")
     with tempfile.TemporaryDirectory(prefix="colbuild-since-") as folder:
         for name, content in zip(blobs, _contents(root, revision, blobs), strict=True):
             path = Path(folder) / name

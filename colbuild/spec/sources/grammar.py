@@ -109,7 +109,7 @@ def check_data_source(text: str) -> str:
 
 def _without_choice(text: str) -> str:
     if MARK in text:
-        raise ValueError(f"'{MARK}' may not stand in a source; write the choice of files beside it: files: train-*")
+        raise ValueError(f"'{MARK}' is not allowed in a source; write the choice of files beside it: files: train-*")
     return text
 
 

@@ -39,7 +39,7 @@ _MEANINGS: Final[Sequence[tuple[tuple[str, ...], str, str | None]]] = (
     ),
     (("node content",), "a key or a value is missing before this", None),
     (("nesting depth",), "nested too deep", None),
-    (("tag",), "YAML tags such as this one are not used here", "quote a value that starts with '!'"),
+    (("tag",), "YAML tags are not supported", "quote a value that starts with '!'"),
 )
 
 

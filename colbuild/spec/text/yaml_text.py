@@ -76,7 +76,9 @@ def read_yaml(raw: bytes, file: str) -> Document:
     if bad:
         before = text[: bad.start()].splitlines() or [""]
         place = Place(file, len(before), len(before[-1]) + 1, lines[len(before) - 1])
-        return Document(None, (Problem(place, f"the character U+{ord(bad[0]):04X} cannot stand in YAML", "delete it"),))
+        return Document(
+            None, (Problem(place, f"the character U+{ord(bad[0]):04X} is not allowed in YAML", "delete it"),)
+        )
     return _Reader(file, lines).read(text)
 
 
@@ -148,7 +150,7 @@ class _Reader:
         if depth > SPEC_DEPTH:
             self.stop(place, f"nested more than {SPEC_DEPTH} levels deep")
         if getattr(event, "tag", None) not in (None, "!", "tag:yaml.org,2002:str"):
-            self.note(place, "YAML tags such as this one are not used here", "delete it")
+            self.note(place, "YAML tags are not supported", "delete it")
         node: Node
         if isinstance(event, yaml.ScalarEvent):
             is_plain = not event.style and event.tag is None
@@ -193,12 +195,12 @@ class _Reader:
                 self.stop(key.place, f"a mapping has more than {SPEC_ITEMS:,} keys here")
             first = first or key.place
             if not isinstance(key, Scalar):
-                self.note(key.place, "a key is a single word here", None)
+                self.note(key.place, "a key must be a single word", None)
             elif key.text == "<<":
-                self.note(key.place, "merge keys ('<<') are not used here", _MERGE)
+                self.note(key.place, "merge keys ('<<') are not supported", _MERGE)
             elif key.text in entries:
                 line = entries[key.text].key.line
-                self.note(key.place, f"'{key.text}' is given twice", f"it already stands in line {line}: keep one")
+                self.note(key.place, f"'{key.text}' is given twice", f"keep one; the other is in line {line}")
             elif not key.text:
                 self.note(key.place, "a key is missing before this ':'", None)
             else:

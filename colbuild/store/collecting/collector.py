@@ -141,12 +141,12 @@ def collect(store: Store, policy: Policy = Policy(), *, delete: bool = False, no
                 running = [path.stem for path in _runs_of(store) if is_held(path)]
                 if running and policy.lease < LEASE:
                     raise BuildError(
-                        f"a build is running ({', '.join(running)}), and only its lease keeps what it has made so far",
+                        f"a build is running ({', '.join(running)}), and only the lease keeps its results",
                         hint="wait for its end, or do not shorten the lease",
                     )
                 if found.rootless:
                     raise BuildError(
-                        f"no build has noted yet what it needs in {store.root}: everything would go",
+                        f"no build has recorded its results in {store.root} yet: everything would be removed",
                         hint="run 'colbuild build' in each project that uses this store (quick if nothing has changed); "
                         "if no project uses it, remove the folder",
                     )

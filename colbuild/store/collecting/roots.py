@@ -178,7 +178,7 @@ def read_roots(store: Store) -> tuple[Noted, ...]:
         root = _read(path)
         if root is None and path.exists():
             raise BuildError(
-                f"{path} is damaged: nobody can tell which results it keeps",
+                f"{path} is damaged: the results that it keeps are unknown",
                 hint="run 'colbuild build' in each project that uses this store, which writes the file again; "
                 "if it is still damaged then, its project is gone: remove the file",
             )

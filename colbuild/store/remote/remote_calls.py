@@ -96,12 +96,12 @@ class Calls:
             raise
         if not future.done():
             future.cancel()
-            raise RemoteError(f"{self.name}: cannot {what}: nothing came for {self.timeout:g} seconds")
+            raise RemoteError(f"{self.name}: cannot {what}: no data arrived for {self.timeout:g} seconds")
         error = future.exception()
         if error is None:
             return future.result()
         if isinstance(error, FileNotFoundError):
-            raise MissingError(f"{self.name}: cannot {what}: it is not there") from error
+            raise MissingError(f"{self.name}: cannot {what}: it does not exist") from error
         raise RemoteError(f"{self.name}: cannot {what}: {told(error, self.secrets)}") from error
 
 

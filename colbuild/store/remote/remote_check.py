@@ -45,15 +45,15 @@ def checked_record(content: bytes, key: str, key_of: KeyOf | None = None) -> Act
         raise RejectedError("it is the record of another key")
     for name in (record.step, record.op, *record.inputs, *record.inputs.values()):
         if not name or len(name) > _NAME_LETTERS or not name.isprintable():
-            raise RejectedError("it holds names that no step has")
+            raise RejectedError("it has invalid names")
     if not _DIGEST.fullmatch(record.output):
         raise RejectedError("its output is not a digest")
     if not 0 <= record.size <= LARGEST_TREE:
-        raise RejectedError(f"its result cannot have {record.size:,} bytes")
+        raise RejectedError(f"its size of {record.size:,} bytes is impossible")
     if not (math.isfinite(record.seconds) and math.isfinite(record.built_at) and record.built_at >= 0):
-        raise RejectedError("its times are not times")
+        raise RejectedError("its times are invalid")
     if key_of is not None and not _has_key(record, key_of):
-        raise RejectedError("its operation, parameters and inputs have another key")
+        raise RejectedError("its operation, parameters and inputs do not match its key")
     return replace(record, seconds=0.0, built_at=min(record.built_at, round(time.time(), 3)))
 
 
@@ -72,15 +72,15 @@ def checked_tree(content: bytes, record: ActionRecord) -> Tree:
     """
     rows = _parsed(content)
     if not isinstance(rows, list) or not rows:
-        raise RejectedError("its list of files is not one")
+        raise RejectedError("its list of files is invalid")
     entries = tuple(sorted(_entry(row) for row in rows))
     if tree_digest(entries) != record.output:
-        raise RejectedError("its list of files is that of another result")
+        raise RejectedError("its list of files belongs to another result")
     # Files that are also folders cannot be laid out; neither can two files with one name.
     paths = [entry.path for entry in entries]
     folders = {path[:place] for path in paths for place, letter in enumerate(path) if letter == "/"}
     if len(set(paths)) < len(paths) or not folders.isdisjoint(paths):
-        raise RejectedError("its list of files names one place twice")
+        raise RejectedError("its list of files has one path twice")
     tree = Tree(record.output, entries)
     if tree.size != record.size:
         raise RejectedError(f"its files have {tree.size:,} bytes; its record says {record.size:,}")
@@ -89,14 +89,14 @@ def checked_tree(content: bytes, record: ActionRecord) -> Tree:
 
 def _entry(row: Any) -> TreeEntry:
     if not isinstance(row, dict) or row.keys() != {"path", "size", "sha256"}:
-        raise RejectedError("its list of files is not one")
+        raise RejectedError("its list of files is invalid")
     path, size, sha256 = row["path"], row["size"], row["sha256"]
     if not isinstance(path, str) or not is_confined(path):
-        raise RejectedError(f"its list of files holds a path that may not be: {ascii(path)[:80]}")
+        raise RejectedError(f"its list of files has a forbidden path: {ascii(path)[:80]}")
     if type(size) is not int or not 0 <= size <= LARGEST_TREE:
-        raise RejectedError(f"its list of files holds a size that cannot be: {ascii(size)[:80]}")
+        raise RejectedError(f"its list of files has an impossible size: {ascii(size)[:80]}")
     if not isinstance(sha256, str) or not _DIGEST.fullmatch(sha256):
-        raise RejectedError("its list of files holds a digest that is none")
+        raise RejectedError("its list of files has an invalid digest")
     return TreeEntry(path, size, sha256)
 
 
@@ -122,4 +122,4 @@ def _parsed(content: bytes) -> Any:
         # What is parsed can be too deep for what is done with it: copied, written, hashed.
         return shallow(value, JSON_DEPTH - 1)
     except MalformedError:
-        raise RejectedError(f"it is nested deeper than {JSON_DEPTH}, the most that it may be") from None
+        raise RejectedError(f"it is nested deeper than {JSON_DEPTH}, the limit") from None

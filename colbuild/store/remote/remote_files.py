@@ -63,7 +63,7 @@ class RemoteFiles:
                 raise
             content = b""
         if len(content) > limit:
-            raise RejectedError(f"{self.calls.name}: {path} is larger than the {limit:,} bytes that it may have")
+            raise RejectedError(f"{self.calls.name}: {path} is larger than {limit:,} bytes, the limit")
         return content
 
     def blocks(self, path: str, size: int) -> Iterator[bytes]:
@@ -264,13 +264,13 @@ def open_files(url: str, timeout: float, pauses: tuple[float, ...]) -> RemoteFil
             raise BuildError(f"{name} cannot be used: a package for {protocol}:// is missing", hint=install) from error
         if isinstance(cause, ValueError) and "rotocol" in str(cause):
             hint = "use file://, s3:// or gs://, or another protocol that fsspec knows"
-            raise BuildError(f"{name} cannot be used: nothing here knows {protocol}://", hint=hint) from error
+            raise BuildError(f"{name} cannot be used: the protocol {protocol}:// is unknown", hint=hint) from error
         if cause is None or isinstance(cause, OSError):
             raise
         raise BuildError(error.message) from error
     base = str(base).rstrip("/")
     if not rest.strip("/") or not base:
-        raise BuildError(f"{name} names no place for a remote", hint=f"write {protocol}://… with a bucket or folder")
+        raise BuildError(f"{name} has no bucket or folder", hint=f"write {protocol}://… with a bucket or folder")
     return RemoteFiles(calls, fs, base)
 
 

@@ -18,9 +18,7 @@ class _Bounded(aiohttp.ClientResponse):
             size += len(block)
             if size > REMOTE_ANSWER_BYTES:
                 self.close()
-                raise ValueError(
-                    f"it sends more than {format_bytes(REMOTE_ANSWER_BYTES)}, the most that is asked for at once"
-                )
+                raise ValueError(f"it sends more than {format_bytes(REMOTE_ANSWER_BYTES)}, the limit of one request")
             blocks.append(block)
         return b"".join(blocks)
 

@@ -39,7 +39,9 @@ def push(remote: Remote, store: Store, records: Sequence[ActionRecord], report: 
         try:
             remote.files.create("format", mark_text(FORMAT).encode("ascii"))
         except MissingError as error:
-            raise RemoteError(f"{remote.name} is in no bucket that exists", hint="create the bucket first") from error
+            raise RemoteError(
+                f"{remote.name} is in a bucket that does not exist", hint="create the bucket first"
+            ) from error
     pushed = Pushed()
     total, before = sum(record.size for record in records), 0
     for record in records:

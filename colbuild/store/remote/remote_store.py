@@ -137,7 +137,7 @@ def check(remote: Remote) -> bool:
         return False
     version = read_mark(content.decode("ascii", errors="replace"))
     if version is None:
-        raise RemoteError(f"{remote.name} holds something else: its file 'format' is not what colbuild wrote")
+        raise RemoteError(f"{remote.name} is not a store: its file 'format' was not written by colbuild")
     if version > FORMAT:
         message = f"{remote.name} was written by a newer colbuild (format {version}; this one reads up to {FORMAT})"
         raise RemoteError(message, hint="upgrade colbuild")
@@ -232,7 +232,7 @@ def _download(remote: Remote, store: Store, record: ActionRecord, report: Report
         published = store.publish(draft)
     if published.digest != record.output:
         # Such as on a file system that takes two names for one.
-        raise RejectedError(f"{remote.name}: {record.step} cannot be kept as it is on this file system")
+        raise RejectedError(f"{remote.name}: {record.step} cannot be stored on this file system")
     return tree
 
 
@@ -247,7 +247,7 @@ def _receive(remote: Remote, digest: str, entry: TreeEntry, place: Path) -> Iter
             file.write(block)
             yield len(block)
     if found.hexdigest() != entry.sha256:
-        raise _rejected(remote, path, RejectedError("its content is not what its digest says"))
+        raise _rejected(remote, path, RejectedError("its content does not match its digest"))
 
 
 # -- paths ------------------------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def open_corpus(folder: Path, split: str) -> PackedCorpus:
         separator, vocabulary = int(meta["separator"]), int(meta["vocabulary"])
         begin = tuple(int(token) for token in meta.get("begin", ()))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BuildError(f"{folder} is not a packed corpus, or damaged: {error}", hint="build it again") from error
+        raise BuildError(f"{folder} is not a packed corpus, or is damaged: {error}", hint="build it again") from error
     counts = SplitCounts(
         documents=sum(part.documents for part in parts),
         parts=sum(part.parts for part in parts),

@@ -117,7 +117,7 @@ def encode(logits: torch.Tensor, teachings: Teachings, starts: torch.Tensor) -> 
     # One figure that is no number makes all of its token's none.
     if not bool(log_likely[:, 0].isfinite().all()):
         raise BuildError(
-            "the teacher's logits are not numbers (NaN or infinite)",
+            "the teacher's logits are NaN or infinite",
             hint=f"its weights are damaged, or too large for {FORWARD}: try precision: {EXACT} in the recipe",
         )
     if teachings.type == "sampled":
@@ -183,7 +183,7 @@ class Lessons:
         about, device = self.about, batch.tokens.device
         if batch.tokens.shape[1] != about.sequence:
             raise BuildError(
-                f"{self.folder} was taught in sequences of {about.sequence} tokens; {batch.tokens.shape[1]} are asked for"
+                f"{self.folder} holds sequences of {about.sequence} tokens, not of {batch.tokens.shape[1]}"
             )
         records = self._records[self._places(batch.windows)].reshape(-1)
         ids = torch.from_numpy(records["ids"].astype(np.int64))
@@ -201,7 +201,7 @@ class Lessons:
         places = np.searchsorted(self._windows, asked)
         found = self._windows[np.minimum(places, len(self._windows) - 1)] == asked
         if not found.all():
-            raise BuildError(f"{self.folder} has no lesson about window {asked[~found][0]} of the corpus")
+            raise BuildError(f"{self.folder} has no record of window {asked[~found][0]} of the corpus")
         return places
 
 
@@ -214,16 +214,14 @@ def open_lessons(folder: Path) -> Lessons:
     try:
         values = read_json_file(folder / META)
         if (found := values.pop("format")) != FORMAT:
-            raise BuildError(
-                f"{folder} is of format {found}; this colbuild reads format {FORMAT}", hint="build it again"
-            )
+            raise BuildError(f"{folder} has format {found}; this colbuild reads format {FORMAT}", hint="build it again")
         about = Teachings(**values)
         windows = _map(folder / WINDOWS, np.dtype("<i8"), (about.windows,))
         records = _map(folder / RECORDS, about.record, (about.windows, about.sequence))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BuildError(f"{folder} is no teacher's lessons, or damaged: {error}", hint="build it again") from error
+        raise BuildError(f"{folder} is not a teacher's cache, or is damaged: {error}", hint="build it again") from error
     if about.type not in get_args(Kind) or bool((np.diff(windows) <= 0).any()):
-        raise BuildError(f"{folder} is damaged: it makes no sense", hint="build it again")
+        raise BuildError(f"{folder} is damaged", hint="build it again")
     return Lessons(folder, about, windows, records)
 
 

@@ -139,7 +139,7 @@ def _as_memory_allows(accumulate: Callable[[], Sums], student: Student, running:
             if running.accelerator.num_processes > 1:
                 # The other processes wait for this one's sum: none of them can try again alone.
                 raise BuildError(
-                    f"memory ran out with {running.micro.rows} sequences at once",
+                    f"memory ran out with a micro-batch of {running.micro.rows} sequences",
                     hint="set micro_batch to fewer, or gradient_checkpointing: always, in the recipe",
                 ) from error
             less = smaller(running.micro)

@@ -70,8 +70,8 @@ def smaller(micro: Micro) -> Micro:
     if micro.may_recompute and not micro.recompute:
         return replace(micro, recompute=True)
     raise BuildError(
-        f"memory ran out with {micro.rows} {'sequence' if micro.rows == 1 else 'sequences'} at once"
-        + (" and activations computed again" if micro.recompute else ""),
+        f"memory ran out with a micro-batch of {micro.rows} {'sequence' if micro.rows == 1 else 'sequences'}"
+        + (" and gradient checkpointing" if micro.recompute else ""),
         hint=_hint(micro),
     )
 

@@ -118,7 +118,7 @@ def chunked_distillation_loss(
     """
     if weights.divergence != "forward_kl" and not isinstance(teacher, TeacherView):
         raise BuildError(
-            f"{weights.divergence} needs the teacher's whole distribution; a part of it gives another gradient on average",
+            f"{weights.divergence} needs the teacher's whole distribution; a cached part gives a biased gradient",
             hint="set teacher: online, or loss.type: forward_kl, in the recipe",
         )
     found = _ChunkedLoss.apply(hidden, head, teacher, targets, weights, room or Room())  # type: ignore[no-untyped-call]

@@ -75,7 +75,7 @@ def align(
     theirs = collect(predecessor_model, predecessor.structure, windows)
     for found, whose in ((ours, "the checkpoint"), (theirs, "its teacher")):
         if not all(added.isfinite().all() for added in found.added):
-            raise BuildError(f"what {whose} computes is no number (NaN or infinite): its weights are damaged")
+            raise BuildError(f"{whose} computes NaN or infinity: its weights are damaged")
     alike = layers_alike(ours.added, theirs.added)
     pairs = _Pairs(candidate.structure, predecessor, ours, theirs, match_layers(alike))
     weights = {name: tensor.double() for name, tensor in candidate.tensors.items()}

@@ -133,7 +133,7 @@ def _read_lineage(folder: Path, structure: Structure) -> Lineage:
         raise BuildError(f"{folder / LINEAGE} is damaged: {error}") from None
     sites = len(norm_sites(structure))
     if len(lineage.layers) != structure.shape.layers or lineage.residual.shape != (sites, structure.shape.hidden):
-        raise BuildError(f"{folder / LINEAGE} is of another model than {CONFIG} beside it")
+        raise BuildError(f"{folder / LINEAGE} belongs to another model than {CONFIG} beside it")
     return lineage
 
 

@@ -56,7 +56,7 @@ def read_origin(folder: Path) -> Origin | None:
     ansnet, named, begin = found.get("ansnet"), found.get("license"), found.get("begin", [])
     texts = isinstance(begin, list) and all(isinstance(one, str) for one in begin)
     if not isinstance(ansnet, str) or not isinstance(named, str | None) or not texts:
-        raise BuildError(f"{path} cannot be read: it does not say where the model comes from")
+        raise BuildError(f"{path} cannot be read: it does not name the model's origin")
     return Origin(ansnet, named, tuple(begin))
 
 

@@ -61,7 +61,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for entry in entries(folder):
         if entry.name in found:
-            raise BuildError(f"{folder} stores {entry.name} twice; it cannot be told which one is meant")
+            raise BuildError(f"{folder} stores {entry.name} twice; the intended one is ambiguous")
         found[entry.name] = _stored(entry)
     return found
 

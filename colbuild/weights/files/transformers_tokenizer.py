@@ -85,7 +85,7 @@ def transformers_tokenizer(folder: Path, gguf_file: str | None = None) -> Iterat
         for path in folder.iterdir():
             if _is_vocabulary(path):
                 if path.stat().st_size > JSON_BYTES:
-                    raise BuildError(f"{path} is larger than {format_bytes(JSON_BYTES)}, the most that it may have")
+                    raise BuildError(f"{path} is larger than {format_bytes(JSON_BYTES)}, the limit")
                 (own / path.name).symlink_to(path.absolute())
         for name, kept in ((SETTINGS, tokenizer_settings), (_TOKENS, tokenizer_settings), (CONFIG, _model_settings)):
             if (folder / name).is_file():

@@ -101,7 +101,7 @@ def partners(base: Checkpoint, smaller: Checkpoint) -> tuple[int | None, ...]:
     if not contains(ours.shape, theirs.shape):
         raise BuildError(f"{theirs.shape} is not inside {ours.shape}")
     if base.ordered.ranking != smaller.ordered.ranking:
-        raise BuildError("the two anchors rank layers in another order: they do not come from one ordered AnsNet")
+        raise BuildError("the two anchors rank layers in different orders: they do not come from one ordered AnsNet")
     position = {layer: index for index, layer in enumerate(smaller.ordered.layers)}
     return tuple(position.get(layer) for layer in base.ordered.layers)
 

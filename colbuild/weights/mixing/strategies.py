@@ -107,7 +107,7 @@ def _patch(ends: Ends) -> Mix:
         ours, theirs = getattr(own, axis), getattr(smaller, axis)
         if ours != theirs:
             raise BuildError(
-                f"method: patch adds layers to the smaller anchor, and this DesNet's {axis} is {ours} where that one's is "
+                f"method: patch adds layers to the smaller anchor, and this DesNet's {axis} is {ours}, the smaller anchor's is "
                 f"{theirs}",
                 hint="use the smaller anchor's widths, or method: group_alpha",
             )
@@ -117,7 +117,7 @@ def _patch(ends: Ends) -> Mix:
 def _nested(pair: Neighbours) -> Search:
     if pair.nested is None:
         raise BuildError(
-            "method: nested needs a nested student beside the smaller anchor, and there is none that reaches this shape",
+            "method: nested needs a nested student beside the smaller anchor, and no nested student reaches this shape",
             hint="set elastic: {form: segment} in the smaller anchor's recipe",
         )
     return nested_alpha

@@ -26,7 +26,7 @@ def check_turnable(structure: Structure) -> None:
     reason = why_not_turned(structure)
     if reason is not None:
         raise BuildError(
-            f"align: procrustes turns the residual stream, and {reason}",
+            f"align: procrustes rotates the residual stream, and {reason}",
             hint="write align: permute, which works for every model",
         )
 

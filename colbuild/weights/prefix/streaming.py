@@ -224,7 +224,7 @@ def _to_blame(task: Task, mixed: Mixed | None, reader: TensorReader) -> BuildErr
             if not finite(reader.rows(stored, first, min(first + most, stored.lengths[0]), "base")):
                 return no_numbers(stored.name, stored.path)
     kind = str(task.source.dtype).removeprefix("torch.")
-    return BuildError(f"{task.planned.name} does not fit into {kind}: cutting or mixing makes an entry of it infinite")
+    return BuildError(f"{task.planned.name} overflows in {kind}: scaling or mixing makes a weight infinite")
 
 
 def _pieces(rows: torch.Tensor, most: int) -> Iterator[tuple[int, int, int]]:

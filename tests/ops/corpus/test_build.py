@@ -184,7 +184,7 @@ def test_separator_is_the_eos_token_without_endoftext(tmp_path, eos):
     (folder / "tokenizer.json").write_text(text)
     raw = write_documents(tmp_path / "c.txt", ["a"])
     error = failure(raw, tmp_path / "none", tokenizer=folder)
-    assert "no token to put between documents" in error.message
+    assert "no separator token for documents" in error.message
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
     out = build(raw, tmp_path / "out", tokenizer=folder)
     z = json.loads(text)["model"]["vocab"]["z"]

@@ -44,12 +44,12 @@ def test_an_array_is_read_element_by_element(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"text": "a"}, {"text": "b"', "ends inside its JSON array: it is cut off"),
-        ('[{"text": "a"}, {"text": "b', "ends inside its JSON array: it is cut off"),
-        ('[{"text": "a"},', "ends inside its JSON array: it is cut off"),
+        ('[{"text": "a"}, {"text": "b"', "is truncated: it ends inside its JSON array"),
+        ('[{"text": "a"}, {"text": "b', "is truncated: it ends inside its JSON array"),
+        ('[{"text": "a"},', "is truncated: it ends inside its JSON array"),
         ('[{"text": "a"} {"text": "b"}]', "broken JSON: '{' in the place of ','"),
         ('[{"text": "a", oops: 1, "more": "' + "x" * 50 + '"}]', "broken JSON: element 1: Expecting property name"),
-        ('[{"text": "a"}] []', "goes on after the end of its array"),
+        ('[{"text": "a"}] []', "continues after the end of its array"),
         ('["a", "b"]', "element 1: not a JSON object"),
         ("[" * 100_000, "nested too deeply"),
         ('[{"content": "a"}]', "element 1: there is no field 'text'; the fields there are: content"),

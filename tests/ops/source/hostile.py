@@ -54,13 +54,13 @@ TARS: dict[str, tuple[bytes, str]] = {
     ),
     "larger than the archive": (header(X, size=1 << 33), "may unpack to"),
     "cut off": (tar((X, tarfile.REGTYPE, b"x" * 5000))[:4000], "cannot be"),
-    "backwards": (header("b") + header("a", size=-512) * 3, "leads back"),
+    "backwards": (header("b") + header("a", size=-512) * 3, "points backwards"),
     "sparse": (header(X, tarfile.GNUTYPE_SPARSE, 512) + bytes(2048), "not a file"),
     "fifo": (header(X, tarfile.FIFOTYPE), "not a file"),
     "device": (header(X, tarfile.CHRTYPE), "not a file"),
     "symbolic link": (header(X, tarfile.SYMTYPE), "not a file"),
     "hard link": (header(X, tarfile.LNKTYPE), "not a file"),
-    "long header": (header("a", tarfile.XHDTYPE, 1 << 30), "a header of an archive"),
+    "long header": (header("a", tarfile.XHDTYPE, 1 << 30), "an archive's header"),
     "headers of headers": ((header("a", tarfile.XHDTYPE, 512) + b"\0" * 512) * 5000, "is damaged"),
     "nothing": (b"", "is damaged"),
 }  # fmt: skip
@@ -79,11 +79,11 @@ def wheel(**fields: Any) -> bytes:
 ZIPS = {
     "bomb": (wheel(content=ZEROS * 4), "may unpack to"),
     "bz2 bomb": (wheel(content=ZEROS * 4, method=zipfile.ZIP_BZIP2), "may unpack to"),
-    "lzma": (wheel(method=zipfile.ZIP_LZMA), "compressed as in no wheel"),
+    "lzma": (wheel(method=zipfile.ZIP_LZMA), "a compression that wheels do not use"),
     "fifo": (wheel(mode=stat.S_IFIFO), "not a file"),
     "link": (wheel(mode=stat.S_IFLNK, content=b"/etc/hostname"), "not a file"),
     "no zip": (b"PK\x05\x06", "is damaged"),
-    "method": (wheel().replace(b"\x08\0", b"\x63\0"), "compressed as in no wheel"),
+    "method": (wheel().replace(b"\x08\0", b"\x63\0"), "a compression that wheels do not use"),
 }
 
 

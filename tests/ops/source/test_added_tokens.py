@@ -85,7 +85,7 @@ def test_orders_to_cut_and_pad_are_reset_when_a_model_is_read(raw: Path, tmp_pat
         Tokenizer.from_file(str(folder / "tokenizer.json")).encode("Ada").ids
         == load_tokenizer(raw / "tokenizer.json").encode("Ada").ids
     )
-    assert any("cuts or pads" in remark for remark in remarks)
+    assert any("truncate or pad" in remark for remark in remarks)
 
 
 def test_orders_act_on_no_reader_of_a_tokenizer_and_on_no_package(raw: Path, tmp_path: Path) -> None:

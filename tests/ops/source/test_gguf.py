@@ -181,7 +181,7 @@ def test_files_that_are_renamed_or_of_another_model_are_refused(made: Any, tmp_p
     shutil.copyfile(parts[0], tmp_path / "alone.gguf")
     assert "one of" in refused(tmp_path / "alone.gguf", tmp_path / "output").message
     shutil.copyfile(parts[0], parts[1])
-    assert "not what their names say" in refused(parts[0], tmp_path / "output").message
+    assert "contradicts the file names" in refused(parts[0], tmp_path / "output").message
 
 
 def test_a_plan_reads_a_header_without_torch(made: Any, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_page_that_unpacks_without_end_is_given_up(index, downloads, monkeypat
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x" * 500])
 def test_compression_that_nobody_asked_for_is_refused(index, downloads, encoding: str) -> None:
     with index(lambda answer, _: answer.send(200, b"x", {"Content-Encoding": encoding})):
-        assert "compressed in a way that nobody asked for" in refused(URI, downloads)
+        assert "a compression that was not requested" in refused(URI, downloads)
 
 
 def test_endless_answers_around_a_page_are_given_up(index, downloads, monkeypatch) -> None:
@@ -172,7 +172,7 @@ def test_a_page_from_elsewhere_leads_to_no_file_of_this_machine(index, downloads
     page = f'<a href="{link}">{WHEEL}</a>'.encode()
     with index(lambda answer, path: answer.send(200 if "simple" in path else 404, page, {"Content-Type": "text/html"})):
         message = refused(URI, downloads)
-    assert "which only a page of this machine may" in message or "status 404" in message
+    assert "only a page of this machine may" in message or "status 404" in message
 
 
 def test_a_page_of_this_machine_leads_to_no_device(downloads, monkeypatch, tmp_path) -> None:
@@ -180,7 +180,7 @@ def test_a_page_of_this_machine_leads_to_no_device(downloads, monkeypatch, tmp_p
     page.write_text(f'<a href="file:///dev/zero">{WHEEL}</a>')
     monkeypatch.setenv("PIP_FIND_LINKS", page.as_uri())
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    assert "/dev/zero, which is no file" in refused(URI, downloads)
+    assert "/dev/zero, which is not a file" in refused(URI, downloads)
 
 
 def test_special_files_as_places_and_settings_are_not_read(downloads, monkeypatch, tmp_path) -> None:
@@ -365,7 +365,7 @@ def test_an_endless_listing_is_given_up(hub, downloads, monkeypatch) -> None:
 
 def test_a_listing_that_unpacks_without_end_is_not_unpacked(hub, downloads) -> None:
     with hub(listing=lambda answer, _: answer.send(200, b"x", {"Content-Encoding": "gzip"})):
-        assert "compressed though nobody asked" in refused(HUB, downloads)
+        assert "a compression that was not requested" in refused(HUB, downloads)
 
 
 def test_an_endless_error_of_a_hub_is_given_up(hub, downloads, monkeypatch) -> None:
@@ -386,7 +386,7 @@ def test_a_file_larger_than_the_hub_says_is_given_up(hub, downloads) -> None:
 
 def test_a_name_that_the_client_would_write_to_is_refused(hub, downloads) -> None:
     with hub(ETag='"/../../../../../evil"'):
-        assert "header ETag holds what no name of a file may have" in refused(HUB, downloads)
+        assert "header ETag is not a file name" in refused(HUB, downloads)
 
 
 def test_a_hub_says_to_try_again_in_a_year(hub, downloads) -> None:
@@ -405,7 +405,7 @@ def test_listings_of_any_kind_are_one_kind_of_error(hub, downloads) -> None:
 
 
 def test_a_login_page_in_front_of_the_hub_is_told(hub, downloads) -> None:
-    told = pytest.raises(SourceUnavailableError, match="the hub's answer is no list of files")
+    told = pytest.raises(SourceUnavailableError, match="the hub's answer is not a list of files")
     with hub(listing=b"<html>Welcome to the hotel</html>"), told as caught:
         fetch(HUB, root=downloads.parent, downloads=downloads)
     assert "login page" in (caught.value.hint or "")
@@ -429,7 +429,7 @@ def test_a_transfer_that_stalls_is_given_up() -> None:
 def test_a_download_without_progress_is_given_up(index, downloads, monkeypatch) -> None:
     monkeypatch.setattr("colbuild.fetch.downloads.SILENT_SECONDS", 0.3)
     with index(lambda answer, _: time.sleep(2)):
-        assert "nothing came for 0.3 s" in refused(URI, downloads)
+        assert "no data arrived for 0.3 s" in refused(URI, downloads)
 
 
 def test_the_first_bytes_may_take_their_time() -> None:

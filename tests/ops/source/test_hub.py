@@ -187,7 +187,7 @@ def test_a_gated_repository_is_told(downloads: Path, monkeypatch: pytest.MonkeyP
         ("hf://org/tiny@v1/x.json", FILES, "no file 'x.json' at revision 'v1'", ""),
         ("hf://org/tiny@v1/model.bin", FILES, "pickled weights only", "safetensors"),
         ("hf://org/tiny", {"config.json": b"{}", "pytorch_model.bin": b"p"}, "pickled weights only", "safetensors"),
-        ("hf://org/tiny", {"a.gguf": b"p"}, "GGUF files: name one", "hf://org/tiny@main/a.gguf"),
+        ("hf://org/tiny", {"a.gguf": b"p"}, "GGUF files and no safetensors: name one", "hf://org/tiny@main/a.gguf"),
         ("hf://org/tiny", {"README.md": b""}, "holds no safetensors", ""),
     ],
 )

@@ -60,7 +60,7 @@ def column_texts(batch: pa.RecordBatch, column: str, field: str, place: str, fir
         # One value at a time, so that only one document exists as a Python text.
         value, at = values[row], f"{place}, row {first + row}"
         if hasattr(value, "as_buffer") and value.is_valid and value.as_buffer().size > DOCUMENT_CHARACTERS:
-            raise SourceError(f"{at}: the text has more than {DOCUMENT_CHARACTERS:,} bytes, the most that it may have")
+            raise SourceError(f"{at}: the text has more than {DOCUMENT_CHARACTERS:,} bytes, the limit")
         yield field_text({column: value.as_py()}, field, at)
 
 

@@ -39,7 +39,7 @@ def elements(path: Path, longest: int) -> Iterator[tuple[str, Any]]:
                 break
     if window.next():
         raise SourceError(
-            f"{path} goes on after the end of its array", hint="put all objects into one array", key="format"
+            f"{path} continues after the end of its array", hint="put all objects into one array", key="format"
         )
 
 
@@ -84,9 +84,7 @@ class _Window:
                 unfinished = error.msg.startswith("Unterminated") or error.pos > len(self._text) - _NEAR_END
                 size = len(self._text) - self._at
                 if unfinished and size > longest:
-                    raise self._broken(
-                        f"element {number} is longer than {longest:,} characters, the most that it may have"
-                    ) from error
+                    raise self._broken(f"element {number} is longer than {longest:,} characters, the limit") from error
                 if not unfinished:
                     raise self._broken(f"element {number}: {error.msg}") from error
                 # As much again: the work stays proportional to an element's length.
@@ -113,4 +111,4 @@ class _Window:
         return SourceError(f"{self._path}: broken JSON: {why}", hint="check the file with 'jq type'", key="format")
 
     def _cut_off(self) -> SourceError:
-        return SourceError(f"{self._path} ends inside its JSON array: it is cut off", hint="get it again")
+        return SourceError(f"{self._path} is truncated: it ends inside its JSON array", hint="get it again")

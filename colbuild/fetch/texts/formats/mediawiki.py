@@ -162,7 +162,7 @@ class _Dump:
         )
 
     def _beyond(self, what: str) -> BuildError:
-        return BuildError(f"{self._path} has {what}, the most that it may have", hint="check the file, or get it again")
+        return BuildError(f"{self._path} has {what}, the limit", hint="check the file, or get it again")
 
     def _no_dump(self, why: str) -> BuildError:
         return BuildError(f"{self._path} is not a MediaWiki XML dump: {why}", hint="check 'format' of the data")
