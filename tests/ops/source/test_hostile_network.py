@@ -420,7 +420,7 @@ def test_a_transfer_that_stalls_is_given_up() -> None:
     for _ in range(100):
         meter.add(SLOW_BYTES)
         now += SLOW_SECONDS / 2
-    with pytest.raises(BoundError, match="it stalls: less than 60 kB came in 60 s"):
+    with pytest.raises(BoundError, match="it stalls: less than 60 kB arrived in 60 s"):
         for _ in range(100):
             meter.add(1)
             now += SLOW_SECONDS / 2
