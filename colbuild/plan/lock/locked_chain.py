@@ -11,9 +11,9 @@ from colbuild.errors import SpecError
 from colbuild.plan.lock.lock import LockState
 from colbuild.plan.lock.lock_file import Link, Lock, LockedSource
 from colbuild.plan.shapes.bridge_shape import BRIDGE
+from colbuild.plan.shapes.by_hand import requested
 from colbuild.plan.shapes.chain import Chain, resolve_chain
 from colbuild.plan.shapes.placed_anchors import pinned_anchors
-from colbuild.plan.shapes.proposals import requested
 from colbuild.plan.steps.operations import EPOCHS
 from colbuild.spec import LoadedFamily, Problem, spec_error
 from colbuild.spec.model.decides import deciding

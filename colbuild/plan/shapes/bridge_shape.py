@@ -13,8 +13,8 @@ from typing import Final
 
 from colbuild.arch import ARCHITECTURES, Structure, bridged, parameters
 from colbuild.arch.correspondence import approximations, lost_biases, unlike_norms
-from colbuild.arch.solving import NoShapeError, refusals, solve_down
-from colbuild.plan.shapes.placed_anchors import completed
+from colbuild.arch.solving import NoShapeError, solve_down
+from colbuild.plan.shapes.by_hand import SIZE_HINT, RefusedError, completed, legal
 from colbuild.spec import LoadedFamily, Problem, spec_error
 from colbuild.spec.model.bridge import SAME, TrainedTokenizer
 from colbuild.spec.model.family import Bridge
@@ -125,14 +125,10 @@ def _sized(loaded: LoadedFamily, bridge: Bridge, whole: Structure) -> Structure:
         if bridge.shape.heads is not None and bridge.shape.kv_heads is None:
             group = whole.shape.heads // whole.shape.kv_heads
             shape = replace(shape, kv_heads=max(1, shape.heads // group))
-        given = bridge.shape.model_dump(exclude_none=True)
-        problems = []
-        for reason in refusals(shape, whole):
-            axis = next((axis for axis in given if reason.startswith(axis)), "")
-            problems.append(Problem(loaded.places.nearest((BRIDGE, "shape", axis)), f"the bridge: {reason}"))
-        if problems:
-            raise spec_error(problems)
-        return whole.at(shape)
+        try:
+            return whole.at(legal(loaded, (BRIDGE, "shape"), "the bridge", bridge.shape, whole, shape))
+        except RefusedError as error:
+            raise spec_error(error.problems) from None
     if bridge.params is None:
         return whole
     size, most = format_count(bridge.params), parameters(whole)
@@ -145,4 +141,4 @@ def _sized(loaded: LoadedFamily, bridge: Bridge, whole: Structure) -> Structure:
     try:
         return whole.at(solve_down(whole, whole.shape, bridge.params))
     except NoShapeError as error:
-        raise spec_error([Problem(place, f"the bridge: {error}", "ask for another size, or write a shape")]) from None
+        raise spec_error([Problem(place, f"the bridge: {error}", SIZE_HINT)]) from None

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from colbuild.arch import Shape, parameters
 from colbuild.arch.solving import TOLERANCE, NoShapeError, contains, largest_between, largest_inside, solve_between
-from colbuild.plan.shapes.members import SIZE_HINT, Member, Placed, excess, refused, shape_by_hand
+from colbuild.plan.shapes.by_hand import SIZE_HINT, legal, refused
+from colbuild.plan.shapes.members import Member, Placed, excess
 from colbuild.plan.shapes.package_size import ffn_multiple, fitting, over_limit, package_bytes
 from colbuild.plan.shapes.placed_anchors import too_small
 from colbuild.spec import LoadedFamily
@@ -58,11 +59,11 @@ def place_desnet(loaded: LoadedFamily, index: int, chain: Nodes, further: Furthe
         RefusedError: It lies outside the chain, or no shape is what it asks for.
     """
     desnet, path = loaded.family.desnets[index], ("desnets", index)
-    by_hand = shape_by_hand(loaded, path, desnet, chain.nodes[0])
-    key = "shape" if by_hand is not None else "max_package" if desnet.params is None else "params"
+    key = next(key for key in ("shape", "params", "max_package") if getattr(desnet, key) is not None)
     try:
-        if by_hand is not None:
-            return _by_shape(desnet, by_hand, chain)
+        if desnet.shape is not None:
+            shape = legal(loaded, (*path, key), f"'{desnet.name}'", desnet.shape, chain.nodes[0].structure)
+            return _by_shape(desnet, shape, chain)
         if desnet.params is not None:
             return _by_size(desnet, desnet.params, chain, further)
         return _by_package(desnet, chain, further)

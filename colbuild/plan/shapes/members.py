@@ -6,12 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from colbuild.arch import Shape, Structure, parameters
-from colbuild.arch.solving import refusals
 from colbuild.plan.shapes.bridge_shape import BRIDGE
-from colbuild.plan.shapes.placed_anchors import completed
-from colbuild.spec import LoadedFamily, Problem
-from colbuild.spec.model.family import Anchor, Family, Sized
-from colbuild.spec.text.places import Path
+from colbuild.spec.model.family import Anchor, Family
 from colbuild.units import format_count
 
 ANSNET = "ansnet"
@@ -19,8 +15,6 @@ ANSNET = "ansnet"
 
 HEADS = {ANSNET: "the AnsNet", BRIDGE: "the bridge"}
 """What the chain can begin with -> what messages call it."""
-
-SIZE_HINT = "ask for another size, or write a shape"
 
 
 @dataclass(frozen=True)
@@ -95,42 +89,6 @@ class Members:
         """Positions in `nodes` of the neighbours that each DesNet is made of."""
         position = {node.name: index for index, node in enumerate(self.nodes)}
         return frozenset(position[node.name] for desnet in self.desnets for node in desnet.needed)
-
-
-class RefusedError(Exception):
-    """A size or shape that cannot be. It is caught where all of them are told at once.
-
-    Attributes:
-        problems: Why not, each at its place.
-    """
-
-    def __init__(self, *problems: Problem) -> None:
-        super().__init__(problems)
-        self.problems = problems
-
-
-def refused(loaded: LoadedFamily, path: Path, message: str, hint: str) -> RefusedError:
-    """A refusal with one reason, told at a value's place."""
-    return RefusedError(Problem(loaded.places.nearest(path), message, hint))
-
-
-def shape_by_hand(loaded: LoadedFamily, path: Path, item: Sized, top: Member) -> Shape | None:
-    """The shape given by hand, completed by the AnsNet's; None when there is none.
-
-    Raises:
-        RefusedError: It cannot be.
-    """
-    if item.shape is None:
-        return None
-    given = item.shape.model_dump(exclude_none=True)
-    shape = completed(item.shape, top.shape)
-    problems = []
-    for reason in refusals(shape, top.structure):
-        axis = next((axis for axis in given if reason.startswith(axis)), "")
-        problems.append(Problem(loaded.places.nearest((*path, "shape", axis)), f"'{item.name}': {reason}"))
-    if problems:
-        raise RefusedError(*problems)
-    return shape
 
 
 def excess(inner: Shape, outer: Shape, relation: str = "more than") -> str:

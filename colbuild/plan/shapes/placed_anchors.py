@@ -21,11 +21,12 @@ from math import ceil, lcm, log
 
 from colbuild.arch import Shape, Structure, forward_flops, parameters
 from colbuild.arch.solving import TOLERANCE, NoShapeError, contains, largest_inside, refusals, solve_between, solve_down
+from colbuild.plan.shapes.by_hand import SIZE_HINT, RefusedError, completed, refused, requested
 from colbuild.plan.shapes.package_size import ffn_multiple, fitting, over_limit, package_bytes
-from colbuild.plan.shapes.proposals import named, requested
+from colbuild.plan.shapes.proposals import named
 from colbuild.plan.shapes.route import cheapest_path, distillation_flops, legal_gap
 from colbuild.spec import LoadedFamily, Problem
-from colbuild.spec.model.family import Anchor, DesNet, Family, ShapeRequest
+from colbuild.spec.model.family import Anchor, DesNet, Family
 from colbuild.spec.model.recipe import Recipe
 from colbuild.units import format_bytes, format_count
 
@@ -52,14 +53,7 @@ class Placement:
     asked: Mapping[str, int]
 
 
-def completed(request: ShapeRequest, ansnet: Shape) -> Shape:
-    """A shape by hand, with the AnsNet's lengths where it has none."""
-    return replace(ansnet, **{axis: length for axis, length in request.model_dump().items() if length is not None})
-
-
-def place_anchors(
-    loaded: LoadedFamily, ansnet: Structure, recipe: Recipe, tokenizer: int | None, problems: list[Problem]
-) -> Placement:
+def place_anchors(loaded: LoadedFamily, ansnet: Structure, recipe: Recipe, tokenizer: int | None) -> Placement:
     """Places the anchors of a family that has none.
 
     What is wrong with a DesNet by itself (larger than the AnsNet, a shape that cannot be) is left to whoever places it.
@@ -69,19 +63,19 @@ def place_anchors(
         ansnet: The ancestor.
         recipe: What every anchor is distilled by.
         tokenizer: Bytes of the tokenizer's file, if known.
-        problems: Told which DesNet no chain can reach.
+
+    Raises:
+        RefusedError: No chain can reach a DesNet.
     """
     by_hand = list(dict.fromkeys(_by_hand(loaded.family.desnets, ansnet)))
-    last, asked = _last(loaded, ansnet, by_hand, tokenizer, problems)
-    if problems or last == ansnet.shape:
+    last, asked = _last(loaded, ansnet, by_hand, tokenizer)
+    if last == ansnet.shape:
         return Placement((), {})
     max_gap = loaded.family.chain.max_gap
     path = _divided(ansnet, last, by_hand, recipe, max_gap)
     if path is None:
         high, low = parameters(ansnet), parameters(ansnet.at(last))
-        at = loaded.places.nearest(
-            ("chain", "max_gap") if ("chain", "max_gap") in loaded.places.known else ("anchors",)
-        )
+        written = ("chain", "max_gap") in loaded.places.known
         message = (
             f"no chain of at most {_MOST} anchors leads from the AnsNet ({format_count(high)}) to "
             f"{format_count(low)}, which its DesNets need, with no gap wider than max_gap: {max_gap:g}"
@@ -89,8 +83,7 @@ def place_anchors(
         hint = "allow wider gaps, or write the anchors yourself"
         if by_hand:
             hint += "; every anchor must contain a shape by hand or lie inside it, and such shapes may leave no room"
-        problems.append(Problem(at, message, hint))
-        return Placement((), {})
+        raise refused(loaded, ("chain", "max_gap") if written else ("anchors",), message, hint)
     taken = ["ansnet", "bridge", *(desnet.name for desnet in loaded.family.desnets)]
     proposal = named([parameters(ansnet.at(shape)) for shape in path], taken, path)
     anchors = tuple(Anchor(name=item.name, shape=item.shape, recipe=recipe) for item in proposal)
@@ -126,7 +119,7 @@ def _by_hand(desnets: Sequence[DesNet], ansnet: Structure) -> Iterator[Shape]:
 
 
 def _last(
-    loaded: LoadedFamily, ansnet: Structure, by_hand: Sequence[Shape], tokenizer: int | None, problems: list[Problem]
+    loaded: LoadedFamily, ansnet: Structure, by_hand: Sequence[Shape], tokenizer: int | None
 ) -> tuple[Shape, int | None]:
     """The largest shape inside all DesNets, and the size it was solved for; the AnsNet's if none is smaller."""
     desnets = loaded.family.desnets
@@ -140,11 +133,10 @@ def _last(
         try:
             shape = solve_down(ansnet, last, target, multiple)
         except NoShapeError as error:
-            place = loaded.places.nearest(("desnets", sizes[target], "params"))
             message = f"DesNet '{desnets[sizes[target]].name}': {error}"
-            problems.append(Problem(place, message, "ask for another size, or write a shape"))
-            return last, None
+            raise refused(loaded, ("desnets", sizes[target], "params"), message, SIZE_HINT) from None
         last, asked = shape, target
+    problems = []
     for index, desnet in enumerate(desnets):
         if desnet.max_package is None or fitting(ansnet, desnet, tokenizer)(last):
             continue
@@ -153,6 +145,8 @@ def _last(
         except NoShapeError:
             place = loaded.places.nearest(("desnets", index, "max_package"))
             problems.append(Problem(place, *too_small(desnet, ansnet, last, multiple, tokenizer)))
+    if problems:
+        raise RefusedError(*problems)
     return last, asked
 
 

@@ -8,7 +8,8 @@ from math import ceil, log
 
 from colbuild.arch import Shape, Structure, parameters
 from colbuild.arch.solving import NoShapeError, solve_between
-from colbuild.spec.model.family import ShapeRequest, Sized
+from colbuild.plan.shapes.by_hand import requested
+from colbuild.spec.model.family import Sized
 from colbuild.units import format_count, parse_count
 
 _MOST = 8
@@ -88,11 +89,6 @@ def named(sizes: Sequence[int], taken: Collection[str], shapes: Sequence[Shape] 
     if shapes is None:
         return tuple(Sized(name=name, params=size) for name, size in zip(names, sizes, strict=True))
     return tuple(Sized(name=name, shape=requested(shape)) for name, shape in zip(names, shapes, strict=True))
-
-
-def requested(shape: Shape) -> ShapeRequest:
-    """A shape as it is written by hand."""
-    return ShapeRequest(**{axis: getattr(shape, axis) for axis in ShapeRequest.model_fields})
 
 
 def _free(size: int, taken: Collection[str]) -> str:

@@ -5,17 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from colbuild.arch.solving import NoShapeError, contains, solve_down
+from colbuild.plan.shapes.by_hand import SIZE_HINT, RefusedError, legal, refused
 from colbuild.plan.shapes.desnet_places import Nodes, place_desnet
-from colbuild.plan.shapes.members import (
-    SIZE_HINT,
-    Member,
-    Members,
-    RefusedError,
-    excess,
-    refused,
-    shape_by_hand,
-    taken_names,
-)
+from colbuild.plan.shapes.members import Member, Members, excess, taken_names
 from colbuild.plan.shapes.package_size import package_bytes
 from colbuild.plan.shapes.placed_anchors import place_anchors
 from colbuild.plan.shapes.proposals import Proposal, down_to, pasted
@@ -39,7 +31,10 @@ def solve_members(loaded: LoadedFamily, top: Member, tokenizer: int | None = Non
     problems: list[Problem] = []
     asked = {anchor.name: anchor.params for anchor in loaded.family.anchors if anchor.params is not None}
     if loaded.family.automatic is not None and not loaded.family.anchors:
-        placement = place_anchors(loaded, top.structure, loaded.family.automatic.recipe, tokenizer, problems)
+        try:
+            placement = place_anchors(loaded, top.structure, loaded.family.automatic.recipe, tokenizer)
+        except RefusedError as error:
+            raise spec_error(error.problems) from None
         loaded = replace(loaded, family=loaded.family.model_copy(update={"anchors": placement.anchors}))
         asked.update(placement.asked)
     nodes = _solved_anchors(loaded, top, problems)
@@ -84,9 +79,9 @@ def _solved_anchors(loaded: LoadedFamily, top: Member, problems: list[Problem]) 
 
 def _solved_anchor(loaded: LoadedFamily, index: int, above: Member, top: Member) -> Member:
     anchor, path = loaded.family.anchors[index], ("anchors", index)
-    shape = shape_by_hand(loaded, path, anchor, top)
-    if shape is None:
+    if anchor.shape is None:
         return _sized_anchor(loaded, path, anchor, above, top)
+    shape = legal(loaded, (*path, "shape"), f"'{anchor.name}'", anchor.shape, top.structure)
     if shape == above.shape or not contains(above.shape, shape):
         message = f"anchor '{anchor.name}' does not fit inside {above.called}: {excess(shape, above.shape)}"
         hint = "every axis of an anchor is at most that of the anchor before it"
