@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from colbuild.plan.saved.plan_file import plan_schema_text as plan_schema_text
     from colbuild.plan.saved.plan_file import read_plan as read_plan
     from colbuild.plan.saved.plan_file import write_plan as write_plan
+    from colbuild.run.build_request import Options as Options
     from colbuild.run.building.building import build as build
     from colbuild.run.building.family_lock import lock_family as lock_family
     from colbuild.run.building.family_rows import family_shapes as family_shapes
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from colbuild.run.building.plan_questions import plan_since as plan_since
     from colbuild.run.building.plan_questions import plans_together as plans_together
     from colbuild.run.building.plan_questions import save_plan as save_plan
-    from colbuild.run.executor import Options as Options
     from colbuild.run.history.history import family_history as family_history
     from colbuild.run.sharing.listing import list_store as list_store
     from colbuild.run.sharing.pinning import pin_digest as pin_digest
@@ -112,7 +112,7 @@ _NAMES = {
         "plans_together",
         "save_plan",
     ),
-    "colbuild.run.executor": ("Options",),
+    "colbuild.run.build_request": ("Options",),
     "colbuild.run.history.history": ("family_history",),
     "colbuild.run.sharing.listing": ("list_store",),
     "colbuild.run.sharing.pinning": (

@@ -20,7 +20,8 @@ from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.step import Step
 from colbuild.progress import silent
 from colbuild.run import executor
-from colbuild.run.executor import Options, execute
+from colbuild.run.build_request import BuildRequest, Options
+from colbuild.run.executor import execute
 from colbuild.run.process import nursery, perform, worker
 from colbuild.run.process.job import Done, Job
 from colbuild.run.process.nursery import Nursery, open_nursery
@@ -126,14 +127,15 @@ def _bare_processes(opened: Nursery, steps: tuple[Step, ...], store: Path, logs:
 def _steps(opened: Nursery, steps: tuple[Step, ...], store: Path, logs: Path) -> None:
     opened_store = open_store(store)
     with mock.patch.object(executor, "open_nursery", lambda: SharedNursery(opened)):
-        execute(
+        request = BuildRequest(
             BuildGraph(steps, {}, {}, {}, {}),
             "family",
             opened_store,
             Sources(store, opened_store.downloads, {}),
             lambda event: None,
             lambda step, record: None,
-            logs=logs,
+            logs,
             memory={},
             options=Options(jobs=1, resources=Resources(1, 10**10)),
         )
+        execute(request)

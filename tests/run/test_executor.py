@@ -18,7 +18,9 @@ from colbuild.plan.cost.machine_resources import Resources
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.step import Step
 from colbuild.run import executor
-from colbuild.run.executor import Executed, Options, StepError, execute
+from colbuild.run.build_outcome import Executed, StepError
+from colbuild.run.build_request import BuildRequest, Options
+from colbuild.run.executor import execute
 from colbuild.run.process import nursery
 from colbuild.run.process.circumstances import MADE_WITH
 from colbuild.store import Store, open_store
@@ -57,17 +59,18 @@ class Builds:
             self.events.append(event)
             self.hear(event)
 
-        return execute(
+        request = BuildRequest(
             BuildGraph(steps, {}, {}, {}, {}),
             "family",
             self.store,
             Sources(self.folder, self.store.downloads, {}),
             listener,
             lambda step, record: None,
-            logs=self.folder / "logs",
-            memory=self.memory,
-            options=Options(**{"resources": ROOMY, **options}),  # type: ignore[arg-type]
+            self.folder / "logs",
+            self.memory,
+            Options(**{"resources": ROOMY, **options}),  # type: ignore[arg-type]
         )
+        return execute(request)
 
     def seen(self, kind: type) -> list[str]:
         return [event.step for event in self.events if isinstance(event, kind)]

@@ -20,12 +20,13 @@ from colbuild.plan.planning import (
     plan_sources,
     steps_of,
 )
+from colbuild.run.build_request import BuildRequest, Options
 from colbuild.run.building.capacity import check_disk, memory_warnings
 from colbuild.run.building.family_lock import refreshed
 from colbuild.run.building.family_rows import Row, family_status, rows_of
 from colbuild.run.building.kept_results import KeptResults
 from colbuild.run.building.landing import outputs_of, place_outputs
-from colbuild.run.executor import Options, execute
+from colbuild.run.executor import execute
 from colbuild.spec.text.problems import in_line
 from colbuild.store import ActionRecord, Store
 from colbuild.store.durable_files import NotWritableError
@@ -140,17 +141,9 @@ def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener, options: 
         # What its sources were fetched into must not be collected before they are read.
         kept.note()
     try:
-        done = execute(
-            plan.graph,
-            family,
-            store,
-            plan_sources(plan, workspace),
-            listener,
-            finished,
-            logs=logs,
-            memory=peak_memory(plan.graph, plan.chain) if plan.pending else {},
-            options=options,
-        )
+        memory = peak_memory(plan.graph, plan.chain) if plan.pending else {}
+        sources = plan_sources(plan, workspace)
+        done = execute(BuildRequest(plan.graph, family, store, sources, listener, finished, logs, memory, options))
     except BaseException:
         kept.note()
         raise
