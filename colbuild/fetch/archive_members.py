@@ -21,7 +21,7 @@ from colbuild.errors import SourceUnavailableError
 from colbuild.fetch.unpacked import Reading, Unpacked, unpacked_bound
 from colbuild.progress import Progress, Report, silent
 from colbuild.spec.sources.choice import chosen
-from colbuild.spec.sources.grammar import is_plain_path
+from colbuild.spec.sources.source_kinds import is_plain_path
 from colbuild.unpack import Target, UnpackError
 
 _SHOWN: Final = 8

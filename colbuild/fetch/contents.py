@@ -15,11 +15,11 @@ from typing import Any
 from colbuild.errors import BuildError, ColbuildError, SourceError, SourceUnavailableError
 from colbuild.events import Listener, SourceProgress
 from colbuild.fetch.downloads import check_lock
-from colbuild.fetch.schemes import Fetched, Pin, fetch, listed, look
+from colbuild.fetch.fetching import Fetched, Pin, fetch, listed, look
 from colbuild.hashing import TreeEntry, tree_digest
 from colbuild.progress import never
 from colbuild.spec import Place, Problem
-from colbuild.spec.sources.grammar import HubSource, PyPISource, parse_source
+from colbuild.spec.sources.schemes import scheme_of
 from colbuild.spec.text.problems import render
 
 
@@ -186,4 +186,5 @@ class Sources:
 
 def is_fetched(uri: str) -> bool:
     """Whether a source comes over the network, rather than lying on this machine."""
-    return isinstance(parse_source(uri), PyPISource | HubSource)
+    row = scheme_of(uri)
+    return row is not None and row.remote

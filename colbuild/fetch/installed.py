@@ -10,10 +10,11 @@ from pathlib import Path
 
 from colbuild.errors import SourceUnavailableError
 from colbuild.fetch.local import Place, existing
-from colbuild.spec.sources.grammar import PackageSource
+from colbuild.spec.sources.schemes import INDEX
+from colbuild.spec.sources.source_kinds import PackageSource
 
 
-def place(uri: str, source: PackageSource) -> Place:
+def place(uri: str, source: PackageSource, _: Path) -> Place:
     """Where the file of an installed package lies.
 
     Raises:
@@ -35,7 +36,7 @@ def _folders(uri: str, package: str) -> list[Path]:
         if spec is None:
             raise SourceUnavailableError(
                 f"{uri}: no package '{name}' is installed for {sys.executable}",
-                hint="install the package here, or name its distribution: pypi://name==version/path/in/archive",
+                hint=f"install the package here, or name its distribution: {INDEX.example}",
             )
         if spec.submodule_search_locations is None:
             raise SourceUnavailableError(f"{uri}: '{name}' is a single module without files of its own")

@@ -14,7 +14,7 @@ from colbuild.errors import SourceUnavailableError
 from colbuild.fetch.remembered_digests import remembered_hash
 from colbuild.hashing import TreeEntry, tree_digest
 from colbuild.spec.sources.choice import chosen, split_files, unmatched
-from colbuild.spec.sources.grammar import LocalSource
+from colbuild.spec.sources.source_kinds import LocalSource
 
 
 @dataclass(frozen=True)

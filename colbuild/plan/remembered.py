@@ -36,7 +36,7 @@ def ansnet_config(
         return state.lock.ansnet
 
     def read(path: Path) -> dict[str, Any]:
-        from colbuild.fetch.schemes import read_config
+        from colbuild.fetch.fetching import read_config
 
         return read_config(path, lambda text: listener(Notice(text)))
 

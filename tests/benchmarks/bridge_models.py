@@ -199,7 +199,7 @@ class Bench:
         _run(corpus, {"tokenizer": tokenizer, "raw": raw}, params, to)
 
     def _fetched(self, uri: str) -> Path:
-        from colbuild.fetch.schemes import fetch
+        from colbuild.fetch.fetching import fetch
 
         return fetch(uri, root=self.work, downloads=self.work / "downloads").path
 

@@ -70,7 +70,7 @@ def _make(folder: Path) -> None:
 
 def inputs_in_parts(folder: Path) -> dict[Path, Callable[[Path], None]]:
     """Each part and how it is made, in an order in which each needs earlier ones only."""
-    from colbuild.fetch.schemes import fetch
+    from colbuild.fetch.fetching import fetch
     from colbuild.ops import corpus, order
     from colbuild.ops.source import convert
     from colbuild.ops.step_run import StepRun

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from colbuild.fetch.schemes import fetch
+from colbuild.fetch.fetching import fetch
 from colbuild.ops import export, quantise
 from colbuild.ops.corpus.build import run as pack_corpus
 from colbuild.ops.source import convert

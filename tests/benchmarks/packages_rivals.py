@@ -27,7 +27,7 @@ import gguf
 from colbuild.export.package.manifest import INPUTS, MANIFEST, read_manifest
 from colbuild.export.runtime.running import open_package
 from colbuild.export.runtime.session import Decoder, open_decoder
-from colbuild.fetch.schemes import fetch
+from colbuild.fetch.fetching import fetch
 from tests.benchmarks.builders import genai_build
 from tests.benchmarks.harness import Bar, Result, at_least, run_kept_benchmark
 from tests.benchmarks.packages import PROMPT, loss_of

@@ -12,7 +12,7 @@ import pytest
 
 from colbuild.errors import StoppedError
 from colbuild.fetch.background import in_background
-from colbuild.fetch.schemes import fetch
+from colbuild.fetch.fetching import fetch
 from colbuild.ops import corpus, tokenizer
 from colbuild.ops.export import run as export
 from colbuild.ops.quantise import run as quantise

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -23,10 +20,11 @@ from colbuild.spec.model.device import Device, Profile
 from colbuild.spec.model.precision import COMPUTING, PRECISIONS, Bound, Precision
 from colbuild.spec.project.schema import profile_schema
 from tests.export.conftest import _forks, tiny_model  # noqa: F401  (fixtures)
+from tests.helpers.code_texts import named_in_code
 from tests.helpers.configs import SMOLLM2
+from tests.helpers.project import ROOT
 from tests.spec.projects import problems, project
 
-ROOT = Path(__file__).parents[2]
 COARSE = Precision("int8-other", 8, "onnx/model_int8.onnx", Bound("relative_error", 0.3), packed=0.0)
 PLAIN = Precision("int4-plain", 4, "onnx/model_plain4.onnx", Bound("relative_error", 1.5), packed=1.7)
 SPEC = """\
@@ -131,24 +129,6 @@ ALLOWED = {
 
 
 def test_no_module_but_the_table_names_a_precision():
-    named = {
-        str(path.relative_to(ROOT)): found
-        for path in sorted((ROOT / "colbuild").rglob("*.py"))
-        if (found := {word for text in texts(path) for word in NAMES.findall(text)})
-    }
-    assert named.pop(TABLE) >= {*PRECISIONS, *COMPUTING}
+    named = named_in_code(NAMES)
+    assert named.pop(TABLE) == {*PRECISIONS, *COMPUTING}
     assert named == ALLOWED
-
-
-def texts(path: Path) -> Iterator[str]:
-    """The texts of a module's code, without docstrings and descriptions of fields."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    told = {
-        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and node.arg == "description":
-            told |= {id(part) for part in ast.walk(node.value)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
-            yield node.value

@@ -28,7 +28,9 @@ from colbuild.fetch.index.index_session import shown
 from colbuild.progress import Progress, Report
 from colbuild.spec.sources.choice import chosen, unmatched
 from colbuild.spec.sources.formats import COMPRESSED, SUFFIXES
-from colbuild.spec.sources.grammar import HubSource
+from colbuild.spec.sources.hub_pages import DATASETS
+from colbuild.spec.sources.schemes import HUB
+from colbuild.spec.sources.source_kinds import HubSource
 from colbuild.store.locks import remove
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -139,7 +141,7 @@ def _useful(source: HubSource, names: Sequence[str]) -> list[str]:
         if ggufs:
             raise SourceUnavailableError(
                 f"the model {source.repo} holds GGUF files and no safetensors: name one of the files",
-                hint=f"for example hf://{source.repo}@{source.revision}/{sorted(ggufs)[0]}",
+                hint=f"for example {HUB.beginning}{source.repo}@{source.revision}/{sorted(ggufs)[0]}",
             )
         pickles = [name for name in names if name.endswith(PICKLES)]
         if pickles:
@@ -223,7 +225,8 @@ def _some(names: Sequence[str]) -> str:
 def _unavailable(source: HubSource, error: Exception) -> SourceUnavailableError:
     what = f"the {source.kind} {source.repo}"
     login = "log in with 'hf auth login' or set HF_TOKEN"
-    other = f"a dataset is hf://datasets/{source.repo}" if source.kind == "model" else f"a model is hf://{source.repo}"
+    model = source.kind == "model"
+    other = f"a {'dataset' if model else 'model'} is {HUB.beginning}{DATASETS if model else ''}{source.repo}"
     # Each is a kind of the one after it.
     if isinstance(error, errors.GatedRepoError):
         return SourceUnavailableError(

@@ -11,7 +11,7 @@ from huggingface_hub import errors, snapshot_download
 from colbuild.documents import read_json_file
 from colbuild.errors import SourceUnavailableError
 from colbuild.progress import Progress, Report
-from colbuild.spec.sources.grammar import HubSource, is_plain_path
+from colbuild.spec.sources.source_kinds import HubSource, is_plain_path
 
 _DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _BLOCK = 16 << 20

@@ -18,7 +18,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 from colbuild.arriving import PLAIN_ENCODINGS, Bound, BoundError, Meter
 from colbuild.bounds import ANSWER_BYTES, LISTING_BYTES, MEMBERS
 from colbuild.documents import MalformedError, parse_json
-from colbuild.spec.sources.grammar import HubSource, is_plain_path
+from colbuild.spec.sources.source_kinds import HubSource, is_plain_path
 
 _HTTP: Final[Any] = sys.modules[errors.HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]
 """The HTTP library of the installed client: httpx, or httpx2."""

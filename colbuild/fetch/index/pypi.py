@@ -24,7 +24,7 @@ from colbuild.fetch.index.index_session import open_session, read_address, shown
 from colbuild.fetch.index.pip_settings import PipSettings, read_pip_settings
 from colbuild.hashing import hash_file
 from colbuild.progress import Progress, Report
-from colbuild.spec.sources.grammar import PyPISource
+from colbuild.spec.sources.source_kinds import PyPISource
 from colbuild.store.locks import remove
 
 

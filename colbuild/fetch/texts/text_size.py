@@ -9,7 +9,7 @@ from typing import Final
 
 from colbuild.errors import SourceError
 from colbuild.fetch.downloads import recorded
-from colbuild.fetch.schemes import path_here
+from colbuild.fetch.fetching import path_here
 from colbuild.fetch.texts.choose import choose
 from colbuild.fetch.texts.raw_files import starts_with
 

@@ -13,7 +13,7 @@ from colbuild.hashing import Tag, tagged_digest
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.steps.operations import EPOCHS
 from colbuild.spec.sources.choice import split_files, with_files
-from colbuild.spec.sources.grammar import LocalSource, parse_source
+from colbuild.spec.sources.grammar import parse_source
 
 
 def signatures(graph: BuildGraph, root: Path, contents: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -39,7 +39,7 @@ def signatures(graph: BuildGraph, root: Path, contents: Mapping[str, str] | None
 
 
 def _absolute(uri: str, root: Path) -> str:
-    source = parse_source(uri)
-    if isinstance(source, LocalSource) and not source.is_absolute:
-        return with_files((root / source.path).as_posix(), split_files(uri)[1])
+    path = parse_source(uri).local_path
+    if path is not None and not path.startswith("/"):
+        return with_files((root / path).as_posix(), split_files(uri)[1])
     return uri

@@ -24,7 +24,7 @@ def check_beginning(loaded: LoadedFamily, steps: Iterable[StepPlan], sources: So
         return
     from colbuild.arch.files.tokenizer_file import first_token, load_tokenizer
     from colbuild.arch.files.tokenizer_trial import try_tokenizer
-    from colbuild.fetch.schemes import path_here
+    from colbuild.fetch.fetching import path_here
 
     raw = path_here(step.sources["raw"], root=sources.root, downloads=sources.downloads)
     if raw is None or not (raw / "tokenizer.json").is_file():

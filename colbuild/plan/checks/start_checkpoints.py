@@ -27,7 +27,7 @@ def check_starts(loaded: LoadedFamily, chain: Chain, sources: Sources, listener:
     for index, anchor in enumerate(loaded.family.anchors):
         if anchor.init is None or is_fetched(anchor.init.checkpoint):
             continue
-        from colbuild.fetch.schemes import read_config
+        from colbuild.fetch.fetching import read_config
 
         uri = anchor.init.checkpoint
         # A checkpoint that only the lock knows is missed by the step that reads it, if that step has to run.

@@ -49,7 +49,7 @@ class LockedSource:
     """A source's content.
 
     Attributes:
-        digest: Of the content, see `colbuild.fetch.schemes`.
+        digest: Of the content, see `colbuild.fetch.fetching`.
         origin: What the place it came from calls it, such as a hub's commit; empty if it was on this machine.
     """
 

@@ -69,7 +69,7 @@ def refreshed(plan: FamilyPlan, workspace: Workspace, listener: Listener) -> Fam
 
 def _current(plan: FamilyPlan, workspace: Workspace, listener: Listener) -> Lock:
     """The lock as it should be; a source whose content is not known is fetched."""
-    from colbuild.fetch.schemes import origin
+    from colbuild.fetch.fetching import origin
 
     store, sources, family = workspace.store, plan_sources(plan, workspace), plan.loaded.family
     contents = {}

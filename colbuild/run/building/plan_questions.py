@@ -31,7 +31,7 @@ from colbuild.plan.shapes.context_lengths import with_contexts
 from colbuild.run.building.capacity import disk_warnings, memory_warnings
 from colbuild.spec import LoadedFamily
 from colbuild.spec.project.revision import changed_since, find_revision, load_at
-from colbuild.spec.sources.grammar import LocalSource, parse_source
+from colbuild.spec.sources.grammar import parse_source
 from colbuild.spec.text.problems import in_line
 
 
@@ -53,8 +53,8 @@ def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: 
     except SpecError as error:
         raise SpecError(f"the spec of {found} cannot be planned: {error.message}", hint=error.hint) from None
     now = _graph_of(loaded, plan, workspace, listener)
-    local = {uri: source for uri in source_uris(loaded.family) if isinstance(source := parse_source(uri), LocalSource)}
-    changed = changed_since(loaded.root, found, [source.path for source in local.values()])
+    local = {uri: path for uri in source_uris(loaded.family) if (path := parse_source(uri).local_path) is not None}
+    changed = changed_since(loaded.root, found, list(local.values()))
     return compare_graphs(
         old,
         now,
@@ -62,7 +62,7 @@ def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: 
         revision=str(found),
         root=loaded.root,
         places=loaded.places,
-        changed_sources=[uri for uri, source in local.items() if source.path in changed],
+        changed_sources=[uri for uri, path in local.items() if path in changed],
     )
 
 

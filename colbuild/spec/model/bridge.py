@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from colbuild.arch import ARCHITECTURES
-from colbuild.spec.model.fields import UNION, Count, Length, Model
+from colbuild.spec.model.fields import UNION, Count, Length, Model, SourceText
 from colbuild.spec.sources.grammar import check_source
+from colbuild.spec.sources.schemes import schemes_named
 
 SAME: Final = "same"
 """Written in the place of a tokenizer: the AnsNet's."""
@@ -47,7 +48,7 @@ Tokenizer = Annotated[
     | Annotated[
         str,
         AfterValidator(_check_tokenizer),
-        WithJsonSchema({"type": "string", "pattern": r"^(same$|\./|/|pkg://|pypi://|hf://)"}),
+        SourceText(other="same$", rest=""),
         Tag(UNION + "text"),
     ],
     Discriminator(_kind),
@@ -72,7 +73,7 @@ class BridgeForm(Model):
         Tokenizer,
         Field(
             description="The vocabulary of the whole family: 'same' is the AnsNet's, {train: 16k} one of that size trained on "
-            "the text, else the folder or tokenizer.json of one: ./dir, pkg://, pypi:// or hf://."
+            f"the text, else the folder or tokenizer.json of one: ./dir, {schemes_named()}."
         ),
     ] = SAME
     positions: Annotated[

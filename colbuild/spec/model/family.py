@@ -17,6 +17,7 @@ from colbuild.spec.model.fields import Count, DataSource, Digest, Globs, Length,
 from colbuild.spec.model.mixing import Interpolate
 from colbuild.spec.model.recipe import Recipe, clash, refuse
 from colbuild.spec.sources.choice import with_files
+from colbuild.spec.sources.schemes import schemes_named
 
 API_VERSION: Final = "colbuild/v1"
 
@@ -129,7 +130,7 @@ class Generate(Model):
 class Data(Text):
     """Where text comes from and which part of it is meant: a source, or the AnsNet itself."""
 
-    source: Annotated[DataSource | None, Field(description="./file, ./folder, pkg://, pypi:// or hf://.")] = None
+    source: Annotated[DataSource | None, Field(description=f"./file, ./folder, {schemes_named()}.")] = None
     generate: Annotated[
         Generate | None,
         Field(validate_default=True, description="Text that the AnsNet writes itself, instead of a 'source'."),
@@ -222,7 +223,7 @@ class ChainRules(Model):
 class Ancestor(Model):
     """The pretrained model that everything comes from."""
 
-    source: Annotated[Source, Field(description="./folder, ./file.gguf, pkg://, pypi:// or hf://.")]
+    source: Annotated[Source, Field(description=f"./folder, ./file.gguf, {schemes_named()}.")]
     sha256: Annotated[Digest | None, Field(description="The file's sha256, checked before it is used.")] = None
 
 

@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from colbuild.spec.sources.choice import check_glob
 from colbuild.spec.sources.grammar import check_data_source, check_source
+from colbuild.spec.sources.schemes import beginnings_pattern
 from colbuild.units import (
     BYTES_PATTERN,
     COUNT_PATTERN,
@@ -104,18 +105,29 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A sha256 in lower-case hex."""
 
-Source = Annotated[
-    str,
-    AfterValidator(check_source),
-    WithJsonSchema({"type": "string", "pattern": r"^(\./|/|pkg://|pypi://|hf://)."}),
-]
-"""Where something comes from: ./dir, ./file, pkg://, pypi:// or hf://."""
 
-DataSource = Annotated[
-    str,
-    AfterValidator(check_data_source),
-    WithJsonSchema({"type": "string", "pattern": r"^(\./|/|pkg://|pypi://|hf://)."}),
-]
+@dataclass(frozen=True)
+class SourceText:
+    """Gives a text the JSON schema of a source.
+
+    Attributes:
+        other: A regular expression of what else the text may be.
+        rest: A regular expression of what follows a source's beginning.
+    """
+
+    other: str | None = None
+    rest: str = "."
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The beginnings of all schemes."""
+        others = () if self.other is None else (self.other,)
+        return {"type": "string", "pattern": beginnings_pattern(*others) + self.rest}
+
+
+Source = Annotated[str, AfterValidator(check_source), SourceText()]
+"""Where something comes from, in one of `colbuild.spec.sources.schemes.SCHEMES`."""
+
+DataSource = Annotated[str, AfterValidator(check_data_source), SourceText()]
 """Where text comes from: as `Source`."""
 
 

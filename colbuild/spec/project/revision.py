@@ -13,7 +13,7 @@ from colbuild.bounds import REVISION_BYTES, SPEC_BYTES
 from colbuild.errors import SpecError
 from colbuild.spec.project.git import GitError, complaint, git
 from colbuild.spec.project.load import LoadedFamily, load_family
-from colbuild.spec.sources.grammar import is_plain_path
+from colbuild.spec.sources.source_kinds import is_plain_path
 from colbuild.units import format_bytes
 
 _REGULAR = ("100644", "100755")

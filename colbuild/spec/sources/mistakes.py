@@ -1,6 +1,7 @@
 """What people write for a source that is none, and what they most likely meant.
 
-Each kind of mistake is one function in `_KINDS`: it knows the text, or leaves it to the next. Only the text is looked at.
+Each kind of mistake is one function in `_KINDS`: it knows the text, or leaves it to the next. Only the text is looked at. The
+schemes themselves, with the words that people write for them, are rows of `colbuild.spec.sources.schemes.SCHEMES`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from colbuild.spec.sources.hub_pages import DATASETS, WITHOUT_OWNER, page_of_hub
+from colbuild.spec.sources.schemes import HUB, LOCAL, SCHEMES
+
 Mistake = tuple[str, str]
 """What is wrong, and what to write instead."""
 
 _HOSTS: Final = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com"})
 _WINDOWS: Final = re.compile(r"^(?:(?P<drive>[A-Za-z]):[\\/]|\\\\)")
 _GIT: Final = re.compile(r"^(?:git@|git\+|ssh://|git://)|\.git/?$")
-_ONE_SLASH: Final = re.compile(r"^(?P<scheme>hf|pkg|pypi|huggingface|hub):/{0,3}(?P<rest>[^/].*)$", re.IGNORECASE)
+_ONE_SLASH: Final = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):/{0,3}(?P<rest>[^/].*)$")
 _PART: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _HUB_NAME: Final = re.compile(rf"^(?:(?P<kind>datasets)/)?(?P<name>{_PART}/{_PART})(?P<rest>@[^/\s]+(?:/.+)?|/.+)?$")
 _ALONE: Final = re.compile(rf"^{_PART}$")
@@ -25,9 +29,6 @@ _FILE: Final = re.compile(
     r"\.(?:gguf|safetensors|bin|pt|json|jsonl|txt|text|md|parquet|pq|csv|tsv|arrow|xml|gz|bz2|xz|zst|zip|tar|yaml|yml|model)$",
     re.IGNORECASE,
 )
-_VIEWS: Final = ("tree", "blob", "resolve", "raw")
-"""What stands between a repository's name and a revision in the addresses of the hub's pages."""
-
 _FOLDERS: Final = frozenset(
     (
         "models",
@@ -46,18 +47,6 @@ _FOLDERS: Final = frozenset(
 )
 """Names of folders rather than of owners."""
 
-_WITHOUT_OWNER: Final = {
-    **dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "openai-community"),
-    "distilgpt2": "distilbert",
-    "wikitext": "Salesforce",
-    "c4": "allenai",
-    "openwebtext": "Skylion007",
-    "ag_news": "fancyzhx",
-    "imdb": "stanfordnlp",
-    "bookcorpus": "bookcorpus",
-}
-"""Repositories of the hub that are known by a name without their owner's."""
-
 
 def source_mistake(text: str, *, dataset: bool = False) -> Mistake | None:
     """What is wrong with a text that is no source, and what to write instead; None for a text of no known kind.
@@ -66,30 +55,8 @@ def source_mistake(text: str, *, dataset: bool = False) -> Mistake | None:
         text: As the user wrote it.
         dataset: Whether it is to name text, rather than a model.
     """
-    kinds = _OF_PATHS if text.startswith(("./", "/")) else _KINDS
+    kinds = _OF_PATHS if text.startswith(LOCAL.begins) else _KINDS
     return next((found for kind in kinds if (found := kind(text, dataset)) is not None), None)
-
-
-def with_owner(name: str) -> str | None:
-    """A repository's whole name, where it is known without its owner's."""
-    owner = _WITHOUT_OWNER.get(name.strip("/"))
-    return None if owner is None else f"{owner}/{name.strip('/')}"
-
-
-def page_of_hub(path: str) -> str | None:
-    """The revision and file in the path of one of the hub's pages, as they follow a repository's name in a source.
-
-    Args:
-        path: What follows the repository's name, such as "tree/main" or "blob/main/x.gguf"; None is returned for any other.
-    """
-    view, _, rest = path.strip("/").partition("/")
-    if view not in _VIEWS or not rest:
-        return None
-    parts = unquote(rest).split("/")
-    count = 3 if len(parts) > 2 and parts[0] == "refs" and parts[1] in ("pr", "convert") else 1
-    revision, file = "/".join(parts[:count]), "/".join(parts[count:])
-    # What a page shows of a folder is no file.
-    return f"@{revision}" + (f"/{file}" if file and view != "tree" else "")
 
 
 def _windows(text: str, _: bool) -> Mistake | None:
@@ -135,20 +102,20 @@ def _hub_page(text: str, dataset: bool) -> Mistake | None:
     shown = text if "://" in text else f"https://{text}"
     address = urlsplit(shown)
     host = (address.hostname or "").lower()
-    if address.scheme not in ("http", "https", "hf") or host not in _HOSTS | _own_hosts():
+    if address.scheme not in ("http", "https", HUB.name) or host not in _HOSTS | _own_hosts():
         return None
     path = unquote(address.path).strip("/").removesuffix(".git")
     parts = path.split("/")
     kind = parts.pop(0) + "/" if parts[0] in ("datasets", "models", "spaces") else ""
-    prefix = "datasets/" if kind == "datasets/" else ""
-    if len(parts) == 1 and parts[0] in _WITHOUT_OWNER:
-        parts.insert(0, _WITHOUT_OWNER[parts[0]])
+    prefix = DATASETS if kind == DATASETS else ""
+    if len(parts) == 1 and parts[0] in WITHOUT_OWNER:
+        parts.insert(0, WITHOUT_OWNER[parts[0]])
     if kind == "spaces/" or len(parts) < 2 or not all(_ALONE.match(part.split(":")[0]) for part in parts[:2]):
         return f"'{text}' is no page of a model or dataset", f"write {_form(dataset)}"
     repo = "/".join((parts[0], parts[1].split(":")[0]))
     rest = page_of_hub("/".join(parts[2:])) or ""
     wanted = "" if ":" not in parts[1] else "/FILE.gguf"
-    return f"'{text}' is the address of a page, not a source", f"write 'hf://{prefix}{repo}{rest or wanted}'"
+    return f"'{text}' is the address of a page, not a source", f"write '{HUB.beginning}{prefix}{repo}{rest or wanted}'"
 
 
 def _own_hosts() -> frozenset[str]:
@@ -179,27 +146,30 @@ def _nearly_a_scheme(text: str, dataset: bool) -> Mistake | None:
     found = _ONE_SLASH.match(text)
     if found is None:
         return None
-    scheme = {"huggingface": "hf", "hub": "hf"}.get(found["scheme"].lower(), found["scheme"].lower())
-    right = f"{scheme}://{found['rest']}"
+    word = found["scheme"].lower()
+    row = next((row for row in SCHEMES.values() if row is not LOCAL and word in (row.name, *row.nicknames)), None)
+    if row is None:
+        return None
+    right = row.beginning + found["rest"]
     return None if right == text else (f"'{text}' is not a source", f"did you mean '{right}'?")
 
 
 def _bare_name(text: str, dataset: bool) -> Mistake | None:
-    """A repository's name without 'hf://', or a path without './'; often nobody can tell which."""
+    """A repository's name without its scheme, or a path without './'; often nobody can tell which."""
     if text.startswith((".", "/")) or "://" in text:
         return None
     path, name = _relative(text), text.strip("/")
     hub = _HUB_NAME.match(name) if name.split("/")[0].lower() not in _FOLDERS else None
     message = f"'{text}' is not a source"
     if hub is not None and (hub["kind"] or (hub["rest"] or "").startswith("@")):
-        prefix = "datasets/" if dataset or hub["kind"] else ""
-        return message, f"did you mean 'hf://{prefix}{hub['name']}{_rest(hub['rest'])}'?"
-    if _ALONE.match(name) and name in _WITHOUT_OWNER:
-        prefix = "datasets/" if dataset else ""
-        return message, f"did you mean 'hf://{prefix}{_WITHOUT_OWNER[name]}/{name}' or the path '{path}'?"
+        prefix = DATASETS if dataset or hub["kind"] else ""
+        return message, f"did you mean '{HUB.beginning}{prefix}{hub['name']}{_rest(hub['rest'])}'?"
+    if _ALONE.match(name) and name in WITHOUT_OWNER:
+        prefix = DATASETS if dataset else ""
+        return message, f"did you mean '{HUB.beginning}{prefix}{WITHOUT_OWNER[name]}/{name}' or the path '{path}'?"
     if hub is not None and (not _FILE.search(name) or hub["rest"]):
-        prefix = "datasets/" if dataset else ""
-        return message, f"did you mean 'hf://{prefix}{hub['name']}{_rest(hub['rest'])}' or the path '{path}'?"
+        prefix = DATASETS if dataset else ""
+        return message, f"did you mean '{HUB.beginning}{prefix}{hub['name']}{_rest(hub['rest'])}' or the path '{path}'?"
     if _ALONE.match(name) and not _FILE.search(name):
         return message, f"a path starts with './' (did you mean '{path}'?), a name on the hub is {_form(dataset)}"
     return message, f"a path starts with './' (did you mean '{path}'?) or with '/'"
@@ -211,7 +181,7 @@ def _rest(rest: str | None) -> str:
 
 
 def _form(dataset: bool) -> str:
-    return "hf://datasets/org/name@revision[/file]" if dataset else "hf://org/name@revision[/file]"
+    return HUB.forms[1 if dataset else 0]
 
 
 def _relative(path: str) -> str:

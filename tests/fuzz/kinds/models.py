@@ -85,7 +85,7 @@ def _attempt_gguf(_seeds: Path, folder: Path) -> None:
 def _read(folder: Path, uri: str) -> None:
     from colbuild.arch.files.tokenizer_size import tokenizer_bytes
     from colbuild.arch.files.vocabulary import read_vocabulary
-    from colbuild.fetch.schemes import fetch, read_config
+    from colbuild.fetch.fetching import fetch, read_config
     from colbuild.ops.source import convert
     from colbuild.ops.step_run import StepRun
 

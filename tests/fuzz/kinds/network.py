@@ -85,7 +85,7 @@ def _fetch(uri: str, folder: Path, **settings: str) -> None:
     """Fetches a source as `build` does, with settings of nobody; only in a process of its own."""
     from huggingface_hub import constants
 
-    from colbuild.fetch.schemes import fetch
+    from colbuild.fetch.fetching import fetch
 
     for name in [name for name in os.environ if name.startswith("PIP_") or name.lower().endswith("_proxy")]:
         del os.environ[name]

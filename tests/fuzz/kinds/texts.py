@@ -45,7 +45,7 @@ def _start(folder: Path) -> Path:
 
 
 def _attempt(form: str, limit: int | None, seeds: Path, folder: Path) -> None:
-    from colbuild.fetch.schemes import fetch
+    from colbuild.fetch.fetching import fetch
     from colbuild.fetch.texts.peek import peek
     from colbuild.fetch.texts.text_size import text_size
     from colbuild.ops.corpus.build import run

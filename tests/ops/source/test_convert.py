@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from colbuild.errors import BuildError
-from colbuild.fetch.schemes import read_config
+from colbuild.fetch.fetching import read_config
 from colbuild.ops.source.convert import run
 from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress

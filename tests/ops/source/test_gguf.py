@@ -22,7 +22,7 @@ from colbuild.arch.files.gguf_config import READABLE
 from colbuild.arch.files.gguf_header import gguf_parts, read_header
 from colbuild.arch.files.gguf_rotary import rotary_scaling
 from colbuild.errors import BuildError, SourceUnavailableError
-from colbuild.fetch.schemes import fetch, look, read_config
+from colbuild.fetch.fetching import fetch, look, read_config
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.source.convert import run
 from colbuild.ops.source.gguf_tokenizer import CUTTINGS
@@ -187,7 +187,7 @@ def test_files_that_are_renamed_or_of_another_model_are_refused(made: Any, tmp_p
 def test_a_plan_reads_a_header_without_torch(made: Any, tmp_path: Path) -> None:
     write_gguf(made("llama-3"), tmp_path / "x.gguf", Q8_0)
     code = (
-        "import sys; from pathlib import Path; from colbuild.fetch.schemes import read_config\n"
+        "import sys; from pathlib import Path; from colbuild.fetch.fetching import read_config\n"
         "from colbuild.arch import read_structure; print(read_structure(read_config(Path(sys.argv[1]))).shape.hidden)\n"
         "assert not {'torch', 'transformers', 'numpy', 'gguf'} & sys.modules.keys()"
     )

@@ -2,15 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from colbuild.spec.sources.grammar import (
-    HubSource,
-    LocalSource,
-    PackageSource,
-    PyPISource,
-    check_source,
-    parse_source,
-    source_file_name,
-)
+from colbuild.spec.sources.grammar import check_source, parse_source
+from colbuild.spec.sources.source_kinds import HubSource, LocalSource, PackageSource, PyPISource
 
 
 @pytest.mark.parametrize(
@@ -31,7 +24,7 @@ from colbuild.spec.sources.grammar import (
 def test_every_kind_of_source_is_read(text: str, source: object, name: str) -> None:
     parsed = parse_source(text)
     assert parsed == source
-    assert source_file_name(parsed) == name
+    assert parsed.file_name == name
     assert check_source(text) == text
 
 

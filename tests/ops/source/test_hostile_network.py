@@ -22,8 +22,8 @@ import pytest
 from colbuild.arriving import Bound, BoundError, Meter
 from colbuild.bounds import SLOW_BYTES, SLOW_SECONDS
 from colbuild.errors import EXIT_SOURCE_UNAVAILABLE, SourceUnavailableError
+from colbuild.fetch.fetching import fetch
 from colbuild.fetch.index.html_links import read_links
-from colbuild.fetch.schemes import fetch
 from tests.ops.source.hostile import (
     COMMIT,
     JSON_TYPE,

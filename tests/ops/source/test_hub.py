@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from colbuild.arch.files.vocabulary import read_vocabulary
 from colbuild.errors import SourceUnavailableError
-from colbuild.fetch.schemes import Fetched, fetch, look, path_here
+from colbuild.fetch.fetching import Fetched, fetch, look, path_here
 from colbuild.hashing import scan_tree, tree_digest
 from colbuild.ops.step_run import StepRun
 from colbuild.ops.tokenizer import run as make_family_tokenizer
@@ -217,7 +217,7 @@ def test_an_unreachable_hub_is_told(downloads: Path, monkeypatch: pytest.MonkeyP
 def test_the_clients_offline_mode_is_respected(downloads: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from colbuild.errors import ColbuildError; from colbuild.fetch.schemes import fetch\n"
+        "from colbuild.errors import ColbuildError; from colbuild.fetch.fetching import fetch\n"
         "try: fetch(sys.argv[1], root=Path(sys.argv[2]), downloads=Path(sys.argv[2]))\n"
         "except ColbuildError as error: print(error.exit_code, error.message, error.hint)"
     )

@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub import hf_hub_download, snapshot_download
 
 from colbuild.errors import SourceUnavailableError
-from colbuild.fetch.schemes import Fetched, Pin, fetch
+from colbuild.fetch.fetching import Fetched, Pin, fetch
 from tests.ops.source.servers import Hub
 from tests.ops.source.test_hub import FILES, ROOT, WANTED, WEIGHTS
 
@@ -143,7 +143,7 @@ def test_the_variables_of_the_environment_are_enough(cache: Path, tmp_path: Path
     """The client reads them when it is imported, hence a process of its own."""
     filled(Hub("org/tiny", FILES))
     code = (
-        "import sys; from pathlib import Path; from colbuild.fetch.schemes import fetch\n"
+        "import sys; from pathlib import Path; from colbuild.fetch.fetching import fetch\n"
         "print(fetch('hf://org/tiny@v1', root=Path(sys.argv[1]), downloads=Path(sys.argv[1])).path.name)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), "HF_ENDPOINT": NOWHERE}

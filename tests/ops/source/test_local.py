@@ -11,7 +11,7 @@ import pytest
 
 from colbuild.errors import SourceUnavailableError
 from colbuild.fetch import remembered_digests as remembered
-from colbuild.fetch.schemes import fetch, look
+from colbuild.fetch.fetching import fetch, look
 from colbuild.hashing import scan_tree, tree_digest
 
 
@@ -207,7 +207,7 @@ def test_what_no_package_has_is_told(package: Path, root: Path, downloads: Path,
 
 def test_looking_imports_nothing_heavy(root: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from colbuild.fetch.schemes import look, read_config\n"
+        "import sys; from pathlib import Path; from colbuild.fetch.fetching import look, read_config\n"
         "look('./text.txt', root=Path(sys.argv[1]), downloads=Path(sys.argv[1]) / 'absent')\n"
         "print([name for name in ('torch', 'transformers', 'huggingface_hub', 'pypi_simple', 'requests', 'gguf', 'numpy')"
         " if name in sys.modules])"

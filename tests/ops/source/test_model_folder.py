@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from colbuild.arch import ARCHITECTURES, Role, parameters, read_structure
 from colbuild.errors import BuildError
-from colbuild.fetch.schemes import read_config
+from colbuild.fetch.fetching import read_config
 from colbuild.ops.source.convert import run
 from colbuild.ops.step_run import StepRun
 from tests.export.helpers import saved
@@ -105,7 +105,7 @@ def named(name: str, role: Role) -> str:
 
 def test_a_plan_reads_headers_and_no_torch(raw: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from colbuild.fetch.schemes import read_config;"
+        "import sys; from pathlib import Path; from colbuild.fetch.fetching import read_config;"
         f"read_config(Path({str(raw)!r})); assert not {{'torch', 'transformers'}} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

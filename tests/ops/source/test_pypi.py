@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError, SourceUnavailableError
-from colbuild.fetch.schemes import Fetched, fetch, look
+from colbuild.fetch.fetching import Fetched, fetch, look
 from colbuild.progress import Progress, Report, silent
 from tests.ops.source.servers import Index
 

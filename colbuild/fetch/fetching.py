@@ -1,31 +1,24 @@
-"""source: from a URI to bytes on this disk with a known digest, and from a foreign model to a plain one.
+"""From a source's URI to bytes on this disk with a known digest.
 
-Nothing here imports torch or transformers except `convert` and what only it uses, so that planning may look sources up.
+A source is read by the module that its scheme's row names, imported when it is needed: the clients of networks are slow to
+import, and a plan, which only looks, needs none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from colbuild.arch.files.model_config import read_config
 from colbuild.errors import SourceUnavailableError
-from colbuild.fetch import installed as package
 from colbuild.fetch import local
-from colbuild.fetch.downloads import Download, Fetched, Get, Pin, check_lock, check_pin, fetch_once, kept, recorded
+from colbuild.fetch.downloads import Download, Fetched, Pin, check_lock, check_pin, fetch_once, kept, recorded
 from colbuild.hashing import TreeEntry
 from colbuild.progress import Report, never, silent
 from colbuild.spec.sources.choice import split_files
-from colbuild.spec.sources.grammar import (
-    HubSource,
-    LocalSource,
-    PackageSource,
-    PyPISource,
-    Source,
-    parse_source,
-    source_file_name,
-)
+from colbuild.spec.sources.grammar import parse_source, read_source
 
 __all__ = ["Fetched", "Pin", "fetch", "listed", "look", "origin", "path_here", "read_config"]
 
@@ -60,7 +53,7 @@ def path_here(uri: str, *, root: Path, downloads: Path) -> Path | None:
         found = _here(uri, root)
     except SourceUnavailableError:
         return None
-    return found.path if found is not None else kept(downloads, uri, source_file_name(parse_source(uri)))
+    return found.path if found is not None else kept(downloads, uri, parse_source(uri).file_name)
 
 
 def listed(uri: str, *, root: Path, downloads: Path) -> tuple[Path, tuple[TreeEntry, ...]] | None:
@@ -72,7 +65,7 @@ def listed(uri: str, *, root: Path, downloads: Path) -> tuple[Path, tuple[TreeEn
     here = _here(uri, root)
     if here is not None:
         return (here.path, local.listed(here, downloads)) if here.path.is_dir() else None
-    record, path = recorded(downloads, uri), kept(downloads, uri, source_file_name(parse_source(uri)))
+    record, path = recorded(downloads, uri), kept(downloads, uri, parse_source(uri).file_name)
     return None if record is None or path is None or not record.is_folder else (path, record.files)
 
 
@@ -114,29 +107,13 @@ def fetch(
         check_pin(uri, found.digest, sha256)
         check_lock(uri, found.digest, pin)
         return found
-    source = parse_source(uri)
-    download = Download(uri, source_file_name(source), _getter(source, split_files(uri)[1]))
+    row, source = read_source(uri)
+    get = partial(import_module(row.reader).get, source, split_files(uri)[1])
+    download = Download(uri, source.file_name, get)
     return fetch_once(download, downloads=downloads, sha256=sha256, report=report, pin=pin, stopping=stopping)
-
-
-def _getter(source: Source, globs: Sequence[str]) -> Get:
-    # The clients are slow to import, and a plan, which only looks, needs none of them.
-    if isinstance(source, HubSource):
-        from colbuild.fetch.hub import hub
-
-        return partial(hub.get, source, globs)
-    if isinstance(source, PyPISource):
-        from colbuild.fetch.index import pypi
-
-        return partial(pypi.get, source, globs)
-    raise AssertionError(f"{source} is on this machine and is not fetched")
 
 
 def _here(uri: str, root: Path) -> local.Place | None:
     """Where a source lies if it is on this machine; None if it has to be fetched."""
-    source = parse_source(uri)
-    if isinstance(source, LocalSource):
-        return local.choosing(local.place(uri, source, root))
-    if isinstance(source, PackageSource):
-        return local.choosing(package.place(uri, source))
-    return None
+    row, source = read_source(uri)
+    return None if row.remote else local.choosing(import_module(row.reader).place(uri, source, root))
