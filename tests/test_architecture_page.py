@@ -41,7 +41,16 @@ def test_the_path_and_its_text_name_every_room_of_the_first_level():
 
 
 @pytest.mark.parametrize(
-    "extension", ["a kind of step", "an architecture", "a loss", "a precision", "a source scheme", "a client"]
+    "extension",
+    [
+        "a kind of step",
+        "an architecture",
+        "a loss",
+        "a field of a recipe",
+        "a precision",
+        "a source scheme",
+        "a client",
+    ],
 )
 def test_there_is_a_recipe_for_every_extension(extension):
     assert f"### Add {extension}\n" in PAGE

@@ -19,6 +19,7 @@ from colbuild.plan.cost.machine_resources import Resources, demand_of
 from colbuild.plan.saved.plan_file import SavedPlan
 from colbuild.plan.steps.operations import EPOCHS
 from colbuild.report.screen.states_view import WORDS
+from colbuild.spec.model.decides import steering
 from colbuild.spec.model.device import Device
 from colbuild.spec.model.recipe import Loss, Recipe
 from colbuild.spec.model.written import FamilyFile, WrittenBridge, WrittenChain, WrittenDesNet
@@ -208,6 +209,12 @@ def test_formats_of_texts_are_those_that_are_read():
 def test_keys_of_a_file_are_in_its_table(page: str, head: str, model: Any):
     fields = set(model.model_fields) if issubclass(model, BaseModel) else {f.name for f in dataclasses.fields(model)}
     assert set(column(page, head)) & fields == fields
+
+
+def test_the_table_of_what_only_steers_a_run_has_every_field_that_is_marked_so():
+    [_, table] = text("docs/spec.md").split("These values steer a run")
+    rows = re.findall(r"^\| `(\w+)` \|", table.split("###")[0], re.MULTILINE)
+    assert sorted(rows) == list(steering(Recipe))
 
 
 @pytest.mark.parametrize("model", [FamilyFile, WrittenChain, WrittenBridge, WrittenDesNet, Recipe, Device])
