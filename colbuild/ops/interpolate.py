@@ -28,7 +28,7 @@ from colbuild.weights.mixing.alpha_search import Axes, Scored, best_of
 from colbuild.weights.mixing.interpolation import Neighbours, mix, neighbours
 from colbuild.weights.mixing.mixture import SUBSET, Mix
 from colbuild.weights.mixing.strategies import CONTROLS, SEARCHES, Asked, Ends, asked_of, given, is_subset
-from colbuild.weights.prefix.streaming import stream_mix, stream_subset
+from colbuild.weights.mixing.streaming import stream_mix, stream_subset
 from colbuild.weights.prefix.subset import subset
 
 FACTS: Final = "interpolation.json"

@@ -1,4 +1,7 @@
-"""What was built: trees found by their content, and records of the actions that made them."""
+"""What was built: trees found by their content, and records of the actions that made them.
+
+Reading never writes, and writing is one rename. It may import the modules at the root of the package, and nothing else.
+"""
 
 from __future__ import annotations
 

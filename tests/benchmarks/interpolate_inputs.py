@@ -122,7 +122,7 @@ def _make(size: Size, which: str, folder: Path) -> None:
     from colbuild.arch import NORMS, norm_sites, read_structure, tensors
     from colbuild.weights.files.checkpoint import Checkpoint, Lineage, save_facts
     from colbuild.weights.files.tensor_writer import Planned, TensorWriter
-    from colbuild.weights.prefix.streaming import as_bytes
+    from colbuild.weights.mixing.streaming import as_bytes
 
     config = {**size.config, "head_dim": size.config["hidden_size"] // size.config["num_attention_heads"]}
     ranking = tuple(range(config["num_hidden_layers"]))

@@ -13,7 +13,7 @@ from pathlib import Path
 from colbuild.arch import read_structure
 from colbuild.progress import silent
 from colbuild.weights.mixing.mixture import Mix
-from colbuild.weights.prefix.streaming import stream_mix
+from colbuild.weights.mixing.streaming import stream_mix
 
 
 def main(asked: dict[str, object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from colbuild.train.loop.batch import IGNORED
+from colbuild.train.batch import IGNORED
 from colbuild.train.losses.divergences import DIVERGENCES, coarse_kl, sampled_kl
 from colbuild.train.losses.losses import Known, LossWeights, TeacherSamples, TeacherTop
 

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from colbuild.plan.cost.work import steps_of
 from colbuild.progress import Report, silent
 from colbuild.spec.model.recipe import Recipe
-from colbuild.train.loop.batch import Batch
+from colbuild.train.batch import Batch
 from colbuild.train.loop.devices import open_accelerator
 from colbuild.train.loop.keeper import Keeper, Keeping
 from colbuild.train.loop.loop import Running

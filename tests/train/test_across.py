@@ -12,7 +12,7 @@ from colbuild.train.across import across_losses as across
 from colbuild.train.across.across_losses import CHUNK_TEMPERATURE, NEXT, AcrossView, across_loss, chunk_divergence
 from colbuild.train.across.aligned_text import cross
 from colbuild.train.across.vocabularies import Projection, events, first_tokens, nearest_tokens
-from colbuild.train.loop.batch import IGNORED
+from colbuild.train.batch import IGNORED
 from colbuild.train.losses import losses
 from colbuild.train.losses.losses import LossWeights, TeacherView, chunked_distillation_loss
 from tests.helpers.tiny import tiny_documents

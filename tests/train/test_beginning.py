@@ -11,6 +11,7 @@ import torch
 
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.tokens import load_vocabulary
+from colbuild.train.batch import IGNORED
 from colbuild.train.corpus.packing import (
     calibration_windows,
     evaluation_documents,
@@ -20,7 +21,6 @@ from colbuild.train.corpus.packing import (
     window_count,
 )
 from colbuild.train.corpus.text_beginning import asked, text_ids
-from colbuild.train.loop.batch import IGNORED
 from tests.helpers.beginnings import BOS, beginning_with
 from tests.helpers.tiny import SEPARATOR, tiny_documents
 from tests.ops.corpus.helpers import build, tokenizer_folder

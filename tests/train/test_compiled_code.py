@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from colbuild.train.loop.compiled_code import NOTE, sound_cache
+from colbuild.train.compiled_code import NOTE, sound_cache
 
 
 @pytest.fixture

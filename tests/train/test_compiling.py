@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from colbuild.train.loop.compiling import WORTH, compiler_found, compiling, eagerly, worth_compiling
+from colbuild.train.compiling import WORTH, compiler_found, compiling, eagerly, worth_compiling
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,7 @@ import hashlib, sys
 from pathlib import Path
 import torch
 from colbuild.train.losses.attention import use_blocked_attention
-from colbuild.train.loop.compiling import compile_blocks, compiling
+from colbuild.train.compiling import compile_blocks, compiling
 from tests.train.helpers import recipe, text, tiny_llama, train, weights_of
 
 torch.set_num_threads(1)

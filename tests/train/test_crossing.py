@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from colbuild.errors import BuildError
 from colbuild.train.across.aligned_text import Reader, cross
 from colbuild.train.across.spelling import spelling_of
+from colbuild.train.batch import IGNORED, Batch
 from colbuild.train.corpus.text_beginning import asked, openings, stored, window
-from colbuild.train.loop.batch import IGNORED, Batch
 from tests.helpers.tiny import SEPARATOR, tiny_documents
 from tests.train.small_tokenizers import byte_level, falling_back
 

@@ -13,7 +13,7 @@ from colbuild.arch import forward_flops, parameters
 from colbuild.arch.solving import contains
 from colbuild.errors import BuildError
 from colbuild.ops.shared.running_models import model_of
-from colbuild.train.loop.batch import Batch
+from colbuild.train.batch import Batch
 from colbuild.train.loop.elastic import Nested, rows_of, shapes_between
 from colbuild.train.losses.forward import final_hidden, head_weight
 from colbuild.weights.prefix.subset import parts, subset

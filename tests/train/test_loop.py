@@ -11,8 +11,8 @@ import torch
 from colbuild.errors import BuildError
 from colbuild.plan.cost.work import steps_of
 from colbuild.progress import silent
+from colbuild.train.batch import IGNORED
 from colbuild.train.loop import loop
-from colbuild.train.loop.batch import IGNORED
 from colbuild.train.loop.teaching import online
 from colbuild.train.losses.divergences import DIVERGENCES
 from tests.train.helpers import batch_of, recipe, running, same, student_of, text, tiny_llama, train, weights_of

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from colbuild.errors import BuildError
-from colbuild.train.loop.batch import IGNORED
+from colbuild.train.batch import IGNORED
 from colbuild.train.losses import losses
 from colbuild.train.losses.divergences import DIVERGENCES, coarsened
 from colbuild.train.losses.losses import (

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
+from colbuild.train.batch import IGNORED
 from colbuild.train.corpus.packing import (
     PackedCorpus,
     calibration_windows,
@@ -18,7 +19,6 @@ from colbuild.train.corpus.packing import (
     read_windows,
     training_windows,
 )
-from colbuild.train.loop.batch import IGNORED
 from tests.helpers.tiny import tiny_documents
 from tests.ops.corpus.helpers import build, packed_texts, tokenizer_folder
 

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from colbuild.errors import BuildError
+from colbuild.train.batch import Batch
 from colbuild.train.corpus.teacher_cache import (
     FORMAT,
     META,
@@ -22,7 +23,6 @@ from colbuild.train.corpus.teacher_cache import (
     open_lessons,
     systematic,
 )
-from colbuild.train.loop.batch import Batch
 from colbuild.train.losses.divergences import coarsened
 
 KINDS = ["sampled", "top_k"]

@@ -14,10 +14,10 @@ from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError
 from colbuild.progress import silent
 from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+from colbuild.weights.mixing import streaming as stream
 from colbuild.weights.mixing.interpolation import mix, neighbours
 from colbuild.weights.mixing.mixture import EXPAND, SUBSET, Mix, even
-from colbuild.weights.prefix import streaming as stream
-from colbuild.weights.prefix.streaming import stream_mix, stream_subset
+from colbuild.weights.mixing.streaming import stream_mix, stream_subset
 from colbuild.weights.prefix.subset import subset
 from tests.weights.helpers import config_of, random_ordered, retrained, smaller_shape
 

@@ -16,7 +16,7 @@ from colbuild.export.package.manifest import Quality
 from colbuild.export.package.parity import CHUNK_ROWS, log_sum_exp, logits_of, rounded
 from colbuild.export.runtime.session import Decoder, Logits, feed_text
 from colbuild.progress import Progress, Report
-from colbuild.train.loop.batch import IGNORED
+from colbuild.train.batch import IGNORED
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,8 @@ from colbuild.ops.step_run import StepRun
 from colbuild.plan.cost.work import recipe_of, steps_of, trained_tokens
 from colbuild.plan.shapes.route import distillation_flops
 from colbuild.spec.model.recipe import Recipe
+from colbuild.train.batch import Batch
+from colbuild.train.compiling import compile_blocks, compiler_found, compiling, eagerly, worth_compiling
 from colbuild.train.corpus.packing import (
     PackedCorpus,
     calibration_windows,
@@ -28,8 +30,6 @@ from colbuild.train.corpus.packing import (
 )
 from colbuild.train.corpus.teacher_cache import open_lessons
 from colbuild.train.corpus.text_beginning import asked
-from colbuild.train.loop.batch import Batch
-from colbuild.train.loop.compiling import compile_blocks, compiler_found, compiling, eagerly, worth_compiling
 from colbuild.train.loop.devices import computing_type, open_accelerator, processes, side_by_side
 from colbuild.train.loop.elastic import Nested
 from colbuild.train.loop.keeper import Keeper, Keeping

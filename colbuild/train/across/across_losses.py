@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from colbuild.train.across.aligned_text import Crossing
 from colbuild.train.across.vocabularies import Projection
-from colbuild.train.loop.batch import IGNORED
+from colbuild.train.batch import IGNORED
 from colbuild.train.losses.forward import CHUNK_TOKENS
 from colbuild.train.losses.logits_buffer import Room
 from colbuild.train.losses.losses import LossWeights, MadeInForward, in_chunks

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from colbuild.errors import BuildError
 from colbuild.train.across.spelling import NOWHERE, Spelling, characters
+from colbuild.train.batch import IGNORED, Batch
 from colbuild.train.corpus.text_beginning import openings, stored
-from colbuild.train.loop.batch import IGNORED, Batch
 
 Ids = NDArray[np.int64]
 

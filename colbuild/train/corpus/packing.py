@@ -30,7 +30,7 @@ from colbuild.train.corpus.text_beginning import asked, openings, stored, stride
 if TYPE_CHECKING:
     import torch
 
-    from colbuild.train.loop.batch import Batch
+    from colbuild.train.batch import Batch
 
 FORMAT: Final = 1
 META: Final = "corpus.json"
@@ -212,7 +212,7 @@ def read_windows(corpus: PackedCorpus, windows: Sequence[int], sequence: int, *,
     """
     import torch
 
-    from colbuild.train.loop.batch import IGNORED, Batch
+    from colbuild.train.batch import IGNORED, Batch
 
     rows = _windows(corpus, windows, sequence)
     tokens, targets = rows[:, :-1].contiguous(), asked(rows, corpus.begin, corpus.separator)

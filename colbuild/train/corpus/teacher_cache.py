@@ -30,7 +30,7 @@ from torch.nn import functional
 from colbuild.documents import read_json_file
 from colbuild.errors import BuildError
 from colbuild.spec.model.precision import EXACT, FORWARD
-from colbuild.train.loop.batch import Batch
+from colbuild.train.batch import Batch
 from colbuild.train.losses.divergences import coarsened
 from colbuild.train.losses.losses import TeacherSamples, TeacherTop
 

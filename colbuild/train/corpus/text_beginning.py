@@ -144,7 +144,7 @@ def asked(rows: torch.Tensor, begin: Sequence[int], separator: int) -> torch.Ten
     """
     import torch
 
-    from colbuild.train.loop.batch import IGNORED
+    from colbuild.train.batch import IGNORED
 
     targets = rows[:, 1:].contiguous()
     if not begin:

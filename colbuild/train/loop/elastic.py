@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from colbuild.arch import Shape, Structure, forward_flops, parameters
 from colbuild.arch.solving import NoShapeError, solve_between
-from colbuild.train.loop.batch import Batch
+from colbuild.train.batch import Batch
 from colbuild.train.loop.micro_batch import recompute
 from colbuild.train.loop.student import Forward, Pass, through
 from colbuild.train.losses.forward import owner_of

@@ -24,7 +24,7 @@ from colbuild.plan.cost.work import steps_of
 from colbuild.progress import Progress, Report
 from colbuild.spec.model.precision import EXACT
 from colbuild.spec.model.recipe import Loss, Recipe
-from colbuild.train.loop.batch import IGNORED, Batch
+from colbuild.train.batch import IGNORED, Batch
 from colbuild.train.loop.keeper import Keeper
 from colbuild.train.loop.micro_batch import Micro, smaller
 from colbuild.train.loop.schedule import learning_rate

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from colbuild.train.loop.batch import Batch
+from colbuild.train.batch import Batch
 from colbuild.train.losses.forward import final_hidden, head_weight
 from colbuild.train.losses.logits_buffer import add
 

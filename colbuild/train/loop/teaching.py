@@ -14,7 +14,7 @@ from colbuild.spec.model.precision import EXACT, FORWARD
 from colbuild.train.across.across_losses import AcrossView, across_loss
 from colbuild.train.across.aligned_text import Reader, cross
 from colbuild.train.across.vocabularies import Projection
-from colbuild.train.loop.batch import Batch
+from colbuild.train.batch import Batch
 from colbuild.train.losses.forward import final_hidden, head_weight
 from colbuild.train.losses.hidden_cosine import watching
 from colbuild.train.losses.logits_buffer import Room

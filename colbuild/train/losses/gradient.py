@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from colbuild.train.loop.batch import IGNORED
+from colbuild.train.batch import IGNORED
 from colbuild.train.losses.forward import CHUNK_TOKENS, final_hidden, head_weight
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from colbuild.train.loop.compiled_code import sound_cache
+from colbuild.train.compiled_code import sound_cache
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
