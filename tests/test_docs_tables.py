@@ -17,7 +17,7 @@ from colbuild.events import Event, event_to_json
 from colbuild.export.package.manifest import Manifest
 from colbuild.plan.cost.machine_resources import Resources, demand_of
 from colbuild.plan.saved.plan_file import SavedPlan
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.report.screen.states_view import WORDS
 from colbuild.spec.model.decides import steering
 from colbuild.spec.model.device import Device
@@ -156,14 +156,14 @@ def test_the_layout_is_that_of_the_store():
 
 
 def test_every_kind_of_step_is_in_the_table():
-    assert sorted(column("docs/plan.md", "| step | reads |")) == sorted(EPOCHS)
+    assert sorted(column("docs/plan.md", "| step | reads |")) == sorted(OPERATIONS)
 
 
 def test_threads_and_gpus_of_steps_are_those_that_the_executor_gives():
     given = Resources(cores=4, memory=10**9, gpus=(0,))
-    whole = {op for op in EPOCHS if demand_of(op, 0, given).cores == given.cores}
+    whole = {op for op in OPERATIONS if demand_of(op, 0, given).cores == given.cores}
     assert set(column("docs/builds.md", "| step | threads |")) - {"order"} == whole - {"order"}
-    assert {op for op in EPOCHS if demand_of(op, 0, given).gpus} == whole - {"order"}
+    assert {op for op in OPERATIONS if demand_of(op, 0, given).gpus} == whole - {"order"}
 
 
 def test_libraries_in_an_exports_key_are_named():

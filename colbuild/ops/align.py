@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from colbuild.arch import Shape
 from colbuild.errors import BuildError
 from colbuild.ops.shared.running_models import calibration, model_of
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.align import AlignParams
 from colbuild.train.loop.devices import forward_type
 from colbuild.weights.align.alignment import align, check_alignable
 from colbuild.weights.files.checkpoint import load_checkpoint, load_facts, save_checkpoint
@@ -18,7 +18,7 @@ from colbuild.weights.prefix.importance import measure_importance
 _TOKENIZER = "tokenizer.json"
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: AlignParams) -> None:
     """Matches a checkpoint's parts to its teacher's; what it computes stays as it is.
 
     Inputs: `model`, the checkpoint; `teacher`, ordered; `corpus`. Params: `shape`, `align`, `split`, and `tokens`, the
@@ -28,8 +28,8 @@ def run(step: StepRun) -> None:
         BuildError: The checkpoint has another shape, architecture or vocabulary than it should have, it cannot be aligned in
             this way, a weight is no number, or there is too little text.
     """
-    folder, above, how = step.inputs["model"], step.inputs["teacher"], step.params["align"]
-    shape, found = Shape(**step.params["shape"]), load_facts(folder).structure
+    folder, above, how = step.inputs["model"], step.inputs["teacher"], params.align
+    shape, found = params.shape, load_facts(folder).structure
     check_alignable(found, load_facts(above).structure, how)
     if found.shape != shape:
         own = found.shape
@@ -41,7 +41,7 @@ def run(step: StepRun) -> None:
     _check_same_words(folder, above)
     candidate, predecessor = load_checkpoint(folder), load_checkpoint(above)
     model, teacher = (model_of(one, forward_type()) for one in (candidate, predecessor))
-    windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], teacher)[:, :-1]
+    windows = calibration(step.inputs["corpus"], params.split, params.tokens, teacher)[:, :-1]
     aligned = align(candidate, model, predecessor, teacher, windows, how)
     importance = measure_importance(model_of(aligned, forward_type()), aligned.structure, windows, step.reached)
     lineage = replace(aligned.ordered, residual=importance.residual)

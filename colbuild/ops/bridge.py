@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import torch
 from transformers import PreTrainedConfig
 
-from colbuild.arch import ARCHITECTURES, Role, Structure, structure_from_json, tensors
+from colbuild.arch import Role, Structure, tensors
 from colbuild.arch.files.model_files import LICENCES
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.shared.bridge_config import bridge_config
 from colbuild.ops.shared.bridge_start import transplanted
 from colbuild.ops.shared.running_models import calibration
-from colbuild.ops.shared.student_training import Task, steered_recipe, train_checkpoint
+from colbuild.ops.shared.student_training import Task, train_checkpoint
 from colbuild.ops.source.settled_beginning import write_beginning
 from colbuild.ops.step_run import StepRun
 from colbuild.ops.tokenizer import special_ids
+from colbuild.plan.steps.bridge import BridgeParams
+from colbuild.plan.workload.training import steered
 from colbuild.train.across.aligned_text import Reader
 from colbuild.train.across.spelling import read_spelling
 from colbuild.train.across.vocabularies import events, nearest_tokens
@@ -29,10 +30,8 @@ from colbuild.weights.files.checkpoint import SPECIAL_IDS, Checkpoint, load_chec
 from colbuild.weights.files.origin import ORIGIN, copy_files
 from colbuild.weights.files.transformers_config import transformers_config
 
-WITHOUT_TEACHER: Final = "seqkd"
 
-
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: BridgeParams) -> None:
     """Starts the bridge and trains it.
 
     Inputs: `teacher` (the AnsNet, ordered if anything is transplanted), `tokenizer` (a folder with the family's; the AnsNet's
@@ -47,11 +46,11 @@ def run(step: StepRun) -> None:
         BuildError: As any training; or the two tokenizers cannot be aligned.
     """
     teacher = load_checkpoint(step.inputs["teacher"])
-    structure = structure_from_json(step.params["structure"], ARCHITECTURES)
-    recipe = steered_recipe(step)
-    readers = _readers(step) if "across" in step.params["recipe"]["loss"] else None
+    structure, split = params.structure, params.split
+    recipe = steered(params.recipe, step.settings)
+    readers = None if recipe.loss.across is None else _readers(step)
     with torch.no_grad():
-        start = _start(step, teacher, structure, readers)
+        start = _start(step, params, teacher, readers)
 
     def keep(weights: Mapping[str, torch.Tensor]) -> None:
         save_checkpoint(replace(start, tensors=weights), step.output, step.inputs["tokenizer"])
@@ -61,12 +60,12 @@ def run(step: StepRun) -> None:
     # An ordered teacher's layers are other layers than those of what it is distilled into.
     whole = replace(teacher, lineage=None)
     if readers is None:
-        train_checkpoint(Task(start, whole, recipe, step), keep)
-    elif recipe.loss.across == WITHOUT_TEACHER:
-        train_checkpoint(Task(start, whole, recipe, step, by_text=True), keep)
+        train_checkpoint(Task(start, whole, recipe, step, split), keep)
+    elif params.by_text:
+        train_checkpoint(Task(start, whole, recipe, step, split, by_text=True), keep)
     else:
         across = _across(readers, structure.shape.vocab, teacher.structure.shape.vocab, recipe.loss.across)
-        train_checkpoint(Task(start, whole, recipe, step, across=across), keep)
+        train_checkpoint(Task(start, whole, recipe, step, split, across=across), keep)
 
 
 Readers = tuple[Reader, Reader]
@@ -95,19 +94,19 @@ def _across(readers: Readers, rows: int, teacher_rows: int, loss: str | None) ->
 # -- where it starts --------------------------------------------------------------------------------------------------
 
 
-def _start(step: StepRun, teacher: Checkpoint, structure: Structure, readers: Readers | None) -> Checkpoint:
-    seed: int = step.params["recipe"]["seed"]
-    config = bridge_config(teacher, structure, step.params.get("positions"))
+def _start(step: StepRun, params: BridgeParams, teacher: Checkpoint, readers: Readers | None) -> Checkpoint:
+    structure, seed = params.structure, params.recipe.seed
+    config = bridge_config(teacher, structure, params.positions)
     if readers is not None:
         own = special_ids(step.inputs["tokenizer"])
         config |= dict.fromkeys(SPECIAL_IDS) | own
     dtype = next(iter(teacher.tensors.values())).dtype
-    if step.params["start"] == "random":
+    if params.start == "random":
         weights = random_start(structure, seed)
     else:
         body = structure.at(replace(structure.shape, vocab=teacher.structure.shape.vocab))
         settings = {**config, "vocab_size": body.shape.vocab}
-        weights = transplanted(teacher, body, settings, seed, lambda: _text(step, settings), step.reached)
+        weights = transplanted(teacher, body, settings, seed, lambda: _text(step, params, settings), step.reached)
         if readers is not None:
             weights = _with_vocabulary(weights, structure, readers)
     return Checkpoint(config, structure, {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()})
@@ -120,10 +119,11 @@ class _Described:
     config: PreTrainedConfig
 
 
-def _text(step: StepRun, config: Mapping[str, object]) -> torch.Tensor:
+def _text(step: StepRun, params: BridgeParams, config: Mapping[str, object]) -> torch.Tensor:
     """Calibration windows in the AnsNet's tokens, as long as the bridge can read."""
     described = _Described(transformers_config(config))
-    return calibration(step.inputs["calibration"], step.params["split"], step.params["tokens"], described)
+    assert params.tokens is not None  # a transplant has them
+    return calibration(step.inputs["calibration"], params.split, params.tokens, described)
 
 
 def _with_vocabulary(

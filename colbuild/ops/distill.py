@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import torch
 
-from colbuild.arch import Shape
-from colbuild.ops.shared.student_training import Task, steered_recipe, train_checkpoint
+from colbuild.ops.shared.student_training import Task, train_checkpoint
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.distill import DistillParams
+from colbuild.plan.workload.training import steered
 from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint, save_nested
 from colbuild.weights.prefix.subset import subset
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: DistillParams) -> None:
     """Distils the chain's next anchor from the one before it (Chain-of-Learngene, arXiv 2605.07783, section 3.2).
 
     Inputs: `teacher`, `corpus`; `lessons` where the recipe says `teacher: cached`; `start` for an anchor that starts from a
@@ -28,7 +29,7 @@ def run(step: StepRun) -> None:
       itself is kept in `nested/`, for the DesNets in between.
     """
     teacher = load_checkpoint(step.inputs["teacher"])
-    shape, recipe = Shape(**step.params["shape"]), steered_recipe(step)
+    shape, recipe = params.shape, steered(params.recipe, step.settings)
     companions = step.inputs["teacher"]
 
     def keep_segment(weights: Mapping[str, torch.Tensor]) -> None:
@@ -37,13 +38,13 @@ def run(step: StepRun) -> None:
         save_nested(nested, step.output)
 
     if recipe.elastic is not None and recipe.elastic.form == "segment":
-        train_checkpoint(Task(teacher, teacher, recipe, step, smallest=shape), keep_segment)
+        train_checkpoint(Task(teacher, teacher, recipe, step, params.split, smallest=shape), keep_segment)
         return
     with torch.no_grad():
         start = load_checkpoint(step.inputs["start"]) if "start" in step.inputs else subset(teacher, shape)
-    smallest = None if recipe.elastic is None else Shape(**step.params["interval"])
+    smallest = None if recipe.elastic is None else params.interval
 
     def keep(weights: Mapping[str, torch.Tensor]) -> None:
         save_checkpoint(replace(start, tensors=weights), step.output, companions)
 
-    train_checkpoint(Task(start, teacher, recipe, step, smallest), keep)
+    train_checkpoint(Task(start, teacher, recipe, step, params.split, smallest), keep)

@@ -7,6 +7,7 @@ import math
 from colbuild.errors import BuildError
 from colbuild.ops.shared.running_models import check_vocabulary, model_of
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.evaluate import EvaluateParams
 from colbuild.progress import Progress
 from colbuild.train.corpus.packing import evaluation_documents, open_corpus
 from colbuild.train.loop.devices import forward_type
@@ -20,7 +21,7 @@ _LOST = 700.0
 """A loss in nats whose perplexity is no float any more; no model that computes at all comes near."""
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: EvaluateParams) -> None:
     """Measures a model on whole documents of held-out text.
 
     Inputs: `model`, `reference` (the AnsNet, or the bridge where its vocabulary is another), `corpus`. Params: `tokens`,
@@ -35,11 +36,9 @@ def run(step: StepRun) -> None:
     # The AnsNet is compared with itself: it agrees, and need not be computed twice.
     same = step.inputs["reference"] == step.inputs["model"]
     reference = None if same else model_of(load_checkpoint(step.inputs["reference"]), forward_type())
-    corpus = open_corpus(step.inputs["corpus"], step.params["split"])
+    corpus = open_corpus(step.inputs["corpus"], params.split)
     check_vocabulary(corpus.vocabulary, model)
-    windows = evaluation_documents(
-        corpus, step.params["tokens"], min(CONTEXT, int(model.config.max_position_embeddings))
-    )
+    windows = evaluation_documents(corpus, params.tokens, min(CONTEXT, int(model.config.max_position_embeddings)))
     wanted = sum(len(window.targets) for window in windows)
     total, size, room = NOTHING, 0, Room()
     for window in windows:
@@ -63,6 +62,6 @@ def run(step: StepRun) -> None:
             "kl": kl,
             "tokens": total.tokens,
             "bytes": size,
-            "split": step.params["split"],
+            "split": params.split,
         },
     )

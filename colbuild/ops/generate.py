@@ -19,7 +19,7 @@ from colbuild.ops.shared.authorship import check_author, check_begun
 from colbuild.ops.shared.running_models import running_model
 from colbuild.ops.shared.text_writing import Text, draw_texts
 from colbuild.ops.step_run import StepRun
-from colbuild.plan.cost.step_memory import GENERATED_AT_ONCE
+from colbuild.plan.steps.generate import GENERATED_AT_ONCE, GenerateParams
 from colbuild.progress import Progress
 from colbuild.store.durable_files import checked, read_json, storage_errors, unchecked, write_json_durably
 from colbuild.train.loop.devices import forward_type, open_accelerator
@@ -44,7 +44,7 @@ class Batch:
     texts: list[tuple[str, int]]
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: GenerateParams) -> None:
     """Writes texts of at most `length` tokens until they have `tokens` tokens together.
 
     Inputs: `model` (the AnsNet). Params: `tokens`, `temperature`, `prompts` (taken in turn), `length`, `seed`. A text begins
@@ -64,12 +64,12 @@ def run(step: StepRun) -> None:
     model = running_model(load_checkpoint(folder), forward_type(), open_accelerator().device)
     vocabulary = load_vocabulary(folder)
     begin = vocabulary.opening
-    length = min(int(step.params["length"]), int(model.config.max_position_embeddings) - 1)
+    length = min(params.length, int(model.config.max_position_embeddings) - 1)
     room = length + 1 - len(begin)
-    prompts = [_prompt(text, vocabulary.tokenizer, room) for text in step.params["prompts"]] or [[]]
+    prompts = [_prompt(text, vocabulary.tokenizer, room) for text in params.prompts] or [[]]
     ends = {vocabulary.separator, *_ends(model)}
     written, begun, empty, batch = 0, 0, 0, 0
-    wanted: int = step.params["tokens"]
+    wanted = params.tokens
     with (step.output / TEXTS).open("w", encoding="utf-8") as file:
         while written < wanted:
             kept = _kept(step.partial, batch)
@@ -81,8 +81,8 @@ def run(step: StepRun) -> None:
                     starts,
                     length,
                     ends,
-                    temperature=step.params["temperature"],
-                    seed=int.from_bytes(hashlib.sha256(f"{step.params['seed']}:{batch}".encode()).digest()[:7], "big"),
+                    temperature=params.temperature,
+                    seed=int.from_bytes(hashlib.sha256(f"{params.seed}:{batch}".encode()).digest()[:7], "big"),
                     check=partial(_check, step, written, wanted),
                 )
                 if batch == 0:

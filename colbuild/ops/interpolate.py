@@ -15,6 +15,7 @@ from colbuild.ops.shared.refitting import refitted
 from colbuild.ops.shared.running_models import asked_of as targets_of
 from colbuild.ops.shared.running_models import calibration, model_of
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.interpolate import InterpolateParams
 from colbuild.train.loop.devices import forward_type
 from colbuild.weights.files.checkpoint import (
     Checkpoint,
@@ -35,7 +36,7 @@ FACTS: Final = "interpolation.json"
 _MEASURED: Final = ("loss", "without")
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: InterpolateParams) -> None:
     """Makes a DesNet between two nested anchors by one of the strategies.
 
     Inputs: `larger`, `smaller` where the strategy reads it; `corpus` where text decides. Params: `shape`, `method`, and what
@@ -51,8 +52,8 @@ def run(step: StepRun) -> None:
         BuildError: The anchors cannot be mixed, the strategy cannot make this DesNet of them, a weight is no number, or there
             is too little text.
     """
-    asked, shape = asked_of(step.params), Shape(**step.params["shape"])
-    alone, refits = asked.method in CONTROLS or is_subset(asked), step.params.get("refit") == "auto"
+    asked, shape = asked_of(params), params.shape
+    alone, refits = asked.method in CONTROLS or is_subset(asked), params.refit == "auto"
     how = SUBSET if is_subset(asked) else None if alone else given(asked, _ends(step, shape))
     if how is not None and not refits:
         if alone:
@@ -71,9 +72,9 @@ def run(step: StepRun) -> None:
         pair = _pair(step, shape)
         found, facts = _mixed(pair, how), _facts(how.to_json())
     else:
-        found, facts = _search(step, asked, _pair(step, shape))
+        found, facts = _search(step, params, asked, _pair(step, shape))
     if refits:
-        found, facts["refit"] = refitted(step, found)
+        found, facts["refit"] = refitted(step, params, found)
     save_checkpoint(found, step.output, step.inputs["larger"])
     _tell(step, facts)
 
@@ -109,11 +110,13 @@ def _mixed(pair: Neighbours, how: Mix) -> Checkpoint:
     return replace(pair.base, tensors=mix(pair, how))
 
 
-def _search(step: StepRun, asked: Asked, pair: Neighbours) -> tuple[Checkpoint, dict[str, Any]]:
+def _search(
+    step: StepRun, params: InterpolateParams, asked: Asked, pair: Neighbours
+) -> tuple[Checkpoint, dict[str, Any]]:
     """The best of the candidates on calibration tokens, and all of their scores."""
     model = model_of(pair.base, forward_type())
-    windows = calibration(step.inputs["corpus"], step.params["split"], step.params["tokens"], model)
-    targets = targets_of(step.inputs["corpus"], step.params["split"], windows)
+    windows = calibration(step.inputs["corpus"], *params.text, model)
+    targets = targets_of(step.inputs["corpus"], params.text[0], windows)
     scoring = Scoring(pair, model, windows, step.check, targets)
     search = SEARCHES[asked.method](asked, pair, scoring.slopes)
     axes = Axes(fill=pair.has_fill, depth=pair.has_depth, nested=pair.nested is not None)

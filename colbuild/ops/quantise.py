@@ -17,14 +17,16 @@ from colbuild.export.rounding.matrix_statistics import gather
 from colbuild.export.rounding.rounded_file import write_rounded
 from colbuild.export.rounding.scaled import scaled_parameters
 from colbuild.ops.shared.running_models import calibration, model_of
-from colbuild.ops.shared.student_training import Instead, Task, steered_recipe, train_checkpoint
+from colbuild.ops.shared.student_training import Instead, Task, train_checkpoint
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.quantise import QuantiseParams
+from colbuild.plan.workload.training import steered
 from colbuild.spec.model.device import Device
 from colbuild.train.loop.devices import forward_type
 from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: QuantiseParams) -> None:
     """Rounds a model as its export would, and trains it towards itself unrounded.
 
     Codes stay, as do the embedding and the head; each block's scale and the vectors are trained
@@ -38,9 +40,9 @@ def run(step: StepRun) -> None:
     """
     folder = step.inputs["model"]
     teacher = load_checkpoint(folder)
-    profile = Device.model_validate(step.params["profile"], strict=False)
+    profile = params.profile
     decoder = decoder_graph(teacher.config, teacher.tensors, profile.context, profile.operators)
-    fitted = _fitted(teacher, decoder, profile, folder, step)
+    fitted = _fitted(teacher, decoder, profile, folder, step, params.split)
     origins = matrix_origins(teacher.config, teacher.tensors)
     vectors = {name: tensor for name, tensor in teacher.tensors.items() if tensor.ndim == 1}
     small = {name: fitted.rounded[name] for name in fitted.tables}
@@ -57,7 +59,14 @@ def run(step: StepRun) -> None:
         write_rounded(step.output, scaled.matrices(gains) | small, trained_vectors)
 
     student = replace(teacher, tensors={**teacher.tensors, **tables})
-    task = Task(student, teacher, steered_recipe(step), step, instead=Instead(scaled.on, frozenset(tables)))
+    task = Task(
+        student,
+        teacher,
+        steered(params.recipe, step.settings),
+        step,
+        params.split,
+        instead=Instead(scaled.on, frozenset(tables)),
+    )
     train_checkpoint(task, keep)
 
 
@@ -74,10 +83,12 @@ def _tables(model: Checkpoint, every: Mapping[str, Blocks], origins: Mapping[str
     return found
 
 
-def _fitted(teacher: Checkpoint, decoder: EmptyDecoder, profile: Device, folder: Path, step: StepRun) -> Fitted:
+def _fitted(
+    teacher: Checkpoint, decoder: EmptyDecoder, profile: Device, folder: Path, step: StepRun, split: str
+) -> Fitted:
     """How the model's export would round it."""
     model = model_of(teacher, forward_type())
-    windows = calibration(step.inputs["corpus"], step.params["split"], profile.calibration, model)
+    windows = calibration(step.inputs["corpus"], split, profile.calibration, model)
     statistics = gather(model, teacher.structure, windows, step.reached)
     del model
     with tempfile.TemporaryDirectory() as companions:

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from colbuild.ops.shared.student_training import Task, steered_recipe, train_checkpoint
+from colbuild.ops.shared.student_training import Task, train_checkpoint
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.recover import RecoverParams
+from colbuild.plan.workload.training import steered
 from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: RecoverParams) -> None:
     """Trains a model of any origin towards its teacher.
 
     Inputs: `start`, `teacher`, `corpus`; `lessons` where the recipe says `teacher: cached`. Params: `recipe`, `split`. The
@@ -23,4 +25,4 @@ def run(step: StepRun) -> None:
     def keep(weights: Mapping[str, torch.Tensor]) -> None:
         save_checkpoint(replace(start, tensors=weights), step.output, step.inputs["start"])
 
-    train_checkpoint(Task(start, teacher, steered_recipe(step), step), keep)
+    train_checkpoint(Task(start, teacher, steered(params.recipe, step.settings), step, params.split), keep)

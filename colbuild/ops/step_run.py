@@ -24,14 +24,13 @@ def unheard(_: str) -> None:
 
 @dataclass(frozen=True)
 class StepRun:
-    """One run of one step. An operation reads `inputs` and `params`, and fills `output`; it knows nothing else.
+    """One run of one step. An operation reads `inputs` and its parameters, and fills `output`; it knows nothing else.
 
     What lies in `partial`, when it is, and whether a run was stopped in between changes nothing in `output`.
 
     Attributes:
         inputs: The directory behind each input role ("model", "corpus", ...); read-only.
-        params: The resolved parameters that are part of the step's key: JSON values only.
-        output: An existing, empty directory. The same inputs and params give the same bytes in it.
+        output: An existing, empty directory. The same inputs and parameters give the same bytes in it.
         report: Called now and then with the progress made.
         partial: A directory for what a long step goes on from after it was interrupted, to be made when there is something to
             keep. It belongs to this step's key, may hold what an earlier run left, and is removed once the result is
@@ -46,7 +45,6 @@ class StepRun:
     """
 
     inputs: Mapping[str, Path]
-    params: Mapping[str, Any]
     output: Path
     report: Report = silent
     partial: Path | None = None

@@ -6,10 +6,10 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from colbuild.errors import StoppedError
 from colbuild.ops.shared.running_models import check_text, running_model
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.teach import TeachParams
 from colbuild.progress import Progress
 from colbuild.store.durable_files import read_json, storage_errors, write_json_durably
 from colbuild.train.batch import Batch
@@ -33,7 +34,7 @@ TOKENS_AT_ONCE: Final = 2048
 _DONE: Final = "done.json"
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: TeachParams) -> None:
     """Writes a teacher's lessons (`colbuild.train.corpus.teacher_cache`).
 
     Inputs: `teacher` (a checkpoint), `corpus`. Params: `split`, `seed`, `sequence`, `documents`, `precision` of the recipe,
@@ -50,37 +51,43 @@ def run(step: StepRun) -> None:
         StoppedError: The step was asked to stop.
     """
     device = open_accelerator().device
-    dtype = computing_type(step.params["precision"], device)
+    dtype = computing_type(params.precision, device)
     teacher = running_model(load_checkpoint(step.inputs["teacher"]), dtype, device)
-    corpus = open_corpus(step.inputs["corpus"], step.params["split"])
-    check_text(corpus.vocabulary, step.params["sequence"], teacher, "teacher")
-    windows = _windows(corpus, step.params)
+    corpus = open_corpus(step.inputs["corpus"], params.split)
+    check_text(corpus.vocabulary, params.sequence, teacher, "teacher")
+    windows = _windows(corpus, params)
     about = Teachings(
-        step.params["type"],
-        step.params["temperature"],
+        params.type,
+        params.temperature,
         head_weight(teacher).shape[0],
-        step.params["sequence"],
-        step.params["documents"],
+        params.sequence,
+        params.documents,
         len(windows),
     )
     folder = step.partial or step.output
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _teach(teacher, corpus, windows, about, step, folder)
+        _teach(teacher, corpus, windows, about, step, params.seed, folder)
         if step.partial is not None:
             shutil.copyfile(step.partial / RECORDS, step.output / RECORDS)
         np.asarray(windows, "<i8").tofile(step.output / WINDOWS)
         write_json(step.output / META, {"format": FORMAT, **asdict(about)})
 
 
-def _windows(corpus: PackedCorpus, params: Mapping[str, Any]) -> list[int]:
+def _windows(corpus: PackedCorpus, params: TeachParams) -> list[int]:
     """The windows that the training reads, each once, rising."""
-    found = training_windows(corpus, seed=params["seed"], step=0, batch=params["windows"], sequence=params["sequence"])
+    found = training_windows(corpus, seed=params.seed, step=0, batch=params.windows, sequence=params.sequence)
     return sorted(set(found))
 
 
 def _teach(
-    teacher: PreTrainedModel, corpus: PackedCorpus, windows: list[int], about: Teachings, step: StepRun, folder: Path
+    teacher: PreTrainedModel,
+    corpus: PackedCorpus,
+    windows: list[int],
+    about: Teachings,
+    step: StepRun,
+    seed: int,
+    folder: Path,
 ) -> None:
     """Fills the folder's records, from where an interrupted run left them."""
     rows = max(1, TOKENS_AT_ONCE // about.sequence)
@@ -96,7 +103,7 @@ def _teach(
             batch = read_windows(
                 corpus, windows[start : start + rows], about.sequence, apart=about.documents == "apart"
             )
-            draft.append(b"".join(_records(teacher, batch, about, step.params["seed"])), len(batch.windows))
+            draft.append(b"".join(_records(teacher, batch, about, seed)), len(batch.windows))
             if time.monotonic() >= due:
                 draft.keep()
                 due = time.monotonic() + step.checkpoint_every

@@ -30,6 +30,7 @@ from colbuild.ops.source.chat import separate_chat
 from colbuild.ops.source.settled_beginning import beginning_names, carry_beginning, settle_beginning, write_beginning
 from colbuild.ops.source.source_tokenizer import copy_tokenizer
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.tokenizer import TokenizerParams
 from colbuild.progress import Progress
 from colbuild.train.across.spelling import spelling_of
 from colbuild.weights.files.checkpoint import CONFIG, GENERATION, write_json
@@ -42,7 +43,7 @@ NAMES: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
 """Keys of tokenizer_config.json that name special tokens; config.json has their ids under the same names with `_id`."""
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: TokenizerParams) -> None:
     """Makes the family's tokenizer.
 
     Inputs: `model` (the AnsNet); `raw`, the text to train on or the tokenizer's files. Params: `rows`, how many ids there may
@@ -57,14 +58,14 @@ def run(step: StepRun) -> None:
     Raises:
         BuildError: It cannot be read, cannot spell every text, or has no room for the special tokens.
     """
-    if step.params.get("train"):
-        _trained(step)
+    if params.train:
+        _trained(step, params)
     else:
         _copied(step)
     path = step.output / TOKENIZER
     reset_orders(path)
     _with_chat(step)
-    _begin(step)
+    _begin(step, params)
     separate_chat(step.output)
     # The family's models have all of this from here (`colbuild.plan.drawing.parts`), with what their own texts begin with.
     copy_files((ORIGIN, *LICENCES), step.inputs["model"], step.output)
@@ -72,28 +73,28 @@ def run(step: StepRun) -> None:
     tokenizer = load_tokenizer(path)
     spelling_of(tokenizer, "the tokenizer")
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-    if highest >= step.params["rows"]:
+    if highest >= params.rows:
         raise BuildError(
             f"the tokenizer has {highest + 1:,} ids with the special tokens of the AnsNet's chat template, and room for "
-            f"{step.params['rows']:,}",
+            f"{params.rows:,}",
             hint="choose a tokenizer with a chat template of its own",
         )
 
 
-def _begin(step: StepRun) -> None:
+def _begin(step: StepRun, params: TokenizerParams) -> None:
     """Settles what texts begin with in the family's tokens, and writes it down where that is anything.
 
     The file makes the result another one than those of before texts began with their tokens, whose corpora lack them.
     """
-    names = _settled(step)
+    names = _settled(step, params)
     if names:
         write_json(step.output / BEGINNING, {"begin": list(names)})
 
 
-def _settled(step: StepRun) -> tuple[str, ...]:
-    if step.params.get("train"):
+def _settled(step: StepRun, params: TokenizerParams) -> tuple[str, ...]:
+    if params.train:
         return carry_beginning(step.inputs["model"], step.output)
-    asked = step.params.get("begin")
+    asked = params.begin
     known = asked == NONE or _read_tokenizer(step.output).token_to_id(asked or "") is not None
     names = settle_beginning(step.output, asked if known else None)
     if len(names) == 1 and _content(read_settings(step.output).get("bos_token")) != names[0]:
@@ -111,7 +112,7 @@ def _with_generation(folder: Path, changed: Mapping[str, Any]) -> None:
         write_json(path, {**settings, **known})
 
 
-def _trained(step: StepRun) -> None:
+def _trained(step: StepRun, params: TokenizerParams) -> None:
     model = _read_tokenizer(step.inputs["model"])
     tokenizer = Tokenizer(models.BPE())
     # Cut where the AnsNet cuts, as far as it works on bytes too: the more boundaries the two share, the more can be compared.
@@ -119,17 +120,17 @@ def _trained(step: StepRun) -> None:
     tokenizer.pre_tokenizer = theirs if _on_bytes(model) else pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=step.params["rows"],
+        vocab_size=params.rows,
         special_tokens=_wanted(step.inputs["model"]),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     # Counting and merging are one call into the library, which takes minutes on much text.
-    in_background(lambda: tokenizer.train_from_iterator(_texts(step), trainer), step.check)
+    in_background(lambda: tokenizer.train_from_iterator(_texts(step, params), trainer), step.check)
     size = tokenizer.get_vocab_size()
-    if size < step.params["rows"]:
+    if size < params.rows:
         raise BuildError(
-            f"the text is too short for a vocabulary of {step.params['rows']:,} tokens: it gives {size:,}",
+            f"the text is too short for a vocabulary of {params.rows:,} tokens: it gives {size:,}",
             hint=f"write tokenizer: {{train: {size}}}, or give more text (a higher 'limit')",
         )
     tokenizer.save(str(step.output / TOKENIZER))
@@ -138,19 +139,19 @@ def _trained(step: StepRun) -> None:
     )
 
 
-def _texts(step: StepRun) -> Iterator[str]:
+def _texts(step: StepRun, params: TokenizerParams) -> Iterator[str]:
     """The documents that models are trained on; what is held out stays out of the vocabulary too."""
-    chosen = choose(step.inputs["raw"], step.params["format"], step.params.get("files", ()))
-    limit: int | None = step.params["limit"]
+    chosen = choose(step.inputs["raw"], params.format, params.files)
+    limit = params.limit
     done = 0
     with (
         tempfile.TemporaryDirectory(dir=step.output, prefix=".scratch-") as scratch,
-        closing(FORMATS[chosen.format].read(Reading(chosen.files, step.params["text"], Path(scratch)))) as texts,
+        closing(FORMATS[chosen.format].read(Reading(chosen.files, params.text, Path(scratch)))) as texts,
     ):
         for document in documents(texts, limit):
             done += document.size
             step.reached(Progress(done, limit or 0, "bytes", "reading"))
-            if document.rank >= step.params["heldout"]:
+            if document.rank >= params.heldout:
                 yield document.text
 
 

@@ -174,7 +174,7 @@ FORMATS: Final[Mapping[str, Callable[[Sequence[StepPlan], str], str]]] = {
 
 
 def _name(plan: StepPlan) -> str:
-    return plan.step.id.partition(" ")[2]
+    return plan.step.name
 
 
 def _one_line(text: str) -> str:

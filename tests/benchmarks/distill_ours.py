@@ -14,9 +14,8 @@ def main(asked: dict[str, Any]) -> None:
     from colbuild.run.process.environment import prepare_process
 
     prepare_process()
-    from colbuild.ops import distill, evaluate, teach
-    from colbuild.ops.step_run import StepRun
     from colbuild.progress import Progress
+    from tests.helpers.steps import run_step
 
     clock = Clock()
     noted: dict[str, Any] = {}
@@ -29,7 +28,8 @@ def main(asked: dict[str, Any]) -> None:
 
     output = Path(asked["output"])
     output.mkdir(parents=True)
-    run = StepRun(
+    run_step(
+        asked["op"],
         {role: Path(path) for role, path in asked["inputs"].items()},
         asked["params"],
         output,
@@ -38,7 +38,6 @@ def main(asked: dict[str, Any]) -> None:
         compiled=Path(asked["compiled"]),
         note=noted.update,
     )
-    {"distill": distill.run, "evaluate": evaluate.run, "teach": teach.run}[asked["op"]](run)
     (output / "noted.json").write_text(json.dumps(noted), encoding="utf-8")
     on_gpu = noted.get("device", "cpu") != "cpu"
     clock.tell(noted["peak_memory"] / 2**30 if on_gpu else None, mfu=noted.get("mfu"))

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from colbuild.arch import Shape, Structure
 from tests.benchmarks.distill_inputs import inputs_in
+from tests.helpers.steps import run_step
 
 ENDS: Final = (102_600_000, 76_100_000)
 ELASTIC: Final = ("anchor", "segment")
@@ -161,8 +162,6 @@ class Bench:
 
     def _trained(self, training: Training) -> Path:
         """The folder of a distilled anchor; what was interrupted goes on."""
-        from colbuild.ops import distill
-        from colbuild.ops.step_run import StepRun
         from colbuild.spec.model.recipe import Recipe
 
         folder = self._anchors(training.seed)
@@ -182,18 +181,16 @@ class Bench:
         draft.mkdir(parents=True)
         settings = {"compile": "never", "evaluate_every": 0.0}
         inputs = {"teacher": teacher, "corpus": self._inputs.corpus}
-        distill.run(StepRun(inputs, params, draft, partial=partial, settings=settings))
+        run_step("distill", inputs, params, draft, partial=partial, settings=settings)
         draft.rename(made)
         shutil.rmtree(partial, ignore_errors=True)
         return made
 
     def _interpolate(self, larger: Path, smaller: Path, shape: Shape, made: Path) -> None:
-        from colbuild.ops import interpolate
-        from colbuild.ops.step_run import StepRun
 
         inputs = {"larger": larger, "smaller": smaller, "corpus": self._inputs.corpus}
         params = {"shape": asdict(shape), "method": self.setting.method, "tokens": CALIBRATION, "split": "train"}
-        interpolate.run(StepRun(inputs, params, made))
+        run_step("interpolate", inputs, params, made)
 
     def _loss(self, folder: Path) -> float:
         from colbuild.ops.shared.running_models import calibration, model_of

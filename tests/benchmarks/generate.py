@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.plan.cost.step_memory import GENERATED_AT_ONCE
+from colbuild.plan.steps.generate import GENERATED_AT_ONCE
 from colbuild.run.process.environment import prepare_process
 from tests.benchmarks.bridge_models import Bench
 from tests.benchmarks.harness import Result, at_least, run_kept_benchmark

@@ -17,6 +17,7 @@ from colbuild.arch import Shape, Structure, parameters, read_structure
 from colbuild.arch.solving import solve_between, solve_down
 from colbuild.run.process.environment import prepare_process
 from tests.benchmarks.distill_inputs import inputs_in
+from tests.helpers.steps import run_step
 
 SMALL: Final[Mapping[str, Mapping[str, Any]]] = {
     "gpt2": {"n_layer": 6, "n_embd": 128, "n_head": 4, "n_inner": 512, "n_positions": 512},
@@ -121,30 +122,24 @@ class Models:
         return self._made(f"{name}-{tokens}", lambda to: _pretrain(start, self.corpus(name), tokens, to))
 
     def _train(self, teacher: Path, corpus: Path, shape: Shape, values: Mapping[str, Any], to: Path) -> None:
-        from colbuild.ops import distill
-        from colbuild.ops.step_run import StepRun
         from colbuild.spec.model.recipe import Recipe
 
         recipe = Recipe.model_validate({**values, "elastic": None}, strict=False).model_dump(mode="json")
         params = {"shape": asdict(shape), "split": "train", "recipe": recipe}
         settings = {"compile": "never", "evaluate_every": 0.0, "epochs": "allow"}
-        distill.run(StepRun({"teacher": teacher, "corpus": corpus}, params, to, settings=settings))
+        run_step("distill", {"teacher": teacher, "corpus": corpus}, params, to, settings=settings)
 
     def _order(self, model: Path, corpus: Path, to: Path) -> None:
-        from colbuild.ops import order
-        from colbuild.ops.step_run import StepRun
 
-        order.run(StepRun({"model": model, "corpus": corpus}, {"split": "train", "tokens": 16_384}, to))
+        run_step("order", {"model": model, "corpus": corpus}, {"split": "train", "tokens": 16_384}, to)
 
     def _pack(self, to: Path) -> None:
-        from colbuild.ops import corpus
-        from colbuild.ops.step_run import StepRun
         from tests.helpers.tiny import make_tiny_tokenizer
 
         tokenizer = self._made("tokenizer-512", make_tiny_tokenizer)
         raw = next((self._folder / "inputs" / "downloads").rglob("enwik8.gz"))
         params = {"format": "mediawiki", "text": "text", "limit": 12_000_000, "heldout": 0.02}
-        corpus.run(StepRun({"raw": raw, "tokenizer": tokenizer}, params, to))
+        run_step("corpus", {"raw": raw, "tokenizer": tokenizer}, params, to)
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
         """A folder, made if it is missing; what was interrupted is made anew."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from colbuild.arch import Shape
 from tests.benchmarks.init_models import Models, Pair
+from tests.helpers.steps import run_step
 
 if TYPE_CHECKING:
     from colbuild.weights.files.checkpoint import Checkpoint
@@ -114,14 +115,15 @@ class Tables:
         """The loss of a subset whose FFNs were fitted again, kept where other text said so."""
         from colbuild.ops.shared.refitting import refitted
         from colbuild.ops.step_run import StepRun
+        from colbuild.plan.steps.interpolate import InterpolateParams
         from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
         from colbuild.weights.prefix.subset import subset
 
-        params = {"tokens": self._models.calibration(name), "split": "train"}
+        params = InterpolateParams(shape, "subset", tokens=self._models.calibration(name), split="train")
         inputs = {"larger": ansnet, "corpus": self._models.corpus(name)}
 
         def make(to: Path) -> None:
-            found, _ = refitted(StepRun(inputs, params, to), subset(load_checkpoint(ansnet), shape))
+            found, _ = refitted(StepRun(inputs, to), params, subset(load_checkpoint(ansnet), shape))
             save_checkpoint(found, to, ansnet)
 
         return self.score(name, f"refit {_told(shape)}", make)
@@ -139,8 +141,6 @@ class Tables:
 
     def _interpolated(self, name: str, pair: Pair, how: Mapping[str, Any]) -> float:
         """The loss of what an `interpolate` step makes."""
-        from colbuild.ops import interpolate
-        from colbuild.ops.step_run import StepRun
         from colbuild.spec.model.mixing import Interpolate
 
         asked = Interpolate.model_validate({"tokens": self._models.calibration(name), **how}, strict=False)
@@ -148,7 +148,7 @@ class Tables:
         inputs = {"larger": pair.larger, "smaller": pair.smaller, "corpus": self._models.corpus(name)}
 
         def make(to: Path) -> None:
-            interpolate.run(StepRun(inputs, params, to))
+            run_step("interpolate", inputs, params, to)
 
         told = " ".join(f"{key}={value}" for key, value in asked.params().items())
         return self.score(name, f"{pair.larger.name} {pair.smaller.name} {_told(pair.between)} {told}", make)

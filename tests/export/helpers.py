@@ -13,12 +13,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from colbuild.errors import BuildError
 from colbuild.export.package.packaging import Texts, build_package, exported_model
 from colbuild.export.package.quality import HeldOutText
-from colbuild.ops.export import run
 from colbuild.ops.shared.running_models import build_model, model_of
-from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress, silent
 from colbuild.spec.model.device import Device
 from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint
+from tests.helpers.steps import run_step
 from tests.weights.helpers import random_checkpoint
 
 VERSIONS = {"torch": "1", "onnx": "2", "onnxruntime": "3"}
@@ -30,7 +29,7 @@ def export(model: Path, output: Path, *, report: list[Progress] | None = None, *
     output.mkdir(parents=True)
     resolved = {"format": "onnx", "precision": "fp32", "block": 32, "context": CONTEXT, "limits": {"max_package": None}}
     params = {"profile": resolved | profile, "versions": VERSIONS}
-    run(StepRun({"model": model}, params, output, (report if report is not None else []).append))
+    run_step("export", {"model": model}, params, output, (report if report is not None else []).append)
     return output
 
 

@@ -15,10 +15,7 @@ from colbuild.export.package.packaging import Texts, build_package, exported_mod
 from colbuild.export.rounding import matrix_statistics
 from colbuild.export.rounding.fitting import Form, allocate
 from colbuild.export.rounding.matrix_statistics import gather, harm, seen_by
-from colbuild.ops.corpus.build import run as pack_corpus
-from colbuild.ops.export import run as export_model
 from colbuild.ops.shared.running_models import build_model, model_of
-from colbuild.ops.step_run import StepRun
 from colbuild.progress import silent
 from colbuild.spec.model.device import Device, Limits
 from colbuild.spec.model.precision import stored_bytes
@@ -26,6 +23,7 @@ from colbuild.units import format_bytes
 from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.export.helpers import build, graph_of, manifest, saved, text
 from tests.helpers.configs import random_config
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import make_tiny_model, tiny_documents
 from tests.weights.helpers import random_checkpoint
 
@@ -303,9 +301,9 @@ def test_a_short_text_and_a_short_context_are_measured_as_far_as_they_go(tiny_mo
     raw = tmp_path / "text.jsonl"
     raw.write_text("".join(json.dumps({"text": one}) + "\n" for one in tiny_documents(30)), encoding="utf-8")
     params = {"format": "jsonl", "text": "text", "limit": None, "heldout": 0.1}
-    pack_corpus(StepRun({"raw": raw, "tokenizer": tiny_model}, params, corpus))
+    run_step("corpus", {"raw": raw, "tokenizer": tiny_model}, params, corpus)
     output = tmp_path / "package"
     output.mkdir()
     asked = {"profile": {"context": 24}, "versions": {}, "heldout_split": "heldout"}
-    export_model(StepRun({"model": tiny_model, "heldout": corpus}, asked, output))
+    run_step("export", {"model": tiny_model, "heldout": corpus}, asked, output)
     assert 0 < manifest(output)["quality"]["tokens"] < 2048

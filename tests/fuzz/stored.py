@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from colbuild.cli.app import run_command
+from colbuild.plan.operation import Operation
 from colbuild.run import executor
-from colbuild.run.process import perform
 from tests.helpers.nurseries import ThreadNursery
 from tests.helpers.project import copy_project
 
@@ -77,9 +78,9 @@ def make_inputs(folder: Path) -> Path:
     return folder
 
 
-def write_instead(run: Any) -> None:
+def write_instead(run: Any, params: Mapping[str, Any]) -> None:
     """What each step does: it writes what it was told, and what a status reads."""
-    (run.output / "told").write_text(json.dumps(dict(run.params), sort_keys=True, default=str))
+    (run.output / "told").write_text(json.dumps(dict(params), sort_keys=True, default=str))
     metrics = {"bits_per_byte": 2.5, "perplexity": 9.0, "top1_agreement": 0.5, "kl": 0.25}
     (run.output / "metrics.json").write_text(json.dumps(metrics))
 
@@ -91,7 +92,7 @@ def make_built(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("COLBUILD_STORE", raising=False)
         patch.setattr(executor, "open_nursery", ThreadNursery)
-        patch.setattr(perform, "operation", lambda _: write_instead)
+        patch.setattr(Operation, "carry_out", lambda _, step, values: write_instead(step, values))
         os.chdir(project)
         try:
             for arguments in (["build", SPEC], ["cache", "pin", "middle", SPEC], ["plan", SPEC, "-o", PLAN]):

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from colbuild.arch import ARCHITECTURES, Shape, bridged, structure_to_json
-from colbuild.ops import bridge, corpus, generate, tokenizer
-from colbuild.ops.step_run import StepRun
 from colbuild.weights.files.checkpoint import load_checkpoint
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import CHAT_TEMPLATE, make_tiny_corpus
-from tests.ops.family import RUNS, Step, ansnet, carry_out, noting, ordered, packed, recipe_of, room
+from tests.ops.family import Step, ansnet, carry_out, noting, ordered, packed, recipe_of, room
 
-RUNS = {**RUNS, "tokenizer": tokenizer.run, "generate": generate.run, "bridge": bridge.run}
 TEXT = {"format": "text", "text": "text", "limit": None, "heldout": 0.1}
 ROWS = 340
 
@@ -25,7 +23,7 @@ def done(op: str, inputs: dict[str, Path], params: dict[str, Any], name: str) ->
     output = room() / name
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
-    RUNS[op](StepRun(inputs, json.loads(json.dumps(params)), output, note=noting(output)))
+    run_step(op, inputs, json.loads(json.dumps(params)), output, note=noting(output))
     return output
 
 
@@ -65,7 +63,7 @@ def read() -> Path:
     """The text in the family's tokens."""
     output = room() / "read"
     output.mkdir()
-    corpus.run(StepRun({"raw": raw(), "tokenizer": words()}, TEXT, output))
+    run_step("corpus", {"raw": raw(), "tokenizer": words()}, TEXT, output)
     return output
 
 
@@ -96,4 +94,4 @@ def bridged_to(
     return {**inputs, "corpus": packed() if across is None else read()}, params
 
 
-__all__ = ["RUNS", "carry_out"]
+__all__ = ["carry_out"]

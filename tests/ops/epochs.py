@@ -2,12 +2,12 @@
 
 ::
 
-    colbuild/ops/distill.py ── imports, transitively, of ops, export, train, weights and arch ──> its sources
+    colbuild/ops/distill.py ── imports, transitively, of ops, fetch, export, train, weights and arch ──> its sources
     its sources ── parsed, without docstrings and comments ──> digest ──> compared with epochs.json
 
 `python -m tests.ops.epochs` says which operations changed since the table was written;
 `python -m tests.ops.epochs --accept` writes it anew, which states: where the same inputs now give other outputs, the
-epoch in `colbuild/plan/steps/operations.py` has been raised; everywhere else the meaning is the same.
+epoch in `colbuild/plan/steps/` has been raised; everywhere else the meaning is the same.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from colbuild.plan.steps.operations import EPOCHS
-from colbuild.run.process.modules import MODULES
+from colbuild.plan.steps.operations import OPERATIONS, epochs
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("epochs.json")
-LAYERS = ("ops", "export", "train", "weights", "arch")
+LAYERS = ("ops", "fetch", "export", "train", "weights", "arch")
 """Packages whose code decides what an operation's result is. What lies below them is the same for every operation; how
 results are found and stored has versions of its own."""
 
@@ -47,9 +46,9 @@ def sources(op: str) -> list[Path]:
         FileNotFoundError: The operation has no module.
     """
     found: set[Path] = set()
-    pending = [MODULES[op]]
-    if _file(MODULES[op]) is None:
-        raise FileNotFoundError(f"{op} has no module {MODULES[op]}")
+    pending = [OPERATIONS[op].module]
+    if _file(OPERATIONS[op].module) is None:
+        raise FileNotFoundError(f"{op} has no module {OPERATIONS[op].module}")
     while pending:
         module = pending.pop()
         path = _file(module)
@@ -77,7 +76,7 @@ def normal(text: str) -> str:
 
 def current() -> dict[str, Entry]:
     """The table as it would be written now."""
-    return {op: Entry(epoch, digest(op)) for op, epoch in EPOCHS.items()}
+    return {op: Entry(epoch, digest(op)) for op, epoch in epochs().items()}
 
 
 def committed() -> dict[str, Entry]:

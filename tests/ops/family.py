@@ -15,26 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from colbuild.hashing import TreeEntry, scan_tree
-from colbuild.ops import align, corpus, distill, evaluate, interpolate, order, recover, teach
-from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress, Report, silent
 from colbuild.spec.model.mixing import Interpolate
 from colbuild.spec.model.recipe import Recipe
 from colbuild.weights.files.checkpoint import load_checkpoint
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import make_tiny_corpus, make_tiny_model
 
 Step = tuple[dict[str, Path], dict[str, Any]]
 """A step's inputs and params."""
-
-RUNS: Mapping[str, Callable[[StepRun], None]] = {
-    "align": align.run,
-    "order": order.run,
-    "teach": teach.run,
-    "distill": distill.run,
-    "interpolate": interpolate.run,
-    "recover": recover.run,
-    "evaluate": evaluate.run,
-}
 
 
 @functools.cache
@@ -50,7 +39,7 @@ def room() -> Path:
 def carry_out(op: str, inputs: Mapping[str, Path], params: Mapping[str, Any], report: Report = silent) -> Path:
     """Runs a step into a fresh folder, as the executor does; its parameters pass through JSON, as in the store."""
     output = Path(tempfile.mkdtemp(prefix=f"{op}-", dir=room()))
-    RUNS[op](StepRun(inputs, json.loads(json.dumps(params)), output, report, note=noting(output)))
+    run_step(op, inputs, json.loads(json.dumps(params)), output, report, note=noting(output))
     return output
 
 
@@ -107,7 +96,7 @@ def packed() -> Path:
     raw, output = make_tiny_corpus(room() / "corpus.txt"), room() / "corpus"
     output.mkdir()
     params = {"format": "text", "text": "text", "limit": None, "heldout": 0.1}
-    corpus.run(StepRun({"raw": raw, "tokenizer": ansnet()}, params, output))
+    run_step("corpus", {"raw": raw, "tokenizer": ansnet()}, params, output)
     return output
 
 

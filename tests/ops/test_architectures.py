@@ -17,10 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from colbuild.arch import ARCHITECTURES, Shape, parameters
 from colbuild.arch.solving import solve_between, solve_down
 from colbuild.errors import BuildError
-from colbuild.ops.source import convert
-from colbuild.ops.step_run import StepRun
 from colbuild.progress import silent
 from colbuild.weights.files.checkpoint import load_checkpoint
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import VOCABULARY, make_tiny_tokenizer
 from tests.ops.family import carry_out, changed, interpolation_of, packed, recipe_of, room
 
@@ -57,7 +56,7 @@ def _raw(name: str) -> Path:
 def _ansnet(name: str) -> Path:
     folder = room() / f"ansnet-{name}"
     folder.mkdir()
-    convert.run(StepRun({"raw": _raw(name)}, {}, folder, silent))
+    run_step("source", {"raw": _raw(name)}, {}, folder, silent)
     return folder
 
 
@@ -133,7 +132,7 @@ def test_files_of_the_bare_model_and_old_buffers_are_read():
     save_file(bare, raw / "model.safetensors", metadata={"format": "pt"})
     folder = room() / "bare-made"
     folder.mkdir()
-    convert.run(StepRun({"raw": raw}, {}, folder, silent))
+    run_step("source", {"raw": raw}, {}, folder, silent)
     assert (folder / "model.safetensors").read_bytes() == (_ansnet("gpt2") / "model.safetensors").read_bytes()
 
 
@@ -156,7 +155,7 @@ def test_a_configuration_without_kinds_of_layers_gets_them_before_any_layer_goes
     (raw / "config.json").write_text(json.dumps(config | {"sliding_window_pattern": 2}))
     folder = room() / "unlisted-made"
     folder.mkdir()
-    convert.run(StepRun({"raw": raw}, {}, folder, silent))
+    run_step("source", {"raw": raw}, {}, folder, silent)
     kinds = json.loads((folder / "config.json").read_text())["layer_types"]
     assert kinds == ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"]
 

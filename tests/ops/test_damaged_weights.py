@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from colbuild.errors import BuildError
-from colbuild.ops.step_run import StepRun
-from tests.ops.family import RUNS, ansnet, between, changed, larger, ordered, packed, recipe_of, room, smaller
+from tests.helpers.steps import run_step
+from tests.ops.family import ansnet, between, changed, larger, ordered, packed, recipe_of, room, smaller
 
 LAST = "model.layers.1.mlp.down_proj.weight"
 WAYS = [
@@ -41,7 +41,7 @@ def refused(op, inputs, params, match):
     """Asserts that a step fails and leaves nothing."""
     output = Path(tempfile.mkdtemp(dir=room()))
     with pytest.raises(BuildError, match=match) as found:
-        RUNS[op](StepRun(inputs, params, output))
+        run_step(op, inputs, params, output)
     assert list(output.iterdir()) == []
     return found.value
 

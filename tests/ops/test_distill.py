@@ -12,10 +12,9 @@ from transformers import AutoModelForCausalLM
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
 from colbuild.hashing import scan_tree
-from colbuild.ops.corpus.build import run as pack
-from colbuild.ops.step_run import StepRun
 from colbuild.weights.files.checkpoint import load_checkpoint
 from colbuild.weights.prefix.subset import subset
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.family import (
     ansnet,
@@ -142,7 +141,7 @@ def test_corpus_smaller_than_one_window_is_an_error(tmp_path):
     (tmp_path / "raw.txt").write_text("only a few words")
     (tmp_path / "corpus").mkdir()
     params = {"format": "text", "text": "text", "limit": None, "heldout": 0.0}
-    pack(StepRun({"raw": tmp_path / "raw.txt", "tokenizer": ansnet()}, params, tmp_path / "corpus"))
+    run_step("corpus", {"raw": tmp_path / "raw.txt", "tokenizer": ansnet()}, params, tmp_path / "corpus")
     inputs, params = distilled(ordered(), layers=3)
     with pytest.raises(BuildError, match="too few for one window"):
         carry_out("distill", inputs | {"corpus": tmp_path / "corpus"}, params)

@@ -13,15 +13,14 @@ from transformers import AttentionInterface, AutoTokenizer
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import BuildError, StoppedError
 from colbuild.hashing import scan_tree
-from colbuild.ops import generate
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.shared.authorship import check_author
 from colbuild.ops.shared.running_models import model_of, running_model
 from colbuild.ops.shared.text_writing import _drawn, draw_texts
-from colbuild.ops.step_run import StepRun
 from colbuild.train.losses.attention import BLOCKED, blocked_attention
 from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.beginnings import beginning_with
+from tests.helpers.steps import run_step
 from tests.ops.bridges import done
 from tests.ops.family import ansnet
 from tests.weights.helpers import config_of, random_checkpoint
@@ -128,10 +127,10 @@ def test_an_interrupted_run_goes_on_to_the_same_texts(tmp_path):
     (tmp_path / "first").mkdir()
     params = {**PARAMS, "tokens": 3000}
     with pytest.raises(StoppedError, match=r"stopped after [\d,]+ of 3,000 tokens"):
-        generate.run(StepRun({"model": ansnet()}, params, tmp_path / "first", partial=partial, stopping=stopping))
+        run_step("generate", {"model": ansnet()}, params, tmp_path / "first", partial=partial, stopping=stopping)
     assert len(list(partial.iterdir())) == 1
     (tmp_path / "second").mkdir()
-    generate.run(StepRun({"model": ansnet()}, params, tmp_path / "second", partial=partial))
+    run_step("generate", {"model": ansnet()}, params, tmp_path / "second", partial=partial)
     assert texts(tmp_path / "second") == texts(whole)
 
 

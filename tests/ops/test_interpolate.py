@@ -8,10 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops import interpolate
 from colbuild.ops.shared.mixture_scores import Scoring
 from colbuild.ops.shared.running_models import calibration, model_of
-from colbuild.ops.step_run import StepRun
 from colbuild.train.loop.devices import forward_type
 from colbuild.train.watching.measure import mean_loss
 from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint, save_nested
@@ -22,6 +20,7 @@ from colbuild.weights.mixing.layer_alpha import STEPS
 from colbuild.weights.mixing.mixture import EXPAND, SUBSET, Mix, even
 from colbuild.weights.mixing.strategies import CONTROLS, GIVEN, SEARCHES
 from colbuild.weights.prefix.subset import subset
+from tests.helpers.steps import run_step
 from tests.ops.family import between, carry_out, interpolation_of, larger, packed, progress_of, smaller, twice
 from tests.weights.helpers import retrained
 
@@ -245,7 +244,7 @@ def test_too_little_text_is_named_and_nothing_is_written(tmp_path):
     output = tmp_path / "output"
     output.mkdir()
     with pytest.raises(BuildError, match="too few to calibrate on 1,000,000") as found:
-        interpolate.run(StepRun(inputs, params, output))
+        run_step("interpolate", inputs, params, output)
     assert "tokens" in str(found.value.hint)
     assert list(output.iterdir()) == []
 

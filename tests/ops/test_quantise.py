@@ -22,16 +22,14 @@ from colbuild.export.rounding.matrix_statistics import gather
 from colbuild.export.rounding.rounded_file import read_rounded
 from colbuild.export.rounding.scaled import ScaledParameters, scaled_parameters
 from colbuild.hashing import scan_tree
-from colbuild.ops.export import run as export_model
-from colbuild.ops.quantise import run
 from colbuild.ops.shared.running_models import build_model, model_of
-from colbuild.ops.step_run import StepRun
-from colbuild.plan.drawing.training_params import recipe_params
+from colbuild.plan.workload.training import recipe_params
 from colbuild.progress import silent
 from colbuild.spec.model.device import Device, Recovery
 from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint
 from tests.export.helpers import manifest
 from tests.helpers.configs import random_config
+from tests.helpers.steps import run_step
 from tests.ops.family import ansnet, noting, packed, room, training_of
 from tests.weights.helpers import random_checkpoint
 
@@ -47,7 +45,9 @@ def params_of(bits: int = 8, **recovery: Any) -> dict[str, Any]:
 
 def quantise(output: Path, bits: int = 8, **recovery: Any) -> Path:
     output.mkdir(parents=True)
-    run(StepRun({"model": ansnet(), "corpus": packed()}, params_of(bits, **recovery), output, note=noting(output)))
+    run_step(
+        "quantise", {"model": ansnet(), "corpus": packed()}, params_of(bits, **recovery), output, note=noting(output)
+    )
     return output
 
 
@@ -61,7 +61,7 @@ def package(output: Path, rounded: Path | None, **profile: Any) -> Path:
     inputs = {"model": ansnet(), "heldout": packed()}
     inputs |= {"corpus": packed()} if rounded is None else {"rounded": rounded}
     asked = {"profile": PROFILE | profile, "versions": {}, "split": "train", "heldout_split": "heldout"}
-    export_model(StepRun(inputs, asked, output))
+    run_step("export", inputs, asked, output)
     return output
 
 
@@ -215,9 +215,9 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path):
         folder.mkdir()
     inputs, asked = {"model": ansnet(), "corpus": packed()}, iter(range(10**6))
     with pytest.raises(StoppedError):
-        run(StepRun(inputs, params_of(), output, silent, partial, 1e9, lambda: next(asked) >= 5))
+        run_step("quantise", inputs, params_of(), output, silent, partial, 1e9, lambda: next(asked) >= 5)
     assert not any(output.iterdir())
-    run(StepRun(inputs, params_of(), output, silent, partial, 1e9))
+    run_step("quantise", inputs, params_of(), output, silent, partial, 1e9)
     assert scan_tree(output) == scan_tree(quantised())
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from colbuild.errors import StoppedError
 from colbuild.hashing import scan_tree
-from colbuild.ops.step_run import StepRun
 from colbuild.progress import silent
-from tests.ops.family import RUNS, carry_out, distilled, larger, ordered, packed, recipe_of, room, smaller
+from tests.helpers.steps import run_step
+from tests.ops.family import carry_out, distilled, larger, ordered, packed, recipe_of, room, smaller
 
 STEPS = 5
 
@@ -37,11 +37,9 @@ def attempt(op, step, partial, *, stop_after=None, report=silent):
     output = Path(tempfile.mkdtemp(prefix=f"{op}-", dir=room()))
     asked = iter(range(10**6))
     inputs, params = step
-    run = StepRun(
-        inputs, params, output, report, partial, 1e9, lambda: stop_after is not None and next(asked) >= stop_after
-    )
+    stopping = lambda: stop_after is not None and next(asked) >= stop_after  # noqa: E731
     try:
-        RUNS[op](run)
+        run_step(op, inputs, params, output, report, partial, 1e9, stopping)
     except StoppedError:
         assert list(output.iterdir()) == []
         return None
@@ -72,11 +70,10 @@ def test_checkpoint_of_another_model_starts_the_training_anew(tmp_path):
 CHILD = """
 import json, sys
 from pathlib import Path
-from colbuild.ops.step_run import StepRun
-from tests.ops.family import RUNS
+from tests.helpers.steps import run_step
 given = json.loads(sys.argv[1])
 inputs = {role: Path(path) for role, path in given["inputs"].items()}
-RUNS[given["op"]](StepRun(inputs, given["params"], Path(given["output"]), partial=Path(given["partial"]), checkpoint_every=0.0))
+run_step(given["op"], inputs, given["params"], Path(given["output"]), partial=Path(given["partial"]), checkpoint_every=0.0)
 """
 
 

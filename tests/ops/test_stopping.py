@@ -13,30 +13,25 @@ import pytest
 from colbuild.errors import StoppedError
 from colbuild.fetch.background import in_background
 from colbuild.fetch.fetching import fetch
-from colbuild.ops import corpus, tokenizer
-from colbuild.ops.export import run as export
-from colbuild.ops.quantise import run as quantise
-from colbuild.ops.source.convert import run as convert
-from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
 from colbuild.store.locks import hold
+from tests.helpers.steps import run_step
 from tests.ops.bridges import TEXT, raw
-from tests.ops.family import RUNS, ansnet, between, distilled, ordered, packed, room, shape_of, smaller
+from tests.ops.family import ansnet, between, distilled, ordered, packed, room, shape_of, smaller
 from tests.ops.source.servers import Index
 from tests.ops.test_quantise import PROFILE, params_of
 
 
-def asked_after(count: int, op: Any, inputs: dict[str, Path], params: dict[str, Any], output: Path) -> list[Progress]:
+def asked_after(count: int, op: str, inputs: dict[str, Path], params: dict[str, Any], output: Path) -> list[Progress]:
     """What a step reports that is asked to stop once it has reported so often."""
     told: list[Progress] = []
     output.mkdir(parents=True)
-    step = StepRun(inputs, json.loads(json.dumps(params)), output, told.append, stopping=lambda: len(told) >= count)
     with pytest.raises(StoppedError):
-        op(step)
+        run_step(op, inputs, json.loads(json.dumps(params)), output, told.append, stopping=lambda: len(told) >= count)
     return told
 
 
-def steps() -> dict[str, tuple[Any, dict[str, Path], dict[str, Any]]]:
+def steps() -> dict[str, tuple[str, dict[str, Path], dict[str, Any]]]:
     """Every kind of step that keeps nothing."""
     text = {"corpus": packed()}
     search = between("group_alpha")
@@ -44,24 +39,24 @@ def steps() -> dict[str, tuple[Any, dict[str, Path], dict[str, Any]]]:
     profile = {"profile": PROFILE, "versions": {}, "split": "train", "heldout_split": "heldout"}
     streamed = between("subset")
     return {
-        "source": (convert, {"raw": ansnet()}, {}),
-        "corpus": (corpus.run, {"raw": raw(), "tokenizer": ansnet()}, TEXT),
-        "tokenizer": (tokenizer.run, {"model": ansnet(), "raw": raw()}, {"rows": 340, "train": True, **TEXT}),
-        "order": (RUNS["order"], {"model": ansnet(), **text}, {"tokens": 1024, "split": "train"}),
+        "source": ("source", {"raw": ansnet()}, {}),
+        "corpus": ("corpus", {"raw": raw(), "tokenizer": ansnet()}, TEXT),
+        "tokenizer": ("tokenizer", {"model": ansnet(), "raw": raw()}, {"rows": 340, "train": True, **TEXT}),
+        "order": ("order", {"model": ansnet(), **text}, {"tokens": 1024, "split": "train"}),
         "evaluate": (
-            RUNS["evaluate"],
+            "evaluate",
             {"model": smaller(), "reference": ansnet(), **text},
             {"tokens": 10**6, "split": "heldout"},
         ),
-        "interpolate": (RUNS["interpolate"], *search),
-        "interpolate, streamed": (RUNS["interpolate"], *streamed),
+        "interpolate": ("interpolate", *search),
+        "interpolate, streamed": ("interpolate", *streamed),
         "align": (
-            RUNS["align"],
+            "align",
             {"model": smaller(), "teacher": ordered(), **text},
             {"shape": shape_of(smaller()), "align": "permute", "tokens": 1024, "split": "train"},
         ),
-        "quantise": (quantise, {"model": smaller(), **text}, params_of()),
-        "export": (export, exported, profile),
+        "quantise": ("quantise", {"model": smaller(), **text}, params_of()),
+        "export": ("export", exported, profile),
     }
 
 
@@ -88,7 +83,7 @@ def test_a_step_stops_at_its_next_boundary(name: str, tmp_path: Path) -> None:
 def test_a_corpus_stops_between_texts_that_are_not_packed(tmp_path: Path) -> None:
     (tmp_path / "blank.txt").write_text("\f\n" * 100_000)
     inputs = {"raw": tmp_path / "blank.txt", "tokenizer": ansnet()}
-    assert len(asked_after(1, corpus.run, inputs, TEXT, tmp_path / "out")) == 1
+    assert len(asked_after(1, "corpus", inputs, TEXT, tmp_path / "out")) == 1
 
 
 def test_a_search_stops_within_a_candidate(tmp_path: Path) -> None:
@@ -102,7 +97,7 @@ def test_a_search_stops_within_a_candidate(tmp_path: Path) -> None:
     inputs, params = between("group_alpha", tokens=4096)
     told: list[Progress] = []
     with pytest.raises(StoppedError):
-        RUNS["interpolate"](StepRun(inputs, json.loads(json.dumps(params)), tmp_path, told.append, stopping=stopping))
+        run_step("interpolate", inputs, json.loads(json.dumps(params)), tmp_path, told.append, stopping=stopping)
     assert told == []
 
 
@@ -157,6 +152,6 @@ def test_a_training_is_not_ended_by_what_it_reports() -> None:
     output = room() / "trained-and-stopped"
     output.mkdir()
     with pytest.raises(StoppedError, match="step"):
-        RUNS["distill"](
-            StepRun(inputs, json.loads(json.dumps(params)), output, told.append, stopping=lambda: len(told) >= 2)
+        run_step(
+            "distill", inputs, json.loads(json.dumps(params)), output, told.append, stopping=lambda: len(told) >= 2
         )

@@ -14,13 +14,13 @@ from colbuild.errors import BuildError, StoppedError
 from colbuild.hashing import scan_tree
 from colbuild.ops import teach
 from colbuild.ops.shared.running_models import model_of
-from colbuild.ops.step_run import StepRun
 from colbuild.progress import silent
 from colbuild.train.corpus.packing import open_corpus, read_windows, training_windows, window_count
 from colbuild.train.corpus.teacher_cache import META, RECORDS, WINDOWS, open_lessons
 from colbuild.train.losses.forward import final_hidden, head_weight
 from colbuild.train.losses.losses import LossWeights, TeacherView, chunked_distillation_loss
 from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+from tests.helpers.steps import run_step
 from tests.ops.family import ansnet, packed, room
 
 KINDS = ["sampled", "top_k"]
@@ -48,11 +48,9 @@ def taught(partial=None, *, teacher=None, stop_after=None, every=1e9, report=sil
     output = Path(tempfile.mkdtemp(prefix="teach-", dir=room()))
     asked = iter(range(10**6))
     inputs, params = {"teacher": teacher or ansnet(), "corpus": packed()}, json.loads(json.dumps(PARAMS | changes))
-    run = StepRun(
-        inputs, params, output, report, partial, every, lambda: stop_after is not None and next(asked) >= stop_after
-    )
+    stopping = lambda: stop_after is not None and next(asked) >= stop_after  # noqa: E731
     try:
-        teach.run(run)
+        run_step("teach", inputs, params, output, report, partial, every, stopping)
     except StoppedError:
         assert partial is None or list(output.iterdir()) == []
         return None

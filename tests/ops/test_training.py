@@ -14,11 +14,10 @@ from safetensors.torch import load_file, save_file
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
 from colbuild.hashing import scan_tree
-from colbuild.ops.step_run import StepRun
 from colbuild.weights.files.checkpoint import load_checkpoint, load_nested, save_checkpoint
 from colbuild.weights.prefix.subset import subset
+from tests.helpers.steps import run_step
 from tests.ops.family import (
-    RUNS,
     carry_out,
     changed,
     distilled,
@@ -150,7 +149,7 @@ def run_noting(tmp_path, settings):
     noted, output = {}, Path(tempfile.mkdtemp(dir=room()))
     inputs, params = distilled(ordered(), recipe_of(tokens=128 * 20), layers=3)
     metrics = tmp_path / "distill a.metrics.jsonl"
-    RUNS["distill"](StepRun(inputs, params, output, settings=settings, metrics=metrics, note=noted.update))
+    run_step("distill", inputs, params, output, settings=settings, metrics=metrics, note=noted.update)
     return scan_tree(output), noted, [json.loads(line) for line in metrics.read_text().splitlines()]
 
 

@@ -12,13 +12,12 @@ import torch
 
 from colbuild.errors import StoppedError
 from colbuild.hashing import scan_tree
-from colbuild.ops import quantise
-from colbuild.ops.step_run import StepRun
 from colbuild.train.watching import observer
 from colbuild.train.watching.outcome import Worsened
 from colbuild.weights.files.checkpoint import load_checkpoint, load_nested
 from colbuild.weights.prefix.subset import subset
-from tests.ops.bridges import RUNS, bridged_to
+from tests.helpers.steps import run_step
+from tests.ops.bridges import bridged_to
 from tests.ops.family import (
     ansnet,
     carry_out,
@@ -41,8 +40,7 @@ HARM = {"optimizer": {"lr": 1.0}, "schedule": {"warmup": 0.0}}
 def ruined(op, inputs, params, **more):
     """(output, what training.json says, what was noted, what was remarked)."""
     noted, remarks, output = {}, [], Path(tempfile.mkdtemp(prefix=f"{op}-", dir=room()))
-    step = StepRun(inputs, json.loads(json.dumps(params)), output, note=noted.update, remark=remarks.append, **more)
-    {**RUNS, "quantise": quantise.run}[op](step)
+    run_step(op, inputs, json.loads(json.dumps(params)), output, note=noted.update, remark=remarks.append, **more)
     return output, json.loads((output / "training.json").read_text()) | noted["training"], noted, remarks
 
 

@@ -8,14 +8,18 @@ import pytest
 
 from colbuild.arch import forward_flops, parameters
 from colbuild.plan.changes.states import State
-from colbuild.plan.cost.estimate import BYTE_SHARES, FLOPS_SHARES, Estimates, estimate
+from colbuild.plan.cost.estimate import Estimates, estimate
 from colbuild.plan.cost.machine import MachineSpeed
-from colbuild.plan.cost.work import CANDIDATES, trained_tokens, work_of
-from colbuild.plan.drawing.parts import WEIGHTS, Parts
+from colbuild.plan.drawing.parts import Parts
+from colbuild.plan.operation import WEIGHTS
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.route import distillation_flops
+from colbuild.plan.steps.interpolate import CANDIDATES
+from colbuild.plan.steps.operations import OPERATIONS
+from colbuild.plan.workload.training import trained_tokens
 from colbuild.spec.model.recipe import Recipe
 from tests.conftest import MACHINE
+from tests.helpers.steps import work_of
 from tests.plan.built import World, nothing_known, world
 from tests.plan.families import ANCHORS, ANSNET, load
 
@@ -109,8 +113,8 @@ def test_a_smaller_package_takes_less_disk(fresh):
 
 
 def test_work_on_an_unknown_model_is_unknown():
-    assert work_of("evaluate", {"tokens": 10, "split": "heldout"}, {}, None) is None
-    assert work_of("source", {}, {}, None) is None
+    assert work_of("evaluate", {"tokens": 10, "split": "heldout"}, {}) is None
+    assert work_of("source", {}, {}) is None
     assert work_of("source", {}, {}, ANSNET).disk == 2 * parameters(ANSNET)
 
 
@@ -119,7 +123,7 @@ def test_work_on_an_unknown_model_is_unknown():
 
 def test_without_runs_time_comes_from_flops_and_says_so(fresh):
     found = estimated(fresh).steps["distill a100"]
-    assert found.seconds == pytest.approx(found.flops / (FLOPS_SHARES["distill"] * MACHINE.matrices))
+    assert found.seconds == pytest.approx(found.flops / (OPERATIONS["distill"].flops_share * MACHINE.matrices))
     assert found.basis == "from FLOPs at 105 GFLOP/s by a micro-benchmark, uncalibrated"
     assert found.runs == 0
     totals = estimated(fresh)
@@ -143,7 +147,7 @@ def test_every_operation_has_a_share_of_the_machines_speed(fresh):
     limited = "  train: {source: ./corpus.txt, limit: 3MB}\n"
     rounded = estimated(fresh, data=limited, profile="precision: int4\nrecover: quantised\n").steps
     every = [*found.values(), *bridged.values(), *rounded.values()]
-    assert {one.step.partition(" ")[0] for one in every} == {*FLOPS_SHARES, *BYTE_SHARES}
+    assert {one.step.partition(" ")[0] for one in every} == OPERATIONS.keys()
     assert all(one.seconds for one in every)
 
 
@@ -179,7 +183,9 @@ def test_a_corpus_of_unknown_size_is_not_guessed(fresh):
     assert totals.steps["corpus train"].seconds is None
     assert totals.untold == 1
     limited = estimated(fresh, data="  train: {source: ./corpus.txt, limit: 3MB}\n")
-    assert limited.steps["corpus train"].seconds == pytest.approx(3e6 / (BYTE_SHARES["corpus"] * MACHINE.plain))
+    assert limited.steps["corpus train"].seconds == pytest.approx(
+        3e6 / (OPERATIONS["corpus"].byte_share * MACHINE.plain)
+    )
     assert limited.untold == 0
 
 

@@ -16,7 +16,7 @@ from colbuild.arch import read_structure
 from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.context_lengths import with_contexts
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import load_family
 from tests.helpers.configs import SMOLLM2
 from tests.helpers.golden import check_file
@@ -131,4 +131,4 @@ def test_keys_and_parameters_are_as_they_were(graphs):
 
 
 def test_every_kind_of_step_is_among_them(graphs):
-    assert {step.op for graph in graphs.values() for step in graph.steps} == EPOCHS.keys()
+    assert {step.op for graph in graphs.values() for step in graph.steps} == OPERATIONS.keys()

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colbuild.hashing import canonical_json
-from colbuild.plan.drawing import keys
 from colbuild.plan.drawing.keys import action_key
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import OPERATIONS
+from tests.helpers.steps import set_epoch
 from tests.plan.families import DISTILL, RECOVER, graph
 
 PARAMS = {
@@ -46,7 +46,7 @@ def reordered(value):
     return [reordered(item) for item in value] if isinstance(value, list) else value
 
 
-@given(st.sampled_from(sorted(EPOCHS)), params, inputs)
+@given(st.sampled_from(sorted(OPERATIONS)), params, inputs)
 def test_order_of_keys_does_not_matter(op, given_params, given_inputs):
     expected = action_key(op, given_params, given_inputs)
     assert action_key(op, reordered(given_params), reordered(given_inputs)) == expected
@@ -96,13 +96,13 @@ def test_roles_count_not_only_digests():
 
 
 def test_every_operation_has_keys_of_its_own():
-    assert len({action_key(op, PARAMS, INPUTS) for op in EPOCHS}) == len(EPOCHS)
+    assert len({action_key(op, PARAMS, INPUTS) for op in OPERATIONS}) == len(OPERATIONS)
 
 
 def test_raising_an_epoch_changes_that_operation_alone(monkeypatch):
-    before = {op: action_key(op, PARAMS, INPUTS) for op in EPOCHS}
-    monkeypatch.setitem(keys.EPOCHS, "distill", EPOCHS["distill"] + 1)
-    changed = {op for op in EPOCHS if action_key(op, PARAMS, INPUTS) != before[op]}
+    before = {op: action_key(op, PARAMS, INPUTS) for op in OPERATIONS}
+    set_epoch(monkeypatch, "distill", OPERATIONS["distill"].epoch + 1)
+    changed = {op for op in OPERATIONS if action_key(op, PARAMS, INPUTS) != before[op]}
     assert changed == {"distill"}
 
 
@@ -123,7 +123,7 @@ def test_what_is_not_json_is_refused():
 
 def test_key_format_is_frozen(monkeypatch):
     """Where this fails, everything built so far would be built again: change the format only on purpose, with the tag."""
-    monkeypatch.setitem(keys.EPOCHS, "order", 1)
+    set_epoch(monkeypatch, "order", 1)
     assert canonical_json({"b": [1, 2.0, None, True], "a": "ü"}) == '{"a":"ü","b":[1,2.0,null,true]}'.encode()
     key = action_key("order", {"tokens": 16384, "split": "train"}, {"model": "0" * 64, "corpus": "1" * 64})
     assert key == "97764b978b7c0d8c658c03295ad4dd2465e7ab398ed586b5a0e14b1744eaef70"
@@ -140,7 +140,7 @@ TRAININGS = {
 def test_keys_of_trainings_are_frozen_and_know_no_checkpoint_interval(tmp_path, monkeypatch, interval):
     """Where this fails, every anchor built so far would be built again."""
     for op in ("distill", "recover"):
-        monkeypatch.setitem(keys.EPOCHS, op, 1)
+        set_epoch(monkeypatch, op, 1)
     built = graph(tmp_path, distill=DISTILL + interval, recover=RECOVER + interval)
     steps = [step for step in built.steps if step.op in ("distill", "recover")]
     assert {step.id: action_key(step.op, step.params, INPUTS) for step in steps} == TRAININGS

@@ -15,7 +15,7 @@ from colbuild.plan.lock.lock_file import Link, LockedSource, lock_path, lock_tex
 from colbuild.plan.lock.locked_chain import lock_of, pinned_chain
 from colbuild.plan.lock.locked_sources import sources_of
 from colbuild.plan.shapes.chain import resolve_chain
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import OPERATIONS, epochs
 from colbuild.progress import silent
 from colbuild.spec import Problem, load_family
 from colbuild.store import open_store
@@ -164,9 +164,12 @@ def test_a_comment_or_another_spelling_of_a_number_changes_nothing(tmp_path):
 
 def test_a_changed_file_and_a_raised_epoch_are_named(tmp_path):
     lock = locked(tmp_path)
-    write_lock(tmp_path / NAME, replace(lock, epochs={**EPOCHS, "distill": 0}))
+    write_lock(tmp_path / NAME, replace(lock, epochs={**epochs(), "distill": 0}))
     now = state(tmp_path, look={**SOURCES, "./corpus.txt": "e" * 64}.get)
-    assert now.differences == (f"./corpus.txt {'c' * 12} -> {'e' * 12}", f"epoch of 'distill' 0 -> {EPOCHS['distill']}")
+    assert now.differences == (
+        f"./corpus.txt {'c' * 12} -> {'e' * 12}",
+        f"epoch of 'distill' 0 -> {OPERATIONS['distill'].epoch}",
+    )
     assert now.pins, "shapes follow from neither"
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from colbuild.arch import parameters, read_structure
-from colbuild.plan.cost.step_memory import PROCESSES, evaluate_memory, quantise_memory, training_memory
-from colbuild.plan.cost.work import work_of
+from colbuild.plan.workload.model_memory import PROCESSES, quantise_memory, training_memory
 from colbuild.spec.model.recipe import Recipe
 from tests.helpers.configs import SMOLLM2
+from tests.helpers.steps import work_of
 from tests.plan.families import ANSNET
 
 VALUES = {"sequence": 256, "batch": 8, "tokens": 64_000}
@@ -46,7 +46,7 @@ def test_less_at_once_needs_less():
 
 
 def test_what_a_recipe_says_of_memory_reaches_the_plan():
-    params = {"recipe": Recipe.model_validate(VALUES).model_dump(mode="json")}
+    params = {"recipe": Recipe.model_validate(VALUES).model_dump(mode="json"), "split": "train"}
     inputs = {"teacher": ANSNET, "start": ANSNET}
 
     def needed(**settings):
@@ -76,7 +76,8 @@ def test_weights_of_32_bits_take_twice_as_much():
 
 
 def test_a_comparison_holds_both_models_and_one_more_chunk():
-    alone, both = evaluate_memory([ANSNET], 2), evaluate_memory([ANSNET, ANSNET], 2)
+    params, inputs = {"tokens": 10, "split": "heldout"}, {"model": ANSNET, "reference": ANSNET}
+    alone, both = (work_of("evaluate", params, inputs, alone=one).memory for one in (True, False))
     assert both > alone
     assert both - PROCESSES > 4 * parameters(ANSNET) + 3.5 * wide(ANSNET)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from colbuild.errors import SpecError
-from colbuild.plan.cost.work import work_of
 from colbuild.plan.lock.named_sources import source_uris
+from tests.helpers.steps import work_of
 from tests.plan.families import DISTILL, chain, graph, load, refusal
 
 SPEC = "specs/family.yaml"

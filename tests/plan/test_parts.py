@@ -11,23 +11,14 @@ from colbuild.arch.files.model_files import LICENCES
 from colbuild.plan.changes.former import former_records, translated
 from colbuild.plan.changes.states import State
 from colbuild.plan.drawing.keys import action_key
-from colbuild.plan.drawing.parts import (
-    CARRIED,
-    CHAT,
-    TEXTS,
-    TOKENIZER,
-    WEIGHTS,
-    Parts,
-    files_of,
-    homes_of,
-    part_of,
-    parts_read,
-)
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.drawing.parts import CARRIED, Parts, files_of, homes_of, part_of, parts_read
+from colbuild.plan.operation import CHAT, TEXTS, TOKENIZER, WEIGHTS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.run.process.input_views import shown
 from colbuild.store import ActionRecord, open_store
 from colbuild.weights.files.checkpoint import COMPANIONS
 from colbuild.weights.files.origin import ORIGIN
+from tests.helpers.steps import set_epoch
 from tests.plan.built import SOURCES, World, world
 from tests.plan.families import graph
 
@@ -222,7 +213,7 @@ def test_a_changed_template_after_the_update_trains_nothing(tmp_path):
 def test_a_record_of_another_epoch_is_not_translated(tmp_path, monkeypatch):
     fam = World(tmp_path, open_store(tmp_path / "store"))
     records = former(fam)
-    monkeypatch.setitem(EPOCHS, "distill", EPOCHS["distill"] + 1)
+    set_epoch(monkeypatch, "distill", OPERATIONS["distill"].epoch + 1)
     parts = Parts(fam.store)
     assert translated(records["distill a76"], parts) is None
     assert translated(records["order ansnet"], parts) is not None

@@ -9,12 +9,12 @@ import pytest
 
 from colbuild.errors import EXIT_STALE_PLAN, BuildError, StalePlanError
 from colbuild.plan.cost.estimate import estimate
-from colbuild.plan.saved import plan_file as saving
 from colbuild.plan.saved.plan_file import SavedPlan, plan_schema_text, read_plan, saved_plan, write_plan
 from colbuild.plan.saved.stale import changes, require_current
 from colbuild.plan.shapes.chain import resolve_chain
 from tests.conftest import MACHINE
 from tests.helpers.project import ROOT
+from tests.helpers.steps import set_epoch
 from tests.plan.built import SOURCES, World, finish, world
 from tests.plan.families import ANCHORS, ANSNET, DESNETS, DISTILL, load
 from tests.plan.test_estimate import one_after_the_other
@@ -179,7 +179,7 @@ def test_a_changed_source_is_told(built):
 
 def test_another_epoch_and_another_library_are_told(built, monkeypatch):
     before = built.save()
-    monkeypatch.setitem(saving.EPOCHS, "distill", 9)
+    set_epoch(monkeypatch, "distill", 9)
     told = built.told(before)
     assert told[0] == "this version of colbuild does 'distill' differently (epoch 2 -> 9)"
     monkeypatch.undo()

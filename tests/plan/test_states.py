@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from colbuild.plan.changes.states import State, planned_name
-from colbuild.plan.drawing import keys
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.store.locks import remove
+from tests.helpers.steps import set_epoch
 from tests.plan.built import SOURCES, finish, nothing_known, world
 from tests.plan.families import ANCHORS, DESNETS, DISTILL
 
@@ -218,7 +219,7 @@ def test_each_source_is_looked_at_once(fam):
 
 def test_raised_epoch_is_told_as_a_change_of_colbuild(fam, monkeypatch):
     fam.build()
-    monkeypatch.setitem(keys.EPOCHS, "interpolate", keys.EPOCHS["interpolate"] + 1)
+    set_epoch(monkeypatch, "interpolate", OPERATIONS["interpolate"].epoch + 1)
     plans = fam.plan()
     assert plans["interpolate phone"].state is State.CHANGED
     assert plans["interpolate phone"].why == "this version of colbuild builds it differently"

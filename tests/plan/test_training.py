@@ -8,8 +8,9 @@ import pytest
 
 from colbuild.arch import forward_flops, parameters
 from colbuild.plan.changes.states import planned_name
-from colbuild.plan.cost.work import CANDIDATES, FILLED_CANDIDATES, LESSON, NESTED_CANDIDATES
 from colbuild.plan.shapes.route import distillation_flops
+from colbuild.plan.steps.interpolate import CANDIDATES, FILLED_CANDIDATES, NESTED_CANDIDATES
+from colbuild.plan.steps.teach import LESSON
 from tests.plan.built import world
 from tests.plan.families import ANCHORS, ANSNET, DISTILL, RECOVER, chain, graph
 from tests.plan.test_estimate import estimated

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbuild.plan.changes.states import State, StepPlan
-from colbuild.plan.drawing.step import Step
 from colbuild.report.graph import FORMATS, ascii_graph, dot, drawn_edges, mermaid, svg_graph, tree_lines
 from colbuild.report.graph_layout import place
 from tests.helpers.golden import check_file
+from tests.helpers.steps import named_step
 from tests.plan.built import world
 from tests.plan.families import DISTILL
 
@@ -38,7 +38,7 @@ def steps(tmp_path_factory):
 
 
 def plan(step_id, *inputs, state=State.NEW, why="new"):
-    step = Step(step_id, "distill", {}, inputs={f"role{index}": needed for index, needed in enumerate(inputs)})
+    step = named_step(step_id, "distill", {}, inputs={f"role{index}": needed for index, needed in enumerate(inputs)})
     return StepPlan(step, state, why, None, None, None)
 
 

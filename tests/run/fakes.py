@@ -6,13 +6,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from colbuild.errors import BuildError, StoppedError
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.operation import Operation
 from colbuild.progress import Progress
-from colbuild.run.process import nursery, perform
+from colbuild.run.process import nursery
 
 SERVE = "tests.run.fakes:serve"
 """The function of a nursery that knows these operations, and imports nothing else."""
@@ -20,17 +22,17 @@ SERVE = "tests.run.fakes:serve"
 
 def serve(descriptor: str) -> None:
     """See `SERVE`."""
-    perform.operation = lambda op: act
+    Operation.carry_out = lambda _, step, values: act(step, values)
     nursery.import_before_fork = lambda: None
     nursery.serve(descriptor)
 
 
-def act(run: StepRun) -> None:
+def act(run: StepRun, params: Mapping[str, Any]) -> None:
     """Works off `do`, a list of [verb, argument], and writes what it read and did."""
-    for verb, argument in run.params.get("do", []):
+    for verb, argument in params.get("do", []):
         VERBS[verb](run, argument)
     read = {role: (folder / "made").read_text() for role, folder in sorted(run.inputs.items())}
-    (run.output / "made").write_text(f"{run.params.get('text', '')}{read or ''}")
+    (run.output / "made").write_text(f"{params.get('text', '')}{read or ''}")
 
 
 def _meet(run: StepRun, argument: str) -> None:

@@ -25,6 +25,7 @@ from colbuild.run.process import nursery
 from colbuild.run.process.circumstances import MADE_WITH
 from colbuild.store import Store, open_store
 from tests.helpers.nurseries import SharedNursery
+from tests.helpers.steps import named_step
 from tests.run.fakes import SERVE
 
 ROOMY = Resources(4, 10**10)
@@ -85,7 +86,9 @@ def builds(tmp_path, fake_nursery, monkeypatch):
 
 
 def step(name: str, *do: tuple[str, object], op: str = "evaluate", needs: tuple[str, ...] = (), text: str = "") -> Step:
-    return Step(name, op, {"do": [list(one) for one in do], "text": text or name}, {other: other for other in needs})
+    return named_step(
+        name, op, {"do": [list(one) for one in do], "text": text or name}, {other: other for other in needs}
+    )
 
 
 def gone(pid: int) -> bool:

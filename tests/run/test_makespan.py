@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 from colbuild.plan.cost.machine_resources import Resources, demand_of
 from colbuild.plan.cost.makespan import makespan
 from colbuild.plan.drawing.build_graph import BuildGraph
-from colbuild.plan.drawing.step import Step
+from tests.helpers.steps import named_step
 from tests.run.test_waiting import graphs
 
 TWO = Resources(2, 10**10)
 
 
 def chain_of(*ops: str) -> BuildGraph:
-    steps = [Step(f"s{place}", op, {}, {"before": f"s{place - 1}"} if place else {}) for place, op in enumerate(ops)]
+    steps = [
+        named_step(f"s{place}", op, {}, {"before": f"s{place - 1}"} if place else {}) for place, op in enumerate(ops)
+    ]
     return BuildGraph(tuple(steps), {}, {}, {}, {})
 
 
@@ -25,14 +27,14 @@ def test_steps_that_need_one_another_add_up():
 
 
 def test_steps_that_need_half_the_cores_run_in_pairs():
-    graph = BuildGraph(tuple(Step(name, "evaluate", {}) for name in "abc"), {}, {}, {}, {})
+    graph = BuildGraph(tuple(named_step(name, "evaluate", {}) for name in "abc"), {}, {}, {}, {})
     assert makespan(graph, dict.fromkeys("abc", 2.0), {}, TWO)[0] == 4.0
     assert makespan(graph, dict.fromkeys("abc", 2.0), {}, Resources(6, 10**10))[0] == 4.0
     assert makespan(graph, dict.fromkeys("abc", 2.0), {}, Resources(1, 10**10))[0] == 6.0
 
 
 def test_memory_keeps_them_apart():
-    graph = BuildGraph(tuple(Step(name, "evaluate", {}) for name in "ab"), {}, {}, {}, {})
+    graph = BuildGraph(tuple(named_step(name, "evaluate", {}) for name in "ab"), {}, {}, {}, {})
     assert makespan(graph, {"a": 2.0, "b": 3.0}, dict.fromkeys("ab", 6 * 10**9), TWO) == (5.0, 6 * 10**9)
     assert makespan(graph, {"a": 2.0, "b": 3.0}, dict.fromkeys("ab", 4 * 10**9), TWO) == (3.0, 8 * 10**9)
 
@@ -57,7 +59,7 @@ def test_it_is_never_longer_than_one_after_the_other_nor_shorter_than_the_longes
 
 @pytest.mark.parametrize("count", [2000])
 def test_thousands_of_steps_are_played_through_in_a_moment(count):
-    steps = [Step("root", "distill", {})]
-    steps += [Step(f"s{place}", "evaluate", {}, {"model": "root"}) for place in range(count)]
+    steps = [named_step("root", "distill", {})]
+    steps += [named_step(f"s{place}", "evaluate", {}, {"model": "root"}) for place in range(count)]
     graph = BuildGraph(tuple(steps), {}, {}, {}, {})
     assert makespan(graph, {step.id: 1.0 for step in steps}, {}, TWO)[0] == 1 + count / 2

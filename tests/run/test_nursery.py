@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from colbuild.fetch.contents import Sources
-from colbuild.plan.drawing.step import Step
 from colbuild.run.process import nursery, worker
 from colbuild.run.process.job import Job
+from tests.helpers.steps import named_step
 
 
 def serve_briefly(descriptor: str) -> None:
@@ -20,7 +20,7 @@ def serve_briefly(descriptor: str) -> None:
 
 def job(folder: Path, number: int) -> Job:
     sources = Sources(folder, folder, {})
-    return Job(Step("a", "evaluate", {}, {}), number, 1, "fam", {}, folder, sources, 1, (), folder / "log")
+    return Job(named_step("a", "evaluate", {}, {}), number, 1, "fam", {}, folder, sources, 1, (), folder / "log")
 
 
 def test_children_without_end_come_and_go_whether_or_not_anybody_asks_how_they_ended(tmp_path, monkeypatch):

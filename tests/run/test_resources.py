@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colbuild.plan.cost.machine_resources import Demand, Resources, demand_of, fits, machine
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import OPERATIONS
 
 resources = st.builds(
     Resources, st.integers(1, 64), st.integers(1, 2**40), st.integers(0, 8).map(lambda count: tuple(range(count)))
 )
 
 
-@given(st.sampled_from(sorted(EPOCHS)), st.integers(0, 2**45), resources)
+@given(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 2**45), resources)
 def test_every_step_fits_alone_however_large_it_is(op, memory, there):
     assert fits(demand_of(op, memory, there), {}, there)
 
 
-@given(st.sampled_from(sorted(EPOCHS)), st.integers(0, 2**45), st.integers(0, 2**45), resources)
+@given(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 2**45), st.integers(0, 2**45), resources)
 def test_threads_do_not_depend_on_memory_or_on_what_else_runs(op, one, other, there):
     assert demand_of(op, one, there).cores == demand_of(op, other, there).cores
 

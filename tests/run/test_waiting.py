@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from colbuild.plan.cost.waiting import Waiting
 from colbuild.plan.drawing.build_graph import BuildGraph
-from colbuild.plan.drawing.step import Step
+from tests.helpers.steps import named_step
 
 
 def graph_of(needs: list[list[int]]) -> BuildGraph:
     """Step i needs the steps needs[i], all of them before it."""
     steps = tuple(
-        Step(f"s{index}", "evaluate", {}, {f"r{other}": f"s{other}" for other in others})
+        named_step(f"s{index}", "evaluate", {}, {f"r{other}": f"s{other}" for other in others})
         for index, others in enumerate(needs)
     )
     return BuildGraph(steps, {}, {}, {}, {})

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from colbuild.plan.cost.work import steps_of
+from colbuild.plan.workload.training import steps_of
 from colbuild.progress import Report, silent
 from colbuild.spec.model.recipe import Recipe
 from colbuild.train.batch import Batch

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from colbuild.arch import read_structure
-from colbuild.plan.cost import kept_activations as activations
-from colbuild.plan.cost.kept_activations import kept_bytes
-from colbuild.plan.cost.step_memory import CHUNK
+from colbuild.plan.workload import kept_activations as activations
+from colbuild.plan.workload.kept_activations import kept_bytes
+from colbuild.plan.workload.model_memory import CHUNK
 from colbuild.train.losses.attention import BLOCK, use_blocked_attention
 from colbuild.train.losses.forward import CHUNK_TOKENS, final_hidden
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from colbuild.errors import BuildError
-from colbuild.plan.cost.work import steps_of
+from colbuild.plan.workload.training import steps_of
 from colbuild.progress import silent
 from colbuild.train.batch import IGNORED
 from colbuild.train.loop import loop

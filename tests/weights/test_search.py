@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbuild.plan.cost.work import CANDIDATES, FILLED_CANDIDATES
+from colbuild.plan.steps.interpolate import CANDIDATES, FILLED_CANDIDATES
 from colbuild.progress import Progress, silent
 from colbuild.weights.mixing.alpha_search import (
     GRID,

@@ -18,12 +18,13 @@ from colbuild.fetch.texts.text_documents import documents
 from colbuild.ops.corpus.split_writer import SplitWriter, fill_empty
 from colbuild.ops.corpus.tokens import Vocabulary, load_vocabulary, tokenise
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.corpus import CorpusParams
 from colbuild.progress import Progress
 from colbuild.train.corpus.packing import FORMAT, META, SplitCounts
 from colbuild.train.corpus.text_beginning import stored
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: CorpusParams) -> None:
     """Packs a corpus.
 
     Inputs: `raw` (a file or folder), `tokenizer` (a folder with tokenizer.json). Params: `format`, a key of `FORMATS` or
@@ -33,8 +34,8 @@ def run(step: StepRun) -> None:
     Raises:
         BuildError: There is no text, it cannot be read as the format, or there is too little to hold some out.
     """
-    chosen = choose(step.inputs["raw"], step.params["format"], step.params.get("files", ()))
-    limit: int | None = step.params["limit"]
+    chosen = choose(step.inputs["raw"], params.format, params.files)
+    limit = params.limit
     vocabulary = load_vocabulary(step.inputs["tokenizer"])
     step.report(Progress(0, limit or 0, "bytes", "reading"))
     limited = False
@@ -43,21 +44,21 @@ def run(step: StepRun) -> None:
         SplitWriter(step.output, "train", vocabulary) as train,
         SplitWriter(step.output, "heldout", vocabulary) as heldout,
         # Closed at the limit, so that files and processes of the reader do not wait for the garbage collector.
-        closing(FORMATS[chosen.format].read(Reading(chosen.files, step.params["text"], Path(scratch)))) as texts,
+        closing(FORMATS[chosen.format].read(Reading(chosen.files, params.text, Path(scratch)))) as texts,
     ):
         for batch in tokenise(documents(_unless_stopped(texts, step), limit), vocabulary):
             for document in batch:
-                (heldout if document.document.rank < step.params["heldout"] else train).add(document)
+                (heldout if document.document.rank < params.heldout else train).add(document)
                 limited = limited or document.document.limited
             step.reached(Progress(train.counts.bytes + heldout.counts.bytes, limit or 0, "bytes", "tokenising"))
     counts = (train.counts, heldout.counts)
     added = 1 + len(stored(vocabulary.begin, vocabulary.separator))
     if sum(split.tokens - added * split.documents for split in counts) == 0:
-        raise _empty(step, chosen)
-    if step.params["heldout"] > 0.0:
+        raise _empty(step, params.limit, chosen)
+    if params.heldout > 0.0:
         counts = fill_empty(train, heldout)
         if not all(split.documents for split in counts):
-            raise _nothing_held_out(step)
+            raise _nothing_held_out(params.heldout)
     done = counts[0].bytes + counts[1].bytes
     _write_meta(step.output, vocabulary, dict(zip(("train", "heldout"), counts, strict=True)), limited=limited)
     step.report(Progress(done, done, "bytes", "tokenising"))
@@ -84,11 +85,10 @@ def _write_meta(folder: Path, vocabulary: Vocabulary, splits: dict[str, SplitCou
     (folder / META).write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _empty(step: StepRun, chosen: Chosen) -> BuildError:
+def _empty(step: StepRun, limit: int | None, chosen: Chosen) -> BuildError:
     form, files = chosen.format, chosen.files
     size = sum(path.stat().st_size for path in files)
     which = f"{files[0]}" if len(files) == 1 else f"{len(files)} files in {step.inputs['raw']}"
-    limit = step.params["limit"]
     return BuildError(
         f"the corpus is empty: no text in {which} ({size:,} bytes, read as {form}, "
         f"{'no limit' if limit is None else f'limit {limit:,} bytes'})",
@@ -96,9 +96,9 @@ def _empty(step: StepRun, chosen: Chosen) -> BuildError:
     )
 
 
-def _nothing_held_out(step: StepRun) -> BuildError:
+def _nothing_held_out(heldout: float) -> BuildError:
     return BuildError(
-        f"the corpus is one document, so no document can be held out (heldout: {step.params['heldout']})",
+        f"the corpus is one document, so no document can be held out (heldout: {heldout})",
         hint="give more documents (in plain text they are separated by two blank lines), "
         "or write 'heldout: 0' and, to measure on the same text, 'split: all'",
     )

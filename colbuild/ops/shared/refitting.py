@@ -7,14 +7,14 @@ from typing import Any
 
 from colbuild.ops.shared.running_models import asked_of, calibration, model_of
 from colbuild.ops.step_run import StepRun
-from colbuild.plan.cost.work import REFIT_TEXT
+from colbuild.plan.steps.interpolate import REFIT_TEXT, InterpolateParams
 from colbuild.train.loop.devices import forward_type
 from colbuild.train.watching.measure import mean_loss
 from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint
 from colbuild.weights.mixing.refit import refit
 
 
-def refitted(step: StepRun, made: Checkpoint) -> tuple[Checkpoint, dict[str, Any]]:
+def refitted(step: StepRun, params: InterpolateParams, made: Checkpoint) -> tuple[Checkpoint, dict[str, Any]]:
     """A DesNet, refitted to the larger anchor where that lowers its loss.
 
     Of the calibration text, `REFIT_TEXT` times the `tokens` that score a mixture, the last part decides.
@@ -33,15 +33,14 @@ def refitted(step: StepRun, made: Checkpoint) -> tuple[Checkpoint, dict[str, Any
     if ours.ffn == theirs.ffn:
         return made, _untouched("the FFN is as wide as the larger anchor's")
     model = model_of(made, forward_type())
-    windows = calibration(step.inputs["corpus"], step.params["split"], REFIT_TEXT * step.params["tokens"], model)
+    split, tokens = params.text
+    windows = calibration(step.inputs["corpus"], split, REFIT_TEXT * tokens, model)
     # A corpus of one window has nothing to decide on.
     deciding = max(1, len(windows) // REFIT_TEXT)
     if len(windows) <= deciding:
-        return made, _untouched(
-            f"'tokens: {step.params['tokens']}' make one window, which cannot be fitted and decided on"
-        )
+        return made, _untouched(f"'tokens: {tokens}' make one window, which cannot be fitted and decided on")
     decides = windows[-deciding:]
-    targets = asked_of(step.inputs["corpus"], step.params["split"], decides)
+    targets = asked_of(step.inputs["corpus"], split, decides)
     without = mean_loss(model, decides, step.check, targets)
     layers = [larger.ordered.layers.index(layer) for layer in made.ordered.layers]
     wider = model_of(larger, forward_type())

@@ -15,8 +15,9 @@ from colbuild.arch import Shape, forward_flops
 from colbuild.errors import BuildError
 from colbuild.ops.shared.running_models import check_text, running_model
 from colbuild.ops.step_run import StepRun
-from colbuild.plan.cost.work import recipe_of, steps_of, trained_tokens
 from colbuild.plan.shapes.route import distillation_flops
+from colbuild.plan.workload.training import steps_of, trained_tokens
+from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.recipe import Recipe
 from colbuild.train.batch import Batch
 from colbuild.train.compiling import compile_blocks, compiler_found, compiling, eagerly, worth_compiling
@@ -74,7 +75,8 @@ class Task:
         start: Where the student starts; its tensors are left as they are.
         teacher: Whom it follows.
         recipe: How.
-        step: Gives the corpus and its split, takes the result.
+        step: Gives the corpus, takes the result.
+        split: The split of the corpus that it reads.
         smallest: For an elastic training, the lower end of what is trained; None for the student alone.
         across: How the teacher is read if its vocabulary is another than the student's.
         by_text: Whether the teacher says nothing but what it has written in the text.
@@ -85,6 +87,7 @@ class Task:
     teacher: Checkpoint
     recipe: Recipe
     step: StepRun
+    split: str
     smallest: Shape | None = None
     across: Across | None = None
     by_text: bool = False
@@ -94,12 +97,6 @@ class Task:
     def two_vocabularies(self) -> bool:
         """Whether student and teacher cannot be compared token by token."""
         return self.across is not None or self.by_text
-
-
-def steered_recipe(step: StepRun) -> Recipe:
-    """The recipe of a step: what is in its key, and what steers it."""
-    # The settings are a validated recipe's own values; those of the parameters are JSON.
-    return recipe_of(step.params).model_copy(update=dict(step.settings))
 
 
 def train_checkpoint(task: Task, finish: Finish) -> None:
@@ -112,7 +109,7 @@ def train_checkpoint(task: Task, finish: Finish) -> None:
             other vocabularies, the teacher computes no numbers, or training diverges.
         StoppedError: The step was asked to stop.
     """
-    corpus = open_corpus(task.step.inputs["corpus"], task.step.params["split"])
+    corpus = open_corpus(task.step.inputs["corpus"], task.split)
     _check_tokens(task.recipe, corpus)
     side_by_side(lambda: _train(task, corpus, finish), processes())
 
@@ -130,9 +127,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
     micro = first_micro(recipe, task.start.structure, task.teacher.structure, accelerator.device)
     if micro.recompute:
         student.recompute()
-    with tracking(
-        step.metrics if accelerator.is_main_process else None, recipe.track, step.params["recipe"]
-    ) as tracker:
+    with tracking(step.metrics if accelerator.is_main_process else None, recipe.track, deciding(recipe)) as tracker:
         observer = Observer(
             tracker,
             batch_tokens=recipe.batch * recipe.sequence,

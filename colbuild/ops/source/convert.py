@@ -24,6 +24,7 @@ from colbuild.ops.source.gguf_weights import read_gguf_weights
 from colbuild.ops.source.settled_beginning import settle_beginning
 from colbuild.ops.source.source_tokenizer import copy_tokenizer
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.steps.source import SourceParams
 from colbuild.progress import Progress, Report
 from colbuild.weights.files.checkpoint import CONFIG, check_tensors, write_json
 from colbuild.weights.files.finite import check_numbers
@@ -32,7 +33,7 @@ from colbuild.weights.files.tensor_files import WEIGHTS
 from colbuild.weights.files.transformers_config import transformers_config
 
 
-def run(step: StepRun) -> None:
+def run(step: StepRun, params: SourceParams) -> None:
     """Converts a fetched model.
 
     Inputs: `raw`, a model folder or a GGUF file. Params: `begin` where the spec says what texts begin with. The output holds
@@ -66,7 +67,7 @@ def run(step: StepRun) -> None:
         copy_tokenizer(raw, step.output)
         copy_files(LICENCES, raw, step.output)
     fit_tokenizer(step.output, structure.shape.vocab, step.remark)
-    begin = settle_beginning(step.output, step.params.get("begin"))
+    begin = settle_beginning(step.output, params.begin)
     separate_chat(step.output)
     write_json(step.output / ORIGIN, origin_json(Origin(hash_file(step.output / WEIGHTS), _license(raw, parts), begin)))
 

@@ -18,9 +18,10 @@ from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, TOKENIZER_FILE
 from colbuild.documents import MalformedError, read_json_file
 from colbuild.fetch.contents import Sources
 from colbuild.hashing import TreeEntry, canonical_json, hash_bytes, spaced_json
-from colbuild.plan.drawing.parts import CHAT, TEXTS, TOKENIZER, WEIGHTS, Parts
+from colbuild.plan.drawing.parts import Parts
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.operation import CHAT, TEXTS, TOKENIZER, WEIGHTS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.store import Store
 
 _KIND: Final = "foreseen"
@@ -78,7 +79,7 @@ def _names(step: Step, sources: Sources) -> Mapping[str, str]:
 
 
 def _digest(step: Step, part: str, rows: Sequence[Any]) -> str:
-    deciding = [step.op, EPOCHS[step.op], dict(step.params), part, rows]
+    deciding = [step.op, OPERATIONS[step.op].epoch, dict(step.params), part, rows]
     return hash_bytes(canonical_json(deciding))
 
 

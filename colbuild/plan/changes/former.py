@@ -12,7 +12,7 @@ from dataclasses import replace
 from colbuild.plan.drawing.keys import action_key, record_key
 from colbuild.plan.drawing.parts import Parts, parts_read
 from colbuild.plan.drawing.step import name_of
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.store import ActionRecord, Store
 
 
@@ -31,7 +31,7 @@ def translated(record: ActionRecord, parts: Parts) -> ActionRecord | None:
         wanted = {role: parts_read(record.op, role, record.params) for role in record.inputs}
     except (KeyError, TypeError):
         return None
-    if not any(wanted.values()) or record.op not in EPOCHS or record_key(record) != record.key:
+    if not any(wanted.values()) or record.op not in OPERATIONS or record_key(record) != record.key:
         return None
     inputs: dict[str, str] = {}
     for role, result in record.inputs.items():

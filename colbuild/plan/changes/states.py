@@ -13,9 +13,10 @@ from colbuild.plan.changes.shown import from_to, in_short, where
 from colbuild.plan.drawing.build_graph import BuildGraph, sources
 from colbuild.plan.drawing.draft import FamilyPath
 from colbuild.plan.drawing.keys import action_key
-from colbuild.plan.drawing.parts import CONFIG, WEIGHTS, WORDS, Parts
-from colbuild.plan.drawing.step import Read, Step
-from colbuild.plan.shapes.members import ANSNET
+from colbuild.plan.drawing.parts import WORDS, Parts
+from colbuild.plan.drawing.step import Read, Step, split_id
+from colbuild.plan.operation import CONFIG, WEIGHTS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import Places
 from colbuild.store import ActionRecord, Store
 
@@ -199,21 +200,7 @@ def _names(step: Step, inputs: Sequence[str]) -> list[str]:
     return [made if "" in words else f"{made}'s {' or '.join(words)}" for made, words in found.items()]
 
 
-def planned_name(step_id: str) -> str:
-    """What a step makes, in a reader's words: "distill a60" makes "a60"; "teach a60 for x" makes "a60's lessons for x"."""
-    op, _, name = step_id.partition(" ")
-    if op == "teach":
-        teacher, *reader = name.split(" ", 1)
-        return " ".join([f"{'the AnsNet' if teacher == ANSNET else teacher}'s lessons", *reader])
-    if name != ANSNET and op in ("source", "align"):
-        return f"{name}'s checkpoint" if op == "source" else f"{name}'s start"
-    if op == "order":
-        return f"the ordered {'AnsNet' if name == ANSNET else name}"
-    made = {
-        "corpus": "the corpus",
-        "source": "the AnsNet",
-        "tokenizer": "the tokenizer",
-        "bridge": "the bridge",
-        "generate": "the generated text",
-    }
-    return made.get(op, name)
+def planned_name(identity: str) -> str:
+    """The result of a step, in a reader's words: "distill a100" makes "a100"; "teach a60 for x" makes "a60's lessons for x"."""
+    op, name = split_id(identity)
+    return OPERATIONS[op].title(name) if op in OPERATIONS else name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from colbuild.hashing import Tag, tagged_digest
 from colbuild.plan.drawing.build_graph import BuildGraph
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec.sources.choice import split_files, with_files
 from colbuild.spec.sources.grammar import parse_source
 
@@ -29,7 +29,7 @@ def signatures(graph: BuildGraph, root: Path, contents: Mapping[str, str] | None
     for step in graph.steps:
         action = {
             "op": step.op,
-            "epoch": EPOCHS[step.op],
+            "epoch": OPERATIONS[step.op].epoch,
             "params": dict(step.params),
             "inputs": {name: told[read.step] for name, read in step.reads.items()},
             "sources": {role: [_absolute(uri, root), (contents or {}).get(uri)] for role, uri in step.sources.items()},

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from colbuild.plan.changes.states import State, StepPlan
-from colbuild.plan.cost.step_memory import WINDOW
-from colbuild.plan.cost.work import REFIT_TEXT, recipe_of, trained_tokens
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.step import Step
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import LoadedFamily, Problem
 from colbuild.spec.text.places import Path
 from colbuild.units import format_bytes, format_count
@@ -164,13 +163,14 @@ def text_problems(
     for plan in steps:
         if plan.state is State.CACHED:
             continue
-        held = texts.get(plan.step.inputs["corpus"]) if plan.step.op == "evaluate" else None
-        if held is not None and not held.heldout and plan.step.params["split"] == "heldout":
-            errors.append(_nothing_held(held, graph, loaded))
-            continue
-        for need in _needs(plan.step, graph, loaded):
+        for need in _needs(plan.step, graph):
             text = texts.get(need.corpus)
-            if text is not None:
+            if text is None:
+                continue
+            if need.split == "heldout" and not text.heldout:
+                errors.append(_nothing_held(text, graph, loaded))
+            elif need.required or need.path in loaded.places.known:
+                # The default of a step that makes do with less is as many as there are, up to a bound.
                 _judge(need, text, loaded, errors, warnings)
     return list(dict.fromkeys(errors)), list(dict.fromkeys(warnings))
 
@@ -255,28 +255,20 @@ def _judge(need: _Need, text: Known, loaded: LoadedFamily, errors: list[Problem]
 _ALLOW: Final = ", or write epochs: allow, and it is read again"
 
 
-def _needs(step: Step, graph: BuildGraph, loaded: LoadedFamily) -> Iterator[_Need]:
-    origins, params = graph.origins[step.id], step.params
-
-    def calibrating(tokens: int, path: Path, role: str = "corpus") -> _Need:
-        return _Need(step.id, step.inputs[role], params["split"], tokens, WINDOW, path)
-
-    if step.op in ("distill", "recover", "bridge", "quantise"):
-        recipe, path = recipe_of(params), (*origins["recipe"], "tokens")
-        steered = step.settings.get("epochs", "once")
-        if steered == "once":
-            yield _Need(
-                step.id, step.inputs["corpus"], params["split"], trained_tokens(recipe), recipe.sequence, path, _ALLOW
-            )
-    if step.op in ("order", "align"):
-        yield calibrating(params["tokens"], origins["tokens"])
-    elif step.op == "bridge" and "calibration" in step.inputs:
-        yield calibrating(params["tokens"], origins["tokens"], "calibration")
-    elif step.op == "interpolate" and "corpus" in step.inputs:
-        yield calibrating(params["tokens"] * (REFIT_TEXT if params.get("refit") == "auto" else 1), origins["tokens"])
-    elif step.op in ("quantise", "export") and "corpus" in step.inputs:
-        yield calibrating(params["profile"]["calibration"], (*origins["profile"], "calibration"))
-    elif step.op == "evaluate" and origins["tokens"] in loaded.places.known:
-        # The default is as many as there are, up to a bound.
-        path = origins["tokens"]
-        yield _Need(step.id, step.inputs["corpus"], params["split"], params["tokens"], WINDOW, path, required=False)
+def _needs(step: Step, graph: BuildGraph) -> Iterator[_Need]:
+    operation = OPERATIONS[step.op]
+    params, origins = operation.params.read(step.params), graph.origins[step.id]
+    for need in operation.texts(params, step.inputs):
+        if need.repeats and step.settings.get("epochs", "once") != "once":
+            continue
+        first, *rest = need.path
+        yield _Need(
+            step.id,
+            step.inputs[need.role],
+            step.params["split"],
+            need.tokens,
+            need.window,
+            (*origins[first], *rest),
+            _ALLOW if need.repeats else "",
+            need.required,
+        )

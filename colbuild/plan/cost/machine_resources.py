@@ -9,14 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from colbuild.plan.steps.operations import OPERATIONS
+
 _CGROUP_MEMORY: Final = Path("/sys/fs/cgroup/memory.max")
 _GPU: Final = re.compile(r"nvidia[0-9]+")
-
-_WHOLE: Final = frozenset({"generate", "order", "teach", "distill", "recover", "quantise", "bridge"})
-"""Operations that compute with every core; the others leave half of them to a step beside them."""
-
-TRAINING: Final = frozenset({"generate", "teach", "distill", "recover", "quantise", "bridge"})
-"""Operations that take a GPU, where there is one: those that train, and the teacher that tells what it knows."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,9 @@ def demand_of(op: str, memory: int, resources: Resources) -> Demand:
         memory: Bytes, as estimated.
         resources: What the build may use.
     """
-    cores = resources.cores if op in _WHOLE else max(1, resources.cores // 2)
-    gpus = min(1, len(resources.gpus)) if op in TRAINING else 0
+    operation = OPERATIONS[op]
+    cores = resources.cores if operation.whole_machine else max(1, resources.cores // 2)
+    gpus = min(1, len(resources.gpus)) if operation.takes_gpu else 0
     return Demand(cores, min(memory, resources.memory), gpus)
 
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from colbuild.plan.drawing.parts import home_of, with_parts
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.drawing.training_params import lessons_params
-from colbuild.spec.model.recipe import Recipe
+from colbuild.spec.model.device import Profile
+from colbuild.spec.model.family import Family
 
 FamilyPath = tuple[str | int, ...]
 """Keys and places in the resolved family."""
@@ -19,7 +18,7 @@ SPLIT: Final[FamilyPath] = ("data", "train", "split")
 
 @dataclass
 class Draft:
-    """The graph while it is being drawn.
+    """The steps drawn so far.
 
     A step is drawn with the ids of the steps it needs, which `add` returns: so they are drawn before it, and the order in
     which steps are drawn is one in which they can be run.
@@ -27,46 +26,74 @@ class Draft:
 
     steps: dict[str, Step] = field(default_factory=dict)
     origins: dict[str, dict[str, FamilyPath]] = field(default_factory=dict)
-    lessons: dict[str, list[Step]] = field(default_factory=dict)
-    """Id of the step that makes a teacher -> the steps that write down what it says."""
-    homes: dict[str, str] = field(default_factory=dict)
-    """Step id -> the step whose tokenizer and texts belong to what it makes (`colbuild.plan.drawing.parts`)."""
 
     def add(self, step: Step, origins: dict[str, FamilyPath]) -> str:
         """Draws a step, with where its parameters were asked for, and returns its id; one that is there already is left."""
-        if step.id not in self.steps:
-            self.steps[step.id] = with_parts(step, self.homes)
-            self.homes[step.id] = home_of(step, self.homes)
+        self.steps.setdefault(step.id, step)
         self.origins.setdefault(step.id, origins)
         return step.id
 
 
-def draw_lessons(
-    draft: Draft,
-    recipe: Recipe,
-    path: FamilyPath,
-    teacher: str,
-    student: str,
-    inputs: Mapping[str, str],
-    split: str,
-) -> dict[str, str]:
-    """The role that a teacher's lessons play in a training, if its recipe has them written down.
+@dataclass(frozen=True)
+class FamilyTexts:
+    """Ids of the steps that make a family's texts.
 
-    Those who ask the same of a teacher share one step. It is called by the teacher, and where there are several, each but
-    the first also by who reads it first.
+    Attributes:
+        train: To train on, in the family's tokens.
+        held: To measure on, in the family's tokens.
+        ansnet_train: To train on, in the AnsNet's tokens; the same step where these are the family's.
+        ansnet_held: To measure the AnsNet on.
+        tokenizer: The step that makes the family's tokenizer.
     """
-    if recipe.teacher != "cached":
-        return {}
-    params = lessons_params(recipe, split)
-    needed = {"teacher": inputs["teacher"], "corpus": inputs["corpus"]}
-    others = draft.lessons.setdefault(inputs["teacher"], [])
-    same = next((step.id for step in others if step.params == params), None)
-    if same is not None:
-        return {"lessons": same}
-    steered = {"checkpoint_every": recipe.checkpoint_every}
-    name = f"teach {teacher} for {student}" if others else f"teach {teacher}"
-    places = {key: (*path, key) for key in params}
-    places |= {"": (*path, "teacher"), "split": SPLIT, "windows": (*path, "tokens")}
-    places |= {"temperature": (*path, "loss", "temperature"), "type": (*path, "teacher_cache", "type")}
-    others.append(Step(name, "teach", params, inputs=needed, settings=steered))
-    return {"lessons": draft.add(others[-1], places)}
+
+    train: str
+    held: str
+    ansnet_train: str
+    ansnet_held: str
+    tokenizer: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A finished model of a family, as the steps that measure and pack it see it.
+
+    Attributes:
+        name: Its name.
+        made_by: The step that makes it.
+        path: Where the spec asks for it.
+        profiles: The devices that it is packed for.
+        reference: The step that makes the model that it is compared with token by token.
+        train: The corpus to train on, in its tokens.
+        held: The corpus to measure on, in its tokens.
+    """
+
+    name: str
+    made_by: str
+    path: FamilyPath
+    profiles: tuple[Profile, ...]
+    reference: str
+    train: str
+    held: str
+
+
+@dataclass
+class Drawn:
+    """The steps of finished models while they are being drawn.
+
+    Attributes:
+        draft: The graph.
+        family: The resolved spec.
+        versions: Exact versions of the libraries that packages are made with.
+        metrics: Model name -> id of the step that measures it.
+        packages: (model name, profile name) -> id of the step that packs it.
+        others: Model name -> ids of further steps that were drawn for it.
+        measured: Id of the step that makes a model -> id of the step that measures it.
+    """
+
+    draft: Draft
+    family: Family
+    versions: Mapping[str, str]
+    metrics: dict[str, str] = field(default_factory=dict)
+    packages: dict[tuple[str, str], str] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
+    measured: dict[str, str] = field(default_factory=dict)

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from colbuild.hashing import Tag, tagged_digest
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.store import ActionRecord
 
 
 def action_key(op: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """The key (64 hex digits) of running `op` with `params` on inputs given as role -> content digest."""
-    action = {"op": op, "epoch": EPOCHS[op], "inputs": dict(inputs), "params": dict(params)}
+    action = {"op": op, "epoch": OPERATIONS[op].epoch, "inputs": dict(inputs), "params": dict(params)}
     return tagged_digest(Tag.ACTION, action)
 
 

@@ -26,14 +26,9 @@ from typing import Any, Final
 from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, TOKENIZER_FILES
 from colbuild.hashing import Tag, TreeEntry, tree_digest
 from colbuild.plan.drawing.step import Step
-from colbuild.spec.model.precision import PRECISIONS
+from colbuild.plan.operation import CHAT, CONFIG, TEXTS, TOKENIZER, WEIGHTS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.store import Store
-
-WEIGHTS: Final = "weights"
-CONFIG: Final = "config"
-TOKENIZER: Final = "tokenizer"
-CHAT: Final = "chat"
-TEXTS: Final = "texts"
 
 _CONFIG_FILE: Final = "config.json"
 _FILES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -55,40 +50,18 @@ WORDS: Final[Mapping[str, str]] = {
 }
 """What a reason calls a part; the weights go by the name of the model."""
 
-_HOMES: Final[Mapping[str, str]] = {
-    "order": "model",
-    "bridge": "tokenizer",
-    "align": "teacher",
-    "distill": "teacher",
-    "interpolate": "larger",
-    "recover": "start",
-}
-"""Operation -> the role whose home is the home of the model that it makes; others are homes themselves."""
-
-_READS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
-    "generate": {"model": (WEIGHTS, TOKENIZER)},
-    "tokenizer": {"model": (CONFIG, TOKENIZER, CHAT, TEXTS)},
-    "corpus": {"tokenizer": (TOKENIZER,)},
-    "order": {"model": (WEIGHTS,)},
-    "bridge": {"teacher": (WEIGHTS, TOKENIZER), "tokenizer": (TOKENIZER,)},
-    "align": {"model": (WEIGHTS, TOKENIZER), "teacher": (WEIGHTS, TOKENIZER)},
-    "teach": {"teacher": (WEIGHTS,)},
-    "distill": {"teacher": (WEIGHTS,), "start": (WEIGHTS,)},
-    "interpolate": {"larger": (WEIGHTS,), "smaller": (WEIGHTS,)},
-    "recover": {"start": (WEIGHTS,), "teacher": (WEIGHTS,)},
-    "quantise": {"model": (WEIGHTS,)},
-    "evaluate": {"model": (WEIGHTS,), "reference": (WEIGHTS,)},
-    "export": {"model": (WEIGHTS, TOKENIZER, CHAT, TEXTS)},
-}
-"""Operation -> role -> the parts that it reads. A role that is not here is read whole."""
-
 
 def parts_read(op: str, role: str, params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The parts that a step reads of what plays a role; none if it is read whole."""
-    # Where measurements decide, the rounding depends on the room that all other files of a package leave.
-    if op == "quantise" and role == "model" and PRECISIONS[params["profile"]["precision"]].measured:
-        return _READS["export"]["model"]
-    return _READS.get(op, {}).get(role, ())
+    """The parts that a step reads of what plays a role; none if it is read whole, or the operation is not known."""
+    operation = OPERATIONS.get(op)
+    return () if operation is None else operation.parts(role, params)
+
+
+def with_every_part(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """Steps in topological order, each with the parts that it reads."""
+    steps = tuple(steps)
+    homes = homes_of(steps)
+    return tuple(with_parts(step, homes) for step in steps)
 
 
 def with_parts(step: Step, homes: Mapping[str, str]) -> Step:
@@ -108,8 +81,8 @@ def with_parts(step: Step, homes: Mapping[str, str]) -> Step:
 
 def home_of(step: Step, homes: Mapping[str, str]) -> str:
     """The step whose tokenizer, chat template and texts belong to what a step makes."""
-    role = _HOMES.get(step.op, "")
-    return homes[step.inputs[role]] if role in step.inputs else step.id
+    role = OPERATIONS[step.op].home
+    return step.id if role is None or role not in step.inputs else homes[step.inputs[role]]
 
 
 def homes_of(steps: Iterable[Step]) -> dict[str, str]:

@@ -25,8 +25,8 @@ class Step:
     """One node of the build graph.
 
     Attributes:
-        id: Unique in a family, and what people read: "distill a100", "export phone/phone-int8".
-        op: The operation, a key of `colbuild.plan.steps.operations.EPOCHS`.
+        op: The operation, a key of `colbuild.plan.steps.operations.OPERATIONS`.
+        name: Its name among the steps of its kind: "a100", "phone/phone-int8"; empty for a kind that a family has once.
         params: The resolved parameters that change the result: JSON values only. They are part of the key.
         inputs: Role -> id of the step whose output plays it.
         sources: Role -> source URI whose content plays it (a file or folder from outside, known by its digest).
@@ -35,13 +35,18 @@ class Step:
             that is not here is read whole.
     """
 
-    id: str
     op: str
+    name: str
     params: Mapping[str, Any] = field(hash=False)
     inputs: Mapping[str, str] = field(default_factory=dict, hash=False)
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
+
+    @property
+    def id(self) -> str:
+        """Unique in a family, and what people read: "distill a100"."""
+        return step_id(self.op, self.name)
 
     @property
     def reads(self) -> dict[str, Read]:
@@ -77,3 +82,14 @@ def role_of(name: str) -> str:
 def part_named(name: str) -> str | None:
     """The part that a name of `Step.reads` stands for: "weights" of "teacher.weights"; None where all is read."""
     return name.partition(".")[2] or None
+
+
+def step_id(op: str, name: str) -> str:
+    """The id of a step, as people read it and records keep it."""
+    return f"{op} {name}" if name else op
+
+
+def split_id(identity: str) -> tuple[str, str]:
+    """(operation, name) of a step's id, where nothing else of the step is at hand."""
+    op, _, name = identity.partition(" ")
+    return op, name

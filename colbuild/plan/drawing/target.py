@@ -65,7 +65,7 @@ def find_step(graph: BuildGraph, name: str, unbuilt: Collection[str] = ()) -> St
     if exact is not None:
         return steps[exact]
     # What is left are corpora by their names, and an operation that happens once by its own.
-    ending = [step.id for step in graph.steps if wanted in (step.op, step.id.partition(" ")[2])]
+    ending = [step.id for step in graph.steps if wanted in (step.op, step.name)]
     if len(ending) == 1:
         return steps[ending[0]]
     if ending:
@@ -104,14 +104,16 @@ def restrict(graph: BuildGraph, chosen: Collection[str]) -> BuildGraph:
         models={model: step for model, step in graph.models.items() if step in chosen},
         metrics={model: step for model, step in graph.metrics.items() if step in chosen},
         packages={names: step for names, step in graph.packages.items() if step in chosen},
+        others={model: [step for step in steps if step in chosen] for model, steps in graph.others.items()},
     )
 
 
 def _products(graph: BuildGraph, models: Iterable[str]) -> set[str]:
-    """The steps that measure and package models."""
+    """The steps that measure and package models, and all others that these get."""
     wanted = set(models)
     measures = {step for model, step in graph.metrics.items() if model in wanted}
-    return measures | {step for (model, _), step in graph.packages.items() if model in wanted}
+    others = {step for model, steps in graph.others.items() if model in wanted for step in steps}
+    return measures | others | {step for (model, _), step in graph.packages.items() if model in wanted}
 
 
 def _unknown(name: str, graph: BuildGraph, packages: Collection[str], unbuilt: Collection[str]) -> UnknownNameError:

@@ -22,7 +22,7 @@ from colbuild.plan.changes.shown import from_to, in_short, listed, where
 from colbuild.plan.lock.lock_file import Lock, lock_error, lock_path, missing_lock, read_lock
 from colbuild.plan.lock.named_sources import source_paths, source_uris
 from colbuild.plan.shapes.bridge_shape import BRIDGE, tokenizer_source
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import epochs
 from colbuild.spec import LoadedFamily, Places, Problem, spec_error
 from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.family import Family
@@ -116,10 +116,12 @@ def compare(state: LockState, loaded: LoadedFamily, source_digest: Callable[[str
         raise spec_error([Problem(place, f"the source {lost} is not in {state.name}", "pin it with 'colbuild lock'")])
     spec = tuple(_spec_changes(state.lock.spec, loaded))
     sources = dict(_source_changes(state.lock, loaded.family, source_digest))
-    epochs = (
-        f"epoch of '{op}' {from_to(change)}" for change in differences(state.lock.epochs, EPOCHS) for op in change.path
+    raised = (
+        f"epoch of '{op}' {from_to(change)}"
+        for change in differences(state.lock.epochs, epochs())
+        for op in change.path
     )
-    found = (*spec, *sources.values(), *epochs)
+    found = (*spec, *sources.values(), *raised)
     if found and state.mode is LockMode.LOCKED:
         raise _out_of_date(state.name, found)
     # Shapes follow from the spec and the AnsNet; other texts or operations leave them as they are.

@@ -14,7 +14,7 @@ from colbuild.plan.shapes.bridge_shape import BRIDGE
 from colbuild.plan.shapes.by_hand import requested
 from colbuild.plan.shapes.chain import Chain, resolve_chain
 from colbuild.plan.shapes.placed_anchors import pinned_anchors
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import epochs
 from colbuild.spec import LoadedFamily, Problem, spec_error
 from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.family import Family, Sized
@@ -33,7 +33,7 @@ def lock_of(family: Family, config: Mapping[str, Any], chain: Chain, sources: Ma
     members = (*bridge, *chain.anchors, *(placed.member for placed in chain.desnets))
     return Lock(
         ansnet=config,
-        epochs=dict(EPOCHS),
+        epochs=epochs(),
         route=tuple(Link(step.student.name, step.teacher.name) for step in chain.route),
         shapes={member.name: member.structure.shape for member in members},
         sources=dict(sources),

@@ -22,7 +22,7 @@ from colbuild.plan.cost.estimate import Estimates
 from colbuild.plan.drawing.build_graph import BuildGraph, sources
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import Member
-from colbuild.plan.steps.operations import EPOCHS
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import LoadedFamily
 from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.fields import Model
@@ -183,7 +183,7 @@ def saved_plan(
             resolved=family,
         ),
         sources={uri: source_digest(uri) for uri in sources(graph)},
-        epochs={step.op: EPOCHS[step.op] for step in graph.steps},
+        epochs={step.op: OPERATIONS[step.op].epoch for step in graph.steps},
         versions={name: text for step in graph.steps for name, text in step.params.get("versions", {}).items()},
         models=tuple(
             _model(member)

@@ -32,7 +32,7 @@ def print_since(plan: FamilyPlan, since: Since, console: Console) -> None:
         table.add_column("state", no_wrap=True, justify="center")
         table.add_column("why", overflow="fold")
         for rebuild in since.rebuilt:
-            op, _, name = rebuild.step.id.partition(" ")
+            op, name = rebuild.step.op, rebuild.step.name
             why = "; ".join(rebuild.reasons) + ("  (in the store already)" if rebuild.built else "")
             style = STYLES[rebuild.state]
             table.add_row(Text(f"  {op:<12} {name}"), Text(rebuild.state.value), Text(why), style=style)

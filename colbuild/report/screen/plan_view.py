@@ -12,11 +12,12 @@ from rich.text import Text
 
 from colbuild.arch import Shape
 from colbuild.plan.changes.states import StepPlan
-from colbuild.plan.cost.estimate import Estimates, Reads
-from colbuild.plan.drawing.training_params import elastic_of, lower_end
+from colbuild.plan.cost.ansnet_reads import Reads
+from colbuild.plan.cost.estimate import Estimates
 from colbuild.plan.shapes.bridge_shape import Bridged
 from colbuild.plan.shapes.chain import Chain, Distillation
 from colbuild.plan.shapes.members import HEADS, Member, Placed
+from colbuild.plan.steps.distill import elastic_of, lower_end
 from colbuild.report.screen.states_view import STYLES, WORDS, lock_line
 from colbuild.spec.model.family import DesNet
 from colbuild.spec.model.recipe import Recipe
@@ -155,7 +156,7 @@ def _called(name: str) -> str:
 
 
 def _name(step: StepPlan) -> str:
-    op, _, name = step.step.id.partition(" ")
+    op, name = step.step.op, step.step.name
     return f"{op:<12} {name}"
 
 

@@ -17,11 +17,12 @@ from colbuild.plan.cost.machine import machine_speed
 from colbuild.plan.cost.machine_resources import machine
 from colbuild.plan.cost.makespan import makespan
 from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
-from colbuild.plan.drawing.parts import WEIGHTS, Parts
+from colbuild.plan.drawing.parts import Parts
 from colbuild.plan.drawing.target import find_step
 from colbuild.plan.family_plan import FamilyPlan, Workspace, silent
 from colbuild.plan.lock.locked_sources import sources_of
 from colbuild.plan.lock.named_sources import source_uris
+from colbuild.plan.operation import WEIGHTS
 from colbuild.plan.planning import export_versions, plan_sources, unbuilt
 from colbuild.plan.remembered import ansnet_config, bridge_vocabulary
 from colbuild.plan.saved.plan_file import SavedPlan, saved_plan

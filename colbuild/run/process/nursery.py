@@ -25,17 +25,21 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
+from typing import Any, Final
 
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.process import python_command, unheard_by_children
 from colbuild.run.process.environment import prepare_process
 from colbuild.run.process.job import Job
-from colbuild.run.process.modules import import_before_fork
 
 _SERVE = "colbuild.run.process.nursery:serve"
 Work = Callable[[Job, Connection, int], None]
 """What a step's process does: see `colbuild.run.process.worker.work`."""
+
+_LIBRARIES: Final = ("mobius",)
+"""Libraries that steps import when they run, and that take long."""
 
 _LENGTH = 8
 _STOP_GRACE = 10.0
@@ -238,3 +242,12 @@ def _reap(control: socket.socket, children: dict[int, int]) -> None:
         if ended:
             del children[number]
             _send(control, (number, os.waitstatus_to_exitcode(status)))
+
+
+def import_before_fork() -> None:
+    """Imports the modules that steps need, once for all processes that are forked from this one."""
+    for operation in OPERATIONS.values():
+        if operation.forked:
+            import_module(operation.module)
+    for library in _LIBRARIES:
+        import_module(library)

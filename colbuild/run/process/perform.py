@@ -20,23 +20,19 @@ from colbuild.errors import ColbuildError, SourceUnavailableError, StoppedError
 from colbuild.events import Listener, Notice, RemoteLost, StepCached, StepFinished, StepProgress, StepStarted
 from colbuild.ops.step_run import CHECKPOINT_EVERY, StepRun
 from colbuild.plan.changes.foresight import remember
-from colbuild.plan.cost.machine_resources import TRAINING
 from colbuild.plan.drawing.keys import action_key, record_key
 from colbuild.plan.drawing.parts import Parts
 from colbuild.plan.drawing.step import Step, part_named
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.progress import Progress, Report
 from colbuild.run.process.circumstances import MADE_WITH, circumstances
 from colbuild.run.process.failures import explain
 from colbuild.run.process.input_views import shown
 from colbuild.run.process.job import Done, Job, as_step
-from colbuild.run.process.modules import operation
 from colbuild.store import ActionRecord, Store
 from colbuild.store.layout import Layout
 from colbuild.store.remote.remote_push import push
 from colbuild.store.remote.remote_store import RejectedError, RemoteError, fetch, open_remote
-
-HASHED_BEFORE = frozenset({"export"})
-"""Operations whose inputs are read and hashed before they run: what leaves for a device must be what was built."""
 
 
 class LostInputError(ColbuildError):
@@ -151,6 +147,7 @@ def _run(
     stopping: Callable[[], bool],
 ) -> ActionRecord:
     step = job.step
+    operation = OPERATIONS[step.op]
     _check_inputs(step, job.inputs, store)
     paths: dict[str, Path] = {}
     for role, uri in step.sources.items():
@@ -171,7 +168,6 @@ def _run(
         resumed = partial.exists() and any(partial.iterdir())
         run = StepRun(
             paths,
-            step.params,
             output,
             report,
             partial,
@@ -187,11 +183,11 @@ def _run(
             with ExitStack() as reading:
                 for uri in step.sources.values():
                     reading.enter_context(job.sources.reading(uri))
-                operation(step.op)(run)
+                operation.carry_out(run, step.params)
         except BrokenPipeError:
             raise
         except Exception as error:
-            raise explain(error, output, job.log, trains=step.op in TRAINING) from error
+            raise explain(error, output, job.log, trains=operation.follows_recipe) from error
         finally:
             # Models form reference cycles; without this what runs next here starts beside this step's memory.
             gc.collect()
@@ -218,7 +214,7 @@ def _run(
 def _check_inputs(step: Step, inputs: Mapping[str, str], store: Store) -> None:
     """Raises LostInputError if what the step reads is not what was built; it is set aside then."""
     for name, digest in inputs.items():
-        found = store.check_content(digest) if step.op in HASHED_BEFORE else store.check(digest)
+        found = store.check_content(digest) if OPERATIONS[step.op].verified_inputs else store.check(digest)
         if found is not None:
             raise LostInputError(name, f"{step.reads[name].step}: its result in the store is damaged ({found})")
 

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 
 from colbuild.errors import BuildError, ran_out_of_memory
-from colbuild.plan.cost.work import steps_of
+from colbuild.plan.workload.training import steps_of
 from colbuild.progress import Progress, Report
 from colbuild.spec.model.precision import EXACT
 from colbuild.spec.model.recipe import Loss, Recipe

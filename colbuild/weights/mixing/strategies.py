@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from colbuild.arch import Shape, Structure, parameters
 from colbuild.errors import BuildError
+from colbuild.plan.steps.interpolate import InterpolateParams
 from colbuild.weights.files.checkpoint import Checkpoint
 from colbuild.weights.mixing.alpha_search import Search, donor_alpha, expanded_alpha, group_alpha, nested_alpha
 from colbuild.weights.mixing.interpolation import Neighbours
@@ -33,10 +34,10 @@ class Asked:
     seed: int = 0
 
 
-def asked_of(params: Mapping[str, Any]) -> Asked:
+def asked_of(params: InterpolateParams) -> Asked:
     """What the parameters of a step ask for."""
-    given = {key: params[key] for key in ("fill", "alpha", "seed") if key in params}
-    return Asked(params["method"], **given)
+    alpha = "auto" if params.alpha is None else params.alpha
+    return Asked(params.method, params.fill or "donor", alpha, params.seed or 0)
 
 
 @dataclass(frozen=True)

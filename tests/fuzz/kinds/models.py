@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tests.fuzz.frame import Driver
 from tests.fuzz.mutate import deep_json, mutated_bytes, mutated_json
+from tests.helpers.steps import run_step
 
 MODEL: Final = "model"
 GGUF: Final = "model.gguf"
@@ -86,8 +87,6 @@ def _read(folder: Path, uri: str) -> None:
     from colbuild.arch.files.tokenizer_size import tokenizer_bytes
     from colbuild.arch.files.vocabulary import read_vocabulary
     from colbuild.fetch.fetching import fetch, read_config
-    from colbuild.ops.source import convert
-    from colbuild.ops.step_run import StepRun
 
     raw = fetch(uri, root=folder, downloads=folder / "downloads").path
     read_config(raw)
@@ -97,7 +96,7 @@ def _read(folder: Path, uri: str) -> None:
     output = folder / "output"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
-    convert.run(StepRun({"raw": raw}, {}, output))
+    run_step("source", {"raw": raw}, {}, output)
 
 
 def _copied(seeds: Path, folder: Path, seed: str = MODEL) -> Path:

@@ -120,13 +120,13 @@ def _changed(random: Random, content: bytes) -> bytes:
 
 def _attempt(kind: Kind, _project: Path, folder: Path) -> None:
     from colbuild.cli.app import run_command
+    from colbuild.plan.operation import Operation
     from colbuild.run import executor
-    from colbuild.run.process import perform
     from tests.fuzz.stored import write_instead
     from tests.helpers.nurseries import ThreadNursery
 
     executor.open_nursery = ThreadNursery  # type: ignore[assignment]
-    perform.operation = lambda _: write_instead
+    Operation.carry_out = lambda _, step, values: write_instead(step, values)  # type: ignore[method-assign]
     os.chdir(folder / "project")
     for arguments in kind.readers:
         run_command(list(arguments))

@@ -20,6 +20,7 @@ from typing import Any, Final
 from colbuild.errors import BuildError
 from tests.fuzz.frame import Driver
 from tests.fuzz.mutate import ODD_VALUES, deep_json, mutated_bytes, mutated_json
+from tests.helpers.steps import run_step
 
 Case = Callable[[Path, Path], None]
 LIMIT: Final = 200_000
@@ -48,8 +49,6 @@ def _attempt(form: str, limit: int | None, seeds: Path, folder: Path) -> None:
     from colbuild.fetch.fetching import fetch
     from colbuild.fetch.texts.peek import peek
     from colbuild.fetch.texts.text_size import text_size
-    from colbuild.ops.corpus.build import run
-    from colbuild.ops.step_run import StepRun
 
     [name] = [path.name for path in folder.iterdir()]
     downloads = folder / "downloads"
@@ -59,7 +58,7 @@ def _attempt(form: str, limit: int | None, seeds: Path, folder: Path) -> None:
     output = folder / "output"
     output.mkdir()
     params = {"format": form, "text": "text", "limit": limit, "heldout": 0.1}
-    run(StepRun({"raw": raw, "tokenizer": seeds / "tokenizer"}, params, output))
+    run_step("corpus", {"raw": raw, "tokenizer": seeds / "tokenizer"}, params, output)
 
 
 def _documents(random: Random) -> list[str]:

@@ -11,10 +11,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
-from colbuild.ops.corpus.build import run
-from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
 from colbuild.train.corpus.packing import open_corpus
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import make_tiny_tokenizer
 
 
@@ -32,7 +31,7 @@ def build(
     output.mkdir(parents=True)
     resolved = {"format": "text", "text": "text", "limit": None, "heldout": 0.0} | params
     inputs = {"raw": raw, "tokenizer": tokenizer or tokenizer_folder()}
-    run(StepRun(inputs, resolved, output, (report if report is not None else []).append))
+    run_step("corpus", inputs, resolved, output, (report if report is not None else []).append)
     return output
 
 

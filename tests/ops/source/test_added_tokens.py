@@ -18,10 +18,9 @@ from colbuild.errors import BuildError
 from colbuild.export.package.companions import write_companions
 from colbuild.fetch.texts.text_documents import Document
 from colbuild.ops.corpus.tokens import load_vocabulary, tokenise
-from colbuild.ops.source.convert import run
-from colbuild.ops.step_run import StepRun
 from colbuild.spec.model.device import Device
 from colbuild.train.across.spelling import read_spelling
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import make_tiny_model
 
 TEXT = "Ada paints maps in Aarhus. " * 30
@@ -48,7 +47,7 @@ def raw(tiny: Path, tmp_path: Path) -> Path:
 def convert(raw: Path, folder: Path) -> tuple[Path, list[str]]:
     remarks: list[str] = []
     folder.mkdir()
-    run(StepRun({"raw": raw}, {}, folder, remark=remarks.append))
+    run_step("source", {"raw": raw}, {}, folder, remark=remarks.append)
     return folder, remarks
 
 

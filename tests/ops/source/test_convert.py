@@ -16,10 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from colbuild.errors import BuildError
 from colbuild.fetch.fetching import read_config
-from colbuild.ops.source.convert import run
-from colbuild.ops.step_run import StepRun
 from colbuild.progress import Progress
 from colbuild.weights.files.origin import Origin, read_origin
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.source.gguf_models import write_gguf
 
@@ -52,7 +51,7 @@ def output(tmp_path: Path) -> Path:
 
 
 def convert(raw: Path, output: Path) -> Path:
-    run(StepRun({"raw": raw}, {}, output))
+    run_step("source", {"raw": raw}, {}, output)
     return output
 
 
@@ -214,7 +213,7 @@ def test_the_same_input_gives_the_same_bytes(tiny: Path, output: Path, tmp_path:
 
 def test_progress_counts_parameters(tiny: Path, output: Path) -> None:
     seen: list[Progress] = []
-    run(StepRun({"raw": tiny}, {}, output, seen.append))
+    run_step("source", {"raw": tiny}, {}, output, seen.append)
     assert seen[-1].done == seen[-1].total == sum(t.numel() for t in load_file(tiny / "model.safetensors").values())
 
 

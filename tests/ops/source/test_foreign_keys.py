@@ -13,17 +13,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations import hub_kernels
 
 from colbuild.errors import BuildError
-from colbuild.ops import order
-from colbuild.ops.source import convert
 from colbuild.ops.source import source_tokenizer as source_tokenizer
 from colbuild.ops.source.settled_beginning import settle_beginning
-from colbuild.ops.step_run import StepRun
 from colbuild.weights.files.transformers_tokenizer import (
     SETTING_KEYS,
     is_tokenizer_class,
     tokenizer_settings,
     transformers_tokenizer,
 )
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import make_tiny_corpus, make_tiny_model
 from tests.ops.corpus.helpers import build
 from tests.ops.family import carry_out
@@ -120,7 +118,7 @@ def folders(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def source(raw: Path, output: Path) -> Path:
     output.mkdir()
-    convert.run(StepRun({"raw": raw}, {}, output))
+    run_step("source", {"raw": raw}, {}, output)
     return output
 
 
@@ -151,7 +149,7 @@ def test_no_foreign_key_of_a_configuration_is_in_a_result_or_reaches_transformer
     corpus = build(make_tiny_corpus(tmp_path / "corpus.txt"), tmp_path / "corpus", tokenizer=model, heldout=0.1)
     ordered = tmp_path / "ordered"
     ordered.mkdir()
-    order.run(StepRun({"model": model, "corpus": corpus}, {"tokens": 512, "split": "train"}, ordered))
+    run_step("order", {"model": model, "corpus": corpus}, {"tokens": 512, "split": "train"}, ordered)
     carry_out("evaluate", {"model": ordered, "reference": model, "corpus": corpus}, MEASURE)
 
     assert len(configurations) >= 2

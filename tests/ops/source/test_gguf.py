@@ -24,9 +24,8 @@ from colbuild.arch.files.gguf_rotary import rotary_scaling
 from colbuild.errors import BuildError, SourceUnavailableError
 from colbuild.fetch.fetching import fetch, look, read_config
 from colbuild.ops.corpus.tokens import load_vocabulary
-from colbuild.ops.source.convert import run
 from colbuild.ops.source.gguf_tokenizer import CUTTINGS
-from colbuild.ops.step_run import StepRun
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import CHAT_TEMPLATE, make_tiny_tokenizer, tiny_documents
 from tests.ops.source.gguf_models import llama3_divisors, write_gguf
 
@@ -94,7 +93,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def convert(raw: Path, output: Path) -> Path:
     output.mkdir(exist_ok=True)
-    run(StepRun({"raw": raw}, {}, output))
+    run_step("source", {"raw": raw}, {}, output)
     return output
 
 

@@ -15,9 +15,8 @@ from colbuild.arch.files.vocabulary import read_vocabulary
 from colbuild.errors import SourceUnavailableError
 from colbuild.fetch.fetching import Fetched, fetch, look, path_here
 from colbuild.hashing import scan_tree, tree_digest
-from colbuild.ops.step_run import StepRun
-from colbuild.ops.tokenizer import run as make_family_tokenizer
 from colbuild.progress import Progress, Report, silent
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import make_tiny_tokenizer
 from tests.ops.source.servers import Hub
 
@@ -83,7 +82,7 @@ def test_a_familys_tokenizer_comes_from_the_hub(uri: str, downloads: Path, monke
     output.mkdir()
     rows = read_vocabulary(fetched.path)
     assert rows == read_vocabulary(source)
-    make_family_tokenizer(StepRun({"model": source, "raw": fetched.path}, {"rows": rows}, output))
+    run_step("tokenizer", {"model": source, "raw": fetched.path}, {"rows": rows}, output)
     text = "Ada visits Zürich."
     ours, theirs = (Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in (output, source))
     assert ours.encode(text).ids == theirs.encode(text).ids

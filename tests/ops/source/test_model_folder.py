@@ -20,11 +20,10 @@ from transformers import AutoModelForCausalLM
 from colbuild.arch import ARCHITECTURES, Role, parameters, read_structure
 from colbuild.errors import BuildError
 from colbuild.fetch.fetching import read_config
-from colbuild.ops.source.convert import run
-from colbuild.ops.step_run import StepRun
 from tests.export.helpers import saved
 from tests.helpers.configs import random_config
 from tests.helpers.project import replace_in
+from tests.helpers.steps import run_step
 from tests.helpers.tiny import VOCABULARY, make_tiny_tokenizer, tiny_documents
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 269060552\n"
@@ -54,7 +53,7 @@ def raw(models: dict[str, Path], tmp_path: Path) -> Path:
 def convert(raw: Path, folder: Path) -> list[str]:
     remarks: list[str] = []
     folder.mkdir()
-    run(StepRun({"raw": raw}, {}, folder, remark=remarks.append))
+    run_step("source", {"raw": raw}, {}, folder, remark=remarks.append)
     return remarks
 
 

@@ -1,0 +1,146 @@
+"""interpolate: a DesNet made of the two anchors around it, with no training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from colbuild.arch import Shape, Structure, forward_flops, parameters
+from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
+from colbuild.plan.drawing.step import Step
+from colbuild.plan.operation import WEIGHTS, Operation, Params, Scene, TextNeed, Work
+from colbuild.plan.shapes.members import Member
+from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, STREAMED, WINDOW, scored_bytes
+from colbuild.spec.model.mixing import Interpolate
+
+CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "layer_alpha": 46, "nested": 23}
+"""How many mixtures each way of interpolating scores, at most; a step down the slopes of layer_alpha counts three times."""
+
+NESTED_CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 22, "global_alpha": 4, "layer_alpha": 4, "nested": 0}
+"""How many more there are where a nested student lies beside the smaller anchor."""
+
+FILLED_CANDIDATES: Final = 5
+"""How many global_alpha scores where another fill than the larger anchor's takes the place of what the smaller one lacks."""
+
+REFIT_TEXT: Final = 4
+"""How many times the calibration tokens a refit reads: three parts to fit on, one to decide whether it is kept."""
+
+
+@dataclass(frozen=True)
+class InterpolateParams(Params):
+    """Parameters of `interpolate`: those of the spec that the method has, see `colbuild.spec.model.mixing`.
+
+    Attributes:
+        shape: The DesNet's.
+        method: The strategy.
+        fill: What takes the place of what the smaller anchor lacks.
+        alpha: The share of the smaller anchor.
+        seed: Of a random subset.
+        refit: Whether the FFN's output projections are fitted again.
+        tokens: Calibration tokens, where text decides.
+        split: The split of the corpus that they come from.
+    """
+
+    shape: Shape
+    method: str
+    fill: Literal["donor", "zero", "copy"] | None = None
+    alpha: str | float | None = None
+    seed: int | None = None
+    refit: str = "never"
+    tokens: int | None = None
+    split: str | None = None
+
+    @property
+    def text(self) -> tuple[str, int]:
+        """(split, tokens) of the calibration text, for a step that reads one."""
+        assert self.split is not None
+        assert self.tokens is not None
+        return self.split, self.tokens
+
+    def candidates(self, *, nested: bool) -> int:
+        """How many mixtures are scored, at most."""
+        if self.alpha not in (None, "auto") or self.method not in CANDIDATES:
+            return 0
+        if self.fill not in (None, "donor"):
+            return FILLED_CANDIDATES
+        return CANDIDATES[self.method] + (NESTED_CANDIDATES[self.method] if nested else 0)
+
+
+def draw(
+    draft: Draft,
+    member: Member,
+    how: Interpolate,
+    path: FamilyPath,
+    ends: Mapping[str, str],
+    corpus: str,
+    split: str,
+) -> str:
+    """Draws a DesNet between two anchors.
+
+    Args:
+        draft: Where it is drawn.
+        member: The DesNet.
+        how: The strategy.
+        path: Where the spec asks for it.
+        ends: `larger`, and `smaller` where the strategy reads it -> the step that makes it.
+        corpus: The step that makes the calibration text.
+        split: The split of it.
+    """
+    params, inputs = {"shape": asdict(member.structure.shape), **how.params()}, dict(ends)
+    if how.reads_text:
+        params["split"], inputs["corpus"] = split, corpus
+    places: dict[str, FamilyPath] = {key: (*path, "interpolate", key) for key in how.params()}
+    return draft.add(
+        Step("interpolate", member.name, params, inputs=inputs),
+        {"": path, "shape": path, **places, "split": SPLIT},
+    )
+
+
+def _work(params: InterpolateParams, scene: Scene) -> Work:
+    made = scene.result
+    disk = made.stored * parameters(made)
+    if params.tokens is None:
+        # A mixture that is given is written some rows at a time.
+        return Work(None, disk, disk, STREAMED)
+    larger = scene.model("larger")
+    # A nested student is as large as the larger end.
+    ends = [
+        larger,
+        *(scene.inputs[role] for role in ("smaller",) if role in scene.inputs),
+        *([larger] if scene.nested else []),
+    ]
+    # Both ends as they are read, the mixture as it is stored and as it computes, and its logits.
+    weights = sum(one.stored * parameters(one) for one in (made, *ends)) + FORWARD * parameters(made)
+    memory = PROCESSES + weights + scored_bytes(made, FORWARD, compared=False)
+    return Work(_flops(params, params.tokens, made, larger, nested=scene.nested), None, disk, memory)
+
+
+def _flops(params: InterpolateParams, tokens: int, made: Structure, larger: Structure, *, nested: bool) -> int:
+    """Every candidate reads the text once; a refit reads more of it, with the larger anchor's FFNs beside its own."""
+    forward = forward_flops(made, WINDOW)
+    flops = params.candidates(nested=nested) * tokens * forward
+    if params.refit == "auto":
+        flops += REFIT_TEXT * tokens * (forward + forward_flops(larger, WINDOW))
+    return flops
+
+
+def _texts(params: InterpolateParams, roles: Iterable[str]) -> Iterable[TextNeed]:
+    if "corpus" in roles and params.tokens is not None:
+        yield TextNeed(params.tokens * (REFIT_TEXT if params.refit == "auto" else 1), WINDOW, ("tokens",))
+
+
+INTERPOLATE: Final = Operation(
+    op="interpolate",
+    epoch=2,
+    params=InterpolateParams,
+    module="colbuild.ops.interpolate",
+    work=_work,
+    reads={"larger": (WEIGHTS,), "smaller": (WEIGHTS,)},
+    home="larger",
+    made=lambda params, inputs, like: like.at(params.shape),
+    texts=_texts,
+    flops_share=0.84,  # 186 and 188 on one of two cores, of as many candidates as there can be
+    byte_share=10.0,  # a mixture that is given: mostly starting up, 1 run
+    counts_as_making=True,
+)
