@@ -56,7 +56,7 @@ def build(
     target: Targets = None,
     saved_as: Annotated[
         Path | None,
-        typer.Option("--plan", metavar="FILE", help="Build what this saved plan says, or refuse if anything changed."),
+        typer.Option("--plan", metavar="FILE", help="Build this saved plan, or refuse if anything changed."),
     ] = None,
     jobs: build_options.Jobs = None,
     keep_going: build_options.KeepGoing = False,
@@ -71,7 +71,7 @@ def build(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build the family: what is not in the store yet, and nothing else."""
+    """Build the family: run the steps that are not in the store."""
     from colbuild.report.screen.explain_view import print_left
     from colbuild.report.screen.states_view import lock_line
     from colbuild.report.screen.table_view import print_built
@@ -102,7 +102,7 @@ def build(
 
 @app.command()
 def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson = False) -> None:
-    """Show how builds of the family stand, and its models: which are built, how good they are, where their packages lie."""
+    """Show the family's builds and models: sizes, quality, and packages."""
     from colbuild.report.screen.history_view import history_to_json, print_history
     from colbuild.report.screen.states_view import lock_line
     from colbuild.report.screen.table_view import print_status, status_to_json
@@ -129,7 +129,7 @@ app.add_typer(cache)
 
 @app.command()
 def schema(
-    kind: Annotated[SchemaKind, typer.Argument(help="Which file's schema.")] = SchemaKind.FAMILY,
+    kind: Annotated[SchemaKind, typer.Argument(help="The kind of file.")] = SchemaKind.FAMILY,
 ) -> None:
     """Print the JSON schema of a family, a recipe, a device profile or a saved plan."""
     write_text(colbuild.plan_schema_text() if kind is SchemaKind.PLAN else colbuild.schema_text(kind.value))

@@ -20,26 +20,28 @@ _A_NUMBER: Final = 10_000
 
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", "-j", min=1, help="How many steps run side by side at most; as many as fit by default."),
+    typer.Option("--jobs", "-j", min=1, help="The largest number of steps side by side; as many as fit by default."),
 ]
 KeepGoing = Annotated[
-    bool, typer.Option("--keep-going", "-k", help="When a step fails, still build everything that does not need it.")
+    bool, typer.Option("--keep-going", "-k", help="If a step fails, continue with the steps that do not need it.")
 ]
 Retries = Annotated[
     int,
-    typer.Option(min=0, help="How often a step is run again that crashed, ran out of memory or missed its source."),
+    typer.Option(min=0, help="Retries of a step that crashed, ran out of memory, or whose source was unavailable."),
 ]
 Cores = Annotated[int | None, typer.Option(min=1, help="Cores that the build may use; all by default.")]
 Memory = Annotated[
     str | None,
-    typer.Option(metavar="SIZE", help="Memory that steps side by side may need, such as 8GB; all by default."),
+    typer.Option(metavar="SIZE", help="Memory for steps that run side by side, such as 8GB; all by default."),
 ]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs that the build may use; all by default.")]
 Remote = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="A cache to read results from, such as s3://bucket/path (also COLBUILD_REMOTE)."),
+    typer.Option(
+        metavar="URL", help="A remote cache to read results from, such as s3://bucket/path (or set COLBUILD_REMOTE)."
+    ),
 ]
-Push = Annotated[bool, typer.Option("--push", help="Put new results into the remote cache, too.")]
+Push = Annotated[bool, typer.Option("--push", help="Upload new results to the remote cache.")]
 
 
 def options_of(

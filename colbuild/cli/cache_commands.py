@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 cache = typer.Typer(
     name="cache",
-    help="Look after the store: what was built and fetched.",
+    help="List, check and clean the store; share its results.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,7 +28,9 @@ cache = typer.Typer(
 
 Remote = Annotated[
     str | None,
-    typer.Option("--remote", metavar="URL", help="The remote cache, such as s3://bucket/path (also COLBUILD_REMOTE)."),
+    typer.Option(
+        "--remote", metavar="URL", help="The remote cache, such as s3://bucket/path (or set COLBUILD_REMOTE)."
+    ),
 ]
 Words = Annotated[
     list[str],
@@ -42,7 +44,7 @@ Words = Annotated[
 
 @cache.command("ls")
 def ls(store: StorePath = None, as_json: AsJson = False) -> None:
-    """List the results and sources in the store: how large they are, what made them, what keeps them."""
+    """List the results and sources in the store: size, origin, and the reason they are kept."""
     from colbuild.report.screen.cache_view import listing_to_json, print_listing
 
     listing = colbuild.list_store(colbuild.find_store(store))
@@ -54,24 +56,25 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
 
 @cache.command("gc")
 def gc(
-    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this, it is only shown.")] = False,
-    lease: Annotated[
-        str, typer.Option(metavar="TIME", help="What was made or used more lately than this stays in any case.")
-    ] = "24h",
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove unused results; without this option they are only listed.")
+    ] = False,
+    lease: Annotated[str, typer.Option(metavar="TIME", help="Results made or used within this time are kept.")] = "24h",
     history: Annotated[
         str,
         typer.Option(
-            metavar="TIME", help="So long, records and logs of builds and what interrupted steps go on from stay."
+            metavar="TIME",
+            help="Records and logs of builds, and checkpoints of interrupted steps, are kept for this time.",
         ),
     ] = "14d",
     forget: Annotated[
         bool,
-        typer.Option("--forget", help="Keep nothing for projects that cannot be found: they are gone for good."),
+        typer.Option("--forget", help="Remove the results of projects that cannot be found."),
     ] = False,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find what no lock that was built here, no pin and no lease needs any more; with --delete, remove it."""
+    """List results that no lock, pin or lease keeps; with --delete, remove them."""
     from colbuild.report.screen.cache_view import collected_to_json, print_collected
 
     policy = colbuild.Policy(lease=_seconds(lease, "--lease"), history=_seconds(history, "--history"))
@@ -90,12 +93,14 @@ def gc(
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[DIGEST]...", help="Only these results: the first 8 or more digits of their digests."),
+        typer.Argument(
+            metavar="[DIGEST]...", help="Only these results, by the first 8 or more digits of their digests."
+        ),
     ] = None,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte in the store, and set aside what is damaged; exits with 1 if anything is."""
+    """Read every byte in the store and quarantine damaged results; exit with 1 if there are any."""
     from colbuild.report.screen.cache_view import checked_to_json, print_checked
 
     found = colbuild.find_store(store)
@@ -111,7 +116,7 @@ def verify(
 
 @cache.command("pin")
 def pin(words: Words, store: StorePath = None) -> None:
-    """Keep a result, whatever the locks say: a model, a package, or what any step made."""
+    """Pin a result, so that 'cache gc' keeps it: a model, a package, or the result of any step."""
     from colbuild.report.screen.cache_view import print_pinned
 
     name, spec = name_and_spec(words)
@@ -125,7 +130,7 @@ def pin(words: Words, store: StorePath = None) -> None:
 
 @cache.command("unpin")
 def unpin(words: Words, store: StorePath = None) -> None:
-    """Let go of what was pinned: by its name, as 'colbuild cache ls' shows it, or the first digits of its digest."""
+    """Unpin a result, by its name in 'colbuild cache ls' or the first digits of its digest."""
     from colbuild.report.screen.cache_view import print_unpinned
 
     name, spec = name_and_spec(words)
@@ -134,7 +139,7 @@ def unpin(words: Words, store: StorePath = None) -> None:
 
 @cache.command("push")
 def push(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = None) -> None:
-    """Put the family's results into a remote cache: what the store has and the remote does not."""
+    """Upload the family's results that a remote cache does not have yet."""
     from colbuild.report.screen.cache_view import print_pushed
 
     url = colbuild.required_remote(remote)
@@ -146,7 +151,7 @@ def push(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = No
 
 @cache.command("pull")
 def pull(spec: Spec = DEFAULT_SPEC, remote: Remote = None, store: StorePath = None) -> None:
-    """Bring the family's results from a remote cache into the store; 'colbuild build' then puts them into out/."""
+    """Fetch the family's results from a remote cache into the store; 'colbuild build' then puts them into out/."""
     from colbuild.report.screen.cache_view import print_pulled
 
     url = colbuild.required_remote(remote)

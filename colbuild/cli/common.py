@@ -28,16 +28,16 @@ Spec = Annotated[Path, typer.Argument(help="The family's file.", show_default=Tr
 DEFAULT_SPECS = [DEFAULT_SPEC]
 Specs = Annotated[list[Path], typer.Argument(metavar="[SPEC]...", help="The families' files.", show_default=True)]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", metavar="DIR", help="Where the store lies (also COLBUILD_STORE).")
+    Path | None, typer.Option("--store", metavar="DIR", help="The store's folder (or set COLBUILD_STORE).")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Targets = Annotated[
     list[str] | None,
     typer.Option(
         "--target",
         metavar="NAME",
-        help="Only this model, package or step with all it needs; NAME+ adds all that is made of it, +NAME measures and "
-        "packages what it comes from too. May be given several times.",
+        help="Only this model, package or step and the steps that it needs; NAME+ adds the steps that depend on it, +NAME "
+        "also evaluates and exports the models that it is made from. Repeatable.",
     ),
 ]
 

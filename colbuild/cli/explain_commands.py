@@ -16,7 +16,7 @@ Words = Annotated[
     list[str],
     typer.Argument(
         metavar="STEP [SPEC]",
-        help="The step, as 'colbuild plan' names it; or a model, a package or a corpus, for the step that makes it. "
+        help="A step, as 'colbuild plan' names it; or a model, a package or a corpus, for the step that makes it. "
         "A .yaml file after it is the family's.",
     ),
 ]
@@ -32,7 +32,7 @@ class GraphFormat(StrEnum):
 
 
 def why(words: Words, store: StorePath = None, as_json: AsJson = False) -> None:
-    """Explain one step: what it reads, where each parameter was written, what changed, what needs it."""
+    """Explain one step: its state, inputs and parameters with their lines, and the steps that need it."""
     from colbuild.report.screen.explain_view import explanation_to_json, print_explanation
 
     step, spec = name_and_spec(words)
@@ -47,12 +47,12 @@ def why(words: Words, store: StorePath = None, as_json: AsJson = False) -> None:
 def show(
     spec: Spec = DEFAULT_SPEC,
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="Every value of the family, with the file and line it came from.")
+        bool, typer.Option("--resolved", help="Print every value of the family, with its file and line.")
     ] = False,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the shape of every model; with --resolved, every value of the spec and where it was written."""
+    """Show the shape of every model; with --resolved, every value of the spec with its file and line."""
     from colbuild.report.screen import explain_view as view
 
     if resolved:
@@ -73,12 +73,12 @@ def show(
 def graph(
     spec: Spec = DEFAULT_SPEC,
     form: Annotated[
-        GraphFormat, typer.Option("--format", help="A tree, Mermaid for Markdown, dot for Graphviz, or a picture.")
+        GraphFormat, typer.Option("--format", help="A tree, Mermaid for Markdown, dot for Graphviz, or an SVG image.")
     ] = GraphFormat.ASCII,
     target: Targets = None,
     store: StorePath = None,
 ) -> None:
-    """Draw the steps and what each is made of, coloured by what a build would do."""
+    """Draw the steps and their inputs, coloured by state."""
     from colbuild.report.graph import FORMATS
     from colbuild.report.screen.explain_view import print_tree
 

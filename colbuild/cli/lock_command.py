@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Locked = Annotated[bool, typer.Option("--locked", help="Fail if the lock is missing or out of date.")]
 Frozen = Annotated[
-    bool, typer.Option("--frozen", help="Use the lock as it is: its shapes, its route, its digests of every source.")
+    bool, typer.Option("--frozen", help="Use the lock's shapes, route and digests, even if it is out of date.")
 ]
 
 
@@ -32,7 +32,7 @@ def lock_mode(locked: bool, frozen: bool) -> LockMode:
 
 
 def lock(spec: Spec = DEFAULT_SPEC, store: StorePath = None) -> None:
-    """Write the family's lock: what every source holds, every solved shape, the route."""
+    """Write the family's lock: the digest of every source, every solved shape, and the route."""
     loaded = colbuild.load_family(spec)
     with quiet_listener() as listener:
         done = colbuild.lock_family(loaded, colbuild.open_workspace(loaded, store), listener)

@@ -21,7 +21,7 @@ Package = Annotated[
     Path,
     typer.Argument(
         metavar="PACKAGE",
-        help="A package's folder, such as out/smol-edge/phone/phone-int8, or one that holds a single package.",
+        help="A package's folder, such as out/smol-edge/phone/phone-int8, or a folder with a single package.",
     ),
 ]
 BENCH_FORMAT = "colbuild.bench.v1"
@@ -30,11 +30,11 @@ PUSH_FORMAT = "colbuild.push.v1"
 
 def verify(
     package: Annotated[
-        Path, typer.Argument(metavar="PACKAGE", help="A package's folder, or the file that 'colbuild pack' made of it.")
+        Path, typer.Argument(metavar="PACKAGE", help="A package's folder, or a file from 'colbuild pack'.")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Check a package: its files' digests, its manifest, and a generation that must match the manifest's."""
+    """Check a package: its files' digests, its manifest, and a generated sample."""
     from colbuild.report.screen.package_view import print_verified, verified_to_json
 
     found = colbuild.verify_package(_found(package))
@@ -52,7 +52,7 @@ def pack(
     package: Package,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The file; by default PACKAGE.tar.zst, beside the folder."),
+        typer.Option("--output", "-o", metavar="FILE", help="The file; PACKAGE.tar.zst beside the folder by default."),
     ] = None,
 ) -> None:
     """Write a package into one file, PACKAGE.tar.zst: the same bytes every time."""
@@ -68,7 +68,7 @@ def pack(
 def push(
     package: Package,
     reference: Annotated[
-        str, typer.Argument(metavar="REFERENCE", help="Where to: host/name:tag, such as ghcr.io/acme/phone:1.0.")
+        str, typer.Argument(metavar="REFERENCE", help="The destination host/name:tag, such as ghcr.io/acme/phone:1.0.")
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -87,14 +87,16 @@ def push(
 
 def run(
     package: Package,
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to say to the model.")],
-    max_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate at most.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Decides what is drawn at a temperature above 0.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with; all cores by default.")] = None,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The prompt.")],
+    max_tokens: Annotated[int, typer.Option(min=1, help="The largest number of tokens to generate.")] = 128,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="0 takes the most likely token; above 0 tokens are random.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of random tokens.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of threads; all cores by default.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as text, without the chat template.")] = False,
 ) -> None:
-    """Try a package: answer a prompt with onnxruntime, as the tokens come."""
+    """Answer a prompt with a package, in onnxruntime; prints tokens as they are generated."""
     warn_of_threads([threads])
     if temperature > HOT:
         print_warning(f"--temperature {temperature:g}: above {HOT:g} tokens are drawn almost at random")
@@ -122,14 +124,17 @@ def bench(
     package: Package,
     threads: Annotated[
         list[int] | None,
-        typer.Option("--threads", "-t", min=1, help="Threads to measure with; may be given several times."),
+        typer.Option("--threads", "-t", min=1, help="Number of threads; repeatable."),
     ] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt that is read.")] = 256,
-    new_tokens: Annotated[int, typer.Option(min=1, help="How many tokens are generated after it.")] = 64,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Number of tokens in the prompt.")] = 256,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Number of tokens to generate.")] = 64,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Where the figures go; by default PACKAGE.bench.json, beside it."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file for the figures; PACKAGE.bench.json beside the package by default.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -23,7 +23,7 @@ def plan(
     specs: Specs = DEFAULT_SPECS,
     target: Targets = None,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 2 if there is anything to do, as scripts may ask.")
+        bool, typer.Option("--exit-code", help="Exit with 2 if work is pending, for scripts.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -32,7 +32,7 @@ def plan(
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="REV", help="Only what differs from a git revision's spec, such as main, and why."
+            "--since", metavar="REV", help="Only the steps that differ from a git revision of the spec, such as main."
         ),
     ] = None,
     locked: Locked = False,
@@ -40,7 +40,7 @@ def plan(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a build would do, and why; of several families, also what they share."""
+    """Show the steps that a build would run, and why; for several families, also the steps that they share."""
     mode = lock_mode(locked, frozen)
     if since is None and len(specs) == 1:
         pending = _show_one(specs[0], target or (), output, store, mode, as_json=as_json)

@@ -56,79 +56,82 @@ class SavedModel(PlanPart):
 
 
 class SavedDistillation(PlanPart):
-    """An anchor that is built, and what teaches it."""
+    """An anchor that is built, and its teacher."""
 
     student: Annotated[str, Field(description="The anchor.")]
     teacher: Annotated[str, Field(description="The AnsNet or a larger anchor.")]
-    flops: Annotated[int, Field(description="What it costs.")]
+    flops: Annotated[int, Field(description="Its estimated FLOPs.")]
 
 
 class SavedUnbuilt(PlanPart):
     """An anchor that is not built."""
 
     name: Annotated[str, Field(description="The anchor.")]
-    why: Annotated[str, Field(description="Why not, for people.")]
+    why: Annotated[str, Field(description="The reason, for people.")]
 
 
 class SavedEstimate(PlanPart):
-    """What a step is going to cost. An estimate is not a measurement."""
+    """The estimated cost of a step; not a measurement."""
 
-    seconds: Annotated[float | None, Field(description="How long it takes; null if nothing tells.")]
-    basis: Annotated[str, Field(description="What 'seconds' rests on, for people.")]
-    runs: Annotated[int, Field(description="How many recorded runs 'seconds' rests on; 0 means uncalibrated.")]
-    flops: Annotated[int | None, Field(description="Its arithmetic; null if its time does not go by it.")]
-    disk: Annotated[int | None, Field(description="Bytes of its result; null if only its source could tell.")]
+    seconds: Annotated[float | None, Field(description="The estimated time; null if unknown.")]
+    basis: Annotated[str, Field(description="The basis of 'seconds', for people.")]
+    runs: Annotated[int, Field(description="The number of recorded runs behind 'seconds'; 0 means uncalibrated.")]
+    flops: Annotated[int | None, Field(description="Its FLOPs; null if its time does not depend on them.")]
+    disk: Annotated[int | None, Field(description="Bytes of its result; null if they depend on an unfetched source.")]
     memory: Annotated[int, Field(description="Bytes of memory that it needs at its peak.")]
 
 
 class SavedStep(PlanPart):
-    """A step, and what a build would do with it."""
+    """A step and its state."""
 
     id: Annotated[str, Field(description="Its name, as in 'distill a100'.")]
     op: Annotated[str, Field(description="Its operation.")]
     state: Annotated[
         Literal["cached", "new", "changed", "conditional"],
-        Field(description="'conditional' runs only if something before it comes out different."),
+        Field(description="'conditional' runs only if the result of an earlier step changes."),
     ]
     why: Annotated[str, Field(description="The reason, for people.")]
     key: Annotated[Sha256 | None, Field(description="Its action key; null while an input is not known.")]
     result: Annotated[Sha256 | None, Field(description="Digest of its result, if it is in the store.")]
-    last_seconds: Annotated[float | None, Field(description="How long its last run took here; null if it never ran.")]
-    estimate: Annotated[SavedEstimate | None, Field(description="What it costs; null if it is in the store.")]
+    last_seconds: Annotated[
+        float | None, Field(description="Seconds of its last run on this machine; null if it never ran.")
+    ]
+    estimate: Annotated[SavedEstimate | None, Field(description="Its estimate; null if it is in the store.")]
 
 
 class SavedTotals(PlanPart):
-    """What the whole plan is going to cost."""
+    """The estimated cost of the whole plan."""
 
     seconds_least: Annotated[float, Field(description="If no conditional step has to run.")]
     seconds_most: Annotated[float, Field(description="If all of them have to.")]
-    basis: Annotated[str, Field(description="What the times rest on, for people.")]
-    untold: Annotated[int, Field(description="How many steps the times leave out, since nothing tells theirs.")]
+    basis: Annotated[str, Field(description="The basis of the times, for people.")]
+    untold: Annotated[int, Field(description="The number of steps without an estimate.")]
     disk: Annotated[int, Field(description="Bytes written to the store, at most.")]
-    memory: Annotated[int, Field(description="Bytes of memory needed at the fullest moment.")]
+    memory: Annotated[int, Field(description="The largest number of bytes of memory needed at one time.")]
 
 
 class SavedReads(PlanPart):
-    """The AnsNet's part in the whole family, beside distilling each DesNet from it."""
+    """The AnsNet's reads for the whole family, compared with distilling each DesNet from it."""
 
-    tokens: Annotated[int, Field(description="Tokens that the AnsNet reads to teach; for lessons that are kept, once.")]
-    times: Annotated[int, Field(description="Steps in which it does.")]
-    flops: Annotated[int, Field(description="Arithmetic of making all models of the family.")]
+    tokens: Annotated[int, Field(description="Tokens that the AnsNet reads to teach; a cached teacher counts once.")]
+    times: Annotated[int, Field(description="Steps in which the AnsNet teaches.")]
+    flops: Annotated[int, Field(description="FLOPs of making all models of the family.")]
     direct_tokens: Annotated[
         tuple[int, ...], Field(description="For each DesNet, the tokens of distilling it directly.")
     ]
-    direct_flops: Annotated[int, Field(description="Arithmetic of these distillations.")]
+    direct_flops: Annotated[int, Field(description="FLOPs of these distillations.")]
 
 
 class SavedPlan(PlanPart):
-    """A plan of a family, complete enough to tell later whether the world is still the same."""
+    """A plan of a family, complete enough to detect later changes of spec, sources and store."""
 
     format: Annotated[Literal["colbuild.plan.v1"], Field(description="The version of this form.")]
     family: Annotated[str, Field(description="The family's name.")]
-    targets: Annotated[tuple[str, ...], Field(description="What was asked for; empty for the whole family.")]
-    spec: Annotated[SavedSpec, Field(description="What was planned.")]
+    targets: Annotated[tuple[str, ...], Field(description="The selected targets; empty for the whole family.")]
+    spec: Annotated[SavedSpec, Field(description="The family's file and values.")]
     sources: Annotated[
-        dict[str, Sha256 | None], Field(description="Source -> digest of its content; null if only fetching it tells.")
+        dict[str, Sha256 | None],
+        Field(description="Source -> digest of its content; null if it must be fetched first."),
     ]
     epochs: Annotated[dict[str, int], Field(description="Operation -> the version of its meaning.")]
     versions: Annotated[
@@ -136,8 +139,8 @@ class SavedPlan(PlanPart):
     ]
     models: Annotated[tuple[SavedModel, ...], Field(description="The AnsNet, the anchors, the DesNets.")]
     route: Annotated[tuple[SavedDistillation, ...], Field(description="The distillations, in order.")]
-    not_built: Annotated[tuple[SavedUnbuilt, ...], Field(description="Anchors that are left out.")]
-    warnings: Annotated[tuple[str, ...], Field(description="What is legal but worth saying.")]
+    not_built: Annotated[tuple[SavedUnbuilt, ...], Field(description="Anchors that are not built.")]
+    warnings: Annotated[tuple[str, ...], Field(description="Warnings.")]
     steps: Annotated[tuple[SavedStep, ...], Field(description="In an order in which they can run.")]
     totals: Annotated[SavedTotals, Field(description="The sum of the estimates.")]
     ansnet_reads: Annotated[SavedReads | None, Field(description="Null if every DesNet is the AnsNet.")]

@@ -25,19 +25,20 @@ Kind = Literal["first", "last", "query", "key", "value", "output", "gate", "up",
 
 
 class Limits(Model):
-    """What a device allows; a package that breaks one fails the build."""
+    """A device's limits; a package beyond one of them fails the build."""
 
     max_package: Annotated[Size | None, Field(description="The largest package the device takes, such as 120MB.")] = (
         None
     )
     max_memory: Annotated[
         Size | None,
-        Field(description="The most memory that running it may take: the package's weights and a full cache at work."),
+        Field(description="The most memory that running the package may take, with its weights and a full cache."),
     ] = None
     max_perplexity_increase: Annotated[
         float | None,
         Field(
-            gt=0.0, description="How much higher than the model's its perplexity may be on held-out text: 0.05 is 5%."
+            gt=0.0,
+            description="The largest increase of perplexity over the PyTorch model, on held-out text: 0.05 is 5%.",
         ),
     ] = None
     min_decode_tps: Annotated[
@@ -49,7 +50,8 @@ class Limits(Model):
         ),
     ] = None
     when_broken: Annotated[
-        Literal["fail", "warn"], Field(description="Whether a broken limit fails the build or is only told.")
+        Literal["fail", "warn"],
+        Field(description="Whether a broken limit fails the build, or is a warning in the manifest."),
     ] = "fail"
 
 
@@ -58,7 +60,7 @@ class Static(Model):
 
     sequence: Annotated[
         Length,
-        Field(description="Tokens in each call, of which fewer may be meant; the cache has room for the context."),
+        Field(description="Tokens in each call; shorter calls are padded. The cache has room for the context."),
     ] = 1
 
 
@@ -69,11 +71,11 @@ QUANTISED_RECOVERY: Final = "quantised"
 class Recovery(Model):
     """A short training of a model with rounded weights towards itself unrounded; see `docs/packages.md`."""
 
-    tokens: Annotated[Count, Field(description="How many tokens it trains on.")] = 65_536
+    tokens: Annotated[Count, Field(description="The number of training tokens.")] = 65_536
     sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 256
     batch: Annotated[int, Field(gt=0, lt=2**31, description="Sequences in an optimizer step.")] = 4
     lr: Annotated[float, Field(gt=0.0, description="The highest learning rate.")] = 2e-3
-    seed: Annotated[int, Field(ge=0, lt=2**32, description="Decides the order of the text.")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="The seed of the order of the text.")] = 0
 
     def recipe(self) -> Recipe:
         """The same as a recipe: nothing but the unrounded model's distribution is learned."""
@@ -113,14 +115,14 @@ class Device(Model):
         str,
         RowOf(PRECISIONS),
         Field(
-            description="What weights are stored in. int8 and int4: blocks of integers with a scale each. int4-mixed: the "
+            description="The number format of weights. int8 and int4: blocks of integers with a scale each. int4-mixed: the "
             "matrices that lose most keep 8 bits, as many as 'limits.max_package' has room for."
         ),
     ] = "fp32"
     operators: Annotated[
         Literal["contrib", "standard"],
         Field(
-            description="Which operators the graph is made of: 'contrib' also onnxruntime's own, which are faster there; "
+            description="The graph's operators: 'contrib' includes onnxruntime's own, which are faster there; "
             "'standard' ONNX's alone, for any runtime that knows its operator set."
         ),
     ] = "contrib"
@@ -138,7 +140,7 @@ class Device(Model):
     ] = 32
     keep_8bit: Annotated[
         tuple[Kind, ...],
-        Field(description="What keeps 8 bits in int4, besides the embedding and the head."),
+        Field(description="The parts that keep 8 bits in int4, besides the embedding and the head."),
     ] = ()
     embedding_bits: Annotated[
         Literal[4, 8],
@@ -167,7 +169,7 @@ class Device(Model):
     ] = 2048
     static: Annotated[
         Static | None,
-        Field(description="Fixed lengths, for NPUs; by default texts and batches of any length are taken."),
+        Field(description="Fixed lengths, for NPUs; by default texts and batches may have any length."),
     ] = None
     threads: Annotated[
         int | None, Field(gt=0, le=1024, description="Threads that the device computes with; all it has by default.")
@@ -179,7 +181,7 @@ class Device(Model):
             "once, so no more tokens a second are possible. 'min_decode_tps' is then judged by it, not measured here."
         ),
     ] = None
-    limits: Annotated[Limits, Field(description="What the device allows; a package beyond it fails the build.")] = (
+    limits: Annotated[Limits, Field(description="The device's limits; a package beyond them fails the build.")] = (
         Limits()
     )
 
@@ -256,7 +258,7 @@ class Device(Model):
 
 
 class Multiples(Model):
-    """What a device's kernels like the lengths of axes to be multiples of."""
+    """Multiples that a device's kernels prefer for the lengths of axes."""
 
     ffn: Annotated[int, Field(gt=0, le=1024, description="The FFN width that is solved for is a multiple of this.")] = 1
 
@@ -267,7 +269,7 @@ class DeviceProfile(Device):
     multiples: Annotated[
         Multiples,
         Mark.APART,
-        Field(description="What solved lengths are multiples of; a shape by hand is taken as it is."),
+        Field(description="Multiples for solved lengths; a shape in the spec is used unchanged."),
     ] = Multiples()
 
 

@@ -45,13 +45,13 @@ class Sized(Model):
 
     _sizes: ClassVar[tuple[str, ...]] = ("params", "shape")
 
-    name: Annotated[Name, Field(description="Its name; also its folder's in out/.")]
+    name: Annotated[Name, Field(description="Its name, also the name of its folder in out/.")]
     params: Annotated[
-        Count | None, Field(description="How many parameters it stores, tied embeddings counted once.")
+        Count | None, Field(description="The number of stored parameters, tied embeddings counted once.")
     ] = None
     shape: Annotated[
         ShapeRequest | None,
-        Field(description="Its shape by hand, instead of 'params'; axes left out are the AnsNet's."),
+        Field(description="Its shape, instead of 'params'; omitted axes are the AnsNet's."),
     ] = None
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class SizedByDevice(Sized):
 
     max_package: Annotated[
         Size | None,
-        Field(description="The largest package it may give, for each of its 'exports'; it is made as large as fits."),
+        Field(description="The largest package for each of its 'exports'; the model is as large as fits."),
     ] = None
 
 
@@ -96,44 +96,44 @@ class Text(Model):
     sha256: Annotated[Digest | None, Field(description="The file's sha256, checked before it is used.")] = None
     files: Annotated[
         Globs | None,
-        Field(description="Which files of a folder, repository or archive are read: a name with *, or a list of them."),
+        Field(description="The files of a folder, repository or archive to read: a name with *, or a list of names."),
     ] = None
     format: Annotated[
         Literal["auto", "text", "jsonl", "parquet", "arrow", "csv", "mediawiki"],
-        Field(description="What the source holds; 'auto' goes by the names of its files, and by their first bytes."),
+        Field(description="The format of the source; 'auto' uses the names of its files, and their first bytes."),
     ] = "auto"
     text: Annotated[
         str,
         Field(min_length=1, description="The field of a jsonl, parquet, arrow or csv row that holds the text."),
     ] = "text"
-    limit: Annotated[Size | None, Field(description="Stop after this much text, such as 8MB; all of it if absent.")] = (
-        None
-    )
+    limit: Annotated[Size | None, Field(description="The amount of text to read, such as 8MB; all by default.")] = None
     heldout: Annotated[
-        float, Field(ge=0.0, lt=1.0, description="The share of documents that is kept out of training.")
+        float, Field(ge=0.0, lt=1.0, description="The share of documents that are held out of training.")
     ] = 0.02
 
 
 class Generate(Model):
     """Text that the AnsNet writes itself, for a family that has none."""
 
-    tokens: Annotated[Count, Field(description="How many tokens it writes, as many as the text shall have.")]
-    temperature: Annotated[float, Field(gt=0.0, description="Below 1 likelier text, above 1 more varied.")] = 1.0
+    tokens: Annotated[Count, Field(description="The number of tokens to write.")]
+    temperature: Annotated[
+        float, Field(gt=0.0, description="Below 1 gives more likely text, above 1 more varied text.")
+    ] = 1.0
     prompts: Annotated[
         tuple[str, ...],
-        Field(description="Beginnings of texts, taken in turn; without any, each text begins by itself."),
+        Field(description="Beginnings of texts, used in turn; without prompts, the model begins each text."),
     ] = ()
-    length: Annotated[int, Field(gt=1, lt=2**31, description="Tokens of the longest text.")] = 256
-    seed: Annotated[int, Field(ge=0, lt=2**32, description="Decides what is drawn.")] = 0
+    length: Annotated[int, Field(gt=1, lt=2**31, description="The largest number of tokens in a text.")] = 256
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="The random seed.")] = 0
 
 
 class Data(Text):
-    """Where text comes from and which part of it is meant: a source, or the AnsNet itself."""
+    """The origin of a text, a source or the AnsNet itself, and the part of it to read."""
 
     source: Annotated[DataSource | None, Field(description=f"./file, ./folder, {schemes_named()}.")] = None
     generate: Annotated[
         Generate | None,
-        Field(validate_default=True, description="Text that the AnsNet writes itself, instead of a 'source'."),
+        Field(validate_default=True, description="Text that the AnsNet writes, instead of a 'source'."),
     ] = None
     split: Split = "train"
 
@@ -166,7 +166,7 @@ class Measured(Text):
     """The text to measure on; `tokens` bounds how much of it is used."""
 
     split: Split = "heldout"
-    tokens: Annotated[Count, Field(description="How many tokens to measure on.")] = 16384
+    tokens: Annotated[Count, Field(description="The number of evaluation tokens.")] = 16384
 
 
 class EvalData(Measured, Data):
@@ -177,8 +177,8 @@ Begin = Annotated[
     str | None,
     Field(
         min_length=1,
-        description="The token that every text begins with, such as <s>, or none; by default what the tokenizer puts in "
-        "front of a text.",
+        description="The token that every text begins with, such as <s>, or none; by default the tokenizer's own "
+        "beginning.",
     ),
 ]
 
@@ -194,7 +194,7 @@ class DataSection(Model):
 class Order(Model):
     """How the AnsNet's axes are ranked: by activation statistics over `tokens` calibration tokens."""
 
-    tokens: Annotated[Count, Field(description="Calibration tokens that importance is measured on.")] = 16384
+    tokens: Annotated[Count, Field(description="Calibration tokens for measuring importance.")] = 16384
 
 
 MAX_GAP: Final = 2.5
@@ -206,12 +206,12 @@ class ChainRules(Model):
 
     max_gap: Annotated[
         float,
-        Field(gt=1.0, le=1e6, description="How many times larger than its student a teacher may be, in parameters."),
+        Field(gt=1.0, le=1e6, description="The largest ratio of parameters between a teacher and its student."),
     ] = MAX_GAP
     route: Annotated[
         Literal["cheapest", "stepwise"],
         Field(
-            description="'cheapest' distils what reaches the anchors around every DesNet for the fewest FLOPs; 'stepwise' "
+            description="'cheapest' reaches the anchors around every DesNet with the fewest FLOPs; 'stepwise' distils "
             "every anchor down to the last of them, each from the one before it."
         ),
     ] = "cheapest"
@@ -240,12 +240,12 @@ class Start(Model):
     align: Annotated[
         Literal["permute", "procrustes", "none"],
         Field(
-            description="How its parts are matched to the teacher's first, which changes nothing that it computes: 'permute' "
-            "reorders residual channels, heads and FFN channels, 'procrustes' turns the residual stream instead of reordering "
-            "it, 'none' takes the parts as they lie."
+            description="How its parts are matched to the teacher's, without a change of its outputs: 'permute' "
+            "reorders residual channels, heads and FFN channels, 'procrustes' rotates the residual "
+            "stream instead, 'none' leaves the parts in their order."
         ),
     ] = "permute"
-    tokens: Annotated[Count, Field(description="Calibration tokens on which parts are compared.")] = 4096
+    tokens: Annotated[Count, Field(description="Calibration tokens for comparing parts.")] = 4096
 
 
 class Anchor(Sized):

@@ -157,7 +157,7 @@ Length = Annotated[int, Field(gt=0, lt=2**31)]
 """The length of an axis."""
 
 Split = Annotated[
-    Literal["train", "heldout", "all"], Field(description="Which of the documents are meant; see 'heldout'.")
+    Literal["train", "heldout", "all"], Field(description="The part of the documents to read; see 'heldout'.")
 ]
 
 

@@ -57,11 +57,11 @@ class Interpolate(Typed):
             description="How the DesNet is made: 'group_alpha' finds a share of the smaller anchor for each group of tensors, "
             "'global_alpha' one for all, 'layer_alpha' one for each layer by gradient; 'nested' takes the prefix of an elastic "
             "step's student, alone or mixed with the larger anchor. 'patch' puts the larger anchor's layers into the smaller "
-            "one, 'subset' is the larger one alone, 'expand' the smaller one alone. 'random' and 'uniform' are to compare "
+            "one, 'subset' is the larger one alone, 'expand' the smaller one alone. 'random' and 'uniform' are baselines. "
             "with: parts of the larger anchor, drawn by lot or evenly spaced."
         ),
     ] = "group_alpha"
-    tokens: Annotated[Count, Field(description="Calibration tokens that mixtures are scored on.")] = 4096
+    tokens: Annotated[Count, Field(description="Calibration tokens for scoring mixtures.")] = 4096
     fill: Annotated[
         Literal["donor", "zero", "copy"] | None,
         Field(
@@ -87,9 +87,7 @@ class Interpolate(Typed):
             "is how far the DesNet is from the larger anchor in parameters, as in Chain-of-Learngene."
         ),
     ] = None
-    seed: Annotated[
-        int | None, Field(ge=0, lt=2**32, description="For random: decides what is drawn; by default 0.")
-    ] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**32, description="For random: the seed; by default 0.")] = None
 
     refit: Annotated[
         Literal["auto", "never"],

@@ -22,7 +22,7 @@ from colbuild.spec.model.typed import Typed, partial
 
 
 class Loss(Typed):
-    """What the student is trained to do: `kd_weight` divergence from the teacher + `ce_weight` cross-entropy."""
+    """The student's loss: `kd_weight` divergence from the teacher + `ce_weight` cross-entropy."""
 
     _own: ClassVar[Mapping[str, tuple[float | str, tuple[str, ...]]]] = {"skew": (0.1, ("skew_kl", "skew_rkl"))}
 
@@ -30,13 +30,15 @@ class Loss(Typed):
         Literal["forward_kl", "reverse_kl", "skew_kl", "skew_rkl", "jsd"],
         Field(description="The divergence between teacher and student."),
     ] = "forward_kl"
-    temperature: Annotated[float, Field(gt=0.0, description="Softens both distributions before comparing.")] = 1.0
+    temperature: Annotated[float, Field(gt=0.0, description="Softens both distributions before they are compared.")] = (
+        1.0
+    )
     kd_weight: Annotated[float, Field(ge=0.0, description="Weight of the teacher's distribution.")] = 0.9
     ce_weight: Annotated[float, Field(ge=0.0, description="Weight of the text itself (cross-entropy).")] = 0.1
     skew: Annotated[
         Beta | None,
         Field(
-            description="For skew_kl and skew_rkl: how much of what is compared is mixed into the other; by default 0.1."
+            description="For skew_kl and skew_rkl: the share of one distribution that is mixed into the other; by default 0.1."
         ),
     ] = None
 
@@ -54,10 +56,10 @@ class Loss(Typed):
         Literal["alm", "uld", "mined", "seqkd"] | None,
         Mark.APART,
         Field(
-            description="For a bridge to another vocabulary: what is learned from the AnsNet. 'alm' (by default) compares what "
-            "both expect where both have read the same text, and how likely they find each chunk of it; 'mined' takes its "
-            "tokens for those of the smallest edit distance; 'uld' compares sorted probabilities; 'seqkd' trains on text that "
-            "it has written."
+            description="For a bridge to another vocabulary: the loss against the AnsNet. 'alm' (by default) compares the "
+            "predictions where both have read the same text, and the likelihoods of chunks; 'mined' matches its "
+            "tokens by the smallest edit distance; 'uld' compares sorted probabilities; 'seqkd' trains on text that "
+            "it wrote."
         ),
     ] = None
 
@@ -101,7 +103,7 @@ class Elastic(Model):
         Literal["anchor", "segment"],
         Field(
             description="'anchor' trains an anchor together with its sub-shapes down to the next one; 'segment' trains, "
-            "with the step that distils the next anchor, everything between the two, which is kept beside that anchor."
+            "with the step that distils the next anchor, all shapes between the two, and keeps them beside that anchor."
         ),
     ] = "anchor"
     share: Annotated[
@@ -125,12 +127,12 @@ _LARGER_END: Final = {"anchor": 0.5, "segment": 0.0625}
 
 
 class TeacherCache(Model):
-    """What is kept of a teacher's distribution for each token: at most 64 bytes."""
+    """The stored form of a teacher's distribution: at most 64 bytes for each token."""
 
     type: Annotated[
         Literal["sampled", "top_k"],
         Field(
-            description="'sampled' keeps tokens drawn by their probability, whose mean is the teacher's distribution "
+            description="'sampled' keeps tokens sampled by their probability, whose mean is the teacher's distribution "
             "(RS-KD, arXiv 2503.16870); 'top_k' the likeliest ones with their log-probabilities."
         ),
     ] = "sampled"
@@ -150,42 +152,42 @@ def _micro_batch(value: object) -> object:
 class Recipe(Model):
     """How to train; the same for distilling an anchor and for recovering a DesNet."""
 
-    tokens: Annotated[Count, Field(description="How many tokens to train on.")] = 20_000_000
-    seed: Annotated[int, Field(ge=0, lt=2**32, description="Decides the order of the text.")] = 0
+    tokens: Annotated[Count, Field(description="The number of training tokens.")] = 20_000_000
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="The seed of the order of the text.")] = 0
     sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 512
     batch: Annotated[int, Field(gt=0, lt=2**31, description="Sequences in an optimizer step.")] = 8
     precision: Annotated[
-        str, RowOf(COMPUTING), Field(description="What forward and backward passes are computed in.")
+        str, RowOf(COMPUTING), Field(description="The number format of forward and backward passes.")
     ] = "bf16"
     documents: Annotated[
         Literal["joined", "apart"],
         Field(
             description="Whether a sequence's tokens see those of other documents in it: 'joined' lets them, 'apart' does "
-            "not. No token is ever asked for that only another document's text could tell."
+            "not. With 'joined', the first token after a separator is not a target."
         ),
     ] = "joined"
     teacher: Annotated[
         Literal["online", "cached"],
         Field(
-            description="'online' computes the teacher beside the student; 'cached' writes down once what it says, for "
+            description="'online' runs the teacher beside the student; 'cached' stores its distributions once, for "
             "every training on the same text."
         ),
     ] = "online"
-    teacher_cache: Annotated[TeacherCache, Mark.APART, Field(description="What 'teacher: cached' writes down.")] = (
+    teacher_cache: Annotated[TeacherCache, Mark.APART, Field(description="What 'teacher: cached' stores.")] = (
         TeacherCache()
     )
     elastic: Annotated[
         Elastic | None, Mark.APART, Field(description="Train sub-shapes of the student too; distillations only.")
     ] = None
-    loss: Annotated[Loss, Field(description="What the student is trained to do.")] = Loss()
+    loss: Annotated[Loss, Field(description="The loss of the student.")] = Loss()
     optimizer: Annotated[Optimizer, Field(description="AdamW's settings.")] = Optimizer()
     schedule: Annotated[Schedule, Field(description="The learning rate over the run.")] = Schedule()
     checkpoint_every: Annotated[
         Duration,
         Mark.STEERS,
         Field(
-            description="How often a training writes down all that it needs to go on after an interruption, such as 5min. "
-            "Changes nothing in the result, so nothing is built again for it.",
+            description="The time between two checkpoints for resuming after an interruption, such as 5min. "
+            "Does not change the result, so a change builds nothing again.",
             json_schema_extra={"default": "5min"},
         ),
     ] = 300.0
@@ -194,7 +196,7 @@ class Recipe(Model):
         Mark.STEERS,
         Field(
             description="How often a training measures itself on held-out text, as a share of its steps; 0 does so at its "
-            "end only. Changes nothing in the result."
+            "end only. Does not change the result."
         ),
     ] = 0.1
     micro_batch: Annotated[
@@ -203,35 +205,35 @@ class Recipe(Model):
         PlainValidator(_micro_batch),
         WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
         Field(
-            description="Sequences that pass through the models at once; a batch of more is accumulated. 'auto' takes what "
-            "memory allows. Changes nothing but rounding."
+            description="Sequences in a micro-batch; a larger batch is accumulated. 'auto' uses the size that "
+            "memory allows. Changes only the rounding."
         ),
     ] = "auto"
     gradient_checkpointing: Annotated[
         Literal["auto", "always", "never"],
         Mark.STEERS,
         Field(
-            description="Whether activations are computed again instead of kept: less memory, a third more work. 'auto' "
-            "does so where memory ran out."
+            description="Whether activations are recomputed instead of kept: less memory, a third more work. 'auto' "
+            "does so after memory ran out."
         ),
     ] = "auto"
     compile: Annotated[
         Literal["auto", "always", "never"],
         Mark.STEERS,
-        Field(description="Whether torch.compile is used; 'auto' does where the training is long enough to repay it."),
+        Field(description="Whether torch.compile is used; 'auto' uses it if the training is long enough to benefit."),
     ] = "auto"
     epochs: Annotated[
         Literal["once", "allow"],
         Mark.STEERS,
         Field(
-            description="What happens where the corpus has fewer tokens than are asked for: 'once' fails and says how often "
+            description="What happens if the corpus has too few tokens: 'once' fails and says how often "
             "it would be read, 'allow' reads it again."
         ),
     ] = "once"
     track: Annotated[
         tuple[Literal["tensorboard", "wandb", "mlflow"], ...],
         Mark.STEERS,
-        Field(description="Where readings go beside the metrics.jsonl that is always written."),
+        Field(description="Services that receive readings, besides metrics.jsonl."),
     ] = ()
 
     @model_validator(mode="after")

@@ -66,15 +66,15 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 
 
 class RecipeFile(Recipe):
-    """A recipe of colbuild: how to distill an anchor or to recover a DesNet. What is left out has a default."""
+    """A recipe of colbuild: how to distill an anchor or to recover a DesNet. Omitted keys have defaults."""
 
-    extends: Annotated[
-        RecipePath | None, Field(description="Another recipe; what stands here is merged over what stands there.")
-    ] = None
+    extends: Annotated[RecipePath | None, Field(description="Another recipe; the values here override its values.")] = (
+        None
+    )
 
 
 class ProfileFile(DeviceProfile):
-    """A device profile of colbuild: what packages for a device look like. The file's name is the profile's name."""
+    """A device profile of colbuild: the format and limits of packages for a device. The file's name is the profile's name."""
 
 
 class Training(Recipe):
@@ -98,7 +98,7 @@ class WrittenEval(Measured):
 
     source: Annotated[
         DataSource | None,
-        Field(description="Another text than train's; without it, all that is left out here is train's."),
+        Field(description="Another text than train's; without it, omitted keys are train's."),
     ] = None
     generate: Annotated[
         Generate | None, Field(description="Another text than train's, written by the AnsNet, instead of a 'source'.")
@@ -126,7 +126,7 @@ class WrittenAnchor(Training, Sized):
     model_config = ConfigDict(json_schema_extra=_anchor_schema)
 
     init: Annotated[
-        Start | None, Field(description="A checkpoint that it starts from, instead of its teacher's nested subset.")
+        Start | None, Field(description="A checkpoint to start from, instead of the teacher's nested subset.")
     ] = None
 
 
@@ -136,11 +136,11 @@ class WrittenBridge(Training, BridgeForm):
     model_config = ConfigDict(json_schema_extra=_without_defaults)
 
     params: Annotated[
-        Count | None, Field(description="How many parameters it stores; by default it is as large as the AnsNet.")
+        Count | None, Field(description="The number of stored parameters; by default the AnsNet's size.")
     ] = None
     shape: Annotated[
         ShapeRequest | None,
-        Field(description="Its shape by hand, instead of 'params'; axes left out are the AnsNet's."),
+        Field(description="Its shape, instead of 'params'; omitted axes are the AnsNet's."),
     ] = None
 
 
@@ -193,13 +193,13 @@ class WrittenDesNet(SizedByDevice):
 
     interpolate: Annotated[Interpolate | None, Field(description="How it is made of the two anchors around it.")] = None
     recover: Annotated[
-        Training | None, Field(description="A short training afterwards; null for none, in spite of 'defaults'.")
+        Training | None, Field(description="A short training afterwards; null for none, even if 'defaults' has one.")
     ] = None
     exports: Exports | None = None
 
 
 class Defaults(Recipe):
-    """Values for everything in the file that does not say otherwise; recipe values here lie below every recipe."""
+    """Default values for anchors and DesNets; every recipe overrides the recipe values here."""
 
     model_config = ConfigDict(json_schema_extra=_without_defaults)
 
@@ -214,10 +214,10 @@ class FamilyFile(Model):
     api_version: Annotated[
         Literal["colbuild/v1"], Field(alias="apiVersion", description="The version of this file's format.")
     ]
-    name: Annotated[Name, Field(description="The family's name; also its folder's in out/.")]
+    name: Annotated[Name, Field(description="The family's name, also the name of its folder in out/.")]
     ansnet: Annotated[WrittenAnsNet, Field(description="The pretrained ancestor.")]
     data: Annotated[WrittenData, Field(description="The text to train and to measure on.")]
     order: Annotated[Order, Field(description="How the AnsNet's parts are ranked by importance.")] = Order()
     chain: Annotated[WrittenChain, Field(description="The anchors, and how they are distilled.")]
     desnets: Annotated[tuple[WrittenDesNet, ...], Field(min_length=1, description="The models to deliver.")]
-    defaults: Annotated[Defaults | None, Field(description="Values for everything that does not say otherwise.")] = None
+    defaults: Annotated[Defaults | None, Field(description="Default values for anchors and DesNets.")] = None
