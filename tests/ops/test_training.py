@@ -233,7 +233,7 @@ def test_student_of_another_vocabulary_wants_a_bridge(tmp_path):
 
 def test_corpus_with_fewer_tokens_than_asked_says_how_often_it_would_be_read():
     inputs, params = distilled(ordered(), recipe_of(tokens=128 * 400), layers=2)
-    with pytest.raises(BuildError, match=r"the recipe asks for 51,200: it would be read \d\.\d times") as caught:
+    with pytest.raises(BuildError, match=r"the recipe needs 51,200: it would be read \d\.\d times") as caught:
         carry_out("distill", inputs, params)
     assert "epochs: allow" in caught.value.hint
     params["recipe"] |= {"epochs": "allow", "tokens": 128 * 400}

@@ -180,7 +180,7 @@ def _with_head(
         return config, found, []
     if embedding not in found:
         named = {embedding if name == head else name: entry for name, entry in found.items()}
-        return config, named, [f"the model stores its tied embedding as {head} only: it is taken for {embedding}"]
+        return config, named, [f"the model stores its tied embedding as {head} only: it is used as {embedding}"]
     if same_content(found[head], found[embedding]):
         return config, {name: entry for name, entry in found.items() if name != head}, []
     told = f"{head} is not the embedding, although {_TIED} is true in {CONFIG_FILE}: the head is kept, and the model untied"

@@ -289,7 +289,7 @@ def _check(model: onnx_ir.Model, weights: Weights) -> None:
     if odd := sorted(needed ^ set(weights)):
         raise BuildError(
             f"the ONNX graph and the model differ in these tensors: {', '.join(odd[:4])}{' …' if odd[4:] else ''}",
-            hint="the model's config.json asks for something that the graph cannot hold; please report it",
+            hint="report this: the graph does not support a setting of the model's config.json",
         )
 
 

@@ -144,7 +144,7 @@ def why(error: OSError) -> str:
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy refused or cannot be reached"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the transfer was cut off"
+        return "the transfer was interrupted"
     if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error).lower():
         return "it did not answer in time"
     text = str(error).lower()

@@ -135,7 +135,7 @@ def _obtain(
     except DigestMismatchError as error:
         raise _wrong_digest(package, error.expected_digest, error.actual_digest) from None
     except (requests.RequestException, BoundError, ValueError) as error:
-        reason = why(error) if isinstance(error, OSError) else "its address is none"
+        reason = why(error) if isinstance(error, OSError) else "its address is invalid"
         raise SourceUnavailableError(
             f"{package.filename} cannot be downloaded from {shown(package.url)}: {reason}",
             hint="try again; PIP_RETRIES and PIP_DEFAULT_TIMEOUT set the number of retries and the timeout",

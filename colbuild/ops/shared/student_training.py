@@ -370,7 +370,7 @@ def _check_tokens(recipe: Recipe, corpus: PackedCorpus) -> None:
     available = window_count(corpus, recipe.sequence) * recipe.sequence
     if wanted > available and recipe.epochs == "once":
         raise BuildError(
-            f"the {corpus.split} split of the corpus has {corpus.tokens:,} tokens, the recipe asks for {wanted:,}: "
+            f"the {corpus.split} split of the corpus has {corpus.tokens:,} tokens, the recipe needs {wanted:,}: "
             f"it would be read {wanted / available:.1f} times",
             hint="give more text (a higher 'limit'), fewer 'tokens', or set epochs: allow in the recipe",
         )

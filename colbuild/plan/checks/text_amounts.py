@@ -231,7 +231,7 @@ def _counts(meta: Any) -> dict[str, Counts] | None:
 
 def _judge(need: _Need, text: Known, loaded: LoadedFamily, errors: list[Problem], warnings: list[Problem]) -> None:
     key = need.path[-1]
-    place, asked = loaded.places.nearest(need.path), f"'{key}' asks for {need.tokens:,} tokens"
+    place, asked = loaded.places.nearest(need.path), f"'{key}' needs {need.tokens:,} tokens"
     hint = f"give more text, or ask for fewer '{key}'{need.otherwise}"
     tokens, expected = text.tokens(need.split), text.expected(need.split)
     if tokens is not None:

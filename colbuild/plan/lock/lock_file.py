@@ -38,7 +38,7 @@ from colbuild.spec.text.problems import render
 from colbuild.store.durable_files import storage_errors, sync_folder
 
 LOCK_FORMAT: Final = "colbuild.lock.v1"
-MENDING: Final = "'colbuild lock' writes it anew"
+MENDING: Final = "'colbuild lock' writes it again"
 
 _KNOWN: Final = re.compile(r"colbuild\.lock\.v(\d+)")
 _CONFLICT: Final = re.compile(r"^(<{7}|>{7}|\|{7}|={7})( |$)")

@@ -57,8 +57,8 @@ class Interpolate(Typed):
             description="How the DesNet is made: 'group_alpha' finds a share of the smaller anchor for each group of tensors, "
             "'global_alpha' one for all, 'layer_alpha' one for each layer by gradient; 'nested' takes the prefix of an elastic "
             "step's student, alone or mixed with the larger anchor. 'patch' puts the larger anchor's layers into the smaller "
-            "one, 'subset' is the larger one alone, 'expand' the smaller one alone. 'random' and 'uniform' are baselines. "
-            "with: parts of the larger anchor, drawn by lot or evenly spaced."
+            "one, 'subset' is the larger one alone, 'expand' the smaller one alone. 'random' and 'uniform' are baselines: "
+            "parts of the larger anchor, at random or evenly spaced."
         ),
     ] = "group_alpha"
     tokens: Annotated[Count, Field(description="Calibration tokens for scoring mixtures.")] = 4096

@@ -36,7 +36,7 @@ def check_glob(text: str) -> str:
     if _BETWEEN in text or any(ord(character) < 32 for character in text):
         raise ValueError(f"'{text}' has a ','; write a list: [train-*, extra-*]; in a name, ? stands for any character")
     if text.startswith(("/", "./", "~")) or "\\" in text or "://" in text or ".." in text.split("/"):
-        raise ValueError(f"'{text}' is no path inside the source; write it as it is called there: data/train-*")
+        raise ValueError(f"'{text}' is not a path inside the source; write its name there: data/train-*")
     return text
 
 

@@ -67,7 +67,7 @@ def _windows(text: str, _: bool) -> Mistake | None:
     where = f"/mnt/{found['drive'].lower()}/{rest}" if found["drive"] else "/mnt/…"
     return (
         f"'{text}' is a Windows path, and colbuild runs where paths begin with '/'",
-        f"write the path as it is there, under WSL for instance '{where}'",
+        f"write the path of that system, under WSL for example '{where}'",
     )
 
 

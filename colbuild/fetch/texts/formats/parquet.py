@@ -50,5 +50,5 @@ def _rows(plain: Path, path: Path, reading: Reading) -> Iterator[str]:
                 number += batch.num_rows
     except (pa.ArrowException, ValueError, OSError) as error:
         raise BuildError(
-            f"{path} cannot be read as Parquet: {error}", hint="it may be cut off: get it again"
+            f"{path} cannot be read as Parquet: {error}", hint="get it again, in case it is truncated"
         ) from error
