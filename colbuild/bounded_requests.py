@@ -61,7 +61,7 @@ class BoundedAdapter(HTTPAdapter):
             return self._answer
         length = response.headers.get("Content-Length", "")
         if response.headers.get("Content-Encoding") is None and length.isascii() and length.isdigit():
-            return Bound(int(length[:19]), "the size that the server says")
+            return Bound(int(length[:19]), "the size that the server declares")
         return _UNDECLARED
 
 

@@ -94,7 +94,7 @@ _LONGEST: Final = 300
 def short_text(error: BaseException) -> str:
     """The first line of what a library says of an error about a file from outside, which may say anything of any length."""
     if ran_out_of_memory(error):
-        return "it needs more memory than it may have"
+        return "it needs more memory than its limit"
     return _text(error).strip().split("\n", 1)[0][:_LONGEST] or type(error).__name__
 
 

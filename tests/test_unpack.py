@@ -41,7 +41,7 @@ def test_counts_and_sizes_are_bounded(tmp_path: Path):
         with pytest.raises(UnpackError, match="more than 3 files"):
             target.write("d", io.BytesIO(b""))
     with Target(tmp_path, files=3, size=99) as target:
-        with pytest.raises(UnpackError, match="lies in a file"):
+        with pytest.raises(UnpackError, match="is inside a file"):
             target.write("a/b/c", io.BytesIO(b""))
         with pytest.raises(UnpackError, match="ends within 'e'"):
             target.write("e", io.BytesIO(b"12"), 3)

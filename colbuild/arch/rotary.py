@@ -67,7 +67,7 @@ def rotary_problems(
     """
     name, share = architecture.name, config.get("partial_rotary_factor")
     if rotary.share is None and share not in (None, 1):
-        yield f"partial_rotary_factor: {share!r} is not supported: {name} turns whole heads"
+        yield f"partial_rotary_factor: {share!r} is not supported: {name} rotates whole heads"
     if rotary.share is not None:
         yield from _share_problems(config, head_dim, rotary.share)
     for key in ("rope_scaling", "rope_parameters"):
@@ -89,7 +89,7 @@ def _share_problems(config: Mapping[str, Any], head_dim: int, usual: float) -> I
     share = found.get(key, config.get("rotary_pct", usual))
     turned = int(head_dim * share) if real(0.0, 1.0).holds(share) else 2
     if turned < 2 or turned % 2:
-        yield f"{key} {share} turns {turned} of a head's {head_dim} channels; rotary positions turn pairs of channels"
+        yield f"{key} {share} rotates {turned} of a head's {head_dim} channels; rotary positions rotate pairs of channels"
 
 
 def _problems(name: str, rotary: Rotary, key: str, found: Mapping[str, Any]) -> Iterator[str]:
@@ -103,12 +103,12 @@ def _problems(name: str, rotary: Rotary, key: str, found: Mapping[str, Any]) -> 
         if setting not in _VALUES:
             yield f"{key}.{setting} is not known"
         elif not _VALUES[setting].holds(value):
-            yield f"{key}.{setting} is {value!r}; it needs {_VALUES[setting].told}"
+            yield f"{key}.{setting} is {value!r}; it must be {_VALUES[setting].told}"
     for setting in _NEEDED[kind]:
         if setting not in found:
-            yield f"{key}.{setting} is missing, which rope_type {kind!r} needs"
+            yield f"{key}.{setting} is missing, and rope_type {kind!r} needs it"
     if rotary.share is None and found.get("partial_rotary_factor", 1) != 1:
-        yield f"{key}.partial_rotary_factor is not supported: {name} turns whole heads"
+        yield f"{key}.partial_rotary_factor is not supported: {name} rotates whole heads"
     for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
         both = low in found and high in found and all(_POSITIVE.holds(found[one]) for one in (low, high))
         if both and found[low] >= found[high]:

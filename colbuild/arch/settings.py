@@ -87,7 +87,7 @@ def _together(config: Mapping[str, Any], architecture: Architecture) -> Iterator
         yield f"{keys['heads']} {heads} is not a multiple of {keys['kv_heads']} {kv_heads}"
     if architecture.rotary is not None and head_dim % 2:
         told = keys.get("head_dim", f"{keys['hidden']} / {keys['heads']}")
-        yield f"{told} {head_dim} is odd, and rotary positions turn pairs of channels"
+        yield f"{told} {head_dim} is odd, and rotary positions rotate pairs of channels"
     for key in architecture.per_layer:
         listed = config.get(key)
         if listed is not None and len(listed) != layers:

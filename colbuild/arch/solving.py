@@ -135,7 +135,7 @@ def refusals(shape: Shape, start: Structure) -> list[str]:
     elif shape.heads * ansnet.kv_heads != ansnet.heads * shape.kv_heads:
         reasons.append(
             f"{shape.heads} heads for {shape.kv_heads} kv_heads: the AnsNet has {_group(ansnet)} heads for each kv head, "
-            "and a subset keeps that"
+            "and a subset keeps this ratio"
         )
     for axis in ("layers", "hidden", "ffn", "heads", "kv_heads"):
         ours, theirs = getattr(shape, axis), getattr(ansnet, axis)

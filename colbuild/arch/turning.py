@@ -11,9 +11,11 @@ def why_not_turned(structure: Structure) -> str | None:
     architecture = structure.architecture
     roles = {pattern.role for pattern in architecture.tensors}
     if Role.NORM_BIAS in roles:
-        return f"the LayerNorm of {architecture.name} takes the mean of its channels, which only some turns keep"
+        return f"the LayerNorm of {architecture.name} subtracts the mean of its channels, which a rotation changes"
     if Role.BRANCH_NORM in roles:
-        return f"{architecture.name} has norms behind its branches, whose weights cannot be folded into what follows"
+        return (
+            f"{architecture.name} has norms after its branches, whose weights cannot be folded into the next projection"
+        )
     if dict(structure.flags).get("tie_word_embeddings"):
-        return "a head that is the embedding cannot take up the weights of the last norm"
+        return "the head is tied to the embedding and cannot absorb the weights of the last norm"
     return None

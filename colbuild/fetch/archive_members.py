@@ -200,7 +200,7 @@ def _from_tar(archive: Path, name: str, wanted: _Wanted) -> None:
 def _check_room(bound: Bound, size: int, archive: Path) -> None:
     """Compares what the members' headers say with what they may be, before anything is written. Raises BoundError."""
     bound.check(size)
-    Bound(shutil.disk_usage(archive.parent).free, "the room on the disk").check(size)
+    Bound(shutil.disk_usage(archive.parent).free, "the free disk space").check(size)
 
 
 def _no_file(name: str, member: str) -> SourceUnavailableError:

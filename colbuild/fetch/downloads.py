@@ -170,7 +170,7 @@ def fetch_once(
     target = place / "content" / download.name
 
     def waiting() -> None:
-        report(Progress(0, 0, "bytes", "waiting for another download of it"))
+        report(Progress(0, 0, "bytes", "waiting for another download"))
 
     def check() -> None:
         if stopping():

@@ -37,6 +37,6 @@ def assemble(
         for digest, tree in trees.items():
             damage = check(digest)
             if damage is not None or tree is None:
-                message = f"the result {digest} cannot be put at {target}: {damage or 'it was damaged'}"
+                message = f"the result {digest} cannot be placed at {target}: {damage or 'it was damaged'}"
                 raise DamagedTreeError(message, digest)
         return place_files(layout, files, target)

@@ -78,7 +78,7 @@ class Checking:
             if found is None:
                 return None
             place = quarantine(self.layout, digest)
-        return f"{found}; set aside as {place}" if place else found
+        return f"{found}; quarantined as {place}" if place else found
 
     def note_stale(self, digest: str) -> None:
         """Notes the stamps of a tree that had to be read, so that the next look is quick again."""

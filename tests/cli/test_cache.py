@@ -88,7 +88,7 @@ def test_ls_says_how_large_results_are_and_what_made_and_keeps_them(little):
     [other] = [line for line in out.splitlines() if line.startswith(digests["distill old"][:12])]
     assert other.rstrip().endswith("–")
     assert f"{store.root}: 2 results, 1.6 kB; 0 sources, 0 B." in out
-    assert "Nothing keeps 1.6 kB of results" in out
+    assert "1.6 kB of results are unused" in out
 
 
 def test_ls_for_machines_says_all_of_it(little):
@@ -113,7 +113,7 @@ def test_ls_names_pins_whose_result_is_gone_and_locks_that_are(little):
     (store.root.parent / "family.lock").unlink()
     out = colbuild("cache", "ls").out
     assert f"not in the store: {digests['distill old'][:12]} (distill old)" in out
-    assert "family.lock is gone: it keeps nothing any more." in out
+    assert "family.lock is gone: it no longer keeps results." in out
 
 
 def test_ls_lists_sources_and_what_needs_them(little):
@@ -346,9 +346,7 @@ def test_family_is_pushed_and_pulled_into_an_empty_store(built, tmp_path):
 
 def test_ls_tells_what_compilers_made(little):
     store, colbuild, _ = little
-    assert "What compilers made" not in colbuild("cache", "ls").out
+    assert "Compiled code" not in colbuild("cache", "ls").out
     (store.layout.folder("compiled") / "kernel.so").write_bytes(b"1" * 3000)
-    assert (
-        "What compilers made takes 3.0 kB in compiled/; it may be removed at any time." in colbuild("cache", "ls").out
-    )
+    assert "Compiled code takes 3.0 kB in compiled/; it may be removed at any time." in colbuild("cache", "ls").out
     assert json.loads(colbuild("cache", "ls", "--json").out)["compiled"] == 3000

@@ -59,7 +59,7 @@ def test_a_training_is_told_in_a_few_words():
 
 def test_a_start_that_was_kept_is_told():
     harmed = replace(LEDGER, heldout_loss=3.95, given_up=7.84)
-    assert told_ledger(asdict(harmed)).endswith("KL 0.310 to its teacher, its start was kept")
+    assert told_ledger(asdict(harmed)).endswith("KL 0.310 to its teacher, its initial weights were kept")
     # What an older colbuild noted has no such figure.
     assert told_ledger({key: value for key, value in asdict(LEDGER).items() if key != "given_up"})
 
@@ -68,9 +68,7 @@ def test_status_says_which_trainings_did_harm(quick, monkeypatch):
     monkeypatch.setattr("tests.cli.test_ledger.LEDGER", replace(LEDGER, heldout_loss=3.95, given_up=7.84))
     quick("build", SPEC)
     text = " ".join(quick("status", SPEC).out.split())
-    wanted = (
-        "WARNING: the training made the model worse on held-out text, 3.950 to 7.840 nats per token: its start is kept"
-    )
+    wanted = "WARNING: the training made the model worse on held-out text, 3.950 to 7.840 nats per token: its initial weights are kept"
     assert f"large: {wanted}" in text
 
 

@@ -67,7 +67,7 @@ def test_a_plan_whose_work_is_done_is_stale(saved):
     assert saved("build", "--plan", "plan.json").code == 0
     ran = saved("build", "--plan", "plan.json")
     assert ran.code == EXIT_STALE_PLAN
-    assert "store: source ansnet was to run, and is in the store now" in ran.err
+    assert "store: source ansnet was planned to run, and is in the store now" in ran.err
 
 
 def test_a_changed_value_refuses_the_plan_with_its_line_and_builds_nothing(saved, project):

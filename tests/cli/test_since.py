@@ -134,7 +134,7 @@ def test_outside_of_a_repository_it_says_so(colbuild, monkeypatch, project):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.parent))
     ran = colbuild("plan", SPEC, "--since", "main")
     assert ran.code == EXIT_FAILED
-    assert "is in no git repository" in ran.err
+    assert "is not in a git repository" in ran.err
 
 
 def test_without_git_it_says_so(branch, monkeypatch):

@@ -62,7 +62,7 @@ def test_every_source_that_is_unavailable_is_told_at_once(project, colbuild, com
 
 @pytest.mark.parametrize(
     ("command", "config", "told"),
-    [("plan", '{"model_type": "mamba"}', "mamba"), ("lock", "{", "is not JSON"), ("build", "[]", "no JSON object")],
+    [("plan", '{"model_type": "mamba"}', "mamba"), ("lock", "{", "is not JSON"), ("build", "[]", "not a JSON object")],
 )
 def test_a_source_that_is_no_model_is_a_mistake_in_the_spec(project, colbuild, command, config, told):
     (project / ".tiny" / "ansnet" / "config.json").write_text(config)
@@ -114,7 +114,7 @@ def test_a_turn_that_the_family_does_not_take_is_told_before_the_first_step(proj
     ran = colbuild("plan", SPEC)
     assert ran.code == EXIT_SPEC_ERROR
     assert f"{SPEC}:24:94: 'align' is procrustes" in ran.err
-    assert "a head that is the embedding" in ran.err
+    assert "the head is tied to the embedding" in ran.err
     assert "write align: permute" in ran.err
 
 

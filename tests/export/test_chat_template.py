@@ -195,5 +195,5 @@ def test_what_a_filter_makes_of_little_is_tried_elsewhere():
 def test_a_template_of_another_kind_is_refused(tmp_path: Path):
     (tmp_path / "additional_chat_templates").mkdir()
     os.mkfifo(tmp_path / "additional_chat_templates/default.jinja")
-    with pytest.raises(BuildError, match="is no regular file"):
+    with pytest.raises(BuildError, match="is not a regular file"):
         read_template(tmp_path)

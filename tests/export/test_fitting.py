@@ -289,7 +289,7 @@ def test_profiles_that_cannot_be_are_refused():
         ValueError, match="'embedding_bits' is for precision: int4 and int4-mixed, and this profile's is int8"
     ):
         Device(precision="int8", embedding_bits=4)
-    with pytest.raises(ValueError, match="ONNX's own operators look up no rows of 4 bits"):
+    with pytest.raises(ValueError, match="ONNX's own operators cannot look up rows of 4 bits"):
         Device(precision="int4", embedding_bits=4, operators="standard")
     assert Device(precision="int4-mixed", limits=Limits(max_package=10**8)).fitted
 

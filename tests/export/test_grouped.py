@@ -79,7 +79,7 @@ def test_a_window_is_kept(tmp_path: Path):
 def test_a_window_that_the_operators_do_not_have_is_refused(tmp_path: Path):
     model, _ = saved(config_of("mistral", sliding_window=5), tmp_path / "model")
     error = failure(model, tmp_path / "refused", context=48, operators="standard")
-    assert "reaches back 5 tokens, and the profile's context of 48 is longer" in str(error)
+    assert "has a window of 5 tokens, and the profile's context of 48 is longer" in str(error)
     assert error.hint is not None and "context: 5" in error.hint
     assert (
         manifest(export(model, tmp_path / "short", context=5, operators="standard"))["parity"]["max_difference"] < 1e-3

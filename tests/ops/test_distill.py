@@ -152,7 +152,7 @@ def test_corpus_of_another_tokenizer_is_an_error(tmp_path):
     folder = shutil.copytree(packed(), tmp_path / "corpus")
     (folder / "corpus.json").write_text(json.dumps(meta | {"vocabulary": 600}))
     inputs, params = distilled(ordered(), layers=3)
-    with pytest.raises(BuildError, match=r"tokenizer knows 600 tokens, the model's embedding 512"):
+    with pytest.raises(BuildError, match=r"tokenizer has 600 tokens, the model's embedding has 512"):
         carry_out("distill", inputs | {"corpus": folder}, params)
 
 

@@ -112,7 +112,7 @@ def test_corpus_of_another_tokenizer_is_an_error(tmp_path):
     small = AutoModelForCausalLM.from_pretrained(model)
     small.resize_token_embeddings(300)
     small.save_pretrained(model)
-    with pytest.raises(BuildError, match=r"tokenizer knows \d+ tokens, the model's embedding 300"):
+    with pytest.raises(BuildError, match=r"tokenizer has \d+ tokens, the model's embedding has 300"):
         metrics(model)
 
 

@@ -88,7 +88,7 @@ def test_the_step_writes_what_transformers_writes():
 
 
 def test_a_prompt_that_leaves_no_room_is_refused():
-    with pytest.raises(BuildError, match="leaves nothing of a text of 4 to write"):
+    with pytest.raises(BuildError, match="leaves no room in a text of 4 tokens"):
         written("full", prompts=["Ada builds bridges near the old roof"], length=4)
 
 
@@ -182,7 +182,7 @@ def test_what_is_drawn_costs_as_much_in_one_pass(name, dtype):
     running = model.config._attn_implementation
     check_author(model, drawn)
     assert model.config._attn_implementation == running
-    with pytest.raises(BuildError, match=r"drew \d+ tokens at \d\.\d\d nats each, and reads the same text at"):
+    with pytest.raises(BuildError, match=r"sampled \d+ tokens at \d\.\d\d nats each, and scores the same text at"):
         check_author(model, [replace(text, nats=[cost - 0.3 for cost in text.nats]) for text in drawn])
 
 

@@ -68,5 +68,5 @@ def test_tokenizer_of_another_model_is_an_error(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(small)
     model.resize_token_embeddings(400)
     model.save_pretrained(small)
-    with pytest.raises(BuildError, match=r"tokenizer knows \d+ tokens, the model's embedding 400"):
+    with pytest.raises(BuildError, match=r"tokenizer has \d+ tokens, the model's embedding has 400"):
         carry_out("order", {"model": small, "corpus": packed()}, PARAMS)

@@ -64,7 +64,7 @@ def test_the_start_is_kept_and_told():
     assert noted["heldout_loss"] == facts["heldout"]["loss"]
     (remark,) = remarks
     assert remark.startswith("WARNING: the training made the model worse on held-out text")
-    assert "its start is kept" in remark
+    assert "its initial weights are kept" in remark
 
 
 def test_precision_rounds_nothing_of_what_is_kept():

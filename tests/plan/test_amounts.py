@@ -49,7 +49,7 @@ def packed(train, heldout=20_000):
 def test_more_tokens_than_a_file_has_bytes_is_an_error_at_the_line_that_asks(tmp_path):
     (errors, warnings), _ = judged(tmp_path, size=(50_000, False))
     assert errors == [
-        "specs/family.yaml:8: 'tokens' asks for 79,872 tokens: ./corpus.txt has at most 50,000 bytes of text, and a token "
+        "specs/family.yaml:8: 'tokens' needs 79,872 tokens: ./corpus.txt has at most 50,000 bytes of text, and a token "
         "stands for at least one"
     ]
     assert warnings == []
@@ -59,7 +59,7 @@ def test_more_tokens_than_usual_text_has_is_a_warning(tmp_path):
     (errors, warnings), _ = judged(tmp_path, size=(200_000, False))
     assert errors == []
     assert warnings == [
-        "specs/family.yaml:8: 'tokens' asks for 79,872 tokens: the train split of ./corpus.txt is likely to have about 49k, "
+        "specs/family.yaml:8: 'tokens' needs 79,872 tokens: the train split of ./corpus.txt probably has about 49k, "
         "and the build fails if it has no more"
     ]
     assert judged(tmp_path, size=(600_000, False))[0] == ([], [])
@@ -75,7 +75,7 @@ def test_a_corpus_in_the_store_is_counted(tmp_path):
         (errors, warnings), _ = judged(tmp_path, meta=packed(tokens), built=True)
         assert (len(errors), warnings) == (told, [])
     assert (
-        "'tokens' asks for 79,872 tokens, and the train split of ./corpus.txt has 79,000"
+        "'tokens' needs 79,872 tokens, and the train split of ./corpus.txt has 79,000"
         in judged(tmp_path, meta=packed(79_000), built=True)[0][0][0]
     )
 
@@ -83,11 +83,11 @@ def test_a_corpus_in_the_store_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("parts", "place"),
     [
-        ({"extra": "order: {tokens: 60k}\n"}, "specs/family.yaml:14: 'tokens' asks for 60,000"),
+        ({"extra": "order: {tokens: 60k}\n"}, "specs/family.yaml:14: 'tokens' needs 60,000"),
         ({"extra": "order: {tokens: 1k}\ndefaults: {interpolate: {tokens: 60k}}\n"}, "specs/family.yaml:15: 'tokens'"),
         (
             {"extra": "order: {tokens: 1k}\ndefaults: {interpolate: {tokens: 15k, refit: auto}}\n"},
-            "specs/family.yaml:15: 'tokens' asks for 60,000",
+            "specs/family.yaml:15: 'tokens' needs 60,000",
         ),
         (
             {
@@ -98,14 +98,14 @@ def test_a_corpus_in_the_store_is_counted(tmp_path):
         ),
         (
             {"desnets": "  - {name: phone, params: 88M, recover: {recipe: recipes/recover.yaml}}\n"},
-            "recipes/recover.yaml:1: 'tokens' asks for 1,998,848",
+            "recipes/recover.yaml:1: 'tokens' needs 1,998,848",
         ),
         (
             {
                 "anchors": "    - {name: a100, shape: {layers: 24, ffn: 1280}, init: {checkpoint: ./s, tokens: 60k}}\n"
                 "    - {name: a76, params: 76M}\n"
             },
-            "specs/family.yaml:10: 'tokens' asks for 60,000",
+            "specs/family.yaml:10: 'tokens' needs 60,000",
         ),
     ],
     ids=["order", "interpolate", "refit", "calibration", "recover", "align"],

@@ -27,14 +27,14 @@ def mistakes(root, **parts: str) -> list[str]:
     [
         (("name: a, params: 103M", "name: b, params: 103M"), "list the anchors from the largest to the smallest"),
         (("name: a, params: 76M", "name: b, params: 103M"), "list the anchors from the largest to the smallest"),
-        (("name: a, params: 103M", "name: b, params: 102.98M"), "ask for clearly less than its 103.0M"),
+        (("name: a, params: 103M", "name: b, params: 102.98M"), "write clearly less than its 103.0M"),
         (
             ("name: a, shape: {layers: 20}", "name: b, shape: {layers: 20}"),
-            "every axis of an anchor is at most that of the anchor before it",
+            "make every axis at most that of the anchor before it",
         ),
         (
             ("name: a, shape: {layers: 20}", "name: b, shape: {layers: 24, ffn: 512}"),
-            "every axis of an anchor is at most that of the anchor before it",
+            "make every axis at most that of the anchor before it",
         ),
     ],
 )
@@ -47,7 +47,7 @@ def test_two_anchors_of_one_size_or_in_the_wrong_order_say_what_to_do(tmp_path, 
 def test_an_anchor_as_large_as_the_ansnet_is_refused(tmp_path):
     [problem] = refusal(tmp_path, anchors=anchors("name: a, params: 134515008"), desnets=DESNET)
     assert problem.startswith(f"{SPEC}:10:25: anchor 'a' (134.5M) is not smaller than the AnsNet (134.5M)")
-    assert problem.endswith("= an anchor is smaller than the AnsNet")
+    assert problem.endswith("= write a size smaller than the AnsNet")
 
 
 def test_a_desnet_larger_than_the_ansnet_is_refused_by_size_and_by_shape(tmp_path):
@@ -65,7 +65,7 @@ def test_a_desnet_larger_than_the_ansnet_is_refused_by_size_and_by_shape(tmp_pat
     [
         ("hidden: 500", "hidden 500 is not a multiple of heads 9"),
         ("heads: 8, kv_heads: 3", "heads 8 is not a multiple of kv_heads 3"),
-        ("heads: 6, kv_heads: 3", "the AnsNet has 3 heads for each kv head, and a subset keeps that"),
+        ("heads: 6, kv_heads: 3", "the AnsNet has 3 heads for each kv head, and a subset keeps this ratio"),
         ("layers: 40", "layers 40 is more than the AnsNet's 30"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_name_that_is_a_path_is_refused(tmp_path, whose, name):
         else {"desnets": f'  - {{name: "{name}", params: 110M}}\n'}
     )
     [problem] = mistakes(tmp_path, **parts)
-    assert "cannot be a name: names are folders too" in problem
+    assert "is not a valid name: names are also folder names" in problem
     assert problem.startswith(f"{SPEC}:")
 
 

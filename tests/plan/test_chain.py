@@ -118,8 +118,8 @@ INSIDE = "  - {name: x, params: 60M}\n"
 def test_a_gap_that_is_too_wide_names_the_anchor_that_closes_it(tmp_path):
     [problem] = refusal(tmp_path, anchors=FAR, desnets=INSIDE)
     assert problem == (
-        "specs/family.yaml:11:27: no route leads to anchor 'a30' (30.0M): anchor 'a100' (103.0M) is 3.43 times larger, "
-        "and a teacher may be 2.5 times its student\n"
+        "specs/family.yaml:11:27: no route reaches anchor 'a30' (30.0M): anchor 'a100' (103.0M) is 3.43 times larger, "
+        "and the limit is 2.5 times\n"
         "   |\n11 |     - {name: a30, params: 30M}\n   |                           ^^^\n"
         "   = allow it with max_gap: 3.44 in 'chain', or add an anchor between the two: - {name: a56, params: 56M}"
     )
@@ -142,13 +142,13 @@ def test_a_gap_may_be_allowed_and_is_then_warned_of(tmp_path, route):
 
 def test_a_limit_that_is_stricter_than_the_default_holds_as_well(tmp_path):
     [problem] = refusal(tmp_path, anchors=f"{ANCHORS}  max_gap: 1.31\n")
-    assert "anchor 'a100' (103.0M) is 1.35 times larger, and a teacher may be 1.31 times its student" in problem
+    assert "anchor 'a100' (103.0M) is 1.35 times larger, and the limit is 1.31 times" in problem
 
 
 def mended(anchors, problems):
     """The anchors with every proposal pasted above the anchor that its problem is about."""
     for problem in problems:
-        below = re.search(r"no route leads to anchor '([^']+)'", problem)[1]
+        below = re.search(r"no route reaches anchor '([^']+)'", problem)[1]
         proposed = "".join(
             f"    {line}\n" for line in re.findall(r"- \{name: a[^\n]*", problem.rsplit("between the two:")[1])
         )
@@ -213,7 +213,7 @@ def test_anchors_to_add_work_when_they_are_pasted(tmp_path, size, name):
 
 def test_a_desnet_that_no_few_anchors_lead_to_is_told_so(tmp_path):
     [problem] = refusal(tmp_path, desnets="  - {name: tiny, params: 100k}\n")
-    assert problem.endswith("= ask for a larger size: no few anchors lead to this one")
+    assert problem.endswith("= ask for a larger size: no short chain of anchors reaches this one")
 
 
 def test_shape_below_the_chain_tells_the_lengths_of_the_anchor_to_add(tmp_path):
@@ -246,7 +246,7 @@ def test_shape_between_no_two_neighbours_says_which_axis_is_wrong(tmp_path):
         (
             "heads: 6",
             "13:17",
-            "6 heads for 3 kv_heads: the AnsNet has 3 heads for each kv head, and a subset keeps that",
+            "6 heads for 3 kv_heads: the AnsNet has 3 heads for each kv head, and a subset keeps this ratio",
         ),
     ],
 )

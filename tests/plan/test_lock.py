@@ -261,10 +261,10 @@ def test_a_file_of_the_users_may_change_unless_the_lock_is_frozen(tmp_path):
     free = sources_of(load(tmp_path), open_store(tmp_path / "store"), state(tmp_path))
     assert free.digest("./corpus.txt") not in (None, "c" * 64)
     frozen = sources_of(load(tmp_path), open_store(tmp_path / "store"), state(tmp_path, LockMode.FROZEN))
-    with pytest.raises(SourceUnavailableError, match=f"not what {NAME} pins") as refused:
+    with pytest.raises(SourceUnavailableError, match=f"does not match {NAME}") as refused:
         frozen.check("./corpus.txt")
     assert refused.value.exit_code == EXIT_SOURCE_UNAVAILABLE
-    with pytest.raises(SourceUnavailableError, match=f"not what {NAME} pins"):
+    with pytest.raises(SourceUnavailableError, match=f"does not match {NAME}"):
         frozen.fetch("./corpus.txt", lambda _: None)
 
 
@@ -279,7 +279,7 @@ def test_what_is_fetched_is_asked_for_by_the_locked_commit_and_refused_if_it_dif
     download = Download(TAGGED, "text.txt", get)
     pin = Pin("d" * 64, {"commit": COMMIT}, NAME)
     for _ in range(2):
-        with pytest.raises(SourceUnavailableError, match=f"not what {NAME} pins"):
+        with pytest.raises(SourceUnavailableError, match=f"does not match {NAME}"):
             fetch_once(download, downloads=tmp_path, sha256=None, report=silent, pin=pin)
     assert asked == [{"commit": COMMIT}] * 2, "and what was refused is not kept"
 

@@ -114,7 +114,7 @@ def test_nested_needs_a_segment_below_it(tmp_path):
     desnets = "  - {name: x, shape: {layers: 21, ffn: 1088}, interpolate: {method: nested}}\n"
     for recipe in (PLAIN, DISTILL + "elastic: {form: anchor}\n"):
         [problem] = refusal(tmp_path, anchors=ANCHORS, desnets=desnets, distill=recipe)
-        assert problem.startswith(f"{SPEC}:13:69: method: nested takes a prefix of the student that anchor 'small'")
+        assert problem.startswith(f"{SPEC}:13:69: method: nested needs a nested student, and anchor 'small'")
         assert "write elastic: {form: segment} in the recipe of anchor 'small'" in problem
     step, _ = made(tmp_path, "{method: nested}", distill=SEGMENT)
     assert step.params["method"] == "nested"
@@ -159,12 +159,12 @@ def test_the_checkpoint_is_a_source_of_the_family(tmp_path):
         (
             "name: small, params: 80M, init: {checkpoint: ./m}",
             PLAIN,
-            "'small' starts from a checkpoint, whose shape it has: 'params' cannot be asked for",
+            "'small' starts from a checkpoint and has its shape, so 'params' is not allowed",
         ),
         (
             "name: small, shape: {layers: 20}, init: {checkpoint: ./m}",
             SEGMENT,
-            "'small' starts from a checkpoint, and a segment starts from the teacher itself",
+            "'small' starts from a checkpoint, but a segment starts from the teacher",
         ),
         ("name: small, shape: {layers: 20}, init: {align: permute}", PLAIN, "'checkpoint' is missing"),
         (

@@ -29,7 +29,7 @@ def test_a_longer_sequence_is_told_at_its_line_for_distillations_and_recoveries(
     # Told once for both anchors.
     assert first == second
     assert first.message == (
-        "'sequence' is 600 tokens: the AnsNet has 512 positions, and so has every model made of it"
+        "'sequence' is 600 tokens: the AnsNet has 512 positions, and so has every model made from it"
     )
     assert first.hint == "at most sequence: 512"
     assert str(third.place) == "recipes/recover.yaml:3"

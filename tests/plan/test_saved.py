@@ -156,7 +156,7 @@ def test_added_removed_and_reordered_desnets_are_told_by_name(built):
     [gone] = built.told(built.save(), desnets="".join(lines[:2]))
     assert gone.startswith("desnets[watch] is gone  specs/family.yaml:")
     [order] = built.told(built.save(), desnets="".join(reversed(lines)))
-    assert order.startswith("desnets are in another order")
+    assert order.startswith("desnets have another order")
     [new] = built.told(built.save(), desnets="  - {name: tag, params: 80M}\n" + DESNETS)
     assert new == "desnets[tag] is new  specs/family.yaml:13"
 
@@ -192,7 +192,7 @@ def test_what_came_into_the_store_is_told(saver):
     source = saver.place.graph().steps[0]
     saver.place.store.prepare()
     finish(saver.place.store, "fam", source, {"raw": SOURCES["./ansnet"]}, b"the AnsNet")
-    assert saver.told(before) == [f"store: {source.id} was to run, and is in the store now"]
+    assert saver.told(before) == [f"store: {source.id} was planned to run, and is in the store now"]
 
 
 def test_what_left_the_store_is_told(built):
@@ -219,7 +219,7 @@ def test_a_shape_that_is_solved_differently_is_told(built):
     )
     told = built.told(before.model_copy(update={"models": models, "steps": steps}))
     assert told == [
-        f"phone comes out in another shape: layers 3 -> {phone.shape['layers']}",
+        f"phone has another shape: layers 3 -> {phone.shape['layers']}",
         "interpolate phone differs",
     ]
 

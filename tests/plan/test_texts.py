@@ -104,7 +104,7 @@ def test_a_choice_that_matches_nothing_is_told_where_it_is_written(project, colb
     ran = colbuild("plan", SPEC)
     assert ran.code == EXIT_SOURCE_UNAVAILABLE
     assert f"error: {SPEC}:13:35: ./texts: no file matches 'files: train-*'" in ran.err
-    assert "the files there are: a.txt" in ran.err
+    assert "available files: a.txt" in ran.err
 
 
 def test_chosen_json_lines_are_trained_on_as_text_and_files_are_locked(project, colbuild, monkeypatch):

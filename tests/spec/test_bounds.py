@@ -41,7 +41,7 @@ def test_a_pipe_and_a_huge_file_are_refused_by_kind_and_bound(tmp_path: Path, na
         ("many unknown keys", "a mapping has more than 1,000 keys"),
         ("many anchors", "a list has more than 1,000 values"),
         ("many profiles", "the family has more than 10,000 exports"),
-        ("many mistakes in a line", "100 are told at once"),
+        ("many mistakes in a line", "100 are shown"),
         ("a key too long", "unknown key"),
     ],
 )

@@ -56,12 +56,12 @@ def test_one_glob_or_a_list_may_be_written_and_eval_takes_trains(tmp_path):
     ("new", "expected"),
     [
         ("{source: ./corpus, files: §'a,b', ", "item 1 of 'files': 'a,b' has a ',' = write a list: [train-*, extra-*]"),
-        ("{source: ./corpus, files: [x, §/abs/*], ", "item 2 of 'files': '/abs/*' is no path inside the source"),
-        ("{source: ./corpus, files: [§../x], ", "item 1 of 'files': '../x' is no path inside the source"),
+        ("{source: ./corpus, files: [x, §/abs/*], ", "item 2 of 'files': '/abs/*' is not a path inside the source"),
+        ("{source: ./corpus, files: [§../x], ", "item 1 of 'files': '../x' is not a path inside the source"),
         ("{source: ./corpus, §files: '', ", "item 1 of 'files': '' names no file"),
-        ("{source: ./corpus, files: §[], ", "'files' is empty = give at least one"),
+        ("{source: ./corpus, files: §[], ", "'files' is empty = write at least one"),
         ("{source: ./corpus, files: §3, ", "'files' must be"),
-        ("{source: §'./corpus#files=x', ", "'source': '#files=' may not stand in a source = write the choice"),
+        ("{source: §'./corpus#files=x', ", "'source': '#files=' is not allowed in a source = write the choice"),
         ("{generate: §{tokens: 1k}, files: x, ", "'files' is of a source, and this text is generated = take it away"),
     ],
 )

@@ -79,8 +79,8 @@ KEYS_OF_A_DESNET = "known keys: name, params, shape, max_package, interpolate, r
         ("{layers: 2}", "{layers: §2.5}", "'layers' must be a whole number, not 2.5"),
         ("{layers: 2}", "{layers: §true}", "'layers' must be a whole number, not true"),
         ("name: tiny", "name: §12", "'name' must be text, not 12 = quote it: \"12\""),
-        ("name: tiny", "name: §a/b", "'name': 'a/b' cannot be a name: names are folders too"),
-        ("name: tiny", "name: §..", "'name': '..' cannot be a name"),
+        ("name: tiny", "name: §a/b", "'name': 'a/b' is not a valid name: names are also folder names"),
+        ("name: tiny", "name: §..", "'name': '..' is not a valid name"),
         ("name: tiny", f"name: §{'x' * 65}", "'name' is too long: at most 64 characters"),
         ("name: watch", "name: §phone", f"the name 'phone' is taken = by a DesNet at {SPEC}:14"),
         ("name: watch", "name: §A1", "the name 'A1' is taken: 'a1' is the same folder on some systems"),
@@ -99,7 +99,7 @@ KEYS_OF_A_DESNET = "known keys: name, params, shape, max_package, interpolate, r
         (
             "[phone-int8]",
             "[§exports/phone-int8.yaml]",
-            "item 1 of 'exports': 'exports/phone-int8.yaml' cannot be a name: names are folders too, so "
+            "item 1 of 'exports': 'exports/phone-int8.yaml' is not a valid name: names are also folder names, so "
             "no paths and no spaces = did you mean 'phone-int8'?",
         ),
         (
@@ -311,11 +311,13 @@ def test_a_loss_that_a_cached_teacher_cannot_give_is_refused_with_the_reason(tmp
 def test_all_that_a_cached_teacher_cannot_give_is_told_at_once(tmp_path):
     text = CACHED.replace("kd_weight: 0.5", "kd_weight: 0\n  hidden_weight: 0.2\n  type: jsd")
     kd_weight, hidden, kind = problems(tmp_path, recipes__distill=text)
-    assert kd_weight.startswith("recipes/distill.yaml:5:14: 'kd_weight' is 0, and with teacher: cached nothing else is")
+    assert kd_weight.startswith(
+        "recipes/distill.yaml:5:14: 'kd_weight' is 0, and with teacher: cached the student learns nothing else"
+    )
     assert kd_weight.endswith("= write teacher: online")
     assert hidden == (
-        "recipes/distill.yaml:6:18: 'hidden_weight' must be 0 with teacher: cached: a teacher's hidden states are not kept = "
-        "take it away, or write teacher: online; where a recipe below gives it, write hidden_weight: null"
+        "recipes/distill.yaml:6:18: 'hidden_weight' must be 0 with teacher: cached: a teacher's hidden states are not stored = "
+        "remove it, or write teacher: online; if a parent recipe sets it, write hidden_weight: null"
     )
     assert kind.startswith("recipes/distill.yaml:7:9: 'type' cannot be jsd")
 
@@ -355,7 +357,7 @@ def test_a_recovery_has_no_interval_to_be_elastic_in(tmp_path):
     (only,) = problems(tmp_path, specs__family=text, recipes__distill=ELASTIC)
     assert only == (
         "recipes/distill.yaml:7:10: 'elastic' is for distillations: no anchor lies below 'watch' that its recovery could "
-        "reach down to = take it away; where a recipe below gives it, write elastic: null"
+        "reach down to = remove it; if a parent recipe sets it, write elastic: null"
     )
 
 
@@ -437,8 +439,8 @@ def test_everything_that_is_missing_is_one_problem(tmp_path):
 def test_empty_lists(tmp_path):
     text = FAMILY[: FAMILY.index("  anchors:")] + "  anchors: []\ndesnets: []\n"
     assert problems(tmp_path, specs__family=text) == [
-        f"{SPEC}:10:12: 'anchors' is empty = give at least one",
-        f"{SPEC}:11:10: 'desnets' is empty = give at least one",
+        f"{SPEC}:10:12: 'anchors' is empty = write at least one",
+        f"{SPEC}:11:10: 'desnets' is empty = write at least one",
     ]
 
 
@@ -460,7 +462,7 @@ def test_a_file_that_is_not_there_suggests_those_that_are(tmp_path, monkeypatch)
         assert caught.value.hint == f"did you mean {path}?"
     with pytest.raises(SpecError) as caught:
         load_family(tmp_path / "nowhere/family.yaml")
-    assert caught.value.hint == "a family is described in one file, by default specs/family.yaml"
+    assert caught.value.hint == "name the family's file, by default specs/family.yaml"
 
 
 @pytest.mark.parametrize("name", ["\0", "x" * 5000, "specs/family.yaml/x"])

@@ -187,7 +187,7 @@ def test_store_without_roots_is_not_emptied(store):
     """As one from before roots were noted."""
     made = record(store, "z").output
     assert later(store, delete=False).rootless
-    with pytest.raises(BuildError, match="no build has noted yet"):
+    with pytest.raises(BuildError, match="no build has recorded"):
         later(store)
     assert here(store) == {made}
 

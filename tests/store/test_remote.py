@@ -176,7 +176,7 @@ def test_remote_of_a_newer_colbuild_or_of_something_else_is_refused(remote, stor
     with pytest.raises(RemoteError, match="newer colbuild"):
         push(remote, store, [], silent)
     spoil(remote, "format", b"\x7fELF")
-    with pytest.raises(RemoteError, match="holds something else"):
+    with pytest.raises(RemoteError, match="is not a store"):
         check(remote)
 
 

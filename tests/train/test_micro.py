@@ -73,7 +73,7 @@ def test_another_error_of_torch_is_not_taken_for_memory():
 
 
 def test_what_the_user_fixed_does_not_give_way():
-    with pytest.raises(BuildError, match="with 4 sequences at once") as caught:
+    with pytest.raises(BuildError, match="with a micro-batch of 4 sequences") as caught:
         smaller(Micro(4, recompute=False, fixed=True, may_recompute=False))
     assert "micro_batch: auto" in caught.value.hint
     assert smaller(Micro(4, recompute=False, fixed=True, may_recompute=True)).recompute

@@ -93,7 +93,7 @@ def test_stopped_at_every_step_equals_uninterrupted(tmp_path, precision):
         folder = tmp_path / str(stop_at)
         with pytest.raises(StoppedError, match=f"stopped after step {stop_at} of {STEPS}") as caught:
             run(folder, precision=precision, every=1e9, stop_at=stop_at)
-        assert f"goes on with step {stop_at + 1}" in caught.value.hint
+        assert f"continues with step {stop_at + 1}" in caught.value.hint
         assert checkpoints(folder) == names(stop_at)
         assert equal(run(folder, precision=precision), whole)
 
@@ -171,7 +171,7 @@ def test_checkpoint_is_written_when_the_interval_is_over(tmp_path, monkeypatch):
 def test_without_a_folder_nothing_is_kept_and_stopping_just_stops():
     with pytest.raises(StoppedError, match="stopped after step 2 of 6") as caught:
         run(None, stop_at=2)
-    assert "starts anew" in caught.value.hint
+    assert "starts again" in caught.value.hint
 
 
 def test_stopping_before_the_first_step_keeps_what_is_there(tmp_path):
@@ -181,7 +181,7 @@ def test_stopping_before_the_first_step_keeps_what_is_there(tmp_path):
     interrupted(tmp_path, step=3)
     with pytest.raises(StoppedError, match="stopped after step 3 of 6") as caught:
         run(tmp_path, every=1e9, stop_at=0)
-    assert "goes on with step 4" in caught.value.hint
+    assert "continues with step 4" in caught.value.hint
     assert checkpoints(tmp_path) == names(2, 3)
 
 
@@ -367,7 +367,7 @@ def test_stopping_with_a_full_disk_says_what_is_lost(tmp_path, monkeypatch):
         StoppedError, match="after step 4 of 6; the checkpoint could not be written: no space"
     ) as caught:
         run(tmp_path, every=1e9, stop_at=2)
-    assert "goes on with step 3" in caught.value.hint
+    assert "continues with step 3" in caught.value.hint
 
 
 # -- the form -----------------------------------------------------------------------------------------------------------

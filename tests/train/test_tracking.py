@@ -83,7 +83,7 @@ def test_what_is_no_number_is_null(metrics):
 def test_a_file_that_cannot_be_written_is_told_and_ends_nothing(tmp_path, capsys):
     (tmp_path / "file").touch()
     tracker = told(tmp_path / "file" / "a.metrics.jsonl")
-    assert tracker.trouble.startswith("a.metrics.jsonl takes no more readings: ")
+    assert tracker.trouble.startswith("a.metrics.jsonl no longer accepts readings: ")
     assert capsys.readouterr().err.count("Traceback") == 1
 
 
@@ -162,7 +162,7 @@ def test_a_service_that_fails_in_mid_run_is_told_once_and_the_rest_goes_on(metri
 
     monkeypatch.setattr(wandb, "log", log)
     tracker = told(metrics, ["wandb"], steps=5)
-    assert tracker.trouble == "wandb takes no more readings: no route"
+    assert tracker.trouble == "wandb no longer accepts readings: no route"
     assert wandb.logged == [1, 2]
     assert wandb.finished == 0
     assert capsys.readouterr().err.count("Traceback") == 1
@@ -174,7 +174,7 @@ def test_a_service_that_does_not_start_ends_nothing(metrics, wandb, monkeypatch)
         raise RuntimeError("who are you")
 
     monkeypatch.setattr(wandb, "init", init)
-    assert told(metrics, ["wandb"]).trouble == "wandb takes no more readings: who are you"
+    assert told(metrics, ["wandb"]).trouble == "wandb no longer accepts readings: who are you"
     assert len(lines(metrics)) == 3
 
 

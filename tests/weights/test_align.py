@@ -127,8 +127,8 @@ def test_without_scipy_it_is_said_what_to_install(monkeypatch):
     [
         ("gpt2", {}, "LayerNorm of gpt2"),
         ("gpt_neox", {}, "LayerNorm of gpt_neox"),
-        ("gemma3_text", {}, "norms behind its branches"),
-        ("llama", {"tie_word_embeddings": True}, "a head that is the embedding"),
+        ("gemma3_text", {}, "norms after its branches"),
+        ("llama", {"tie_word_embeddings": True}, "the head is tied to the embedding"),
     ],
 )
 def test_models_whose_stream_cannot_be_turned_are_named(name, changes, reason):

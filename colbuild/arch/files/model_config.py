@@ -42,7 +42,7 @@ def read_config(path: Path, tell: Callable[[str], None] = lambda _: None) -> dic
         BuildError: It is neither, it is damaged or incomplete, or it needs code of its own to run.
     """
     if has_no_weights(path):
-        tell(f"{path} holds a configuration and no weights: its family can be planned, and not built")
+        tell(f"{path} holds a configuration and no weights: its family can be planned, but not built")
         return fitted_ids(Model(read_folder_config(path))).config
     model = read_model(path)
     # As the source step writes it: what a weight takes on the disk and in memory follows from it.

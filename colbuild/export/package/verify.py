@@ -80,10 +80,8 @@ def _generation(folder: Path, manifest: Manifest) -> tuple[int, list[str], list[
     wrong = [(place, lead) for place, lead in enumerate(leads) if not lead <= CLEAR]
     close = sum(0.0 < lead <= CLEAR for lead in leads)
     problems = [
-        f"does not generate what it did: token {place + 1} of the manifest's sample is behind another by {lead:.2g}"
+        f"generates other tokens: token {place + 1} of the manifest's sample trails another by {lead:.2g}"
         for place, lead in wrong[:1]
     ]
-    remarks = (
-        [f"{close} of {len(leads)} tokens were close calls that fell the other way on this processor"] if close else []
-    )
+    remarks = [f"{close} of {len(leads)} tokens were near-ties that changed on this processor"] if close else []
     return len(leads) - len(wrong) - close, problems, remarks

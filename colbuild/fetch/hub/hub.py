@@ -156,11 +156,11 @@ def _download(
     source: HubSource, names: Sequence[str], commit: str, sizes: Mapping[str, int | None], folder: Path, report: Report
 ) -> None:
     total = sum(sizes.get(name) or 0 for name in names)
-    Bound(shutil.disk_usage(folder.parent).free, "the room on the disk").check(total)
+    Bound(shutil.disk_usage(folder.parent).free, "the free disk space").check(total)
     with _no_bars(), _watched(folder, total, report):
         for name in names:
             size = sizes.get(name)
-            bound = _UNDECLARED if size is None else Bound(size, f"the size of {name} that the hub says")
+            bound = _UNDECLARED if size is None else Bound(size, f"the size of {name} that the hub declares")
             with file_bound(bound):
                 hf_hub_download(
                     source.repo, name, repo_type=source.kind, revision=commit, local_dir=folder, endpoint=_endpoint()

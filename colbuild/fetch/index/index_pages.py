@@ -91,10 +91,10 @@ def _ask(project: str, url: str, settings: PipSettings, session: requests.Sessio
             return Offer(shown(url))
         return Offer(shown(url), trouble=why(error))
     except MalformedError as error:
-        return Offer(shown(url), trouble=f"what it answered is not a page of a package index: {error}")
+        return Offer(shown(url), trouble=f"its answer is not a page of a package index: {error}")
     except (ValueError, OSError) as error:
         reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
-        return Offer(shown(url), trouble=f"what it answered is not a page of a package index{reason}")
+        return Offer(shown(url), trouble=f"its answer is not a page of a package index{reason}")
 
 
 def _page_url(index: str, project: str) -> str:

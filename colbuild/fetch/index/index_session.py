@@ -133,11 +133,11 @@ def why(error: OSError) -> str:
     if isinstance(error, BoundError):
         return str(error)
     if isinstance(error, requests.TooManyRedirects):
-        return f"it leads from one address to the next more than {REDIRECTS} times"
+        return f"it redirects more than {REDIRECTS} times"
     if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code
         if status in (401, 403):
-            return f"it wants other credentials (status {status})"
+            return f"it refused the credentials (status {status})"
         return f"it answered with status {status}"
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate is not trusted"
@@ -150,7 +150,7 @@ def why(error: OSError) -> str:
     text = str(error).lower()
     for sign, meaning in (
         ("refused", "the connection was refused"),
-        ("resol", "its name is not known"),
+        ("resol", "its host name is unknown"),
         ("unreachable", "the network is unreachable"),
     ):
         if sign in text:

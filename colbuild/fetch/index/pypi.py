@@ -160,7 +160,7 @@ def _copy(package: DistributionPackage, offer: Offer, archive: Path) -> None:
 
 
 def _declared(package: DistributionPackage) -> Bound | None:
-    return None if package.size is None else Bound(package.size, "the size that its index says")
+    return None if package.size is None else Bound(package.size, "the size that its index declares")
 
 
 class _Tracker:
@@ -171,7 +171,7 @@ class _Tracker:
 
     def __init__(self, total: int, report: Report, folder: Path, declared: Bound | None) -> None:
         self._total, self._report = total, report
-        Bound(shutil.disk_usage(folder).free, "the room on the disk").check(total)
+        Bound(shutil.disk_usage(folder).free, "the free disk space").check(total)
         self._meter = Meter(declared or Bound(sys.maxsize, ""))
 
     def __enter__(self) -> _Tracker:

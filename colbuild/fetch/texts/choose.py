@@ -142,7 +142,7 @@ def _several(raw: Path, found: Mapping[TextFormat, Sequence[str]]) -> SourceErro
     kinds = [f"{len(names)} of format {form} ({_some(names)})" for form, names in sorted(found.items())]
     most = max(found, key=lambda form: len(found[form]))
     suffix = suffix_of(found[most][0])
-    way = f"choose some: 'files: \"*{suffix}*\"'" if suffix else "choose some with 'files'"
+    way = f"choose files: 'files: \"*{suffix}*\"'" if suffix else "choose some with 'files'"
     return SourceError(
         f"{raw} holds files of several formats: {' and '.join(kinds)}",
         hint=f"{way}, or name the format: 'format: {most}'",

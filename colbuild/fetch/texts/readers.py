@@ -33,7 +33,5 @@ FORMATS: Final[Mapping[TextFormat, Format]] = {
     "parquet": Format(parquet.read, "'text' names the column with the text"),
     "arrow": Format(arrow.read, "'text' names the column with the text"),
     "csv": Format(delimited.read, "'text' names the column with the text"),
-    "mediawiki": Format(
-        mediawiki.read, "only pages of the main namespace that are no redirects are read", mediawiki.peek
-    ),
+    "mediawiki": Format(mediawiki.read, "only pages of the main namespace are read, without redirects", mediawiki.peek),
 }

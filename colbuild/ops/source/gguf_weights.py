@@ -46,7 +46,7 @@ def read_gguf_weights(
         lacks = (
             f"lacks {', '.join(missing[:4])}"
             if missing
-            else f"has tensors of no {architecture.name}: {', '.join(unknown[:4])}"
+            else f"has tensors that {architecture.name} does not have: {', '.join(unknown[:4])}"
         )
         raise BuildError(
             f"{header.name} {lacks}",

@@ -245,14 +245,14 @@ def _judge(need: _Need, text: Known, loaded: LoadedFamily, errors: list[Problem]
         has = f"{text.name} has at most {text.most:,} bytes of text, and a token stands for at least one"
         errors.append(Problem(place, f"{asked}: {has}", hint))
     elif expected is not None and not need.fits(expected):
-        has = f"the {need.split} split of {text.name} is likely to have about {format_count(expected)}"
-        what = "the build fails" if need.required else "fewer are measured on"
+        has = f"the {need.split} split of {text.name} probably has about {format_count(expected)}"
+        what = "the build fails" if need.required else "fewer are evaluated"
         warnings.append(Problem(place, f"{asked}: {has}, and {what} if it has no more", hint))
 
 
 # -- who reads how much -----------------------------------------------------------------------------------------------
 
-_ALLOW: Final = ", or write epochs: allow, and it is read again"
+_ALLOW: Final = ", or write epochs: allow to read it again"
 
 
 def _needs(step: Step, graph: BuildGraph) -> Iterator[_Need]:

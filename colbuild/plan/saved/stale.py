@@ -62,7 +62,7 @@ def _told(change: Change, places: Places) -> str:
     """A differing field as "chain.max_gap 2.5 -> 3.0  specs/family.yaml:12"; items of lists go by their names."""
     name = "".join(f"[{key}]" if isinstance(key, Item) else f".{key}" for key in change.path).removeprefix(".")
     if change.reordered:
-        said = "are in another order"
+        said = "have another order"
     elif isinstance(change.path[-1], Item) and change.before is None:
         said = "is new"
     elif isinstance(change.path[-1], Item) and change.after is None:
@@ -106,7 +106,7 @@ def _store(saved: SavedPlan, now: SavedPlan) -> Iterator[str]:
         if before is None or before.key != step.key or before.result == step.result:
             continue
         if before.result is None:
-            yield f"store: {step.id} was to run, and is in the store now"
+            yield f"store: {step.id} was planned to run, and is in the store now"
         elif step.result is None:
             yield f"store: {step.id} was in the store, and is not now"
         else:
@@ -120,7 +120,7 @@ def _rest(saved: SavedPlan, now: SavedPlan) -> Iterator[str]:
         for axis, length in model.shape.items():
             was = shapes.get(model.name, model.shape).get(axis)
             if was != length:
-                yield f"{model.name} comes out in another shape: {axis} {was} -> {length}"
+                yield f"{model.name} has another shape: {axis} {was} -> {length}"
     before = {step.id: _what(step) for step in saved.steps}
     after = {step.id: _what(step) for step in now.steps}
     for step in dict.fromkeys((*after, *before)):

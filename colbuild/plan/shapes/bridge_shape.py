@@ -87,7 +87,7 @@ def solve_bridge(loaded: LoadedFamily, ansnet: Structure, vocabulary: int | None
     rows = ansnet.shape.vocab
     if isinstance(bridge.tokenizer, TrainedTokenizer):
         rows = bridge.tokenizer.train
-        reasons.append(f"it has a vocabulary of its own, of {rows:,} tokens")
+        reasons.append(f"it has its own vocabulary of {rows:,} tokens")
     elif across:
         if vocabulary is None:
             raise ValueError(f"the tokenizer {bridge.tokenizer} was not looked at")
@@ -109,7 +109,7 @@ def _refuse_unlike(loaded: LoadedFamily, ansnet: Structure, whole: Structure) ->
         return
     ours = whole.architecture.name
     message = unlike or (
-        f"the AnsNet ({ansnet.architecture.name}) has biases on {', '.join(lost)}, and {ours} has no place for them"
+        f"the AnsNet ({ansnet.architecture.name}) has biases on {', '.join(lost)}, and {ours} has none"
     )
     others = {name: bridged(ansnet, other, whole.shape.vocab, None) for name, other in ARCHITECTURES.items()}
     able = [

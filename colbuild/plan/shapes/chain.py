@@ -182,7 +182,7 @@ def _warnings(route: Sequence[Distillation], family: Family, bridge: Bridged | N
 def _wide(route: Sequence[Distillation]) -> tuple[str, ...]:
     return tuple(
         f"{step.student.called} is {step.teacher.parameters / step.student.parameters:.1f} times smaller than its "
-        f"teacher, {step.teacher.called}; beyond {MAX_GAP:g} a student learns less: an anchor between them would help"
+        f"teacher, {step.teacher.called}; beyond {MAX_GAP:g} times a student learns less: consider an anchor between them"
         for step in route
         if not legal_gap(step.teacher.parameters, step.student.parameters, MAX_GAP)
     )
@@ -199,9 +199,9 @@ def _gap_problems(loaded: LoadedFamily, members: Members, tokenizer: int | None)
     for position in wide_gaps([node.parameters for node in nodes[: max(members.required, default=0) + 1]], limit):
         high, low = nodes[position - 1], nodes[position]
         message = (
-            f"no route leads to {low.called} ({low.size}): {high.called} "
-            f"({high.size}) is {high.parameters / low.parameters:.2f} times larger, and a teacher may "
-            f"be {limit:g} times its student"
+            f"no route reaches {low.called} ({low.size}): {high.called} "
+            f"({high.size}) is {high.parameters / low.parameters:.2f} times larger, and the limit is "
+            f"{limit:g} times"
         )
         hint = f"allow it with max_gap: {allowing(high.parameters, low.parameters)} in 'chain'"
         mending = _mend(mended, nodes[0], low.name, tokenizer)

@@ -48,13 +48,13 @@ class _Owner:
         if self.positions is not None and length > self.positions:
             return self.told, ", or leave it out"
         return (
-            f"the {self.name}'s attention reaches back {self.window} tokens, and only onnxruntime's own attention has such a "
+            f"the {self.name}'s attention has a window of {self.window} tokens, and only onnxruntime's attention supports "
             "window"
         ), ", or operators: contrib without static lengths"
 
     @property
     def told(self) -> str:
-        return f"the {self.name} has {self.positions} positions, and so has every model made of it"
+        return f"the {self.name} has {self.positions} positions, and so has every model made from it"
 
 
 @dataclass(frozen=True)

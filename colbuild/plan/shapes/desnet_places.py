@@ -148,8 +148,8 @@ def _package_too_small(desnet: DesNet, chain: Nodes, further: Further) -> _Mispl
 
 def _uneven(desnet: DesNet, node: Member, multiple: int) -> _MisplacedError:
     message = (
-        f"DesNet '{desnet.name}' would equal {node.called}, whose ffn {node.shape.ffn} is no multiple of the {multiple} that "
-        "its profiles ask for"
+        f"DesNet '{desnet.name}' would equal {node.called}, whose ffn {node.shape.ffn} is not a multiple of {multiple}, which "
+        "its profiles need"
     )
     return _MisplacedError(message, SIZE_HINT)
 

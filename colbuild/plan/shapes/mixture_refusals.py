@@ -39,7 +39,7 @@ def _patch(desnet: DesNet, placed: Placed) -> Iterator[tuple[str, str]]:
         same = ", ".join(f"{axis}: {getattr(smaller, axis)}" for axis in ("hidden", "ffn", "heads"))
         yield (
             f"method: patch adds layers to {placed.smaller.called}, and '{desnet.name}' is not as wide: {told}",
-            f"take another method, or write shape: {{layers: {own.layers}, {same}}}",
+            f"use another method, or write shape: {{layers: {own.layers}, {same}}}",
         )
 
 
@@ -50,6 +50,6 @@ def _nested(desnet: DesNet, placed: Placed, recipes: Mapping[str, Recipe]) -> It
     elastic = recipes[placed.smaller.name].elastic
     if elastic is None or elastic.form != "segment":
         yield (
-            f"method: nested takes a prefix of the student that {placed.smaller.called} is cut from, and it is cut from none",
-            f"write elastic: {{form: segment}} in the recipe of {placed.smaller.called}, or take another method",
+            f"method: nested needs a nested student, and {placed.smaller.called} has none",
+            f"write elastic: {{form: segment}} in the recipe of {placed.smaller.called}, or use another method",
         )

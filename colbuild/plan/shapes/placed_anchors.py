@@ -77,12 +77,12 @@ def place_anchors(loaded: LoadedFamily, ansnet: Structure, recipe: Recipe, token
         high, low = parameters(ansnet), parameters(ansnet.at(last))
         written = ("chain", "max_gap") in loaded.places.known
         message = (
-            f"no chain of at most {_MOST} anchors leads from the AnsNet ({format_count(high)}) to "
+            f"no chain of at most {_MOST} anchors reaches from the AnsNet ({format_count(high)}) to "
             f"{format_count(low)}, which its DesNets need, with no gap wider than max_gap: {max_gap:g}"
         )
         hint = "allow wider gaps, or write the anchors yourself"
         if by_hand:
-            hint += "; every anchor must contain a shape by hand or lie inside it, and such shapes may leave no room"
+            hint += "; every anchor must contain or lie inside each shape in the spec, and these shapes may exclude all anchors"
         raise refused(loaded, ("chain", "max_gap") if written else ("anchors",), message, hint)
     taken = ["ansnet", "bridge", *(desnet.name for desnet in loaded.family.desnets)]
     proposal = named([parameters(ansnet.at(shape)) for shape in path], taken, path)

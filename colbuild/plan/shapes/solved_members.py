@@ -84,7 +84,7 @@ def _solved_anchor(loaded: LoadedFamily, index: int, above: Member, top: Member)
     shape = legal(loaded, (*path, "shape"), f"'{anchor.name}'", anchor.shape, top.structure)
     if shape == above.shape or not contains(above.shape, shape):
         message = f"anchor '{anchor.name}' does not fit inside {above.called}: {excess(shape, above.shape)}"
-        hint = "every axis of an anchor is at most that of the anchor before it"
+        hint = "make every axis at most that of the anchor before it"
         raise refused(loaded, (*path, "shape"), message, hint)
     return Member.of(anchor.name, top.structure.at(shape))
 
@@ -99,7 +99,7 @@ def _sized_anchor(
         first = above is top
         rule = "is not smaller than" if first else "must be smaller than the anchor before it,"
         hint = (
-            f"an anchor is smaller than {top.called}" if first else "list the anchors from the largest to the smallest"
+            f"write a size smaller than {top.called}" if first else "list the anchors from the largest to the smallest"
         )
         raise refused(loaded, path, f"{named} ({size}) {rule} {above.called} ({above.size})", hint)
     try:
@@ -108,7 +108,7 @@ def _sized_anchor(
         raise refused(loaded, path, f"{named}: {error}", SIZE_HINT) from None
     if shape == above.shape:
         message = f"{named} ({size}) would have the shape of {above.called}"
-        raise refused(loaded, path, message, f"ask for clearly less than its {above.size}")
+        raise refused(loaded, path, message, f"write clearly less than its {above.size}")
     return Member.of(anchor.name, top.structure.at(shape))
 
 
@@ -123,4 +123,4 @@ def _further(loaded: LoadedFamily, nodes: tuple[Member, ...], target: int) -> st
         ):
             anchors = f"an anchor of at most {size}" if len(proposal) == 1 else f"anchors down to {size}"
             return f"add {anchors}:{pasted(proposal)}"
-    return "ask for a larger size: no few anchors lead to this one"
+    return "ask for a larger size: no short chain of anchors reaches this one"

@@ -91,20 +91,20 @@ def _totals(listing: Listing) -> Iterable[str]:
         f"{_count(len(downloads), 'download')}, {format_bytes(sum(download.size for download in downloads))}."
     )
     if listing.interrupted:
-        yield f"Interrupted steps can go on from {format_bytes(listing.interrupted)}."
+        yield f"Interrupted steps can continue from {format_bytes(listing.interrupted)}."
     if listing.quarantined:
         yield f"Damaged results take {format_bytes(listing.quarantined)} in quarantine/."
     if listing.compiled:
-        yield f"What compilers made takes {format_bytes(listing.compiled)} in compiled/; it may be removed at any time."
+        yield f"Compiled code takes {format_bytes(listing.compiled)} in compiled/; it may be removed at any time."
     for lock in listing.ended:
-        yield f"{lock} is gone: it keeps nothing any more."
+        yield f"{lock} is gone: it no longer keeps results."
     for lock in listing.lost:
-        yield f"{lock} cannot be found: 'colbuild cache gc --forget' says what only it keeps."
+        yield f"{lock} cannot be found: 'colbuild cache gc --forget' lists the results that only it keeps."
     for pin in listing.missing:
         yield f"Pinned as '{pin.name}' but not in the store: {pin.digest[:_DIGITS]} ({pin.step or 'unknown step'})."
     free = sum(stored.size for stored in objects if not stored.stays)
     if free:
-        yield f"Nothing keeps {format_bytes(free)} of results: 'colbuild cache gc' says what would go."
+        yield f"{format_bytes(free)} of results are unused: 'colbuild cache gc' lists them."
 
 
 def _keepers(stored: StoredObject) -> str:
@@ -192,7 +192,7 @@ def print_collected(listing: Listing, collected: Collected, console: Console) ->
     ]
     console.print(f"{', '.join(counts)}: {format_bytes(collected.size)} {verb}; {kept}.", soft_wrap=True)
     other = collected.size - collected.freed
-    shared = f"; {format_bytes(other)} stay in use as files of out/" if other else ""
+    shared = f"; {format_bytes(other)} are still used by files in out/" if other else ""
     frees = "freed" if collected.removed else "would be freed"
     console.print(f"{format_bytes(collected.freed)} {frees} on the disk{shared}.", soft_wrap=True)
     if collected.rootless:

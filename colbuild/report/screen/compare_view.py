@@ -72,7 +72,7 @@ def since_to_json(plan: FamilyPlan, since: Since) -> dict[str, Any]:
 def print_sum(sum_: Together, console: Console) -> None:
     """Prints what several plans come to, and the steps that they share."""
     told = ", ".join(f"{sum_.states[state]} {word}" for state, word in WORDS.items() if sum_.states.get(state))
-    shared = f"; {len(sum_.shared)} shared ones are counted once" if sum_.shared else ""
+    shared = f"; {len(sum_.shared)} shared steps are counted once" if sum_.shared else ""
     console.print(
         f"Together: {len(sum_.families)} families, {sum_.steps} different steps{shared}: {told}.", soft_wrap=True
     )

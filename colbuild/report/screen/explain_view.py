@@ -41,7 +41,7 @@ def print_explanation(explained: Explanation, console: Console) -> None:
     style = STYLES[plan.state]
     console.print(Text.assemble((plan.step.id, "bold"), "  ", (f"{plan.state.value} {WORDS[plan.state]}", style)))
     facts = [("why", why) for why in explained.differences or (plan.why,)]
-    later = "not known before its inputs are"
+    later = "unknown until its inputs are built"
     facts += [("key", plan.key or later), ("result", plan.output or ("not in the store" if plan.key else later))]
     facts.append(("last run", _last_run(explained)))
     if made_with := _made_with(explained.last.ledger if explained.last else {}):
@@ -130,7 +130,7 @@ def _made_with(ledger: Mapping[str, Any]) -> str:
 
 def _input(use: InputUse) -> tuple[str, str]:
     sign = f"{use.state} " if use.state else ""
-    return f"{sign}{use.made_by}", use.digest or ("not known yet" if use.state else "not known before it is fetched")
+    return f"{sign}{use.made_by}", use.digest or ("not known yet" if use.state else "unknown until it is fetched")
 
 
 def _steps(steps: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ def _ended(run: Run, now: float) -> str:
     if outcome == "failed":
         # A step's message may be long; the first line says what is wrong.
         reasons = [f"{failed.step}: {_first_line(failed.message)}" for failed in run.failed]
-        told = "; ".join(reasons) or _first_line(run.error or "no reason was noted")
+        told = "; ".join(reasons) or _first_line(run.error or "no reason was recorded")
         return (
             f"last build: failed {when} at {told} ({ran})" if reasons else f"last build: failed {when}: {told} ({ran})"
         )

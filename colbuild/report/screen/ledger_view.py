@@ -28,7 +28,7 @@ def told_ledger(noted: Mapping[str, Any]) -> str:
     if ledger.kl_to_teacher is not None:
         parts.append(f"KL {ledger.kl_to_teacher:.3f} to its teacher")
     if ledger.given_up is not None:
-        parts.append("its start was kept")
+        parts.append("its initial weights were kept")
     return ", ".join(parts)
 
 

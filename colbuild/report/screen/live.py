@@ -226,7 +226,7 @@ def _common(event: Event, build: BuildStarted | None, cached: str) -> str | None
         line = f"  package {event.model}/{event.profile}: {format_bytes(event.size)} in {event.folder}"
         return "\n".join([line, *(f"  warning: {event.model}/{event.profile}: {one}" for one in event.broken)])
     if isinstance(event, RemoteLost):
-        return f"{event.message}; going on without the remote cache"
+        return f"{event.message}; continuing without the remote cache"
     if isinstance(event, Notice):
         return event.message
     return None

@@ -139,7 +139,7 @@ def _elastic(step: Distillation, chain: Chain, recipe: Recipe) -> str:
         interval = "between the two" if form == "segment" else "right below it"
         return f", not elastic: no DesNet lies {interval}"
     if form == "segment":
-        return ", elastic: with all between the two"
+        return ", elastic: with all shapes between the two"
     return f", elastic: with its sub-shapes down to {lower_end(chain, student).name}"
 
 

@@ -72,8 +72,8 @@ class BridgeForm(Model):
     tokenizer: Annotated[
         Tokenizer,
         Field(
-            description="The vocabulary of the whole family: 'same' is the AnsNet's, {train: 16k} one of that size trained on "
-            f"the text, else the folder or tokenizer.json of one: ./dir, {schemes_named()}."
+            description="The vocabulary of the whole family: 'same' is the AnsNet's, {train: 16k} trains one of that size on "
+            f"the text; or a source of a folder or tokenizer.json: ./dir, {schemes_named()}."
         ),
     ] = SAME
     positions: Annotated[

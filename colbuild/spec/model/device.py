@@ -224,23 +224,21 @@ class Device(Model):
         if self.keep_8bit and (stored.measured or not self.fitted):
             message = f"'keep_8bit' is for precision: {chosen}, {other}"
             measured = f"take it away; {self.precision} chooses by measurement"
-            hint = measured if stored.measured else f"take it away, or write {chosen}"
+            hint = measured if stored.measured else f"remove it, or write {chosen}"
             clashes.append(clash(("keep_8bit",), message, hint))
         if self.embedding_bits == 4 and not self.fitted:
             message = f"'embedding_bits' is for precision: {fitted}, {other}"
-            clashes.append(clash(("embedding_bits",), message, f"take it away, or write {chosen}"))
+            clashes.append(clash(("embedding_bits",), message, f"remove it, or write {chosen}"))
         elif self.embedding_bits == 4 and self.operators == "standard":
-            message = "ONNX's own operators look up no rows of 4 bits: its Gather takes whole bytes"
-            clashes.append(clash(("embedding_bits",), message, "write operators: contrib, or take it away"))
+            message = "ONNX's own operators cannot look up rows of 4 bits: Gather reads whole bytes"
+            clashes.append(clash(("embedding_bits",), message, "write operators: contrib, or remove it"))
         if stored.measured and self.limits.max_package is None:
             gives = f"'{self.precision}' gives 8 bits to what loses most, as far as there is room"
             message = f"{gives}, and there is no 'max_package'"
-            clashes.append(
-                clash(("precision",), message, "say how large it may be, as in limits: {max_package: 105MB}")
-            )
+            clashes.append(clash(("precision",), message, "write a limit, as in limits: {max_package: 105MB}"))
         if self.recover is not None and not self.fitted:
             message = f"'recover' is for precision: {fitted}, {other}"
-            clashes.append(clash(("recover",), message, "take it away: 8 bits and more lose next to nothing"))
+            clashes.append(clash(("recover",), message, "remove it: 8 bits and more lose next to nothing"))
         if self.opset is not None and self.opset < BLOCKS_OPSET and self._dequantises:
             message = (
                 f"ONNX's operator set {self.opset} cannot read {self.precision}: its DequantizeLinear knows blocks from "

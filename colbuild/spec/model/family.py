@@ -261,14 +261,14 @@ class Anchor(Sized):
             return self
         clashes = []
         if self.shape is None:
-            message = f"'{self.name}' starts from a checkpoint, whose shape it has: 'params' cannot be asked for"
+            message = f"'{self.name}' starts from a checkpoint and has its shape, so 'params' is not allowed"
             clashes.append(
                 clash(("params",), message, "write the checkpoint's shape, as in shape: {layers: 24, ffn: 1280}")
             )
         if self.recipe.elastic is not None and self.recipe.elastic.form == "segment":
             message = (
-                f"'{self.name}' starts from a checkpoint, and a segment starts from the teacher itself: with elastic: "
-                "{form: segment} it would not be used"
+                f"'{self.name}' starts from a checkpoint, but a segment starts from the teacher: with elastic: "
+                "{form: segment} the checkpoint would be unused"
             )
             clashes.append(clash(("init",), message, "write elastic: null beside it, or elastic: {form: anchor}"))
         refuse(*clashes)
@@ -292,7 +292,7 @@ class Bridge(BridgeForm):
     def _is_taught(self) -> Bridge:
         if self.tokenizer != SAME and self.recipe.teacher == "cached":
             message = (
-                "'teacher' cannot be cached for a bridge to another vocabulary: what is kept of a teacher's distribution is in "
+                "'teacher' cannot be cached for a bridge to another vocabulary: the stored distribution of a teacher is in "
                 "its own tokens"
             )
             refuse(clash(("recipe", "teacher"), message, "write teacher: online in 'bridge'"))
@@ -329,7 +329,7 @@ class DesNet(SizedByDevice):
                 clash(
                     ("recover", "elastic"),
                     f"'elastic' is for distillations: no anchor lies below '{self.name}' that its recovery could reach down to",
-                    "take it away; where a recipe below gives it, write elastic: null",
+                    "remove it; if a parent recipe sets it, write elastic: null",
                 )
             )
         return self

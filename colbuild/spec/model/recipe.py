@@ -267,13 +267,13 @@ def _clashes_with_cached(loss: Loss) -> Iterator[InitErrorDetails]:
     if loss.hidden_weight:
         yield clash(
             ("loss", "hidden_weight"),
-            "'hidden_weight' must be 0 with teacher: cached: a teacher's hidden states are not kept",
-            "take it away, or write teacher: online; where a recipe below gives it, write hidden_weight: null",
+            "'hidden_weight' must be 0 with teacher: cached: a teacher's hidden states are not stored",
+            "remove it, or write teacher: online; if a parent recipe sets it, write hidden_weight: null",
         )
     if loss.kd_weight == 0.0:
         yield clash(
             ("loss", "kd_weight"),
-            "'kd_weight' is 0, and with teacher: cached nothing else is learned from the teacher: what is kept of it would "
+            "'kd_weight' is 0, and with teacher: cached the student learns nothing else from the teacher, so its cache would "
             "never be read",
             "write teacher: online",
         )

@@ -80,7 +80,7 @@ def _read(path: Path) -> bytes:
         raise SpecError(f"{path} cannot be read: {why}", hint=_DEFAULT) from None
 
 
-_DEFAULT = f"a family is described in one file, by default {DEFAULT_SPEC}"
+_DEFAULT = f"name the family's file, by default {DEFAULT_SPEC}"
 
 
 def _others(folder: Path) -> str | None:

@@ -48,7 +48,9 @@ def find_revision(root: Path, asked: str) -> Revision:
         why = complaint(inside)
         told = "" if "not a git repository" in why or not why else f": {why}"
         message = (
-            f"{root} is in no git repository that can be read{told}" if told else f"{root} is in no git repository"
+            f"{root} is not in a git repository that can be read{told}"
+            if told
+            else f"{root} is not in a git repository"
         )
         raise GitError(message, hint="use a revision of the project's own repository")
     found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked}^{{commit}}")

@@ -62,7 +62,7 @@ def _matches(name: str, glob: str) -> bool:
 def unmatched(globs: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
     """Message and hint where no file matches."""
     shown = ", ".join(sorted(names)[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    return f"no file matches 'files: {', '.join(globs)}'", f"the files there are: {shown or 'none'}"
+    return f"no file matches 'files: {', '.join(globs)}'", f"available files: {shown or 'none'}"
 
 
 _SHOWN: Final = 8

@@ -95,7 +95,7 @@ def _home(text: str, _: bool) -> Mistake | None:
 def _parent(text: str, _: bool) -> Mistake | None:
     if not (text == ".." or text.startswith("../") or "/../" in text or text.endswith("/..")) or "://" in text:
         return None
-    return "'..' may not stand in a path", "write the absolute path of what lies outside the project"
+    return "'..' is not allowed in a path", "write the absolute path of a file outside the project"
 
 
 def _hub_page(text: str, dataset: bool) -> Mistake | None:
@@ -111,7 +111,7 @@ def _hub_page(text: str, dataset: bool) -> Mistake | None:
     if len(parts) == 1 and parts[0] in WITHOUT_OWNER:
         parts.insert(0, WITHOUT_OWNER[parts[0]])
     if kind == "spaces/" or len(parts) < 2 or not all(_ALONE.match(part.split(":")[0]) for part in parts[:2]):
-        return f"'{text}' is no page of a model or dataset", f"write {_form(dataset)}"
+        return f"'{text}' is not the page of a model or dataset", f"write {_form(dataset)}"
     repo = "/".join((parts[0], parts[1].split(":")[0]))
     rest = page_of_hub("/".join(parts[2:])) or ""
     wanted = "" if ":" not in parts[1] else "/FILE.gguf"
@@ -128,7 +128,10 @@ def _git(text: str, _: bool) -> Mistake | None:
     if not _GIT.search(text):
         return None
     name = re.sub(r"\.git/?$", "", text).rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-    return f"'{text}' is a git repository, which is not cloned", f"clone it (with git lfs), and write './{name}'"
+    return (
+        f"'{text}' is a git repository, and colbuild does not clone",
+        f"clone it (with git lfs), and write './{name}'",
+    )
 
 
 def _web(text: str, _: bool) -> Mistake | None:

@@ -156,7 +156,7 @@ def _words(kind: str, name: str, node: Node, details: ErrorDetails) -> tuple[str
     if kind == "string_pattern_mismatch":
         return _pattern(name, node, str(ctx["pattern"]))
     if kind in ("too_short", "string_too_short"):
-        return f"{name} is empty", "give at least one" if kind == "too_short" else None
+        return f"{name} is empty", "write at least one" if kind == "too_short" else None
     if kind in ("too_long", "string_too_long"):
         return (
             f"{name} is too long: at most {ctx['max_length']} {'items' if kind == 'too_long' else 'characters'}",
@@ -178,11 +178,14 @@ def _pattern(name: str, node: Node, pattern: str) -> tuple[str, str | None]:
     text = node.text if isinstance(node, Scalar) else ""
     shown = _shortened(text)
     if pattern != NAME_PATTERN:
-        return f"{name}: '{shown}' is not a sha256", "64 hexadecimal digits in lower case, as sha256sum prints them"
+        return (
+            f"{name}: '{shown}' is not a sha256",
+            "write 64 hexadecimal digits in lower case, as sha256sum prints them",
+        )
     last = text.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")
-    rule = "letters, digits, '.', '_' and '-', beginning with a letter or digit"
+    rule = "use letters, digits, '.', '_' and '-', beginning with a letter or digit"
     hint = f"did you mean '{last}'?" if last and last != text else rule
-    return f"{name}: '{shown}' cannot be a name: names are folders too, so no paths and no spaces", hint
+    return f"{name}: '{shown}' is not a valid name: names are also folder names, without paths and spaces", hint
 
 
 def _rewrite(kind: str, node: Node) -> str | None:

@@ -48,7 +48,7 @@ def spec_error(problems: Iterable[Problem]) -> SpecError:
     count = "1 problem" if len(found) == 1 else f"{len(found):,} problems"
     told = [f"{count} in the spec", *map(render, found[:SPEC_PROBLEMS])]
     if len(found) > SPEC_PROBLEMS:
-        told.append(f"and {len(found) - SPEC_PROBLEMS:,} more: {SPEC_PROBLEMS} are told at once")
+        told.append(f"and {len(found) - SPEC_PROBLEMS:,} more; {SPEC_PROBLEMS} are shown")
     return SpecError("\n\n".join(told))
 
 

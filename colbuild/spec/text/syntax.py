@@ -17,7 +17,11 @@ _MEANINGS: Final[Sequence[tuple[tuple[str, ...], str, str | None]]] = (
         "a ':' is not expected here",
         "check the indentation; quote a value that holds ': ' itself",
     ),
-    (("unknown escape",), "an unknown escape after '\\'", "in 'single quotes' a backslash is just a backslash"),
+    (
+        ("unknown escape",),
+        "an unknown escape after '\\'",
+        "use 'single quotes', in which a backslash is a plain character",
+    ),
     (
         ("expected ',' or '}'", "expected ',' or ']'"),
         "this bracket is not closed, or a ',' is missing behind it",
@@ -34,8 +38,8 @@ _MEANINGS: Final[Sequence[tuple[tuple[str, ...], str, str | None]]] = (
             "block mapping",
             "indent",
         ),
-        "this line does not fit the ones before it",
-        "check its indentation: what belongs together starts in the same column",
+        "this line does not match the lines before it",
+        "check its indentation: keys of one mapping start in the same column",
     ),
     (("node content",), "a key or a value is missing before this", None),
     (("nesting depth",), "nested too deep", None),

@@ -61,7 +61,7 @@ def read_yaml(raw: bytes, file: str) -> Document:
     """
     start = Place(file, 1, 1)
     if len(raw) > SPEC_BYTES:
-        told = f"the file is too large to be a specification: {len(raw):,} bytes, where {SPEC_BYTES:,} are the most"
+        told = f"the file is too large to be a specification: {len(raw):,} bytes; the limit is {SPEC_BYTES:,}"
         return Document(None, (Problem(start, told),))
     try:
         text = raw.decode("utf-8-sig")
@@ -87,7 +87,7 @@ def _not_utf8(raw: bytes, error: UnicodeDecodeError, file: str) -> Problem:
     if before[-1].endswith(("\n", "\r")):
         before.append("")
     place = Place(file, len(before), len(before[-1]) + 1)
-    return Problem(place, f"the file is not UTF-8: byte 0x{raw[error.start]:02x} here", "save it as UTF-8")
+    return Problem(place, f"the file is not UTF-8: byte 0x{raw[error.start]:02x}", "save it as UTF-8")
 
 
 def _resolve(text: str) -> Plain:
@@ -236,5 +236,5 @@ class _Reader:
         )
 
 
-_ONE_FILE = "write each document into a file of its own"
-_MERGE = "a recipe may extend another with 'extends'; what many items share goes under 'defaults'"
+_ONE_FILE = "write each document into its own file"
+_MERGE = "extend a recipe with 'extends', or write shared values under 'defaults'"

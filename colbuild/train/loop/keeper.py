@@ -107,7 +107,7 @@ class Keeper:
 
     def _stopped(self, state: State) -> StoppedError:
         lost = f"; the checkpoint could not be written: {self.trouble}" if self.trouble else ""
-        onward = f"goes on with step {self._kept + 1}" if self._kept else "starts anew"
+        onward = f"continues with step {self._kept + 1}" if self._kept else "starts again"
         return StoppedError(
             f"stopped after step {state.step} of {self._steps}{lost}", hint=f"build again: the training {onward}"
         )

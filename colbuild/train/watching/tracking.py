@@ -102,7 +102,7 @@ class Tracker:
             traceback.print_exc()
             self._sinks.pop(name, None)
             first = str(error).strip().partition("\n")[0] or type(error).__name__
-            self.trouble = f"{name} takes no more readings: {first}"
+            self.trouble = f"{name} no longer accepts readings: {first}"
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def test_a_record_has_a_bound_that_is_told(tmp_path, monkeypatch, name, content,
 def test_a_number_of_too_many_digits_is_named(tmp_path, name):
     record = '{"text": "a", "n": ' + "9" * 5000 + "}"
     (tmp_path / name).write_text(f"[{record}]" if name == "a.json" else record)
-    assert "a number of too many digits" in failure(tmp_path / name, tmp_path / "out", format="jsonl").message
+    assert "a number with too many digits" in failure(tmp_path / name, tmp_path / "out", format="jsonl").message
 
 
 @pytest.mark.parametrize("form", ["text", "jsonl", "parquet", "arrow"])

@@ -103,7 +103,7 @@ def test_several_formats_are_refused_with_the_way_out(tmp_path, other):
         names(folder)
     assert "2 of format jsonl (a.jsonl, c.jsonl)" in caught.value.message
     assert f"({other.replace('_dot_', '.')})" in caught.value.message
-    assert caught.value.hint == "choose some: 'files: \"*.jsonl*\"', or name the format: 'format: jsonl'"
+    assert caught.value.hint == "choose files: 'files: \"*.jsonl*\"', or name the format: 'format: jsonl'"
     assert names(folder, ["*.jsonl*"])[1] == ["a.jsonl", "c.jsonl"]
     assert names(folder, form="jsonl")[1] == ["a.jsonl", "c.jsonl"]
 
@@ -227,4 +227,4 @@ def test_globs_that_match_nothing_say_what_is_there(tmp_path):
     folder = fill(tmp_path / "c", a_dot_txt="a", b_dot_txt="b")
     error = failure(folder, tmp_path / "out", format="auto", files=["train-*"])
     assert "no file matches 'files: train-*'" in error.message
-    assert error.hint == "the files there are: a.txt, b.txt"
+    assert error.hint == "available files: a.txt, b.txt"

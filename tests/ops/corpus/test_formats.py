@@ -93,7 +93,7 @@ def test_cut_off_compressed_text_is_an_error(tmp_path, compress):
     raw = tmp_path / "c.txt"
     raw.write_bytes(compress("\n\n\n".join(tiny_documents()).encode())[:-20])
     error = failure(raw, tmp_path / "out")
-    assert "cut off" in error.message
+    assert "truncated" in error.message
     assert str(raw) in error.message
 
 

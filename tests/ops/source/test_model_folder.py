@@ -174,7 +174,7 @@ def sentencepiece_alone(raw: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        pytest.param(cut, ("cut off", "fetch"), id="cut off"),
+        pytest.param(cut, ("truncated", "fetch"), id="cut off"),
         pytest.param(pickled, ("pickled weights only (pytorch_model.bin)", "save_pretrained"), id="pickled"),
         pytest.param(
             pointer("model.safetensors"), ("model.safetensors is a Git LFS pointer", "git lfs pull"), id="LFS"
@@ -293,7 +293,7 @@ def test_a_tied_model_that_stores_its_head_alone_has_it_as_embedding(raw: Path, 
     name = "model.embed_tokens.weight"
     edit(raw, lambda weights: {"lm_head.weight" if key == name else key: one for key, one in weights.items()})
     [remark] = convert(raw, tmp_path / "made")
-    assert "taken for" in remark
+    assert "used as" in remark
     assert torch.equal(logits(tmp_path / "made"), expected)
 
 
@@ -344,7 +344,7 @@ def test_a_plan_tells_what_a_build_could_not_end_with(project: Path, colbuild: C
     cut(project / ".tiny" / "ansnet")
     ran = colbuild("plan", SPEC)
     assert ran.code == 3
-    assert ran.err.startswith(f"error: {SPEC}:9:11: ") and "cut off" in ran.err
+    assert ran.err.startswith(f"error: {SPEC}:9:11: ") and "truncated" in ran.err
 
 
 def test_a_checkpoint_to_start_from_is_compared_by_the_plan(project: Path, colbuild: Callable[..., Any]) -> None:
@@ -360,4 +360,4 @@ def test_a_checkpoint_to_start_from_is_compared_by_the_plan(project: Path, colbu
     )
     assert "tie_word_embeddings: false" in colbuild("plan", SPEC).err
     cut(project / "start")
-    assert "cut off" in colbuild("plan", SPEC).err
+    assert "truncated" in colbuild("plan", SPEC).err

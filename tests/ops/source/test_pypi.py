@@ -174,7 +174,7 @@ def test_a_damaged_archive_is_told(downloads: Path, monkeypatch: pytest.MonkeyPa
 
 def test_credentials_are_needed_and_never_shown(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with index(login=("me", "se/cret")).serve() as url:
-        with pytest.raises(SourceUnavailableError, match="other credentials") as caught:
+        with pytest.raises(SourceUnavailableError, match="refused the credentials") as caught:
             get(IN_WHEEL, downloads, url.replace("//", "//me:wr0ng@", 1), monkeypatch)
         assert "wr0ng" not in f"{caught.value} {caught.value.hint}"
         assert get(IN_WHEEL, downloads, url.replace("//", "//me:se%2Fcret@", 1), monkeypatch).digest == sha256(CONTENT)
@@ -197,7 +197,7 @@ def test_an_unreachable_index_is_told_without_its_password(downloads: Path, monk
 
 
 def test_a_transfer_that_is_cut_off_leaves_nothing(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with index(cut_off=True).serve() as url, pytest.raises(SourceUnavailableError, match="cut off"):
+    with index(cut_off=True).serve() as url, pytest.raises(SourceUnavailableError, match="interrupted"):
         get(IN_WHEEL, downloads, url, monkeypatch)
     assert list(downloads.iterdir()) == []
 

@@ -60,7 +60,9 @@ def _rows(plain: Path, path: Path, reading: Reading, *, is_stream: bool) -> Iter
                 yield text
             number += batch.num_rows
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise BuildError(f"{path} cannot be read as Arrow: {error}", hint="get it again, in case it is truncated") from error
+        raise BuildError(
+            f"{path} cannot be read as Arrow: {error}", hint="get it again, in case it is truncated"
+        ) from error
 
 
 def _batches(opened: pa.RecordBatchReader | pa.RecordBatchFileReader, *, is_stream: bool) -> Iterator[pa.RecordBatch]:

@@ -93,7 +93,7 @@ class _Window:
             except RecursionError as error:
                 raise self._broken(f"element {number} is nested too deeply") from error
             except ValueError as error:
-                raise self._broken(f"element {number} has a number of too many digits") from error
+                raise self._broken(f"element {number} has a number with too many digits") from error
             else:
                 return value
 

@@ -46,7 +46,7 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _broken(path: Path, number: int, line: str, error: ValueError | RecursionError) -> SourceError:
     if not isinstance(error, json.JSONDecodeError):
-        why = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        why = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
         return SourceError(f"{path}:{number}: broken JSON: {why}", hint=_HINT, key="format")
     hint = _HINT
     if number == 1 and line.strip() in ("{", "[{"):

@@ -151,7 +151,7 @@ class _Dump:
         return in_main and _REDIRECT.match(page["text"]) is None
 
     def _doctype(self, name: str, *_: object) -> None:
-        raise self._no_dump(f"it declares a document type '{name}', which no dump does")
+        raise self._no_dump(f"it declares a document type '{name}', which is not allowed in a dump")
 
     def _broken(self, error: expat.ExpatError) -> BuildError:
         if not self._root:
