@@ -78,7 +78,7 @@ def test_absurd_size_is_rejected(size):
     ids=lambda content: ascii(content[:20]),
 )
 def test_list_of_files_that_is_none_is_rejected(content):
-    with pytest.raises(RejectedError, match="not|invalid"):
+    with pytest.raises(RejectedError, match=r"not|invalid"):
         checked_tree(content, GOOD)
 
 

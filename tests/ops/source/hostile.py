@@ -46,13 +46,13 @@ ZEROS = b"\0" * (1 << 20)
 BOMB = tar((X, tarfile.REGTYPE, ZEROS * 4))
 
 TARS: dict[str, tuple[bytes, str]] = {
-    "bz2 bomb": (bz2.compress(BOMB), "the limit of an archive"),
-    "xz bomb before it": (lzma.compress(tar(("a", tarfile.REGTYPE, ZEROS * 4), (X, tarfile.REGTYPE, b"x"))), "the limit of an archive"),
-    "gz bomb": (gzip.compress(BOMB), "the limit of an archive"),
+    "bz2 bomb": (bz2.compress(BOMB), "limit of an"),
+    "xz bomb before it": (lzma.compress(tar(("a", tarfile.REGTYPE, ZEROS * 4), (X, tarfile.REGTYPE, b"x"))), "limit of an"),
+    "gz bomb": (gzip.compress(BOMB), "limit of an"),
     "xz with a large dictionary": (
         lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]), "is damaged",
     ),
-    "larger than the archive": (header(X, size=1 << 33), "the limit of an archive"),
+    "larger than the archive": (header(X, size=1 << 33), "limit of an"),
     "truncated": (tar((X, tarfile.REGTYPE, b"x" * 5000))[:4000], "cannot be"),
     "backwards": (header("b") + header("a", size=-512) * 3, "points backwards"),
     "sparse": (header(X, tarfile.GNUTYPE_SPARSE, 512) + bytes(2048), "not a file"),
@@ -77,8 +77,8 @@ def wheel(**fields: Any) -> bytes:
 
 
 ZIPS = {
-    "bomb": (wheel(content=ZEROS * 4), "the limit of an archive"),
-    "bz2 bomb": (wheel(content=ZEROS * 4, method=zipfile.ZIP_BZIP2), "the limit of an archive"),
+    "bomb": (wheel(content=ZEROS * 4), "limit of an"),
+    "bz2 bomb": (wheel(content=ZEROS * 4, method=zipfile.ZIP_BZIP2), "limit of an"),
     "lzma": (wheel(method=zipfile.ZIP_LZMA), "a compression that wheels do not use"),
     "fifo": (wheel(mode=stat.S_IFIFO), "not a file"),
     "link": (wheel(mode=stat.S_IFLNK, content=b"/etc/hostname"), "not a file"),
