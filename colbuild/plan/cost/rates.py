@@ -118,7 +118,7 @@ def time_of(
             rate = (OPERATIONS[step.op].byte_share or 1.0) * speed().plain
             told = f"from bytes at {_rounded(rate / 1e6)} MB/s"
         return amount / rate, f"{told} by a micro-benchmark, uncalibrated", 0
-    return None, "unknown: how much it reads is not told by the spec, and it never ran here", 0
+    return None, "unknown: the spec does not give the size of its input, and it never ran here", 0
 
 
 def _rounded(rate: float) -> str:

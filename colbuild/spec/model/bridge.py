@@ -25,7 +25,7 @@ class TrainedTokenizer(Model):
         Count,
         Field(
             ge=LEAST_VOCABULARY,
-            description="How many tokens it has; a byte-level BPE is trained on the text of 'data.train'.",
+            description="The number of tokens of a byte-level BPE, trained on the text of 'data.train'.",
         ),
     ]
 
@@ -79,14 +79,14 @@ class BridgeForm(Model):
     positions: Annotated[
         Length | None,
         Field(
-            description="The longest text in tokens; by default the AnsNet's, and at most 1024 where each position has "
-            "parameters of its own."
+            description="The longest text in tokens; by default the AnsNet's, and at most 1024 if each position has "
+            "its own parameters."
         ),
     ] = None
     start: Annotated[
         Literal["transplant", "random"],
         Field(
-            description="'transplant' copies from the AnsNet what corresponds and composes new tokens of old ones; 'random' is "
-            "there to compare with."
+            description="'transplant' copies matching parts of the AnsNet and composes new tokens from old ones; 'random' is "
+            "a baseline."
         ),
     ] = "transplant"
