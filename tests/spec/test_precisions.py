@@ -10,8 +10,6 @@ import pytest
 
 from colbuild.arch import read_structure
 from colbuild.export.package.verify import verify_package
-from colbuild.ops.export import run
-from colbuild.ops.step_run import StepRun
 from colbuild.plan.drawing.build_graph import build_graph
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.package_size import package_bytes
@@ -23,6 +21,7 @@ from tests.export.conftest import _forks, tiny_model  # noqa: F401  (fixtures)
 from tests.helpers.code_texts import named_in_code
 from tests.helpers.configs import SMOLLM2
 from tests.helpers.project import ROOT
+from tests.helpers.steps import run_step
 from tests.spec.projects import problems, project
 
 COARSE = Precision("int8-other", 8, "onnx/model_int8.onnx", Bound("relative_error", 0.3), packed=0.0)
@@ -61,7 +60,7 @@ def test_a_row_that_is_added_is_planned_and_exported_to_a_sound_package(added, t
 
     package = tmp_path / "package"
     package.mkdir()
-    run(StepRun({"model": tiny_model}, step.params, package, lambda _: None))
+    run_step("export", {"model": tiny_model}, step.params, package)
     found = verify_package(package)
     assert (found.problems, found.manifest.graph.file) == ((), added.graph)
     profile = loaded.family.desnets[0].exports[0]
