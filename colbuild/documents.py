@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from colbuild.bounds import JSON_BYTES, JSON_DEPTH, JSON_NODES
+from colbuild.errors import system_reason
 from colbuild.units import format_bytes
 
 _ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -74,6 +75,17 @@ def read_json_file(path: Path, most: int = JSON_BYTES) -> Any:
         OSError: It cannot be opened.
     """
     return parse_json(read_regular(path, most))
+
+
+def unreadable(path: Path) -> str | None:
+    """What the system says where a path may not be looked at; None if it may, or nothing lies there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        return system_reason(error)
+    return None
 
 
 def read_regular(path: Path, most: int) -> bytes:

@@ -87,6 +87,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in _text(error).lower() for sign in _NO_MEMORY)
 
 
+def system_reason(error: OSError) -> str:
+    """What the system says of a file that it refuses, as a message goes on with it."""
+    return (error.strerror or str(error)).lower()
+
+
 _LONGEST: Final = 300
 """Characters of a library's error that are told."""
 

@@ -23,7 +23,7 @@ from colbuild.cli.common import (
     planned,
     print_error,
 )
-from colbuild.errors import EXIT_DONE, EXIT_FAILED, ColbuildError
+from colbuild.errors import EXIT_DONE, EXIT_FAILED, ColbuildError, system_reason
 from colbuild.report.screen.naming import DEFAULT_SPEC, named_spec, naming
 from colbuild.report.screen.printed import shown, write_json, write_text
 from colbuild.report.screen.streams import OutputLostError, output_is_optional
@@ -171,9 +171,7 @@ def run_command(arguments: list[str]) -> int:
         return error.exit_code
     except PermissionError as error:
         # Another user's folder: nobody asks of each file that is looked for whether it may be.
-        print_error(
-            f"cannot use {error.filename or 'a file'}: {(error.strerror or str(error)).lower()}", "check who owns it"
-        )
+        print_error(f"cannot use {error.filename or 'a file'}: {system_reason(error)}", "check who owns it")
         return EXIT_FAILED
     except KeyboardInterrupt:
         result = _INTERRUPTED

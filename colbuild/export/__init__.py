@@ -1,1 +1,5 @@
-"""A model as an ONNX package: graph, quantisation, parity, manifest; and running packages."""
+"""A model as a package for a device: graph/ builds the ONNX graph, rounding/ its weights, package/ all that lies beside it.
+
+runtime/ runs a finished package, with onnxruntime and without torch.
+It may import the rooms of training and weights, the plan's sizes, and what is below; never a step or the command line.
+"""

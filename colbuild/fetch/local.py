@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colbuild.arch.files.gguf_split import split_names
+from colbuild.documents import unreadable
 from colbuild.errors import SourceUnavailableError
 from colbuild.fetch.remembered_digests import remembered_hash
 from colbuild.hashing import TreeEntry, tree_digest
@@ -51,13 +52,9 @@ def existing(at: Place) -> Place:
     Raises:
         SourceUnavailableError: It does not exist, may not be read, or leads out of the folder it is confined to.
     """
-    try:
-        at.path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SourceUnavailableError(f"{at.uri} cannot be read: {reason} (looked at {at.path})") from error
+    trouble = unreadable(at.path)
+    if trouble is not None:
+        raise SourceUnavailableError(f"{at.uri} cannot be read: {trouble} (looked at {at.path})")
     if not at.path.exists():
         if at.path.is_symlink():
             raise SourceUnavailableError(f"{at.uri} is a symbolic link to {at.path.readlink()}, which does not exist")

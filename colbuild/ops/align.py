@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.errors import BuildError
 from colbuild.ops.shared.running_models import calibration, model_of
 from colbuild.ops.step_run import StepRun
@@ -14,8 +15,6 @@ from colbuild.train.loop.devices import forward_type
 from colbuild.weights.align.alignment import align, check_alignable
 from colbuild.weights.files.checkpoint import load_checkpoint, load_facts, save_checkpoint
 from colbuild.weights.prefix.importance import measure_importance
-
-_TOKENIZER = "tokenizer.json"
 
 
 def run(step: StepRun, params: AlignParams) -> None:
@@ -50,7 +49,7 @@ def run(step: StepRun, params: AlignParams) -> None:
 
 def _check_same_words(folder: Path, above: Path) -> None:
     """Two vocabularies of one size may still be two."""
-    files = [one / _TOKENIZER for one in (folder, above)]
+    files = [one / TOKENIZER for one in (folder, above)]
     if not all(path.exists() for path in files):
         return
     ours, theirs = (json.loads(path.read_text(encoding="utf-8")).get("model", {}).get("vocab") for path in files)

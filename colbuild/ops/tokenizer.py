@@ -14,11 +14,9 @@ from typing import Any, Final
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from colbuild.arch.files.json_file import object_if_there, read_object
-from colbuild.arch.files.model_files import CHAT_FILES, LICENCES
+from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, SETTINGS, TOKENIZER
 from colbuild.arch.files.tokenizer_file import NONE, load_tokenizer, read_settings
-from colbuild.arch.files.tokenizer_files import SETTINGS
 from colbuild.arch.files.tokenizer_trial import try_tokenizer
-from colbuild.arch.files.vocabulary import TOKENIZER
 from colbuild.errors import BuildError
 from colbuild.fetch.background import in_background
 from colbuild.fetch.texts.choose import choose

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from colbuild.documents import read_json_file, shallow
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, system_reason
 from colbuild.hashing import escaped_json, hash_bytes
 from colbuild.store.locks import NOT_ALLOWED, scratch_file
 
@@ -38,10 +38,10 @@ def storage_error(error: OSError, path: Path) -> BuildError:
         message = f"a limit on the size of files is reached: cannot write {place} ({_free(path)} free on the disk)"
         return BuildError(message, hint=f"raise the limit (see 'ulimit -f'); {_KEPT}")
     if error.errno in NOT_ALLOWED:
-        message = f"cannot write {place}: {_reason(error)}"
+        message = f"cannot write {place}: {system_reason(error)}"
         return NotWritableError(message, hint="check who owns it, or use another store with --store or COLBUILD_STORE")
     hint = "build again, and check whether another process removes the folder" if error.errno == errno.ENOENT else None
-    return BuildError(f"cannot use {place}: {_reason(error)}", hint=hint)
+    return BuildError(f"cannot use {place}: {system_reason(error)}", hint=hint)
 
 
 @contextmanager
@@ -54,10 +54,6 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise storage_error(error, path) from error
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def _free(path: Path) -> str:

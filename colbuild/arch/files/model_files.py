@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+TOKENIZER: Final = "tokenizer.json"
+SETTINGS: Final = "tokenizer_config.json"
+"""The tokenizer's settings."""
+
 TOKENIZER_FILES: Final = (
-    "tokenizer.json",
-    "tokenizer_config.json",
+    TOKENIZER,
+    SETTINGS,
     "special_tokens_map.json",
     "added_tokens.json",
     "beginning.json",

@@ -10,6 +10,7 @@ from rapidfuzz import process
 from tokenizers import Tokenizer
 
 from colbuild.arch.files.json_file import object_if_there
+from colbuild.arch.files.model_files import SETTINGS
 from colbuild.errors import BuildError, short_text
 
 ORDERS: Final = ("truncation", "padding")
@@ -18,7 +19,6 @@ ORDERS: Final = ("truncation", "padding")
 NONE: Final = "none"
 """`data.begin: none`: nothing is put in front of a text."""
 
-SETTINGS: Final = "tokenizer_config.json"
 DROPPED: Final = "dropped_tokens"
 """Key of tokenizer_config.json that lists the added tokens without a row in the embedding, which the source step dropped."""
 

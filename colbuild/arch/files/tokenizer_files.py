@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from colbuild.arch.files.json_file import read_object, refuse_pointer
-from colbuild.arch.files.vocabulary import TOKENIZER
+from colbuild.arch.files.model_files import SETTINGS, TOKENIZER
 from colbuild.errors import BuildError
 
-SETTINGS: Final = "tokenizer_config.json"
 SENTENCEPIECE: Final = "tokenizer.model"
 CONVERTIBLE: Final = (SENTENCEPIECE, "vocab.json")
 """Tokenizers of older forms, which transformers converts."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from colbuild.arch.files.gguf_header import ArrayValue, gguf_parts, read_header
-from colbuild.arch.files.vocabulary import TOKENIZER
+from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.bounds import JSON_BYTES
 from colbuild.documents import MalformedError, read_json_file, read_regular
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch.files.json_file import read_object
+from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.bounds import ROWS
 from colbuild.errors import BuildError
 
-TOKENIZER: Final = "tokenizer.json"
 _OLDER: Final = "vocab.json"
 
 

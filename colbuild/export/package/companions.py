@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch import Structure, parameters, positions_key
-from colbuild.arch.files.model_files import LICENCES
+from colbuild.arch.files.model_files import LICENCES, TOKENIZER
 from colbuild.arch.files.tokenizer_file import without_orders
 from colbuild.export.package.manifest import Graph, Manifest
 from colbuild.spec.model.device import Device
@@ -18,7 +18,6 @@ from colbuild.weights.files.origin import copy_files
 
 GENAI: Final = "genai_config.json"
 CARD: Final = "README.md"
-TOKENIZER: Final = "tokenizer.json"
 
 
 def write_companions(folder: Path, config: Mapping[str, Any], profile: Device, output: Path) -> None:

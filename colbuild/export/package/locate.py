@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from colbuild.bounds import MANIFEST_BYTES
-from colbuild.documents import read_json_file
+from colbuild.documents import read_json_file, unreadable
 from colbuild.errors import BuildError
 from colbuild.export.package.manifest import MANIFEST
 
@@ -31,12 +31,9 @@ def find_package(given: Path) -> Path:
     Raises:
         BuildError: There is no package, or several: the message says what there is, and what to give. Or it may not be read.
     """
-    try:
-        given.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        pass
-    except OSError as error:
-        raise BuildError(f"{given} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    trouble = unreadable(given)
+    if trouble is not None:
+        raise BuildError(f"{given} cannot be read: {trouble}")
     if given.is_file() or (given / MANIFEST).is_file():
         return given
     if not given.is_dir():

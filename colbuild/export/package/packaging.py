@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from colbuild import __version__
 from colbuild.arch import Structure, parameters, positions_key, read_structure
+from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.arch.files.tokenizer_file import load_tokenizer
 from colbuild.errors import BuildError
 from colbuild.export.graph.decoder import decoder_graph
@@ -252,7 +253,7 @@ def _compare(
 
 
 def _tokenizer(folder: Path) -> Tokenizer | None:
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER
     return load_tokenizer(path) if path.exists() else None
 
 

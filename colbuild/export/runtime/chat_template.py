@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch.files.json_file import object_if_there
-from colbuild.arch.files.model_files import CHAT_TEMPLATE, NAMED_TEMPLATES
+from colbuild.arch.files.model_files import CHAT_TEMPLATE, NAMED_TEMPLATES, SETTINGS
 from colbuild.bounds import TEMPLATE_BYTES, TEMPLATE_MEMORY, TEMPLATE_SECONDS
 from colbuild.confined import Bounds, Task, confined
 from colbuild.documents import MalformedError, read_regular
 from colbuild.errors import BuildError, short_text
 from colbuild.export.runtime.template_sandbox import render
 
-TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP: Final = "special_tokens_map.json"
 DEFAULT: Final = "default"
 
@@ -71,7 +70,7 @@ def read_template(folder: Path) -> ChatTemplate | None:
     Files of their own go before tokenizer_config.json, where a template may be a text, or several with names, of which the one
     called "default" counts.
     """
-    settings = object_if_there(folder / TOKENIZER_CONFIG)
+    settings = object_if_there(folder / SETTINGS)
     named = _templates_of_files(folder) or _templates_of_settings(settings)
     source = named.get(DEFAULT)
     return ChatTemplate(source, _special_tokens(folder, settings)) if isinstance(source, str) and source else None

@@ -12,6 +12,7 @@ import numpy
 from tokenizers import Tokenizer
 
 from colbuild.arch.files.json_file import object_if_there
+from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.arch.files.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 from colbuild.errors import BuildError
 from colbuild.export.package.manifest import AGAIN, Manifest, check_files, read_manifest
@@ -58,14 +59,14 @@ def open_package(folder: Path, threads: int | None = None, beat: Callable[[], No
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    if not (folder / "tokenizer.json").is_file():
+    if not (folder / TOKENIZER).is_file():
         raise BuildError(f"the package {folder} has no tokenizer.json, so it cannot read a prompt")
     settings = _settings(folder)
     return Package(
         folder=folder,
         manifest=manifest,
         decoder=open_decoder(folder / manifest.graph.file, manifest.graph, threads, beat=beat),
-        tokenizer=load_tokenizer(folder / "tokenizer.json", hint=AGAIN),
+        tokenizer=load_tokenizer(folder / TOKENIZER, hint=AGAIN),
         template=read_template(folder),
         beginning=next(iter(_special_ids(folder, settings, "bos_token_id")), None),
         ends=frozenset(_special_ids(folder, settings, "eos_token_id")),

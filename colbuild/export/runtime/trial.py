@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy
 import psutil
 
+from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.arch.files.tokenizer_file import load_tokenizer
 from colbuild.errors import BuildError
 from colbuild.export.package.manifest import read_manifest
@@ -21,7 +22,6 @@ from colbuild.export.runtime.session import PROMPT_PIECE, Logits, generate_token
 from colbuild.process_memory import peak_bytes
 from colbuild.train.corpus.text_beginning import beginning
 
-TOKENIZER: Final = "tokenizer.json"
 _SEED: Final = 20_260_102
 
 Beat = Callable[[], None]

@@ -16,8 +16,7 @@ from huggingface_hub import errors, hf_hub_download
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from colbuild.arch.files.gguf_split import split_names
-from colbuild.arch.files.model_files import LICENCES
-from colbuild.arch.files.vocabulary import TOKENIZER
+from colbuild.arch.files.model_files import LICENCES, TOKENIZER
 from colbuild.arriving import Bound
 from colbuild.bounds import UNDECLARED_BYTES
 from colbuild.documents import MalformedError

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from colbuild.arch.files.json_file import object_if_there
+from colbuild.arch.files.model_files import SETTINGS, TOKENIZER
 from colbuild.arch.files.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 from colbuild.errors import BuildError
 from colbuild.fetch.texts.raw_files import pieces
@@ -72,7 +73,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     Raises:
         BuildError: There is none, it cannot be read, or no token can separate documents.
     """
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER
     if not path.is_file():
         raise BuildError(f"{folder} has no tokenizer.json", hint="use a model with a tokenizer.json")
     tokenizer = load_tokenizer(path, hint="get the model again")
@@ -114,7 +115,7 @@ def _encoded(parts: list[str], vocabulary: Vocabulary) -> Iterator[Encoding]:
 
 
 def _separator(tokenizer: Tokenizer, folder: Path) -> int:
-    settings = object_if_there(folder / "tokenizer_config.json", hint="get the model again")
+    settings = object_if_there(folder / SETTINGS, hint="get the model again")
     for token in (_END, settings.get("eos_token"), settings.get("bos_token")):
         name = token.get("content") if isinstance(token, dict) else token
         found = tokenizer.token_to_id(name) if isinstance(name, str) else None

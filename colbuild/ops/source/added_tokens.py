@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch.files.json_file import read_object
-from colbuild.arch.files.tokenizer_file import DROPPED, SETTINGS, load_tokenizer, without_orders
-from colbuild.arch.files.vocabulary import TOKENIZER, highest_id, ids_inside
+from colbuild.arch.files.model_files import SETTINGS, TOKENIZER
+from colbuild.arch.files.tokenizer_file import DROPPED, load_tokenizer, without_orders
+from colbuild.arch.files.vocabulary import highest_id, ids_inside
 from colbuild.errors import BuildError
 from colbuild.weights.files.checkpoint import GENERATION, write_json
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.arch.files.model_files import CHAT_TEMPLATE, NAMED_TEMPLATES
-from colbuild.arch.files.tokenizer_file import SETTINGS, read_settings
+from colbuild.arch.files.model_files import CHAT_TEMPLATE, NAMED_TEMPLATES, SETTINGS
+from colbuild.arch.files.tokenizer_file import read_settings
 from colbuild.weights.files.checkpoint import write_json
 
 KEY: Final = "chat_template"

@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from colbuild.arch.files.gguf_header import ArrayValue, GGUFHeader
 from colbuild.arch.files.json_file import read_object
-from colbuild.arch.files.tokenizer_files import SETTINGS
-from colbuild.arch.files.vocabulary import TOKENIZER
+from colbuild.arch.files.model_files import SETTINGS, TOKENIZER
 from colbuild.errors import BuildError
 from colbuild.ops.source.settled_beginning import around_text
 from colbuild.ops.source.source_tokenizer import convert

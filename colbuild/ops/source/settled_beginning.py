@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
-from colbuild.arch.files.tokenizer_file import SETTINGS, first_token, load_tokenizer, read_settings
-from colbuild.arch.files.vocabulary import TOKENIZER
+from colbuild.arch.files.model_files import SETTINGS, TOKENIZER
+from colbuild.arch.files.tokenizer_file import first_token, load_tokenizer, read_settings
 from colbuild.train.corpus.text_beginning import beginning
 from colbuild.weights.files.checkpoint import write_json
 from colbuild.weights.files.origin import ORIGIN, origin_json, read_origin

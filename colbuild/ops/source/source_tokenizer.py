@@ -7,10 +7,10 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from colbuild.arch.files.json_file import read_object
+from colbuild.arch.files.model_files import SETTINGS, TOKENIZER
 from colbuild.arch.files.tokenizer_file import load_tokenizer
-from colbuild.arch.files.tokenizer_files import CONVERTIBLE, SENTENCEPIECE, SETTINGS, check_tokenizer_files
+from colbuild.arch.files.tokenizer_files import CONVERTIBLE, SENTENCEPIECE, check_tokenizer_files
 from colbuild.arch.files.tokenizer_trial import try_tokenizer
-from colbuild.arch.files.vocabulary import TOKENIZER
 from colbuild.errors import BuildError, short_text
 from colbuild.weights.files.checkpoint import COMPANIONS, CONFIG, write_json
 from colbuild.weights.files.origin import copy_files

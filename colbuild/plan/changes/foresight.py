@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, TOKENIZER_FILES
+from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, SETTINGS, TOKENIZER_FILES
 from colbuild.documents import MalformedError, read_json_file
 from colbuild.fetch.contents import Sources
 from colbuild.hashing import TreeEntry, canonical_json, hash_bytes, spaced_json
@@ -25,7 +25,6 @@ from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.store import Store
 
 _KIND: Final = "foreseen"
-_SETTINGS: Final = "tokenizer_config.json"
 _TEMPLATE: Final = "chat_template"
 _FILES: Final[Mapping[str, tuple[str, ...]]] = {
     TOKENIZER: (*TOKENIZER_FILES, "tokenizer.model", "vocab.json", "merges.txt"),
@@ -87,8 +86,8 @@ def _groups(folder: Path, entries: Iterable[TreeEntry]) -> dict[str, list[Any]]:
     """The files of a source by what is made of them. A template in tokenizer_config.json counts as a file of its own."""
     groups: dict[str, list[Any]] = {WEIGHTS: [], TOKENIZER: [], CHAT: [], TEXTS: []}
     for entry in sorted(entries):
-        if entry.path == _SETTINGS:
-            settings = _settings(folder / _SETTINGS)
+        if entry.path == SETTINGS:
+            settings = _settings(folder / SETTINGS)
             if settings is not None:
                 groups[CHAT].append(_hashed(settings.pop(_TEMPLATE, None)))
                 groups[TOKENIZER].append(_hashed(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
+from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.errors import BuildError
 from colbuild.fetch.contents import Sources
 from colbuild.plan.changes.states import State, StepPlan
@@ -27,11 +28,11 @@ def check_beginning(loaded: LoadedFamily, steps: Iterable[StepPlan], sources: So
     from colbuild.fetch.fetching import path_here
 
     raw = path_here(step.sources["raw"], root=sources.root, downloads=sources.downloads)
-    if raw is None or not (raw / "tokenizer.json").is_file():
+    if raw is None or not (raw / TOKENIZER).is_file():
         return
     with suppress(BuildError):
-        try_tokenizer(raw / "tokenizer.json")
-        tokenizer = load_tokenizer(raw / "tokenizer.json")
+        try_tokenizer(raw / TOKENIZER)
+        tokenizer = load_tokenizer(raw / TOKENIZER)
         try:
             first_token(tokenizer, name)
         except BuildError as error:

@@ -30,7 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 from colbuild.arch import Shape
 from colbuild.bounds import JSON_BYTES
 from colbuild.documents import MalformedError, read_regular, shallow
-from colbuild.errors import SpecError
+from colbuild.errors import SpecError, system_reason
 from colbuild.hashing import Tag, tagged_digest
 from colbuild.spec import Place, Problem
 from colbuild.spec.model.bridge import SAME
@@ -177,7 +177,7 @@ def read_lock(path: Path, name: str) -> Lock | Problem | None:
     except MalformedError as error:
         return Problem(None, f"{name} cannot be read: {error}", "remove it and run 'colbuild lock'")
     except OSError as error:
-        return Problem(None, f"{name} cannot be read: {(error.strerror or str(error)).lower()}")
+        return Problem(None, f"{name} cannot be read: {system_reason(error)}")
     conflict = _conflict(text, name)
     if conflict is not None:
         return conflict

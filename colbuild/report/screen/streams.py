@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from colbuild.errors import EXIT_FAILED, ColbuildError
+from colbuild.errors import EXIT_FAILED, ColbuildError, system_reason
 from colbuild.report.screen.printed import shown
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class OutputLostError(ColbuildError):
 
     def __init__(self, error: OSError) -> None:
         self.silent = error.errno == errno.EPIPE
-        reason = "it is closed" if error.errno == errno.EBADF else (error.strerror or str(error)).lower()
-        super().__init__(f"standard output cannot be written: {reason}")
+        told = "it is closed" if error.errno == errno.EBADF else system_reason(error)
+        super().__init__(f"standard output cannot be written: {told}")
 
 
 class _Raw(io.FileIO):

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.arch.files.tokenizer_file import load_tokenizer, unlimited
 from colbuild.errors import BuildError
 
@@ -107,7 +108,7 @@ def read_spelling(folder: Path) -> Spelling:
     Raises:
         BuildError: There is none, it cannot be read, or it cannot spell `_SAMPLES`.
     """
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER
     return spelling_of(load_tokenizer(path, hint="name a folder that holds a tokenizer.json"), str(path))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from colbuild.errors import StoppedError
+from colbuild.errors import StoppedError, system_reason
 from colbuild.train.loop.training_state import Setback, State, restore, save
 
 _QUARTERS: Final = (0.25, 0.5, 0.75)
@@ -99,7 +99,7 @@ class Keeper:
         try:
             save(state, folder, self._milestones)
         except OSError as error:
-            self.trouble = (error.strerror or str(error)).lower()
+            self.trouble = system_reason(error)
         else:
             self._kept, self.trouble = state.step, ""
         # From the end of writing: however slow the disk is, training goes on in between.

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from colbuild.arch import Structure, norm_sites, read_structure
 from colbuild.arch.files.json_file import read_object
-from colbuild.arch.files.model_files import CHAT_FILES, LICENCES
+from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, SETTINGS, TOKENIZER
 from colbuild.arch.files.safetensors_headers import check_lengths
 from colbuild.errors import BuildError
 from colbuild.weights.files.finite import check_numbers
@@ -34,8 +34,8 @@ GENERATION = "generation_config.json"
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 """What a configuration calls the ids of tokens that begin, end and fill a text."""
 COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
+    TOKENIZER,
+    SETTINGS,
     "special_tokens_map.json",
     "added_tokens.json",
     *CHAT_FILES,

@@ -24,8 +24,7 @@ import transformers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from colbuild.arch.files.json_file import read_object
-from colbuild.arch.files.model_files import NAMED_TEMPLATES
-from colbuild.arch.files.tokenizer_file import SETTINGS
+from colbuild.arch.files.model_files import NAMED_TEMPLATES, SETTINGS
 from colbuild.bounds import JSON_BYTES
 from colbuild.errors import BuildError
 from colbuild.units import format_bytes
