@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -77,6 +78,16 @@ def test_every_part_of_the_package_has_its_layer():
         f"colbuild.{path.stem}" for path in (ROOT / "colbuild").iterdir() if not path.name.startswith(("__", "py."))
     }
     assert parts == named
+
+
+def test_every_part_of_the_planner_has_its_layer():
+    """Steps lie between the modules of the room that draws them, so that these are layers of their own."""
+    contracts = read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
+    [layers] = [contract["layers"] for contract in contracts if contract.get("containers") == ["colbuild.plan"]]
+    named = {name.strip() for layer in layers for name in re.split(r"[:|]", layer)}
+    room = ROOT / "colbuild" / "plan"
+    parts = {path.stem for path in room.iterdir() if not path.name.startswith("__")} - {"drawing"}
+    assert named == parts | {f"drawing.{path.stem}" for path in (room / "drawing").glob("[a-z]*.py")}
 
 
 @pytest.mark.parametrize("part", ["cli", "plan", "store", "arch", "spec"])
