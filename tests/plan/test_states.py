@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from colbuild.plan.changes.states import State, planned_name
+from colbuild.plan.changes.states import State, result_of
+from colbuild.plan.drawing.step import Step
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.store.locks import remove
 from tests.helpers.steps import set_epoch
@@ -246,12 +247,12 @@ def test_other_family_in_the_same_store_does_not_mix_up_the_reasons(fam):
 @pytest.mark.parametrize(
     ("step", "name"),
     [
-        ("distill a60", "a60"),
-        ("interpolate phone", "phone"),
-        ("corpus train", "the corpus"),
-        ("source ansnet", "the AnsNet"),
-        ("order ansnet", "the ordered AnsNet"),
+        (("distill", "a60"), "a60"),
+        (("interpolate", "phone"), "phone"),
+        (("corpus", "train"), "the corpus"),
+        (("source", "ansnet"), "the AnsNet"),
+        (("order", "ansnet"), "the ordered AnsNet"),
     ],
 )
 def test_reasons_name_what_a_step_makes(step, name):
-    assert planned_name(step) == name
+    assert result_of(Step(*step, {})) == name

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from colbuild.arch import forward_flops, parameters
-from colbuild.plan.changes.states import planned_name
+from colbuild.plan.changes.states import result_of
 from colbuild.plan.shapes.route import distillation_flops
 from colbuild.plan.steps.interpolate import CANDIDATES, FILLED_CANDIDATES, NESTED_CANDIDATES
 from colbuild.plan.steps.teach import LESSON
@@ -87,8 +87,8 @@ def test_other_lessons_of_the_same_teacher_are_called_by_who_reads_them(tmp_path
         "teach a100 for kiosk",
     ]
     assert built["recover kiosk"].inputs["lessons"] == "teach a100 for kiosk"
-    assert planned_name("teach a100 for kiosk") == "a100's lessons for kiosk"
-    assert planned_name("teach ansnet") == "the AnsNet's lessons"
+    assert result_of(built["teach a100 for kiosk"]) == "a100's lessons for kiosk"
+    assert result_of(built["teach ansnet"]) == "the AnsNet's lessons"
 
 
 def test_every_value_of_lessons_leads_to_where_it_was_asked_for(tmp_path):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colbuild.plan.changes.differ import differences
-from colbuild.plan.changes.states import State, StepPlan, changed_params, planned_name
+from colbuild.plan.changes.states import State, StepPlan, changed_params, result_of
 from colbuild.plan.changes.step_signature import signatures
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.step import Step
@@ -85,14 +85,14 @@ def compare(
     """
     old = signatures(before, root)
     new = signatures(now, root, dict.fromkeys(changed_sources, "changed"))
-    was, known = {step.id: step for step in before.steps}, set(old.values())
+    known = set(old.values())
     moved = {step for step, signature in new.items() if signature not in known}
     rebuilt = []
     for plan in plans:
         step = plan.step
         if step.id not in moved:
             continue
-        state, reasons = _reasons(was.get(step.id), step, moved, now, places, changed_sources)
+        state, reasons = _reasons(before, step, moved, now, places, changed_sources)
         rebuilt.append(Rebuild(step, state, reasons, plan.state is State.CACHED))
     needed = set(new.values())
     gone = tuple(step for step, signature in old.items() if signature not in needed and step not in new)
@@ -100,31 +100,33 @@ def compare(
 
 
 def _reasons(
-    old: Step | None,
+    before: BuildGraph,
     step: Step,
     moved: Collection[str],
     now: BuildGraph,
     places: Places,
     changed_sources: Collection[str],
 ) -> tuple[State, tuple[str, ...]]:
-    origins = now.origins[step.id]
+    old = before.by_id.get(step.id)
     if old is None:
-        place = places.nearest(origins[""])
+        place = places.nearest(now.origins[step.id][""])
         return State.NEW, (f"new  {place}" if place else "new",)
-    rewired = differences(old.inputs, step.inputs)
     own = (
-        *changed_params(step, old.params, origins, places),
-        *(f"{change.path[0]} {_made(change.before)} -> {_made(change.after)}" for change in rewired),
+        *changed_params(step, old.params, now, places),
+        *(
+            f"{change.path[0]} {_made(change.before, before)} -> {_made(change.after, now)}"
+            for change in differences(old.inputs, step.inputs)
+        ),
         *_sources(old, step, changed_sources),
     )
     if own:
         return State.CHANGED, own
-    above = dict.fromkeys(planned_name(needed) for needed in step.needs if needed in moved)
+    above = dict.fromkeys(result_of(now.by_id[needed]) for needed in step.needs if needed in moved)
     return State.CONDITIONAL, (f"only if {' or '.join(above)} changes",)
 
 
-def _made(step_id: str | None) -> str:
-    return "none" if step_id is None else planned_name(step_id)
+def _made(step_id: str | None, graph: BuildGraph) -> str:
+    return "none" if step_id is None else result_of(graph.by_id[step_id])
 
 
 def _sources(old: Step, step: Step, changed: Collection[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from colbuild.plan.drawing.build_graph import BuildGraph, sources
 from colbuild.plan.drawing.draft import FamilyPath
 from colbuild.plan.drawing.keys import action_key
 from colbuild.plan.drawing.parts import WORDS, Parts
-from colbuild.plan.drawing.step import Read, Step, split_id
+from colbuild.plan.drawing.step import Read, Step
 from colbuild.plan.operation import CONFIG, WEIGHTS
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import Places
@@ -106,7 +106,7 @@ def plan_steps(
             continue
         unknown = [role for role in inputs if role not in known]
         if last is not None and _is_as_before(step, last, known) and store.lookup(last.key) is not None:
-            why = _condition(step, unknown)
+            why = f"only if {' or '.join(_names(step, unknown, graph))} changes"
             planned[step.id] = StepPlan(step, State.CONDITIONAL, why, None, None, seconds)
             continue
         state, why = _reason(step, last, known, graph, places)
@@ -118,22 +118,17 @@ def _reason(
     step: Step, last: ActionRecord | None, known: Mapping[str, str], graph: BuildGraph, places: Places
 ) -> tuple[State, str]:
     """Why a step that is not in the store has to run."""
-    origins = graph.origins[step.id]
     if last is None:
-        place = places.nearest(origins[""])
+        place = places.nearest(graph.origins[step.id][""])
         return State.NEW, f"new  {place}" if place else "new"
-    described = since_last_run(step, last, known, origins, places)
+    described = since_last_run(step, last, known, graph, places)
     if not described:
         return State.CHANGED, "its result is no longer in the store"
     return State.CHANGED, in_short(described)
 
 
 def since_last_run(
-    step: Step,
-    last: ActionRecord,
-    known: Mapping[str, str],
-    origins: Mapping[str, FamilyPath],
-    places: Places,
+    step: Step, last: ActionRecord, known: Mapping[str, str], graph: BuildGraph, places: Places
 ) -> tuple[str, ...]:
     """Everything that is known to differ from a step's last run: first parameters, each with its place, then inputs.
 
@@ -141,20 +136,18 @@ def since_last_run(
         step: The step.
         last: Its last run.
         known: Role -> digest of the inputs whose content is known.
-        origins: Where its parameters were asked for, see `BuildGraph`.
+        graph: All steps of the family.
         places: Where each value of the spec was written.
     """
-    told = changed_params(step, last.params, origins, places)
+    told = changed_params(step, last.params, graph, places)
     # A model that is compared with itself is two inputs.
-    told += tuple(f"{name} changed" for name in _names(step, _changed_inputs(step, last, known)))
+    told += tuple(f"{name} changed" for name in _names(step, _changed_inputs(step, last, known), graph))
     return told or (() if _same_version(step, last) else ("this version of colbuild builds it differently",))
 
 
-def changed_params(
-    step: Step, before: Mapping[str, Any], origins: Mapping[str, FamilyPath], places: Places
-) -> tuple[str, ...]:
+def changed_params(step: Step, before: Mapping[str, Any], graph: BuildGraph, places: Places) -> tuple[str, ...]:
     """Every parameter of a step that differs from what it was, each with its place; see `since_last_run`."""
-    return tuple(_describe(change, origins, places) for change in differences(before, step.params))
+    return tuple(_describe(change, graph.origins[step.id], places) for change in differences(before, step.params))
 
 
 def _is_as_before(step: Step, last: ActionRecord, known: Mapping[str, str]) -> bool:
@@ -180,17 +173,13 @@ def _describe(change: Change, origins: Mapping[str, FamilyPath], places: Places)
     return f"{named} {from_to(change)}" + (where(places, (*origin, *change.at[1:])) if origin else "")
 
 
-def _condition(step: Step, unknown: Sequence[str]) -> str:
-    return f"only if {' or '.join(_names(step, unknown))} changes"
-
-
-def _names(step: Step, inputs: Sequence[str]) -> list[str]:
+def _names(step: Step, inputs: Sequence[str], graph: BuildGraph) -> list[str]:
     """What some inputs of a step are, in a reader's words: "a60", "the AnsNet's chat template"; each once."""
     reads = {role: Read(needed, None) for role, needed in step.inputs.items()} | step.reads
     found: dict[str, list[str]] = {}
     for name in inputs:
         read = reads.get(name)
-        made = planned_name(read.step) if read is not None else step.sources.get(name, f"its {name}")
+        made = step.sources.get(name, f"its {name}") if read is None else result_of(graph.by_id[read.step])
         words = found.setdefault(made, [])
         if read is None or read.part in (None, WEIGHTS):
             words.append("")
@@ -200,7 +189,6 @@ def _names(step: Step, inputs: Sequence[str]) -> list[str]:
     return [made if "" in words else f"{made}'s {' or '.join(words)}" for made, words in found.items()]
 
 
-def planned_name(identity: str) -> str:
+def result_of(step: Step) -> str:
     """The result of a step, in a reader's words: "distill a100" makes "a100"; "teach a60 for x" makes "a60's lessons for x"."""
-    op, name = split_id(identity)
-    return OPERATIONS[op].title(name) if op in OPERATIONS else name
+    return OPERATIONS[step.op].title(step.name)

@@ -100,7 +100,7 @@ def explain(
     differing: tuple[str, ...] = ()
     if last is not None and cached is None:
         known = {use.role: use.digest for use in inputs if use.digest is not None}
-        differing = since_last_run(step, last, known, origins, places)
+        differing = since_last_run(step, last, known, graph, places)
     import networkx
 
     edges = digraph(graph.steps)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from colbuild.plan.drawing.draft import Draft, Drawn, FamilyPath, FamilyTexts, Model
@@ -61,6 +62,11 @@ class BuildGraph:
     packages: Mapping[tuple[str, str], str]
     references: Mapping[str, str] = field(default_factory=dict)
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Step]:
+        """Step id -> step, in the same order."""
+        return {step.id: step for step in self.steps}
 
 
 def build_graph(family: Family, chain: Chain, versions: Mapping[str, str]) -> BuildGraph:

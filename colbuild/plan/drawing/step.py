@@ -87,9 +87,3 @@ def part_named(name: str) -> str | None:
 def step_id(op: str, name: str) -> str:
     """The id of a step, as people read it and records keep it."""
     return f"{op} {name}" if name else op
-
-
-def split_id(identity: str) -> tuple[str, str]:
-    """(operation, name) of a step's id, where nothing else of the step is at hand."""
-    op, _, name = identity.partition(" ")
-    return op, name

@@ -59,7 +59,7 @@ def find_step(graph: BuildGraph, name: str, unbuilt: Collection[str] = ()) -> St
         UnknownNameError: There is none, or more than one.
     """
     wanted = " ".join(name.split())
-    steps = {step.id: step for step in graph.steps}
+    steps = graph.by_id
     packages = {f"{model}/{profile}": step for (model, profile), step in graph.packages.items()}
     exact = wanted if wanted in steps else graph.models.get(wanted) or packages.get(wanted)
     if exact is not None:
