@@ -16,8 +16,10 @@ from colbuild.arch.architecture import (
     parameters,
     positions_key,
     rotary_settings,
+    stream_readers,
     structure_of,
     tensors,
+    wide_norms,
 )
 from colbuild.arch.bridged import LEARNED_POSITIONS, bridged, structure_from_json, structure_to_json
 from colbuild.arch.known import ARCHITECTURES
@@ -50,9 +52,11 @@ __all__ = [
     "rotary_settings",
     "scalars_of",
     "shared_window",
+    "stream_readers",
     "structure_from_json",
     "structure_to_json",
     "tensors",
+    "wide_norms",
 ]
 
 

@@ -97,6 +97,27 @@ def norm_sites(structure: Structure) -> list[str]:
     return [tensor.name for tensor in tensors(structure) if tensor.role in NORMS]
 
 
+def stream_readers(structure: Structure) -> list[str]:
+    """Weights of what reads the residual stream, in the order of computation: two in each block, and the last norm.
+
+    In a block they are norms, or the first projections of attention and FFN where no norms come before these.
+    """
+    architecture = structure.architecture
+    parts = ("attention_norm", "ffn_norm")
+    if not architecture.has_norms_before:
+        parts = ("query", "gate" if architecture.is_gated else "up")
+    blocks = [architecture.stem.format(layer=layer) for layer in range(structure.shape.layers)]
+    last = [tensor.name for tensor in tensors(structure) if tensor.role is Role.NORM and tensor.layer is None]
+    return [f"{block}.{architecture.block[part]}.weight" for block in blocks for part in parts] + last
+
+
+def wide_norms(structure: Structure) -> list[str]:
+    """Names of the norms over the queries, or the keys, of all heads together, in the order of computation."""
+    return [
+        tensor.name for tensor in tensors(structure) if tensor.role is Role.HEAD_NORM and tensor.axes != ("head_dim",)
+    ]
+
+
 def parameters(structure: Structure) -> int:
     """The number of stored parameters; tied embeddings count once."""
     lengths = structure.lengths

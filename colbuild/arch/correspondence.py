@@ -63,10 +63,9 @@ def unlike_norms(old: Structure, new: Structure) -> str | None:
         old: The model that is transplanted.
         new: What it is transplanted into.
     """
-    before = ["attention_norm" in one.architecture.block for one in (old, new)]
-    if before[0] == before[1]:
+    if old.architecture.has_norms_before == new.architecture.has_norms_before:
         return None
-    normed, bare = (old, new) if before[0] else (new, old)
+    normed, bare = (old, new) if old.architecture.has_norms_before else (new, old)
     return f"{bare.architecture.name} has no norms before attention and FFN, and {normed.architecture.name} has"
 
 

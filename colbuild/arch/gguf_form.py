@@ -37,11 +37,14 @@ class GGUFForm:
             files.
         interleaved: Parts of a block whose rows are interleaved: llama.cpp rotates neighbouring pairs of a head's channels
             there, transformers channel i with i + head_dim/2.
+        tokenizer_of: The architecture as whose file transformers reads the tokenizer, where it reads none of this one's files.
+            Tokenizers do not depend on the architecture: any that transformers knows will do.
     """
 
     name: str
     settings: Settings | None
     interleaved: tuple[str, ...] = ()
+    tokenizer_of: str | None = None
 
 
 PARTS: Final[Mapping[str, str]] = {

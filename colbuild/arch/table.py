@@ -156,6 +156,7 @@ class Architecture:
         epsilon: The config key of what norms add to a variance.
         activation: The config key of the FFN's activation.
         bridge: Settings of a model of this architecture that follows one of another architecture.
+        floating_norms: Whether norms multiply by their weight in float32.
         kept_ffn: How many tensors of the FFN's width a block keeps for the backward pass.
         graph: What the exporter must know.
         gguf: What llama.cpp's files call it; None where llama.cpp does not have it.
@@ -186,6 +187,7 @@ class Architecture:
     epsilon: str = "rms_norm_eps"
     activation: str = "hidden_act"
     bridge: Mapping[str, Any] = field(default_factory=dict)
+    floating_norms: bool = False
     kept_ffn: int = 4
     graph: GraphFacts = field(default_factory=GraphFacts)
     gguf: GGUFForm | None = None
@@ -219,6 +221,11 @@ class Architecture:
         """Where its blocks are: "model.layers.{layer}"."""
         in_block = next(pattern.name for pattern in self.tensors if "{layer}" in pattern.name)
         return in_block.partition("{layer}")[0] + "{layer}"
+
+    @property
+    def has_norms_before(self) -> bool:
+        """Whether norms come before attention and FFN, so that these read a norm of the residual stream and not the stream."""
+        return "attention_norm" in self.block
 
     @property
     def is_gated(self) -> bool:

@@ -43,7 +43,7 @@ def run(step: StepRun, params: AlignParams) -> None:
     windows = calibration(step.inputs["corpus"], params.split, params.tokens, teacher)[:, :-1]
     aligned = align(candidate, model, predecessor, teacher, windows, how)
     importance = measure_importance(model_of(aligned, forward_type()), aligned.structure, windows, step.reached)
-    lineage = replace(aligned.ordered, residual=importance.residual)
+    lineage = replace(aligned.ordered, residual=importance.residual, heads=importance.groups)
     save_checkpoint(replace(aligned, lineage=lineage), step.output, above)
 
 

@@ -10,12 +10,13 @@ import onnx
 import onnxruntime
 import pytest
 
+from colbuild.arch import ARCHITECTURES
 from colbuild.export.graph.grouped_attention import can_group
 from tests.export.helpers import export, failure, graph_of, manifest, saved
 from tests.helpers.configs import random_config
 
 HEADS = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16, "hidden_size": 96}
-GROUPED = ("llama", "mistral", "qwen2", "qwen3")
+GROUPED = [name for name, table in ARCHITECTURES.items() if table.graph.grouped]
 
 
 def config_of(name: str, **more: Any) -> dict[str, Any]:

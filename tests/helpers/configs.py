@@ -58,6 +58,15 @@ def random_config(name: str, seed: int) -> dict[str, Any]:
         del config["attention_bias"]
     if name == "mistral":
         config["sliding_window"] = None
+    if name == "granite":
+        config |= {
+            "embedding_multiplier": 6.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 3.0,
+        }
+    if name == "olmo2":
+        config |= {"bos_token_id": 1, "eos_token_id": 1}
     if name in ("qwen2", "qwen3"):
         config["layer_types"] = ["full_attention"] * layers
     if name == "gemma3_text":

@@ -39,6 +39,9 @@ def _config(name: str) -> dict[str, object]:
         # Sliding in three layers of four, so that dropping one shows.
         kinds = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"]
         return common | {"layer_types": kinds, "sliding_window": 16, "query_pre_attn_scalar": 8}
+    if name == "granite":
+        scalars = {"embedding_multiplier": 6.0, "attention_multiplier": 0.25, "residual_multiplier": 0.4}
+        return common | scalars | {"logits_scaling": 2.0}
     return common | ({"sliding_window": None} if name == "mistral" else {})
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, NORMS, Role, bridged, tensors
-from colbuild.arch.correspondence import approximations, lost_biases
+from colbuild.arch.correspondence import approximations, lost_biases, unlike_norms
 from colbuild.errors import BuildError
 from colbuild.ops.shared.bridge_config import bridge_config
 from colbuild.ops.shared.bridge_start import transplanted
@@ -28,6 +28,8 @@ UNBIASED = {"attention_bias": False, "mlp_bias": False}
 
 EXACT = {(name, name) for name in ARCHITECTURES} | {
     ("llama", "mistral"), ("llama", "qwen2"), ("mistral", "llama"), ("mistral", "qwen2"), ("qwen2", "llama"),
+    *((one, "granite") for one in ("llama", "mistral", "qwen2")),
+    *(("granite", one) for one in ("llama", "mistral", "qwen2")),
 }  # fmt: skip
 REFUSED = {
     ("qwen2", "mistral"): "queries, keys and values",
@@ -35,6 +37,9 @@ REFUSED = {
     ("gpt_neox", "mistral"): "queries, keys and values",
 }
 """Of models without biases that only their configuration asks for. All other pairs are approximate (docs/method.md)."""
+
+NORMS_AFTER = "olmo2"
+"""Its norms stand after attention and FFN: nothing becomes it, and it becomes nothing else."""
 
 PAIRS = [(one, other) for one in ARCHITECTURES for other in ARCHITECTURES]
 
@@ -44,7 +49,7 @@ def teacher(name: str, biased: bool = False) -> Checkpoint:
     """A random ordered model; its vectors are large, its norms random."""
     config = {key: value for key, value in config_of(name).items() if key not in UNBIASED}
     config |= {"bos_token_id": 1, "eos_token_id": 1}
-    if name in ("llama", "qwen3", "gemma3_text"):
+    if name in ("llama", "granite", "olmo2", "qwen3", "gemma3_text"):
         config |= dict.fromkeys(UNBIASED, biased)
     model = random_checkpoint(config)
     generator = torch.Generator().manual_seed(5)
@@ -105,6 +110,12 @@ def test_every_pair_computes_the_same_or_is_near_or_is_refused(pair):
         with pytest.raises(BuildError, match=f"mistral has no biases for {REFUSED[pair]}"):
             started(pair)
         return
+    if pair[0] != pair[1] and NORMS_AFTER in pair:
+        assert unlike_norms(old, new) is not None
+        with pytest.raises(BuildError, match="olmo2 has no norms before attention and FFN") as caught:
+            started(pair)
+        assert "start: random" in str(caught.value.hint)
+        return
     found, wanted = started(pair)
     assert not lost_biases(old, new)
     assert (pair in EXACT) == (not approximations(old, new))
@@ -116,7 +127,7 @@ def test_every_pair_computes_the_same_or_is_near_or_is_refused(pair):
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma3_text"])
-@pytest.mark.parametrize("other", ARCHITECTURES)
+@pytest.mark.parametrize("other", [name for name in ARCHITECTURES if name != NORMS_AFTER])
 def test_biases_that_a_configuration_asks_for_are_held_or_refused(name, other):
     pair = (name, other)
     if other in ("mistral", "qwen2"):

@@ -63,7 +63,7 @@ def test_the_settings_passed_on_are_those_that_transformers_declares_for_the_arc
     not_passed |= {key for key in declared if key.startswith("summary_")}
     listed = {key for key in ARCHITECTURES[name].settings if key not in OLDER} - {"model_type"}
     # Known to transformers' older files, or read with getattr.
-    listed -= {"sliding_window_pattern"} | ({"head_dim"} if name == "qwen2" else set())
+    listed -= {"sliding_window_pattern"} | ({"head_dim"} - declared)
     assert listed == declared - common - not_passed
 
 

@@ -30,6 +30,8 @@ CONFIGS = [
     {**_LLAMAS, "model_type": "mistral", "sliding_window": None},
     {**_LLAMAS, "model_type": "qwen2"},
     {**_LLAMAS, "model_type": "qwen3"},
+    {**_LLAMAS, "model_type": "granite", "residual_multiplier": 0.4},
+    {**_LLAMAS, "model_type": "olmo2"},
     {**_LLAMAS, "model_type": "gemma3_text", "query_pre_attn_scalar": 32, "sliding_window": 512},
 ]
 

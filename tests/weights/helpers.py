@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from colbuild.arch import ARCHITECTURES, NORMS, Role, Shape, norm_sites, read_structure, tensors
+from colbuild.arch import ARCHITECTURES, NORMS, Role, Shape, norm_sites, read_structure, tensors, wide_norms
 from colbuild.weights.files.checkpoint import Checkpoint
 from colbuild.weights.prefix.importance import Importance
 from colbuild.weights.prefix.ordering import order
@@ -85,6 +85,7 @@ def random_importance(checkpoint: Checkpoint, seed: int = 0) -> Importance:
         hidden=scores(shape.hidden),
         layers=scores(shape.layers),
         residual=scores(len(norm_sites(checkpoint.structure)), shape.hidden),
+        groups=scores(wide, shape.kv_heads) if (wide := len(wide_norms(checkpoint.structure))) else None,
     )
 
 

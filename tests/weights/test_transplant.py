@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from colbuild.arch import ARCHITECTURES, Role, bridged, parameters, tensors
-from colbuild.arch.correspondence import lost_biases
+from colbuild.arch.correspondence import lost_biases, unlike_norms
 from colbuild.ops.shared.bridge_config import bridge_config
 from colbuild.ops.shared.running_models import build_model
 from colbuild.progress import silent
@@ -67,7 +67,7 @@ def test_a_block_is_written_as_it_was_read(name):
 def test_every_architecture_becomes_every_other_and_transformers_loads_it(pair):
     ordered = random_ordered(config_of(pair[0]))
     structure = target_of(ordered, pair[1])
-    if lost_biases(ordered.structure, structure):
+    if lost_biases(ordered.structure, structure) or unlike_norms(ordered.structure, structure):
         pytest.skip("refused: tests/ops/test_bridge_pairs.py")
     weights = transplant_body(ordered, structure, 0)
     check_tensors(structure, weights)

@@ -66,6 +66,7 @@ TABLE: Final = Architecture(
     layer_kinds=(FULL, SLIDING),
     norm_offset=1.0,
     scales_embedding=True,
+    floating_norms=True,
     scalars={"attention_width": Scalar("query_pre_attn_scalar", _HEAD_WIDTH)},
     # The tables of a graph hold no other scaling for two kinds of layers.
     rotary=Rotary(("default", "linear", "yarn"), by_kind=True),

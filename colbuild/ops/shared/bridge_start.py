@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from transformers import PreTrainedModel
 
-from colbuild.arch import Role, Structure, tensors
+from colbuild.arch import Role, Structure, stream_readers, tensors
 from colbuild.arch.correspondence import approximations, copies_blocks
 from colbuild.ops.shared.running_models import build_model, model_of
 from colbuild.progress import Report
@@ -18,7 +18,7 @@ from colbuild.weights.bridge.foreign_norms import fit_norms, inverse_lengths
 from colbuild.weights.bridge.learned_positions import read_rotary, write_positions
 from colbuild.weights.bridge.transplant import inner_model, transplant_body
 from colbuild.weights.files.checkpoint import Checkpoint
-from colbuild.weights.prefix.captured import collect, residual_norms
+from colbuild.weights.prefix.captured import collect
 from colbuild.weights.prefix.subset import kept_layers
 
 _TINY: Final = 1e-3
@@ -115,21 +115,21 @@ def _without_means(
     length of that takes the place of s, so the last norm is made as much larger, in place.
     """
     centred = [stream - stream.mean(dim=1, keepdim=True) for stream in wanted]
-    last = residual_norms(teacher.structure)[-1]
+    last = stream_readers(teacher.structure)[-1]
     weight, bias = (
         teacher.tensors[name][: body.shape.hidden].float() for name in (last, last.replace(".weight", ".bias"))
     )
     spread = centred[-1].square().mean(dim=1, keepdim=True).sqrt()
     centred[-1] = centred[-1] + spread * bias / torch.where(weight.abs() < _TINY, _TINY, weight)
     longer = (centred[-1].square().mean(dim=1, keepdim=True).sqrt() / spread.clamp_min(_TINY)).mean()
-    ours, offset = model.get_parameter(residual_norms(body)[-1]), body.architecture.norm_offset
+    ours, offset = model.get_parameter(stream_readers(body)[-1]), body.architecture.norm_offset
     ours.copy_((ours + offset) * longer - offset)
     return centred
 
 
 def _before(structure: Structure, layers: Sequence[int]) -> list[str]:
     """The norms before the attention of some layers."""
-    norms = residual_norms(structure)
+    norms = stream_readers(structure)
     return [norms[2 * layer] for layer in layers]
 
 
@@ -141,7 +141,7 @@ def calm(
     What imitates features that it does not have is wrong more often than it knows. `targets` are as for `mean_loss`.
     """
     weights = dict(model.named_parameters())
-    last = residual_norms(structure)[-1]
+    last = stream_readers(structure)[-1]
     offset = structure.architecture.norm_offset
     bias = last.replace(".weight", ".bias")
     parts = [(weights[name], more) for name, more in ((last, offset), (bias, 0.0)) if name in weights]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from colbuild.arch.files.gguf_architectures import READ
 from colbuild.arch.files.gguf_header import ArrayValue, GGUFHeader
 from colbuild.arch.files.json_file import read_object
 from colbuild.arch.files.model_files import SETTINGS, TOKENIZER
@@ -64,7 +65,10 @@ _QWEN2: Final = Cutting(_cut_by(_words(r"\p{N}")), normalizer={"type": "NFC"})
 CUTTINGS: Final[Mapping[str, Cutting]] = {
     "default": _GPT2,
     "gpt-2": _GPT2,
-    "smollm": Cutting({"type": "Sequence", "pretokenizers": [_DIGITS, _bytes(use_regex=True)]}),
+    "dbrx": Cutting(_cut_by(_words(r"\p{N}{1,3}"))),
+    **dict.fromkeys(
+        ("refact", "smollm"), Cutting({"type": "Sequence", "pretokenizers": [_DIGITS, _bytes(use_regex=True)]})
+    ),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3"), _LLAMA3),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _QWEN2),
 }
@@ -81,7 +85,8 @@ def convert_gguf_tokenizer(header: GGUFHeader, output: Path) -> None:
     if not isinstance(tokens, ArrayValue):
         raise BuildError(f"{header.name} holds no tokenizer", hint="use a GGUF file that llama.cpp itself can run")
     cutting = _cutting(header)
-    convert(path.parent, path.name, output)
+    _, form = READ[facts["general.architecture"]]
+    convert(path.parent, path.name, output, form.tokenizer_of)
     content = read_object(output / TOKENIZER)
     changed = {**content, "added_tokens": _own_tokens(content, tokens.length)}
     if cutting is not None:

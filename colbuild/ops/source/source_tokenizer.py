@@ -77,12 +77,19 @@ def _convert_merges(folder: Path, output: Path) -> None:
     write_json(output / SETTINGS, settings)
 
 
-def convert(folder: Path, gguf_file: str | None, output: Path) -> None:
-    """Lets transformers build a fast tokenizer from the files alone, with no network and no code of theirs."""
+def convert(folder: Path, gguf_file: str | None, output: Path, architecture: str | None = None) -> None:
+    """Lets transformers build a fast tokenizer from the files alone, with no network and no code of theirs.
+
+    Args:
+        folder: Where the files are.
+        gguf_file: The GGUF file in it that holds the tokenizer, if one does.
+        output: Where the tokenizer goes.
+        architecture: What transformers is told that the GGUF file's architecture is; by default what it is.
+    """
     from colbuild.weights.files.transformers_tokenizer import carried_settings, transformers_tokenizer
 
     try:
-        with transformers_tokenizer(folder, gguf_file) as tokenizer:
+        with transformers_tokenizer(folder, gguf_file, architecture) as tokenizer:
             tokenizer.save_pretrained(output)
     except BuildError:
         raise

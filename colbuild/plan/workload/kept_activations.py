@@ -45,17 +45,19 @@ def _norms(model: Structure, computed: int) -> int:
     if Role.NORM_BIAS in roles:
         # LayerNorm is one operation: what it reads and what it puts out.
         return 2 * computed * roles.count(Role.NORM)
-    if model.architecture.norm_offset:
+    # Without a norm before them, attention and FFN keep what they read of the stream.
+    kept = 0 if model.architecture.has_norms_before else 2 * computed
+    if model.architecture.floating_norms:
         # Its weight multiplies in fp32; what a branch's norm puts out is added, and not kept.
-        return (8 + computed) * roles.count(Role.NORM) + 8 * roles.count(Role.BRANCH_NORM)
-    return (4 + 2 * computed) * roles.count(Role.NORM)
+        return kept + (8 + computed) * roles.count(Role.NORM) + 8 * roles.count(Role.BRANCH_NORM)
+    return kept + (4 + 2 * computed) * roles.count(Role.NORM)
 
 
 def _head_norms(model: Structure, computed: int) -> int:
     """Bytes of a channel of queries and keys in their norms."""
     if not any(pattern.role is Role.HEAD_NORM for pattern in patterns(model)):
         return 0
-    return 8 if model.architecture.norm_offset else 4 + computed
+    return 8 if model.architecture.floating_norms else 4 + computed
 
 
 def _attention(model: Structure, sequence: int, computed: int) -> int:

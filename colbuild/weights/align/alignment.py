@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from colbuild.arch import Role, Structure, Tensor, axis_factors, norm_sites, tensors
+from colbuild.arch import Role, Structure, Tensor, axis_factors, norm_sites, stream_readers, tensors, wide_norms
 from colbuild.arch.solving import contains
 from colbuild.errors import BuildError
 from colbuild.weights.align.matching import assign, channels_alike, layers_alike, match_heads, match_layers
@@ -65,7 +65,7 @@ def align(
             which are which.
 
     Returns:
-        The same function, with the places of its layers in the AnsNet. Its residual energies are for the caller to measure.
+        The same function, with the places of its layers in the AnsNet. Its energies are for the caller to measure.
 
     Raises:
         BuildError: The two cannot be aligned, or what one of them computes is no number.
@@ -88,11 +88,13 @@ def align(
         for _ in range(_ROUNDS):
             near = _residual(near, _weights_alike(_inner(near, pairs), pairs), pairs, how)
         weights = _inner(near, pairs)
-    ordered = predecessor.ordered
+    ordered, shape = predecessor.ordered, candidate.structure.shape
+    wide = len(wide_norms(candidate.structure))
     lineage = Lineage(
         layers=tuple(ordered.layers[place] for place in pairs.places),
         ranking=ordered.ranking,
-        residual=torch.ones(len(norm_sites(candidate.structure)), candidate.structure.shape.hidden),
+        residual=torch.ones(len(norm_sites(candidate.structure)), shape.hidden),
+        heads=torch.ones(wide, shape.kv_heads) if wide else None,
     )
     stored = {name: weights[name].to(tensor.dtype).contiguous() for name, tensor in candidate.tensors.items()}
     return replace(candidate, tensors=stored, lineage=lineage)
@@ -135,11 +137,12 @@ def _reading(weights: Mapping[str, torch.Tensor], structure: Structure, hidden: 
 def _streams_alike(pairs: _Pairs, how: Alignment) -> torch.Tensor:
     """How alike each of our residual channels is to each of theirs, by what they hold [hidden, hidden].
 
-    Summed over the inputs of all norms.
+    Summed over the inputs of all that reads the stream.
     """
     hidden, shared = pairs.structure.shape.hidden, 0.0
+    readers = set(stream_readers(pairs.structure))
     for tensor in tensors(pairs.structure):
-        if tensor.role is Role.NORM:
+        if tensor.name in readers:
             theirs = pairs.theirs.read[pairs.counterpart(tensor.name, tensor.layer)]
             own, other = (_each_of_one_size(stream) for stream in (pairs.ours.read[tensor.name], theirs))
             other = other[:, :hidden]

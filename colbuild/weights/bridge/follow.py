@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from colbuild.arch import Role, Structure, Tensor
+from colbuild.arch import Role, Structure, Tensor, stream_readers
 from colbuild.progress import Progress, Report
 from colbuild.weights.bridge.foreign_norms import norm_hooks
-from colbuild.weights.prefix.captured import Activations, output_projections, remember, residual_norms, run_hooked
+from colbuild.weights.prefix.captured import Activations, output_projections, remember, run_hooked
 
 RIDGE: Final = 1.0
 """Of the mean of X^T X's diagonal."""
@@ -46,7 +46,7 @@ def streams(
         beside: The model's weights where its attention and its FFN run side by side, so that no norm reads the stream between
             them; None where the FFN comes after the attention.
     """
-    norms = residual_norms(structure)
+    norms = stream_readers(structure)
     attention = output_projections(structure, Role.ATTENTION_OUT)
     found = []
     for layer, following in zip(layers, [*layers[1:], structure.shape.layers], strict=True):
@@ -83,7 +83,7 @@ def follow(
             projection keeps the length of what that was fitted to write.
     """
     modules = dict(model.named_modules())
-    norms = residual_norms(structure)
+    norms = stream_readers(structure)
     sublayers = [
         tensor
         for pair in zip(

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from colbuild.arch import Structure, norm_sites, read_structure
+from colbuild.arch import Structure, norm_sites, read_structure, wide_norms
 from colbuild.arch.files.json_file import read_object
 from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, SETTINGS, TOKENIZER
 from colbuild.arch.files.safetensors_headers import check_lengths
@@ -54,11 +54,14 @@ class Lineage:
         ranking: Every AnsNet layer, most important first; a model of n layers keeps the first n of them.
         residual: Mean square of each residual channel at each norm's input, [norm sites, hidden], in the order of
             `colbuild.arch.norm_sites`.
+        heads: Mean square of each group of heads at the input of each norm over all heads, [wide norms, kv_heads], in the order
+            of `colbuild.arch.wide_norms`; None where a model has no such norms.
     """
 
     layers: tuple[int, ...]
     ranking: tuple[int, ...]
     residual: torch.Tensor
+    heads: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,14 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def _read_lineage(folder: Path, structure: Structure) -> Lineage:
     facts, tensors_found = read_object(folder / LINEAGE), _read_tensors(folder / RESIDUAL)
     try:
-        lineage = Lineage(tuple(facts["layers"]), tuple(facts["ranking"]), tensors_found["residual"])
+        layers, ranking = (tuple(facts[key]) for key in ("layers", "ranking"))
+        lineage = Lineage(layers, ranking, tensors_found["residual"], tensors_found.get("heads"))
     except (KeyError, TypeError) as error:
         raise BuildError(f"{folder / LINEAGE} is damaged: {error}") from None
-    sites = len(norm_sites(structure))
-    if len(lineage.layers) != structure.shape.layers or lineage.residual.shape != (sites, structure.shape.hidden):
+    shape, wide = structure.shape, len(wide_norms(structure))
+    expected = (len(norm_sites(structure)), shape.hidden), (wide, shape.kv_heads) if wide else None
+    found = lineage.residual.shape, None if lineage.heads is None else lineage.heads.shape
+    if len(lineage.layers) != shape.layers or found != expected:
         raise BuildError(f"{folder / LINEAGE} belongs to another model than {CONFIG} beside it")
     return lineage
 
@@ -172,7 +178,8 @@ def save_facts(checkpoint: Checkpoint, folder: Path) -> None:
     if checkpoint.lineage is not None:
         lineage = checkpoint.lineage
         write_json(folder / LINEAGE, {"layers": list(lineage.layers), "ranking": list(lineage.ranking)})
-        save_file({"residual": lineage.residual.contiguous()}, folder / RESIDUAL)
+        heads = {} if lineage.heads is None else {"heads": lineage.heads.contiguous()}
+        save_file({"residual": lineage.residual.contiguous(), **heads}, folder / RESIDUAL)
 
 
 def copy_companions(source: Path, folder: Path) -> None:

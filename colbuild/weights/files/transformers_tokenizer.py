@@ -56,12 +56,17 @@ SETTING_KEYS: Final = frozenset((
 _MODEL_KEYS: Final = ("model_type", "model_name", "transformers_version", _CLASS)
 """Keys of config.json by which transformers chooses a class of tokenizers."""
 
+_GGUF_TOKENIZER: Final = "tokenizer."
+"""How the names of a GGUF file's facts begin that tell of its tokenizer."""
+
 _SAMPLING: Final = ("enable_sampling", "nbest_size", "alpha")
 """Keys of `sp_model_kwargs`; sentencepiece would take paths of files there, too."""
 
 
 @contextmanager
-def transformers_tokenizer(folder: Path, gguf_file: str | None = None) -> Iterator[Any]:
+def transformers_tokenizer(
+    folder: Path, gguf_file: str | None = None, architecture: str | None = None
+) -> Iterator[Any]:
     """The tokenizer of a folder as transformers has it, with no network and no code of its own.
 
     What transformers raises about the files comes through as it is.
@@ -69,6 +74,7 @@ def transformers_tokenizer(folder: Path, gguf_file: str | None = None) -> Iterat
     Args:
         folder: Holds the tokenizer's files.
         gguf_file: The GGUF file in it whose tokenizer is meant; no other file is then looked at.
+        architecture: What transformers is told that this file's architecture is; by default what it is.
 
     Raises:
         BuildError: A file is no JSON object.
@@ -76,7 +82,10 @@ def transformers_tokenizer(folder: Path, gguf_file: str | None = None) -> Iterat
     with tempfile.TemporaryDirectory(prefix="colbuild-tokenizer-") as room:
         own = Path(room)
         if gguf_file is not None:
-            (own / gguf_file).symlink_to((folder / gguf_file).absolute())
+            if architecture is None:
+                (own / gguf_file).symlink_to((folder / gguf_file).absolute())
+            else:
+                _write_tokenizer_facts(folder / gguf_file, own / gguf_file, architecture)
             yield AutoTokenizer.from_pretrained(
                 own, local_files_only=True, trust_remote_code=False, gguf_file=gguf_file
             )
@@ -91,6 +100,20 @@ def transformers_tokenizer(folder: Path, gguf_file: str | None = None) -> Iterat
                 # In the order of the file: ids are given to tokens in the order in which they are read.
                 (own / name).write_text(json.dumps(kept(read_object(folder / name))), encoding="utf-8")
         yield AutoTokenizer.from_pretrained(own, local_files_only=True, trust_remote_code=False)
+
+
+def _write_tokenizer_facts(source: Path, target: Path, architecture: str) -> None:
+    """Writes a GGUF file that holds another one's tokenizer, and nothing else."""
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+
+    writer = GGUFWriter(target, architecture)
+    for name, found in GGUFReader(source).fields.items():
+        if name.startswith(_GGUF_TOKENIZER):
+            of = found.types[-1] if found.types[0] is GGUFValueType.ARRAY else None
+            writer.add_key_value(name, found.contents(), found.types[0], sub_type=of)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
 
 
 def tokenizer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ Fill = Literal["donor", "zero", "copy"]
   section 2.2); layers are copies of the nearest one, and write nothing.
 
 Residual channels that it lacks are the larger anchor's with `donor` and `copy`, so that its function is kept only where there
-are none; with `zero` they are 0, and an RMS norm before them is rescaled for it.
+are none; with `zero` they are 0, and an RMS norm before them is rescaled for it. A norm over the queries or keys of all heads
+(`colbuild.arch.wide_norms`) sees the larger anchor's heads too: there `donor` keeps the function only where all are shared.
 """
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from colbuild.arch import NORMS, Architecture, Role, Structure, Tensor, axis_factors
+from colbuild.arch import NORMS, Architecture, Role, Structure, Tensor, axis_factors, axis_length
 from colbuild.weights.mixing.blend import Blend, Copied, as_index, places_of, prefix_of, rest_of
 from colbuild.weights.mixing.mixture import Mix
 from colbuild.weights.prefix.subset import at_layer
@@ -76,9 +76,11 @@ def _shared(structure: Structure, smaller: Structure, tensor: Tensor, how: Mix) 
 
 
 def _zero_filled(structure: Structure, smaller: Structure, tensor: Tensor, mixed: Blend) -> Blend:
-    """Channels of 0 make the residual stream's root mean square smaller: an RMS norm is rescaled by as much."""
-    ours, theirs = structure.shape.hidden, smaller.shape.hidden
-    if tensor.role not in NORMS or ours == theirs or _centres(structure.architecture):
+    """Channels, or heads, of 0 make a root mean square over all of them smaller: an RMS norm is rescaled by as much."""
+    if tensor.role not in (*NORMS, Role.HEAD_NORM) or _centres(structure.architecture):
+        return mixed
+    ours, theirs = (axis_length(tensor.axes[0], one.lengths) for one in (structure, smaller))
+    if ours == theirs:
         return mixed
     scale, offset = (theirs / ours) ** 0.5, structure.architecture.norm_offset
     return Blend(mixed.rows, mixed.columns, mixed.alpha, rest=mixed.rest, partner_scale=scale, offset=offset)

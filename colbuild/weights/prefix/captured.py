@@ -1,4 +1,4 @@
-"""What passes through a model on calibration tokens, kept: what norms and output projections read, and what blocks add."""
+"""What passes through a model on calibration tokens, kept: the stream, what output projections read, what blocks add."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from colbuild.arch import Role, Structure, Tensor, tensors
+from colbuild.arch import Role, Structure, Tensor, stream_readers, tensors
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Activations:
     """Activations of all calibration tokens, in float32.
 
     Attributes:
-        read: Name of a norm's or an output projection's weight -> what it reads [tokens, width].
+        read: Name of the weight of what reads the stream, or of an output projection -> what it reads [tokens, width].
         added: What each block adds to the residual stream [tokens, hidden], in the order of layers.
     """
 
@@ -32,11 +32,6 @@ def output_projections(structure: Structure, role: Role) -> list[Tensor]:
     return [tensor for tensor in tensors(structure) if tensor.role is role and len(tensor.axes) == 2]
 
 
-def residual_norms(structure: Structure) -> list[str]:
-    """The norms that read the residual stream, in the order of computation."""
-    return [tensor.name for tensor in tensors(structure) if tensor.role is Role.NORM]
-
-
 def collect(model: PreTrainedModel, structure: Structure, windows: torch.Tensor) -> Activations:
     """Runs a model over windows [windows, length]; memory grows with tokens times layers times width."""
     found = Activations()
@@ -45,7 +40,7 @@ def collect(model: PreTrainedModel, structure: Structure, windows: torch.Tensor)
         *output_projections(structure, Role.ATTENTION_OUT),
         *output_projections(structure, Role.FFN_OUT),
     ]
-    names = [*residual_norms(structure), *(tensor.name for tensor in projections)]
+    names = [*stream_readers(structure), *(tensor.name for tensor in projections)]
     hooks = [modules[name.rsplit(".", 1)[0]].register_forward_pre_hook(_keep(found, name)) for name in names]
     stem = projections[0].name.split(".0.")[0]
     blocks = [modules[f"{stem}.{layer}"] for layer in range(structure.shape.layers)]

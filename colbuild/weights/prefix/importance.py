@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from colbuild.arch import NORMS, Role, Structure, norm_sites, tensors
+from colbuild.arch import Role, Structure, norm_sites, stream_readers, tensors, wide_norms
 from colbuild.progress import Progress, Report
 
 
@@ -29,6 +30,8 @@ class Importance:
         hidden: [hidden].
         layers: [layers].
         residual: [norm sites, hidden], mean square of each residual channel at each norm's input.
+        groups: [wide norms, kv_heads], mean square of each group of heads at the input of each norm over all heads; None where
+            a model has no such norms.
     """
 
     ffn: torch.Tensor
@@ -36,6 +39,10 @@ class Importance:
     hidden: torch.Tensor
     layers: torch.Tensor
     residual: torch.Tensor
+    groups: torch.Tensor | None = None
+
+
+_OUTPUTS: Final = (Role.FFN_OUT, Role.ATTENTION_OUT)
 
 
 @dataclass
@@ -59,10 +66,9 @@ def measure_importance(
         report: Told after each window.
     """
     sums = _Sums()
-    projections = [
-        t for t in tensors(structure) if t.role in (Role.FFN_OUT, Role.ATTENTION_OUT) and len(t.lengths) == 2
-    ]
-    watched = [tensor.name for tensor in projections] + norm_sites(structure)
+    projections = [t for t in tensors(structure) if t.role in _OUTPUTS and len(t.lengths) == 2]
+    sites = [*norm_sites(structure), *stream_readers(structure), *wide_norms(structure)]
+    watched = dict.fromkeys([*(tensor.name for tensor in projections), *sites])
     modules = dict(model.named_modules())
     hooks = [modules[name.rsplit(".", 1)[0]].register_forward_pre_hook(_add_energy(sums, name)) for name in watched]
     blocks = [_block(modules, layer, projections[0].name) for layer in range(structure.shape.layers)]
@@ -84,7 +90,7 @@ def _scores(model: PreTrainedModel, structure: Structure, sums: _Sums) -> Import
     weights = dict(model.named_parameters())
     ffn, heads = [], []
     for tensor in tensors(structure):
-        if tensor.name not in sums.energy or tensor.role in NORMS:
+        if tensor.name not in sums.energy or tensor.role not in _OUTPUTS:
             continue
         energy = sums.energy[tensor.name] / sums.tokens
         # An output projection writes into the hidden axis; the other one is what it reads.
@@ -93,17 +99,19 @@ def _scores(model: PreTrainedModel, structure: Structure, sums: _Sums) -> Import
             ffn.append(energy * columns)
         else:
             heads.append((energy * columns).reshape(shape.heads, shape.head_dim).sum(dim=1))
-    sites = norm_sites(structure)
-    seen = torch.stack([sums.energy[name] / sums.tokens for name in sites])
-    # What a branch's own norm reads is not the stream.
-    reads = {tensor.name for tensor in tensors(structure) if tensor.role is Role.NORM}
-    stream = seen[[name in reads for name in sites]]
+    seen, stream = (
+        torch.stack([sums.energy[name] / sums.tokens for name in names])
+        # What a branch's own norm reads is not the stream.
+        for names in (norm_sites(structure), stream_readers(structure))
+    )
+    wide = [sums.energy[name].reshape(shape.kv_heads, -1).mean(dim=1) for name in wide_norms(structure)]
     return Importance(
         ffn=torch.stack(ffn),
         heads=torch.stack(heads),
         hidden=(stream / stream.sum(dim=1, keepdim=True)).mean(dim=0),
         layers=torch.tensor([sums.distance[str(layer)] / sums.tokens for layer in range(shape.layers)]),
         residual=seen.float(),
+        groups=(torch.stack(wide) / sums.tokens).float() if wide else None,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from colbuild.arch import Structure, tensors
+from colbuild.arch import Structure, tensors, wide_norms
 from colbuild.weights.files.checkpoint import Checkpoint, Lineage
 from colbuild.weights.prefix.importance import Importance
 from colbuild.weights.prefix.selection import select
@@ -37,8 +37,19 @@ def order(checkpoint: Checkpoint, importance: Importance) -> Checkpoint:
         layers=tuple(range(structure.shape.layers)),
         ranking=tuple(int(layer) for layer in ranking),
         residual=importance.residual[:, hidden],
+        heads=_sorted_groups(importance, structure),
     )
     return replace(checkpoint, tensors=permuted, lineage=lineage)
+
+
+def _sorted_groups(importance: Importance, structure: Structure) -> torch.Tensor | None:
+    """The energies of groups of heads in the order that these get; one row for each norm over all heads."""
+    if importance.groups is None:
+        return None
+    names = set(wide_norms(structure))
+    layers = [tensor.layer for tensor in tensors(structure) if tensor.name in names]
+    orders = [head_permutation(importance.heads[layer or 0], structure)[1] for layer in layers]
+    return torch.stack([row[order] for row, order in zip(importance.groups, orders, strict=True)])
 
 
 def head_permutation(scores: torch.Tensor, structure: Structure) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 
-from colbuild.arch import NORMS, Role, Shape, Structure, axis_factors, config_for, norm_sites, tensors
+from colbuild.arch import NORMS, Role, Shape, Structure, axis_factors, config_for, norm_sites, tensors, wide_norms
 from colbuild.arch.solving import contains
 from colbuild.errors import BuildError
 from colbuild.weights.files.checkpoint import Checkpoint, Lineage
@@ -63,8 +63,9 @@ def parts(structure: Structure, lineage: Lineage, shape: Shape) -> tuple[Part, .
     """Every tensor of the model of `shape` inside an ordered one: the prefix of every axis, and the highest ranked layers.
 
     Where the hidden width shrinks, each norm is rescaled by the ratio of the root mean squares of what it saw and what it
-    will see, so that its output keeps its scale. An embedding that the architecture multiplies by the root of the hidden
-    width is made larger by as much as that shrinks; the last norm is made smaller by it where the head is the embedding.
+    will see, so that its output keeps its scale; so is each norm over all heads where these become fewer. An embedding that
+    the architecture multiplies by the root of the hidden width is made larger by as much as that shrinks; the last norm is made
+    smaller by it where the head is the embedding.
 
     Raises:
         BuildError: The shape does not lie inside the model's.
@@ -72,7 +73,7 @@ def parts(structure: Structure, lineage: Lineage, shape: Shape) -> tuple[Part, .
     if not contains(structure.shape, shape):
         raise BuildError(f"{shape} is not inside {structure.shape}")
     kept = kept_layers(lineage, shape.layers)
-    scales = _scales(structure, lineage, shape.hidden)
+    scales = _scales(structure, lineage, shape)
     before, inside = structure.lengths, structure.at(shape).lengths
     found = []
     for tensor in tensors(structure.at(shape)):
@@ -98,12 +99,17 @@ def subset_facts(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
     """Everything of it but its weights."""
     lineage, structure = checkpoint.ordered, checkpoint.structure
     smaller, kept = structure.at(shape), kept_layers(lineage, shape.layers)
-    sites = {name: site for site, name in enumerate(norm_sites(structure))}
-    seen = [
-        sites[tensor.name if tensor.layer is None else at_layer(tensor.name, tensor.layer, kept[tensor.layer])]
-        for tensor in tensors(smaller)
-        if tensor.role in NORMS
-    ]
+
+    def places(names: Callable[[Structure], list[str]]) -> list[int]:
+        """Where the norms of the smaller model come among those of the larger one."""
+        of_larger, wanted = {name: place for place, name in enumerate(names(structure))}, set(names(smaller))
+        return [
+            of_larger[tensor.name if tensor.layer is None else at_layer(tensor.name, tensor.layer, kept[tensor.layer])]
+            for tensor in tensors(smaller)
+            if tensor.name in wanted
+        ]
+
+    heads = None if lineage.heads is None else lineage.heads[places(wide_norms)][:, : shape.kv_heads].contiguous()
     return Checkpoint(
         config=config_for(checkpoint.config, smaller, kept),
         structure=smaller,
@@ -111,25 +117,34 @@ def subset_facts(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
         lineage=replace(
             lineage,
             layers=tuple(lineage.layers[position] for position in kept),
-            residual=lineage.residual[seen][:, : shape.hidden].contiguous(),
+            residual=lineage.residual[places(norm_sites)][:, : shape.hidden].contiguous(),
+            heads=heads,
         ),
     )
 
 
-def _scales(structure: Structure, lineage: Lineage, hidden: int) -> dict[str, float]:
-    """Tensor -> what it is multiplied by at another hidden width; nothing where all channels are kept."""
-    energy = lineage.residual.double()
-    if hidden == energy.shape[1]:
-        return {}
-    rescale = (energy[:, :hidden].mean(dim=1) / energy.mean(dim=1).clamp_min(1e-30)).sqrt()
+def _scales(structure: Structure, lineage: Lineage, shape: Shape) -> dict[str, float]:
+    """Tensor -> what it is multiplied by at another hidden width, or with fewer heads; nothing where all are kept."""
+    found: dict[str, float] = {}
+    if lineage.heads is not None and shape.kv_heads < structure.shape.kv_heads:
+        found |= zip(wide_norms(structure), _rescale(lineage.heads, shape.kv_heads), strict=True)
+    if shape.hidden == structure.shape.hidden:
+        return found
     sites = norm_sites(structure)
-    found: dict[str, float] = dict(zip(sites, rescale.tolist(), strict=True))
+    found |= zip(sites, _rescale(lineage.residual, shape.hidden), strict=True)
     if structure.architecture.scales_embedding:
-        more = (structure.shape.hidden / hidden) ** 0.5
+        more = (structure.shape.hidden / shape.hidden) ** 0.5
         found |= {tensor.name: more for tensor in tensors(structure) if tensor.role is Role.EMBEDDING}
         if ("tie_word_embeddings", True) in structure.flags:
             found[sites[-1]] /= more
     return found
+
+
+def _rescale(energy: torch.Tensor, kept: int) -> list[float]:
+    """The ratio of the root mean squares of the first channels and of all, for each norm [norms, channels]."""
+    wide = energy.double()
+    ratios: list[float] = (wide[:, :kept].mean(dim=1) / wide.mean(dim=1).clamp_min(1e-30)).sqrt().tolist()
+    return ratios
 
 
 def at_layer(name: str, layer: int, other: int) -> str:

@@ -12,7 +12,9 @@ import numpy
 from safetensors.numpy import load_file
 
 NORMAL, CONTROL = 1, 3
-_KINDS = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3"}
+_KINDS = {name: name for name in ("llama", "qwen2", "qwen3", "granite", "olmo2")} | {"gemma3_text": "gemma3"}
+_PERMUTED = ("llama", "granite")
+"""Kinds whose queries and keys llama.cpp's converter interleaves."""
 
 
 def write_gguf(
@@ -55,10 +57,15 @@ def write_gguf(
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    if own == "llama":
+    if own in _PERMUTED:
         writer.add_rope_dimension_count(head_dim)
     elif own != "qwen2":
         writer.add_key_length(head_dim)
+    if own == "granite":
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
     rotary = config["rope_parameters"]
     if own == "gemma3":
         writer.add_sliding_window(config["sliding_window"])
@@ -76,7 +83,7 @@ def write_gguf(
     names = gguf.get_tensor_name_map(
         next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == own), config["num_hidden_layers"]
     )
-    interleaved = {"q_proj": heads, "k_proj": kv_heads} if own == "llama" else {}
+    interleaved = {"q_proj": heads, "k_proj": kv_heads} if own in _PERMUTED else {}
     kept = {}
     for name, values in sorted(load_file(model / "model.safetensors").items()):
         stored, kept[name] = _quantise(values, kind)

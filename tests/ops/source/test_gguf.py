@@ -57,6 +57,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "biased llama": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
     "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
     "qwen3": {"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": False},
+    "granite": {
+        "model_type": "granite",
+        "embedding_multiplier": 12.0,
+        "attention_multiplier": 0.0625,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 8.0,
+    },
+    "olmo2": {"model_type": "olmo2"},
     "gemma3": {
         "model_type": "gemma3_text",
         "head_dim": 32,
