@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+from importlib import import_module
 from pathlib import Path
 
 from colbuild.arch import ARCHITECTURES
+from colbuild.arch.gguf_form import GGUFForm
 
 ROOT = Path(__file__).parents[2] / "colbuild"
 NAMES = {name for table in ARCHITECTURES.values() for name in (table.name, table.gguf and table.gguf.name) if name}
@@ -13,7 +15,7 @@ OTHER_NAMES = {
     # Kinds of tokenizers and ways to cut texts, which llama.cpp calls after the models that had them first.
     "ops/source/gguf_tokenizer.py": {"gpt2", "llama", "qwen2"},
     # A repository on the hub that people write without its owner.
-    "spec/sources/mistakes.py": {"gpt2"},
+    "spec/sources/hub_pages.py": {"gpt2"},
 }
 """File -> what in it is called like an architecture and is none."""
 
@@ -45,5 +47,6 @@ def test_an_architecture_is_named_in_its_own_file_alone():
     files = {path.stem: named(path) for path in (ROOT / "arch/known").glob("*.py") if path.stem != "__init__"}
     assert len(files) == len(ARCHITECTURES)
     for file, found in files.items():
-        [own] = [table for table in ARCHITECTURES.values() if table.name in found]
-        assert found == {own.name, *([own.gguf.name] if own.gguf else [])}, file
+        own = import_module(f"colbuild.arch.known.{file}").TABLE
+        form = own.gguf or GGUFForm(own.name, None)
+        assert found == {own.name, form.name, form.tokenizer_of or own.name}, file
