@@ -32,6 +32,10 @@ class ColbuildError(Exception):
         self.placed = placed
         self.key = key
 
+    def __str__(self) -> str:
+        """The message, and the hint in a line of its own, for tracebacks and notebooks."""
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
 
 def _unended(text: str) -> str:
     """A text without the full stop at its end: what is told after it begins with a semicolon, or in a line of its own."""

@@ -57,6 +57,7 @@ def test_errors_and_tables_name_the_spec(project, colbuild):
 def test_no_message_and_no_hint_ends_a_sentence_that_may_go_on(kind):
     error = kind("The file is cut off.", hint="Fetch it again.\n")
     assert f"{error.message}; {error.hint}; and so on" == "The file is cut off; Fetch it again; and so on"
-    assert str(error) == error.message
+    assert str(error) == "The file is cut off\nhint: Fetch it again"
+    assert str(kind("no hint.")) == "no hint"
     assert kind("and more...").message == "and more..."
     assert kind("no hint").hint is None
