@@ -13,11 +13,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     # For type checkers and editors; a test holds it to the table below.
     from colbuild.errors import ColbuildError as ColbuildError
+    from colbuild.interface.checkpoints import Checkpoint as Checkpoint
+    from colbuild.interface.checkpoints import interpolate as interpolate
+    from colbuild.interface.checkpoints import order as order
+    from colbuild.interface.packages import Package as Package
     from colbuild.interface.packages import answer as answer
     from colbuild.interface.packages import bench_package as bench_package
+    from colbuild.interface.packages import export as export
     from colbuild.interface.packages import find_package as find_package
+    from colbuild.interface.packages import generate as generate
     from colbuild.interface.packages import pack_package as pack_package
     from colbuild.interface.packages import push_package as push_package
+    from colbuild.interface.packages import verify as verify
     from colbuild.interface.packages import verify_package as verify_package
     from colbuild.interface.stores import find_store as find_store
     from colbuild.interface.stores import required_remote as required_remote
@@ -61,49 +68,32 @@ if TYPE_CHECKING:
     from colbuild.store.collecting.pins import unpin as unpin
 
 __version__ = "0.1.0"
-__all__ = ["ColbuildError"]
+__all__ = ["Checkpoint", "ColbuildError", "Package", "export", "generate", "interpolate", "order", "verify"]
 
 _NAMES = {
     "colbuild.errors": ("ColbuildError",),
+    "colbuild.interface.checkpoints": ("Checkpoint", "interpolate", "order"),
     "colbuild.interface.packages": (
+        "Package",
         "answer",
         "bench_package",
+        "export",
         "find_package",
+        "generate",
         "pack_package",
         "push_package",
+        "verify",
         "verify_package",
     ),
-    "colbuild.interface.stores": (
-        "find_store",
-        "required_remote",
-    ),
-    "colbuild.plan.saved.plan_file": (
-        "plan_schema_text",
-        "read_plan",
-        "write_plan",
-    ),
-    "colbuild.plan.cost.machine_resources": (
-        "Resources",
-        "machine",
-    ),
-    "colbuild.plan.family_plan": (
-        "FamilyPlan",
-        "Workspace",
-        "load_families",
-        "open_workspace",
-        "remote_url",
-    ),
+    "colbuild.interface.stores": ("find_store", "required_remote"),
+    "colbuild.plan.cost.machine_resources": ("Resources", "machine"),
+    "colbuild.plan.family_plan": ("FamilyPlan", "Workspace", "load_families", "open_workspace", "remote_url"),
     "colbuild.plan.lock.lock": ("LockMode",),
-    "colbuild.plan.planning": (
-        "check_possible",
-        "make_plan",
-    ),
+    "colbuild.plan.planning": ("check_possible", "make_plan"),
+    "colbuild.plan.saved.plan_file": ("plan_schema_text", "read_plan", "write_plan"),
     "colbuild.run.building.building": ("build",),
     "colbuild.run.building.family_lock": ("lock_family",),
-    "colbuild.run.building.family_rows": (
-        "family_shapes",
-        "family_status",
-    ),
+    "colbuild.run.building.family_rows": ("family_shapes", "family_status"),
     "colbuild.run.building.plan_questions": (
         "check_plan",
         "estimate_plan",
@@ -115,26 +105,14 @@ _NAMES = {
     "colbuild.run.build_request": ("Options",),
     "colbuild.run.history.history": ("family_history",),
     "colbuild.run.sharing.listing": ("list_store",),
-    "colbuild.run.sharing.pinning": (
-        "pin_digest",
-        "pin_result",
-    ),
-    "colbuild.run.sharing.sharing": (
-        "pull_family",
-        "push_family",
-    ),
+    "colbuild.run.sharing.pinning": ("pin_digest", "pin_result"),
+    "colbuild.run.sharing.sharing": ("pull_family", "push_family"),
     "colbuild.run.sharing.verifying": ("verify_store",),
     "colbuild.spec.project.load": ("load_family",),
     "colbuild.spec.project.schema": ("schema_text",),
     "colbuild.store": ("Store",),
-    "colbuild.store.collecting.collector": (
-        "Policy",
-        "collect",
-    ),
-    "colbuild.store.collecting.pins": (
-        "is_prefix",
-        "unpin",
-    ),
+    "colbuild.store.collecting.collector": ("Policy", "collect"),
+    "colbuild.store.collecting.pins": ("is_prefix", "unpin"),
 }
 """Module -> its names that are reached as `colbuild.<name>`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from colbuild import FamilyPlan, LockMode, Workspace
     from colbuild.events import Listener
     from colbuild.progress import Report
-
-_LOG_WIDTH = 120
 
 Spec = Annotated[Path, typer.Argument(help="The family's file.", show_default=True)]
 DEFAULT_SPECS = [DEFAULT_SPEC]
@@ -43,14 +40,10 @@ Targets = Annotated[
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """A console that takes every text as it is, but for control characters; see `colbuild.report.screen.printed`."""
-    from colbuild.report.screen.screen import Screen
+    """A console that takes every text as it is, but for control characters; see `colbuild.report.screen.screen`."""
+    from colbuild.report.screen import screen
 
-    console = Screen(stderr=stderr)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        # A log has no width; tables are not to be cut at rich's guess of 80.
-        console.width = _LOG_WIDTH
-    return console
+    return screen.open_console(stderr=stderr)
 
 
 def print_error(message: str, hint: str | None = None) -> None:
@@ -85,11 +78,9 @@ def event_listener(console: Console, *, as_json: bool) -> AbstractContextManager
     """How events are shown: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
     from contextlib import nullcontext
 
-    from colbuild.report.screen.live import json_listener, live_listener, plain_listener
+    from colbuild.report.screen import live
 
-    if as_json:
-        return nullcontext(json_listener(sys.stdout))
-    return live_listener(console) if console.is_terminal else nullcontext(plain_listener(console))
+    return nullcontext(live.json_listener(sys.stdout)) if as_json else live.event_listener(console)
 
 
 def quiet_listener() -> AbstractContextManager[Listener]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -75,6 +75,11 @@ def live_listener(console: Console, clock: Clock = time.monotonic) -> Iterator[L
     )
     with Bars(*columns, console=console, transient=True, get_time=clock) as bars:
         yield _Live(bars, clock).listen
+
+
+def event_listener(console: Console) -> AbstractContextManager[Listener]:
+    """How events are shown to people: bars on a terminal, plain lines elsewhere."""
+    return live_listener(console) if console.is_terminal else nullcontext(plain_listener(console))
 
 
 # -- speed ------------------------------------------------------------------------------------------------------------

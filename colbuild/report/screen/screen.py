@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
 from colbuild.report.screen.printed import shown
+
+_LOG_WIDTH: Final = 120
 
 
 class Screen(Console):
@@ -35,3 +38,12 @@ class Screen(Console):
             else:
                 text = shown(segment.text)
                 yield segment if text == segment.text else Segment(text, segment.style)
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """A console for standard output, or standard error."""
+    console = Screen(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # A log has no width; tables are not to be cut at rich's guess of 80.
+        console.width = _LOG_WIDTH
+    return console

@@ -9,13 +9,14 @@ from pathlib import Path
 from colbuild.bounds import SPEC_BYTES
 from colbuild.documents import read_regular
 from colbuild.errors import SpecError
+from colbuild.spec.model.device import Profile
 from colbuild.spec.model.family import Family
-from colbuild.spec.model.written import FamilyFile
+from colbuild.spec.model.written import FamilyFile, ProfileFile
 from colbuild.spec.project.names import name_problems
 from colbuild.spec.project.project_files import PROFILES, RECIPES, Project, unreadable
 from colbuild.spec.project.resolve import resolve
 from colbuild.spec.text.check import check
-from colbuild.spec.text.nodes import known_places
+from colbuild.spec.text.nodes import Scalar, known_places
 from colbuild.spec.text.places import Places
 from colbuild.spec.text.problems import spec_error
 
@@ -66,6 +67,23 @@ def load_family(path: Path) -> LoadedFamily:
     if family is None:
         raise spec_error(problems)
     return LoadedFamily(family, path, root, Places(known_places(resolved)))
+
+
+def load_profile(path: Path) -> Profile:
+    """Reads a device profile by itself; its name is the file's.
+
+    Raises:
+        SpecError: With every mistake in it, each at its place.
+    """
+    raw = _read(path)
+    project = Project(path.parent)
+    written = project.read(raw, path.name, ProfileFile)
+    if written is None or project.problems:
+        raise spec_error(project.problems)
+    profile, problems = check(Profile, written.with_entry("name", Scalar(path.stem, path.stem, written.place)))
+    if profile is None:
+        raise spec_error(problems)
+    return profile
 
 
 def _read(path: Path) -> bytes:
