@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from colbuild.interface.checkpoints import Checkpoint as Checkpoint
     from colbuild.interface.checkpoints import interpolate as interpolate
     from colbuild.interface.checkpoints import order as order
+    from colbuild.interface.families import Family as Family
+    from colbuild.interface.families import load as load
     from colbuild.interface.packages import Package as Package
     from colbuild.interface.packages import answer as answer
     from colbuild.interface.packages import bench_package as bench_package
@@ -68,11 +70,23 @@ if TYPE_CHECKING:
     from colbuild.store.collecting.pins import unpin as unpin
 
 __version__ = "0.1.0"
-__all__ = ["Checkpoint", "ColbuildError", "Package", "export", "generate", "interpolate", "order", "verify"]
+__all__ = [
+    "Checkpoint",
+    "ColbuildError",
+    "Family",
+    "Package",
+    "export",
+    "generate",
+    "interpolate",
+    "load",
+    "order",
+    "verify",
+]
 
 _NAMES = {
     "colbuild.errors": ("ColbuildError",),
     "colbuild.interface.checkpoints": ("Checkpoint", "interpolate", "order"),
+    "colbuild.interface.families": ("Family", "load"),
     "colbuild.interface.packages": (
         "Package",
         "answer",

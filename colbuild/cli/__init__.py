@@ -1,4 +1,9 @@
-"""The command line: typer commands and rich rendering, no logic."""
+"""The command line: options, and what each command calls and prints.
+
+A command reads its arguments, calls names of `colbuild`, and hands the values to `colbuild.report`. The room may import these
+two and the modules `errors`, `events`, `progress` and `units` alone; expensive imports happen inside the command that needs
+them.
+"""
 
 import os
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -77,6 +77,19 @@ def checked(model: type[M], values: Mapping[str, Any]) -> M:
     if found is None:
         hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
         raise BuildError("; ".join(problem.message for problem in problems), hint="; ".join(hints) or _HINT)
+    return found
+
+
+def words(given: Iterable[str], what: str) -> tuple[str, ...]:
+    """Names that the caller gave.
+
+    Raises:
+        BuildError: One of them is no text.
+    """
+    found = tuple(given)
+    for name in found:
+        if not isinstance(name, str):
+            raise BuildError(f"{what} is no text: {_told(name)}", hint="give a string")
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from colbuild.errors import BuildError
-from colbuild.interface.arguments import Shown, StrPath, existing, listening, whole
+from colbuild.interface.arguments import Shown, StrPath, existing, listening, whole, words
 from colbuild.interface.checkpoints import TOKENS, new_folder
 from colbuild.interface.scratch import SPLIT, Scratch, Texts, copy_to, tokens_in
 from colbuild.progress import Report, silent
@@ -193,8 +193,7 @@ def generate(
         ColbuildError: It is no package, it is damaged, or an argument is wrong.
     """
     folder = existing(package, "the package")
-    if not isinstance(prompt, str):
-        raise BuildError(f"the prompt is no text: {prompt!r:.60}", hint="give a string")
+    words([prompt], "the prompt")
     warm = isinstance(temperature, int | float) and not isinstance(temperature, bool) and 0 <= temperature < inf
     if not warm:
         raise BuildError(

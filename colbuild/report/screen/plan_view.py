@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from colbuild.plan.family_plan import FamilyPlan
 
 
+PLAN_COLUMNS: Final = ("step", "state", "why", "estimate")
+"""What a plan tells of each step."""
+
+
 def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None:
     """Prints a plan: the family, a line for each step, the sum, and the AnsNet's part in it."""
     console.print(_headline(plan), soft_wrap=True)
@@ -41,20 +45,27 @@ def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None
         console.print(f"warning: {in_line(problem)}", soft_wrap=True, style="yellow")
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("  step", no_wrap=True)
-    table.add_column("state", no_wrap=True, justify="center")
-    table.add_column("why", overflow="fold")
-    table.add_column("estimate", no_wrap=True, justify="right")
+    step_column, state, why, estimate = PLAN_COLUMNS
+    table.add_column(f"  {step_column}", no_wrap=True)
+    table.add_column(state, no_wrap=True, justify="center")
+    table.add_column(why, overflow="fold")
+    table.add_column(estimate, no_wrap=True, justify="right")
     for step in plan.steps:
-        told = estimates.steps.get(step.step.id)
-        takes = "–" if told is None else "unknown" if told.seconds is None else format_duration(told.seconds)
         style = STYLES[step.state]
-        table.add_row(Text(f"  {_name(step)}"), Text(step.state.value, style=style), Text(step.why), takes, style=style)
+        name, state, why, takes = plan_cells(step, estimates)
+        table.add_row(Text(f"  {name}"), Text(state, style=style), Text(why), takes, style=style)
     console.print(table)
     console.print()
     console.print(_summary(plan, estimates), soft_wrap=True)
     if plan.pending and estimates.reads is not None:
         console.print(_ansnet_reads(estimates.reads), soft_wrap=True)
+
+
+def plan_cells(step: StepPlan, estimates: Estimates) -> tuple[str, str, str, str]:
+    """A step's cells in the columns of `PLAN_COLUMNS`."""
+    told = estimates.steps.get(step.step.id)
+    takes = "–" if told is None else "unknown" if told.seconds is None else format_duration(told.seconds)
+    return _name(step), step.state.value, step.why, takes
 
 
 def print_saved(path: Path, console: Console) -> None:

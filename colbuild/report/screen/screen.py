@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -47,3 +47,12 @@ def open_console(*, stderr: bool = False) -> Console:
         # A log has no width; tables are not to be cut at rich's guess of 80.
         console.width = _LOG_WIDTH
     return console
+
+
+def as_text(show: Callable[[Console], None]) -> str:
+    """What a function prints, as text without colours."""
+    console = Screen()
+    console.width, console.no_color = _LOG_WIDTH, True
+    with console.capture() as captured:
+        show(console)
+    return captured.get()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 STATUS_FORMAT = "colbuild.status.v1"
 _NONE = "–"
+
+MODEL_COLUMNS: Final = ("model", "made from", "params", "shape", "bits/byte", "agrees", "KL", "package")
+"""What a family's table tells of each model."""
+_LEFT: Final = ("model", "made from", "package")
 
 
 def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
@@ -73,29 +77,27 @@ def _them(things: Sequence[str]) -> str:
     return "it" if len(things) == 1 else "them"
 
 
+def model_cells(row: Row) -> tuple[str, ...]:
+    """A model's cells in the columns of `MODEL_COLUMNS`."""
+    return (
+        row.name,
+        row.origin or row.kind,
+        format_count(row.parameters),
+        f"{row.shape.layers}x{row.shape.ffn}",
+        _NONE if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}",
+        _NONE if row.agreement is None else f"{row.agreement:.0%}",
+        _NONE if row.kl is None else f"{row.kl:.3f}",
+        "\n".join(f"{format_bytes(package.size)}  {package.profile}" for package in row.packages) or _NONE,
+    )
+
+
 def print_rows(rows: Sequence[Row], console: Console) -> None:
     """Prints the table."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("model", no_wrap=True)
-    table.add_column("made from", no_wrap=True)
-    table.add_column("params", justify="right", no_wrap=True)
-    table.add_column("shape", justify="right", no_wrap=True)
-    table.add_column("bits/byte", justify="right", no_wrap=True)
-    table.add_column("agrees", justify="right", no_wrap=True)
-    table.add_column("KL", justify="right", no_wrap=True)
-    table.add_column("package", no_wrap=True)
+    for name in MODEL_COLUMNS:
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            row.name,
-            row.origin or row.kind,
-            format_count(row.parameters),
-            f"{row.shape.layers}x{row.shape.ffn}",
-            _NONE if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}",
-            _NONE if row.agreement is None else f"{row.agreement:.0%}",
-            _NONE if row.kl is None else f"{row.kl:.3f}",
-            "\n".join(f"{format_bytes(package.size)}  {package.profile}" for package in row.packages) or _NONE,
-            style="dim" if row.kind == "anchor" else "",
-        )
+        table.add_row(*model_cells(row), style="dim" if row.kind == "anchor" else "")
     console.print()
     console.print(table)
     console.print()

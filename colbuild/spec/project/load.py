@@ -75,7 +75,7 @@ def load_profile(path: Path) -> Profile:
     Raises:
         SpecError: With every mistake in it, each at its place.
     """
-    raw = _read(path)
+    raw = _read(path, "a device profile")
     project = Project(path.parent)
     written = project.read(raw, path.name, ProfileFile)
     if written is None or project.problems:
@@ -86,11 +86,11 @@ def load_profile(path: Path) -> Profile:
     return profile
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, noun: str = "a family's file") -> bytes:
     try:
         return read_regular(path, SPEC_BYTES)
     except IsADirectoryError:
-        raise SpecError(f"{path} is a folder, not a family's file", hint=_others(path) or _DEFAULT) from None
+        raise SpecError(f"{path} is a folder, not {noun}", hint=_others(path) or _DEFAULT) from None
     except FileNotFoundError:
         raise SpecError(f"there is no file {path}", hint=_others(path.parent) or _DEFAULT) from None
     except (OSError, ValueError) as error:
