@@ -68,9 +68,7 @@ def checked(model: type[M], values: Mapping[str, Any]) -> M:
         text = json.dumps(given)
     except (TypeError, ValueError):
         odd = next(f"{key}={_told(value)}" for key, value in given.items() if not _is_plain(value))
-        raise BuildError(
-            f"{odd} is not a value that is expected here", hint="give numbers, strings and dicts"
-        ) from None
+        raise BuildError(f"{odd} is no value of this argument", hint=_HINT) from None
     root = read_yaml(text.encode(), "arguments").root
     assert root is not None
     found, problems = check(model, root)

@@ -18,7 +18,7 @@ from colbuild.arch.solving import NoShapeError, contains, refusals, solve_betwee
 from colbuild.errors import BuildError
 from colbuild.interface.arguments import Shown, StrPath, as_path, checked, listening
 from colbuild.interface.scratch import SPLIT, Scratch, Texts, copy_to, tokens_in
-from colbuild.plan.shapes.placed_anchors import completed
+from colbuild.plan.shapes.by_hand import completed, requested
 from colbuild.report.html_table import html_facts
 from colbuild.spec.model.family import Generate, Sized
 from colbuild.spec.model.mixing import Interpolate
@@ -251,9 +251,7 @@ def _between(larger: Structure, smaller: Structure, size: Sized) -> Shape:
 
 def _axes(shape: Mapping[str, int] | Shape | None) -> Mapping[str, int] | None:
     """The lengths that a shape gives by hand."""
-    if not isinstance(shape, Shape):
-        return shape
-    return {axis: length for axis, length in asdict(shape).items() if axis not in ("head_dim", "vocab")}
+    return requested(shape).model_dump(exclude_none=True) if isinstance(shape, Shape) else shape
 
 
 def _lengths(shape: Shape) -> str:

@@ -17,12 +17,12 @@ from colbuild.interface.packages import Package
 from colbuild.plan.family_plan import FamilyPlan, Workspace, open_workspace, remote_url
 from colbuild.plan.lock.lock import LockMode
 from colbuild.plan.planning import check_possible, make_plan
+from colbuild.run.build_request import Options
 from colbuild.run.building.building import build
 from colbuild.run.building.family_lock import lock_family
 from colbuild.run.building.family_rows import family_status
 from colbuild.run.building.landing import CHECKPOINT
 from colbuild.run.building.plan_questions import explain_step
-from colbuild.run.executor import Options
 from colbuild.spec import LoadedFamily, load_family
 
 Lock = Literal["refresh", "locked", "frozen"]
