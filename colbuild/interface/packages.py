@@ -15,6 +15,7 @@ from colbuild.interface.checkpoints import TOKENS, new_folder
 from colbuild.interface.scratch import SPLIT, Scratch, Texts, copy_to, tokens_in
 from colbuild.progress import Report, silent
 from colbuild.report.html_table import html_facts
+from colbuild.spec.model.decides import own_params
 from colbuild.spec.model.device import Profile
 from colbuild.spec.project.load import load_profile
 from colbuild.units import format_bytes, format_count
@@ -104,14 +105,16 @@ def export(
         inputs = {"model": scratch.model(model, "the model")}
         asked = {"versions": export_versions(), "heldout_split": SPLIT, "split": SPLIT}
         if device.fitted:
-            inputs["corpus"] = corpus = scratch.corpus(text, inputs["model"], max(wanted, device.calibration), seed)
+            trained = 0 if device.recover is None else device.recover.tokens
+            enough = max(wanted, device.calibration, trained)
+            inputs["corpus"] = corpus = scratch.corpus(text, inputs["model"], enough, seed)
             device = device.model_copy(update={"calibration": tokens_in(corpus, device.calibration)})
         if device.recover is not None:
             inputs["rounded"] = _rounded(device, scratch, inputs)
             del inputs["corpus"]
         if heldout is not None:
             inputs["heldout"] = scratch.corpus(heldout, inputs["model"], wanted, seed)
-        params = {"profile": device.model_dump(mode="json", exclude={"name", "multiples"}), **asked}
+        params = {"profile": own_params(device), **asked}
         copy_to(scratch.run("export", inputs, params), target)
     return Package(target)
 
@@ -119,10 +122,10 @@ def export(
 def _rounded(device: Profile, scratch: Scratch, inputs: Mapping[str, Path]) -> Path:
     """The model, trained for a while with its weights rounded."""
     from colbuild.plan.drawing.draft import Draft
-    from colbuild.plan.drawing.package_steps import draw_quantised
+    from colbuild.plan.steps.quantise import draw
 
     draft = Draft()
-    step = draft.steps[draw_quantised(draft, device.name, device, "model", "corpus", (), SPLIT)]
+    step = draft.steps[draw(draft, device.name, device, "model", "corpus", (), SPLIT)]
     return scratch.run("quantise", inputs, step.params, step.settings)
 
 

@@ -60,8 +60,8 @@ class Scratch:
             ColbuildError: It cannot be done.
         """
         from colbuild.ops.step_run import StepRun
+        from colbuild.plan.steps.operations import OPERATIONS
         from colbuild.run.process.failures import explain
-        from colbuild.run.process.modules import operation
 
         output = self.folder(op)
 
@@ -71,9 +71,9 @@ class Scratch:
         def remark(text: str) -> None:
             self._listener(Notice(f"{op}: {text}"))
 
-        step = StepRun(inputs, params, output, report, settings=settings or {}, note=self.notes.update, remark=remark)
+        step = StepRun(inputs, output, report, settings=settings or {}, note=self.notes.update, remark=remark)
         try:
-            operation(op)(step)
+            OPERATIONS[op].carry_out(step, params)
         except Exception as error:
             told = explain(error, output, output)
             told.hint = told.hint or _HINTS.get(op)
