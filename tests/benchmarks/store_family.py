@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from unittest import mock
 
 import colbuild as api
 from colbuild.ops.step_run import StepRun
+from colbuild.plan.operation import Operation
 from colbuild.run import executor
-from colbuild.run.process import perform
 from tests.benchmarks.plan import family
 from tests.helpers.nurseries import ThreadNursery
 
@@ -28,15 +29,15 @@ def finished_family(root: Path, desnets: int) -> int:
     workspace = api.open_workspace(loaded, root / ".colbuild")
     with (
         mock.patch.object(executor, "open_nursery", ThreadNursery),
-        mock.patch.object(perform, "operation", lambda op: lambda run: _write(op, run)),
+        mock.patch.object(Operation, "carry_out", lambda kind, run, params: _write(kind.op, run, params)),
     ):
         built = api.build(api.make_plan(loaded, workspace), workspace)
     return len(built.ran)
 
 
-def _write(op: str, run: StepRun) -> None:
+def _write(op: str, run: StepRun, params: Mapping[str, Any]) -> None:
     """Files as the operation leaves them: as many, and different for each step."""
-    told = json.dumps({"params": run.params, "inputs": sorted(path.parent.name for path in run.inputs.values())})
+    told = json.dumps({"params": params, "inputs": sorted(path.parent.name for path in run.inputs.values())})
     if op == "evaluate":
         (run.output / "metrics.json").write_text(json.dumps(_METRICS | {"of": told}), encoding="utf-8")
         return

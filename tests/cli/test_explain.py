@@ -13,9 +13,9 @@ import colbuild as api
 from colbuild.cli.app import app
 from colbuild.errors import EXIT_FAILED, EXIT_SPEC_ERROR, EXIT_WORK_PENDING
 from colbuild.hashing import canonical_json
-from colbuild.run.process import perform
 from tests.helpers.golden import check_file
 from tests.helpers.project import ROOT, replace_in
+from tests.helpers.steps import carry_out_instead
 
 GOLDEN = Path(__file__).parent / "golden"
 SPEC = "specs/tiny.yaml"
@@ -29,10 +29,10 @@ def check_golden(name: str, text: str) -> None:
     check_file(GOLDEN / f"{name}.txt", text)
 
 
-def write_instead(run):
+def write_instead(run, params):
     """An operation that only writes down what it was told, and what a status reads."""
     inputs = {role: sorted(file.read_text() for file in path.rglob("told")) for role, path in run.inputs.items()}
-    (run.output / "told").write_bytes(canonical_json([dict(run.params), inputs]))
+    (run.output / "told").write_bytes(canonical_json([dict(params), inputs]))
     metrics = {"bits_per_byte": 2.5, "perplexity": 9.0, "top1_agreement": 0.5, "kl": 0.25}
     (run.output / "metrics.json").write_text(json.dumps(metrics))
 
@@ -40,7 +40,7 @@ def write_instead(run):
 @pytest.fixture
 def quick(monkeypatch, colbuild, steps_run_here):
     """Builds without training: every operation writes a small file."""
-    monkeypatch.setattr(perform, "operation", lambda _: write_instead)
+    carry_out_instead(monkeypatch, write_instead)
     return colbuild
 
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from colbuild.events import StepFinished
 from colbuild.report.screen.ledger_view import print_trainings, told_ledger
 from colbuild.report.screen.live import plain_listener
-from colbuild.run.process import perform
 from colbuild.run.process.circumstances import MADE_WITH
 from colbuild.train.watching.ledger import Ledger
 from tests.helpers.golden import check_file
+from tests.helpers.steps import carry_out_instead
 
 SPEC = "specs/tiny.yaml"
 GOLDEN = Path(__file__).parent / "golden"
@@ -35,18 +35,18 @@ LEDGER = Ledger(
 )
 
 
-def write_instead(run):
+def write_instead(run, params):
     """An operation that learns nothing, and notes what a training does."""
     (run.output / "told").write_text(run.output.parent.name)
     metrics = {"bits_per_byte": 2.5, "perplexity": 9.0, "top1_agreement": 0.5, "kl": 0.4567}
     (run.output / "metrics.json").write_text(json.dumps(metrics))
-    if "recipe" in run.params:
+    if "recipe" in params:
         run.note(asdict(LEDGER))
 
 
 @pytest.fixture
 def quick(monkeypatch, colbuild, steps_run_here):
-    monkeypatch.setattr(perform, "operation", lambda _: write_instead)
+    carry_out_instead(monkeypatch, write_instead)
     return colbuild
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from colbuild.errors import EXIT_FAILED, EXIT_STALE_PLAN, EXIT_WORK_PENDING
 from colbuild.report.screen.plan_view import time_range
-from colbuild.run.process import perform
 from tests.cli.test_explain import write_instead
 from tests.helpers.project import replace_in
+from tests.helpers.steps import carry_out_instead
 
 SPEC = "specs/tiny.yaml"
 
@@ -18,7 +18,7 @@ SPEC = "specs/tiny.yaml"
 @pytest.fixture
 def quick(monkeypatch, colbuild, steps_run_here):
     """Builds without training: every operation writes a small file."""
-    monkeypatch.setattr(perform, "operation", lambda _: write_instead)
+    carry_out_instead(monkeypatch, write_instead)
     return colbuild
 
 
@@ -123,11 +123,10 @@ def test_estimates_follow_the_runs(quick, project):
 def test_a_step_that_gives_the_same_bytes_says_so_and_stops_there(quick, project, monkeypatch):
     quick("build", SPEC)
 
-    def same_result(run):
-        without = {key: value for key, value in run.params.items() if key != "recipe"}
-        write_instead(type(run)(run.inputs, without, run.output, run.report))
+    def same_result(run, params):
+        write_instead(run, {key: value for key, value in params.items() if key != "recipe"})
 
-    monkeypatch.setattr(perform, "operation", lambda _: same_result)
+    carry_out_instead(monkeypatch, same_result)
     replace_in(project / "recipes/distill.yaml", "temperature: 1.0", "temperature: 2.0")
     quick("build", SPEC)
     replace_in(project / "recipes/distill.yaml", "temperature: 2.0", "temperature: 3.0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import Scene, Work
+from colbuild.plan.operation import Operation, Scene, Work
 from colbuild.plan.steps.operations import OPERATIONS
 
 
@@ -37,6 +37,11 @@ class NamedStep(Step):
 
 def named_step(name: str, op: str, params: Mapping[str, Any], *more: Any, **rest: Any) -> Step:
     return NamedStep(op, name, params, *more, **rest)
+
+
+def carry_out_instead(monkeypatch: pytest.MonkeyPatch, run: Callable[[StepRun, Mapping[str, Any]], None]) -> None:
+    """Carries out every kind of step by a test's own function of the run and the parameters."""
+    monkeypatch.setattr(Operation, "carry_out", lambda _, step, values: run(step, values))
 
 
 def set_epoch(monkeypatch: pytest.MonkeyPatch, op: str, epoch: int) -> None:
