@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 
 from colbuild.arch import Role, Structure, tensors
 from colbuild.arch.files.model_files import LICENCES
+from colbuild.arch.files.model_folder import SPECIAL_IDS
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.shared.bridge_config import bridge_config
 from colbuild.ops.shared.bridge_start import transplanted
@@ -26,7 +27,7 @@ from colbuild.train.across.spelling import read_spelling
 from colbuild.train.across.vocabularies import events, nearest_tokens
 from colbuild.train.loop.teaching import Across
 from colbuild.weights.bridge.transplant import compose, random_start, transplant_rows
-from colbuild.weights.files.checkpoint import SPECIAL_IDS, Checkpoint, load_checkpoint, save_checkpoint
+from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from colbuild.weights.files.origin import ORIGIN, copy_files
 from colbuild.weights.files.transformers_config import transformers_config
 

@@ -8,6 +8,7 @@ from colbuild.errors import BuildError
 from colbuild.ops.shared.running_models import check_vocabulary, model_of
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.evaluate import EvaluateParams
+from colbuild.plan.workload.at_once import WINDOW
 from colbuild.progress import Progress
 from colbuild.train.corpus.packing import evaluation_documents, open_corpus
 from colbuild.train.loop.devices import forward_type
@@ -16,7 +17,6 @@ from colbuild.train.watching.measure import NOTHING, score_window
 from colbuild.weights.files.checkpoint import load_checkpoint, write_json
 
 METRICS = "metrics.json"
-CONTEXT = 512
 _LOST = 700.0
 """A loss in nats whose perplexity is no float any more; no model that computes at all comes near."""
 
@@ -38,7 +38,7 @@ def run(step: StepRun, params: EvaluateParams) -> None:
     reference = None if same else model_of(load_checkpoint(step.inputs["reference"]), forward_type())
     corpus = open_corpus(step.inputs["corpus"], params.split)
     check_vocabulary(corpus.vocabulary, model)
-    windows = evaluation_documents(corpus, params.tokens, min(CONTEXT, int(model.config.max_position_embeddings)))
+    windows = evaluation_documents(corpus, params.tokens, min(WINDOW, int(model.config.max_position_embeddings)))
     wanted = sum(len(window.targets) for window in windows)
     total, size, room = NOTHING, 0, Room()
     for window in windows:

@@ -14,7 +14,8 @@ from typing import Any, Final
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from colbuild.arch.files.json_file import object_if_there, read_object
-from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, SETTINGS, TOKENIZER
+from colbuild.arch.files.model_files import CHAT_FILES, CHAT_TEMPLATE, LICENCES, SETTINGS, TOKENIZER
+from colbuild.arch.files.model_folder import CONFIG_FILE
 from colbuild.arch.files.tokenizer_file import NONE, load_tokenizer, read_settings
 from colbuild.arch.files.tokenizer_trial import try_tokenizer
 from colbuild.errors import BuildError
@@ -31,10 +32,9 @@ from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.tokenizer import TokenizerParams
 from colbuild.progress import Progress
 from colbuild.train.across.spelling import spelling_of
-from colbuild.weights.files.checkpoint import CONFIG, GENERATION, write_json
+from colbuild.weights.files.checkpoint import GENERATION, write_json
 from colbuild.weights.files.origin import ORIGIN, copy_files
 
-CHAT: Final = "chat_template.jinja"
 SEPARATOR: Final = "<|endoftext|>"
 BEGINNING: Final = "beginning.json"
 NAMES: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -213,7 +213,11 @@ def special_ids(folder: Path) -> dict[str, int]:
 def _wanted(model: Path) -> list[str]:
     """The AnsNet's special tokens that its chat is made of, in the order of their ids."""
     tokenizer, settings = _read_tokenizer(model), read_settings(model)
-    template = (model / CHAT).read_text(encoding="utf-8") if (model / CHAT).is_file() else settings.get("chat_template")
+    template = (
+        (model / CHAT_TEMPLATE).read_text(encoding="utf-8")
+        if (model / CHAT_TEMPLATE).is_file()
+        else settings.get("chat_template")
+    )
     text = template if isinstance(template, str) else json.dumps(template or "")
     named = {_content(settings.get(key)) for key in NAMES} | set(_names_by_id(model).values()) | {SEPARATOR}
     named |= set(beginning_names(model))
@@ -226,7 +230,7 @@ def _wanted(model: Path) -> list[str]:
 
 def _names_by_id(model: Path) -> dict[str, str]:
     """`eos_token` and the like of a model that tells only their ids, in its config.json."""
-    path = model / CONFIG
+    path = model / CONFIG_FILE
     config = object_if_there(path)
     tokenizer = _read_tokenizer(model)
     ids = {key: config.get(f"{key}_id") for key in NAMES}

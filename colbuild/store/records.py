@@ -13,7 +13,7 @@ from colbuild.store.durable_files import CHECK, checked, unchecked
 Digest = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,128}$")]
 """The name of a tree, which is a path's last part: it must lead nowhere else."""
 
-_LATEST: Final = 1e11
+LATEST: Final = 1e11
 """Seconds since 1970 that no build sees."""
 
 
@@ -43,8 +43,8 @@ class ActionRecord:
     inputs: Mapping[str, str] = field(hash=False)
     output: Digest
     size: Annotated[int, Field(ge=0, lt=1 << 63)]
-    seconds: Annotated[float, Field(ge=0, lt=_LATEST)]
-    built_at: Annotated[float, Field(ge=0, lt=_LATEST)]
+    seconds: Annotated[float, Field(ge=0, lt=LATEST)]
+    built_at: Annotated[float, Field(ge=0, lt=LATEST)]
     resumed: bool = False
     ledger: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

@@ -26,6 +26,7 @@ from colbuild.run.process import nursery
 from colbuild.run.process.nursery import import_before_fork
 from colbuild.store import Store, objects, outputs
 from colbuild.train.loop import training_state as state
+from colbuild.train.loop.state_tensors import bytes_of
 
 # -- the moments ------------------------------------------------------------------------------------------------------
 
@@ -78,16 +79,16 @@ def _after_the_record(then: Callable[[], None]) -> None:
 @_moment
 def _within_a_checkpoint(then: Callable[[], None]) -> None:
     """Half of the tensors are written."""
-    write = state._write_tensors
+    write = state.write_tensors
 
     def torn(path: Path, tensors: Any) -> str:
         with path.open("wb") as file:
             for tensor in list(tensors.values())[: len(tensors) // 2]:
-                file.write(state._bytes_of(tensor))
+                file.write(bytes_of(tensor))
         then()
         return write(path, tensors)
 
-    state._write_tensors = torn
+    state.write_tensors = torn
 
 
 @_moment

@@ -2,7 +2,7 @@
 
 ::
 
-    colbuild/ops/distill.py ── imports, transitively, of ops, fetch, export, train, weights and arch ──> its sources
+    colbuild/ops/distill.py ── imports, transitively, of LAYERS and FILES ──> its sources
     its sources ── parsed, without docstrings and comments ──> digest ──> compared with epochs.json
 
 `python -m tests.ops.epochs` says which operations changed since the table was written;
@@ -27,6 +27,9 @@ TABLE = Path(__file__).with_name("epochs.json")
 LAYERS = ("ops", "fetch", "export", "train", "weights", "arch")
 """Packages whose code decides what an operation's result is. What lies below them is the same for every operation; how
 results are found and stored has versions of its own."""
+
+FILES = ("plan.workload.at_once",)
+"""Modules below these packages that decide results all the same."""
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -112,7 +115,7 @@ def accept(now: dict[str, Entry]) -> None:
 
 def _counts(module: str) -> bool:
     return module.startswith(tuple(f"colbuild.{layer}." for layer in LAYERS)) or module in {
-        f"colbuild.{layer}" for layer in LAYERS
+        f"colbuild.{name}" for name in (*LAYERS, *FILES)
     }
 
 

@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from colbuild.errors import BuildError
-from colbuild.ops.shared.running_models import CALIBRATION_WINDOW, build_model, calibration, check_vocabulary, model_of
+from colbuild.ops.shared.running_models import build_model, calibration, check_vocabulary, model_of
+from colbuild.plan.workload.at_once import WINDOW
 from colbuild.train.corpus.packing import open_corpus
 from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.configs import random_llama_config
@@ -101,7 +102,7 @@ def test_calibration_windows_are_the_same_each_time_and_as_many_as_asked():
     model = model_of(load_checkpoint(ordered()), torch.bfloat16)
     first, second = (calibration(packed(), "train", 2048, model) for _ in range(2))
     assert torch.equal(first, second)
-    assert first.shape == (2048 // CALIBRATION_WINDOW, CALIBRATION_WINDOW + 1)
+    assert first.shape == (2048 // WINDOW, WINDOW + 1)
 
 
 def test_calibration_windows_fit_into_a_short_model_and_a_small_corpus():
@@ -109,7 +110,7 @@ def test_calibration_windows_fit_into_a_short_model_and_a_small_corpus():
     assert calibration(packed(), "train", 256, short).shape == (4, 64 + 1)
     model = model_of(load_checkpoint(ordered()), torch.bfloat16)
     heldout = open_corpus(packed(), "heldout").tokens
-    assert calibration(packed(), "heldout", heldout, model).numel() <= heldout + heldout // CALIBRATION_WINDOW
+    assert calibration(packed(), "heldout", heldout, model).numel() <= heldout + heldout // WINDOW
 
 
 def test_fewer_tokens_than_are_asked_for_are_an_error():

@@ -101,7 +101,7 @@ def agrees(name, found, mask):
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 @pytest.mark.parametrize("side", ["no", "left", "right"])
 def test_with_a_cache_in_any_pieces_it_is_as_if_each_text_were_alone_and_whole(name, side, monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", 4)
+    monkeypatch.setattr(attention, "QUERIES", 4)
     model, (tokens, mask) = model_of_steps(name), padded(name, side)
     agrees(name, fed(model, tokens, mask, (WIDTH,), None, said=True), mask)
     for pieces in PIECES.values():

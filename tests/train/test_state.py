@@ -408,7 +408,7 @@ def test_weights_without_a_gradient_are_kept_too(tmp_path):
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from colbuild.train.loop import training_state as state
+from colbuild.train.loop import state_tensors
 from tests.train import test_state
 
 folder, where, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -428,7 +428,7 @@ if where == "training":
     batches = dying(batches)
 else:
     owner, name = {
-        "tensor": (state, "_bytes_of"),
+        "tensor": (state_tensors, "bytes_of"),
         "fsync": (os, "fsync"),
         "replace": (Path, "replace"),
         "unlink": (Path, "unlink"),

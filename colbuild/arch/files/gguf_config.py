@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from colbuild.arch.files.gguf_architectures import KNOWN, READ
 from colbuild.arch.files.gguf_header import GGUFHeader
-from colbuild.arch.files.gguf_rotary import rotary_scaling
+from colbuild.arch.files.gguf_rotary import INSTEAD, rotary_scaling
 from colbuild.bounds import LAYERS
 from colbuild.errors import BuildError
 
@@ -22,8 +22,6 @@ _NAMES: Final = {15: "Q8_K", 28: "F64", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_
 _MOST: Final = 1 << 31
 _LARGEST: Final = float.fromhex("0x1.fffffep127")
 """Of the numbers in float32."""
-
-_INSTEAD: Final = "use the model's safetensors folder instead"
 
 
 def config_from_gguf(header: GGUFHeader) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def stored_dtype(header: GGUFHeader) -> str:
 def _refuse_other(kind: str, name: str) -> None:
     """Refuses an architecture that colbuild knows, but not from GGUF files."""
     if kind in KNOWN:
-        raise BuildError(f"{name} holds a {kind} model; supported in GGUF files: {', '.join(READ)}", hint=_INSTEAD)
+        raise BuildError(f"{name} holds a {kind} model; supported in GGUF files: {', '.join(READ)}", hint=INSTEAD)
 
 
 def _refuse_types(header: GGUFHeader) -> None:
@@ -148,7 +146,7 @@ class _Reader:
         return BuildError(
             f"{self._header.name}: '{self._prefix}.{key}' {what}{layers}, so its header is not that of a "
             f"{self._prefix} model that can be read",
-            hint=_INSTEAD,
+            hint=INSTEAD,
         )
 
 

@@ -26,7 +26,7 @@ _PUBLISHED: Final = tuple((1.0, 4.0, positions) for positions in (8192, 4096, 20
 
 _CLOSE: Final = 1e-5
 _YARN_DEFAULTS: Final = {"yarn_beta_fast": 32.0, "yarn_beta_slow": 1.0, "yarn_ext_factor": 1.0, "yarn_attn_factor": 1.0}
-_INSTEAD: Final = "use the model's safetensors folder instead"
+INSTEAD: Final = "use the model's safetensors folder instead"
 
 
 def rotary_scaling(header: GGUFHeader, kind: str, theta: float) -> dict[str, Any] | None:
@@ -48,7 +48,7 @@ def rotary_scaling(header: GGUFHeader, kind: str, theta: float) -> dict[str, Any
         return None
     found = _FORMS.get(form, lambda _: None)(facts)
     if found is None:
-        raise BuildError(f"{header.name} scales its rotary positions in an unsupported way ('{form}')", hint=_INSTEAD)
+        raise BuildError(f"{header.name} scales its rotary positions in an unsupported way ('{form}')", hint=INSTEAD)
     return found
 
 
@@ -91,7 +91,7 @@ def _llama3(header: GGUFHeader, theta: float) -> dict[str, Any]:
 
 def _another(header: GGUFHeader) -> BuildError:
     return BuildError(
-        f"{header.name} scales its rotary positions by '{FREQUENCIES}' differently from Llama 3", hint=_INSTEAD
+        f"{header.name} scales its rotary positions by '{FREQUENCIES}' differently from Llama 3", hint=INSTEAD
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from colbuild.documents import MalformedError, open_regular, read_json_file
 from colbuild.errors import BuildError
 
-_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
 def read_object(path: Path, hint: str | None = None) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def refuse_pointer(path: Path) -> None:
     """Raises BuildError if a file is a Git LFS pointer in place of its content."""
     try:
         with open_regular(path) as file:
-            found = file.read(len(_POINTER)) == _POINTER
+            found = file.read(len(LFS_POINTER)) == LFS_POINTER
     except (OSError, MalformedError):
         return
     if found:

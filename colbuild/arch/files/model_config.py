@@ -26,7 +26,7 @@ from colbuild.errors import BuildError
 _TYPES: Final[Mapping[str, str]] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """What safetensors calls a type -> what config.json calls it."""
 
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 def read_config(path: Path, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def model_parts(path: Path) -> tuple[Path, ...]:
 
 
 def _not_a_model(path: Path) -> BuildError:
-    if path.suffix in _PICKLED:
+    if path.suffix in PICKLES:
         return BuildError(
             f"{path.name} holds pickled weights, which run code when they are loaded",
             hint="convert the weights to safetensors, and name the model's folder",

@@ -52,7 +52,7 @@ _QUANTISED: Final = (
 )
 _ORIGINAL: Final = "use the model's original weights, or a GGUF file, which is dequantised"
 _TIED: Final = "tie_word_embeddings"
-_IDS: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
+SPECIAL_IDS: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_model_folder(folder: Path) -> Model:
 def fitted_ids(model: Model) -> Model:
     """The same model without ids that lie outside its vocabulary."""
     config, rows, told = dict(model.config), model.config.get("vocab_size"), []
-    for key in _IDS:
+    for key in SPECIAL_IDS:
         value = config.get(key)
         kept = ids_inside(value, rows) if isinstance(rows, int) else value
         if kept != value:

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from colbuild.arch import Structure, parameters, positions_key
 from colbuild.arch.files.model_files import LICENCES, TOKENIZER
+from colbuild.arch.files.model_folder import CONFIG_FILE, SPECIAL_IDS
 from colbuild.arch.files.tokenizer_file import without_orders
 from colbuild.export.package.manifest import Graph, Manifest
 from colbuild.spec.model.device import Device
 from colbuild.units import format_count
-from colbuild.weights.files.checkpoint import COMPANIONS, CONFIG, GENERATION, SPECIAL_IDS, write_json
+from colbuild.weights.files.checkpoint import COMPANIONS, GENERATION, write_json
 from colbuild.weights.files.origin import copy_files
 
 GENAI: Final = "genai_config.json"
@@ -32,15 +33,17 @@ def write_companions(folder: Path, config: Mapping[str, Any], profile: Device, o
     output.mkdir(parents=True, exist_ok=True)
     copy_files((*COMPANIONS, *LICENCES), folder, output)
     _shorten(output / TOKENIZER)
-    write_json(output / CONFIG, {**config, "dtype": profile.stored.float_type, positions_key(config): profile.context})
+    write_json(
+        output / CONFIG_FILE, {**config, "dtype": profile.stored.float_type, positions_key(config): profile.context}
+    )
     if not (output / GENERATION).exists():
         write_json(output / GENERATION, {key: config[key] for key in SPECIAL_IDS if config.get(key) is not None})
 
 
 def tell_data_files(output: Path, file: str, parts: int) -> None:
     """Says in config.json how many files of weights lie beside the graph, which Transformers.js cannot see over the web."""
-    config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
-    write_json(output / CONFIG, {**config, "transformers.js_config": {"use_external_data_format": {file: parts}}})
+    config = json.loads((output / CONFIG_FILE).read_text(encoding="utf-8"))
+    write_json(output / CONFIG_FILE, {**config, "transformers.js_config": {"use_external_data_format": {file: parts}}})
 
 
 def _shorten(path: Path) -> None:
@@ -63,7 +66,7 @@ def _shorten(path: Path) -> None:
 
 def write_genai_config(output: Path, graph: Graph, structure: Structure, profile: Device) -> None:
     """genai_config.json, by which onnxruntime-genai runs the package's folder as it is."""
-    config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((output / CONFIG_FILE).read_text(encoding="utf-8"))
     settings = {**config, **json.loads((output / GENERATION).read_text(encoding="utf-8"))}
     shape = structure.shape
     past, present = ([one.replace("{layer}", "%d") for one in names] for names in (graph.past, graph.present))

@@ -9,14 +9,13 @@ from typing import Final
 from colbuild.bounds import MANIFEST_BYTES
 from colbuild.documents import read_json_file, unreadable
 from colbuild.errors import BuildError
-from colbuild.export.package.manifest import MANIFEST
+from colbuild.export.package.manifest import MANIFEST, PACKAGE_HINT
 
 _DEEPEST: Final = 3
 """Folders between `out` and a package: the family, the model, the profile."""
 
 _NAMED: Final = 6
-_EXAMPLE: Final = "give the folder of a package, such as out/smol-edge/phone/phone-int8"
-_TO_EXPORT: Final = f"name a profile in 'exports' of its model, run 'colbuild build', and {_EXAMPLE}"
+_TO_EXPORT: Final = f"name a profile in 'exports' of its model, run 'colbuild build', and {PACKAGE_HINT}"
 _CHECKPOINT: Final = "checkpoint"
 _SET_ASIDE: Final = ".kept-"
 """What colbuild calls a folder of somebody's that it moved out of a package's way."""
@@ -37,7 +36,7 @@ def find_package(given: Path) -> Path:
     if given.is_file() or (given / MANIFEST).is_file():
         return given
     if not given.is_dir():
-        raise BuildError(f"{given} is not a folder", hint=_near(given) or _EXAMPLE)
+        raise BuildError(f"{given} is not a folder", hint=_near(given) or PACKAGE_HINT)
     found = list(_packages_in(given))
     if len(found) == 1:
         return found[0]
@@ -47,13 +46,13 @@ def find_package(given: Path) -> Path:
     if model is None and (inside := _model_kind(given / _CHECKPOINT)) is not None:
         raise BuildError(f"{given} holds {inside}, and no package for a device", hint=_TO_EXPORT)
     beside = [one for one in _packages_in(given.parent) if one != given]
-    hint = f"give a package: {_listed(beside)}" if beside else _EXAMPLE
+    hint = f"give a package: {_listed(beside)}" if beside else PACKAGE_HINT
     if model is not None:
         raise BuildError(
             f"{given} is {model}, not a package for a device",
             hint=hint if beside else _TO_EXPORT,
         )
-    raise BuildError(f"{given} is not a package: it has no {MANIFEST}", hint=_EXAMPLE)
+    raise BuildError(f"{given} is not a package: it has no {MANIFEST}", hint=PACKAGE_HINT)
 
 
 def _packages_in(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:

@@ -190,7 +190,7 @@ class Manifest(Part):
     sample: Sample
 
 
-_HINT: Final = "give the folder of a package, such as out/smol-edge/phone/phone-int8"
+PACKAGE_HINT: Final = "give the folder of a package, such as out/smol-edge/phone/phone-int8"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -201,13 +201,13 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not folder.is_dir():
-        raise BuildError(f"{folder} is not a folder", hint=_HINT)
+        raise BuildError(f"{folder} is not a folder", hint=PACKAGE_HINT)
     try:
         content = read_regular(path, MANIFEST_BYTES)
     except FileNotFoundError:
-        raise BuildError(f"{folder} is not a package: it has no {MANIFEST}", hint=_HINT) from None
+        raise BuildError(f"{folder} is not a package: it has no {MANIFEST}", hint=PACKAGE_HINT) from None
     except (OSError, MalformedError) as error:
-        raise BuildError(f"{path} cannot be read: {error}", hint=_HINT) from None
+        raise BuildError(f"{path} cannot be read: {error}", hint=PACKAGE_HINT) from None
     return parse_manifest(content, path)
 
 
@@ -220,10 +220,12 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
     try:
         written = parse_json(content)
     except MalformedError as error:
-        raise BuildError(f"{path} cannot be read: {error}", hint=_HINT) from None
+        raise BuildError(f"{path} cannot be read: {error}", hint=PACKAGE_HINT) from None
     version = written.get("schema_version") if isinstance(written, dict) else None
     if version is None:
-        raise BuildError(f"{path.parent} is not a package: its {MANIFEST} was not written by colbuild", hint=_HINT)
+        raise BuildError(
+            f"{path.parent} is not a package: its {MANIFEST} was not written by colbuild", hint=PACKAGE_HINT
+        )
     if version != SCHEMA_VERSION:
         raise BuildError(
             f"{path} has schema version {str(version)[:20]}; this colbuild supports version {SCHEMA_VERSION}",

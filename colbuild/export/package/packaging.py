@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from colbuild import __version__
 from colbuild.arch import Structure, parameters, positions_key, read_structure
 from colbuild.arch.files.model_files import TOKENIZER
+from colbuild.arch.files.model_folder import CONFIG_FILE
 from colbuild.arch.files.tokenizer_file import load_tokenizer
 from colbuild.errors import BuildError
 from colbuild.export.graph.decoder import decoder_graph
@@ -49,7 +50,7 @@ from colbuild.process_memory import give_back_pages
 from colbuild.progress import Progress, Report
 from colbuild.spec.model.device import Device
 from colbuild.train.loop.devices import forward_type
-from colbuild.weights.files.checkpoint import CONFIG, load_checkpoint, write_json
+from colbuild.weights.files.checkpoint import load_checkpoint, write_json
 from colbuild.weights.files.origin import read_origin
 from colbuild.weights.files.tensor_files import WEIGHTS
 
@@ -81,7 +82,7 @@ class Exported:
 
 def exported_model(folder: Path, reference: Callable[[torch.dtype], PreTrainedModel]) -> Exported:
     """The model in a folder. Raises BuildError if its architecture is not supported."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     return Exported(folder, config, read_structure(config), reference)
 
 

@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 from colbuild.errors import BuildError
 from colbuild.export.package.manifest import Parity, Sample
 from colbuild.export.runtime.session import Decoder, Ids, Logits, feed, feed_whole, generate_tokens
+from colbuild.plan.workload.at_once import LONGEST_PROMPT
 from colbuild.spec.model.precision import Bound
 from colbuild.train.corpus.text_beginning import beginning, text_ids
 
 SEED: Final = 20_260_101
-LONGEST: Final = 192
 CHUNK_ROWS: Final = 16
 SAMPLE_TOKENS: Final = 16
 ENGLISH: Final = (
@@ -70,7 +70,7 @@ def parity_prompts(vocab: int, context: int, tokenizer: Tokenizer | None) -> tup
     width = max(row.shape[1] for row in rows)
     padded = numpy.concatenate([numpy.pad(row, ((0, 0), (width - row.shape[1], 0))) for row in rows])
     mask = numpy.concatenate([numpy.pad(numpy.ones_like(row), ((0, 0), (width - row.shape[1], 0))) for row in rows])
-    short, long, cached = draw(7), draw(LONGEST), draw(24)
+    short, long, cached = draw(7), draw(LONGEST_PROMPT), draw(24)
     found = [
         _whole("short", short),
         _whole("long", long),

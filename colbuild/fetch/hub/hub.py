@@ -16,6 +16,7 @@ from huggingface_hub import errors, hf_hub_download
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from colbuild.arch.files.gguf_split import split_names
+from colbuild.arch.files.model_config import PICKLES
 from colbuild.arch.files.model_files import LICENCES, TOKENIZER
 from colbuild.arriving import Bound
 from colbuild.bounds import UNDECLARED_BYTES
@@ -31,9 +32,6 @@ from colbuild.spec.sources.hub_pages import DATASETS
 from colbuild.spec.sources.schemes import HUB
 from colbuild.spec.sources.source_kinds import HubSource
 from colbuild.store.locks import remove
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Endings of files that run code when they are loaded; never fetched, never opened."""
 
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 # README.md says what the licence is called.

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from colbuild.arch.files.json_file import LFS_POINTER
 from colbuild.bounds import TEXT_RATIO, TEXT_SPARE
 from colbuild.errors import BuildError, SourceError
 
@@ -28,8 +29,6 @@ _RETURN: Final = "\r"
 
 _TAR: Final = slice(257, 262)
 """Where a tar archive says that it is one."""
-
-_LFS: Final = b"version https://git-lfs.github.com/spec/"
 
 
 _CUT_OFF: Final = "Truncated compressed stream"
@@ -71,7 +70,7 @@ def wrong_file(plain: Path, path: Path) -> SourceError | None:
         plain: The file, decompressed.
         path: What messages call it.
     """
-    if starts_with(plain, len(_LFS)) == _LFS:
+    if starts_with(plain, len(LFS_POINTER)) == LFS_POINTER:
         return SourceError(f"{path} is a Git LFS pointer, not the data", hint="fetch the data: git lfs pull")
     return None
 
@@ -211,7 +210,7 @@ def _check_start(path: Path, data: bytes) -> None:
     if data.count(0) * 4 > len(data):
         hint = "convert it: iconv -f UTF-16LE -t UTF-8, or choose other files: 'files'"
         raise SourceError(f"{path} is binary, or UTF-16 text, not UTF-8", hint=hint)
-    if data.startswith(_LFS):
+    if data.startswith(LFS_POINTER):
         raise SourceError(f"{path} is a Git LFS pointer, not the data", hint="fetch the data: git lfs pull")
     if data[_TAR] == b"ustar":
         raise SourceError(f"{path} is a tar archive, which is not supported", hint="unpack it, and name its folder")

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.ops.shared.text_writing import Text
+from colbuild.plan.workload.at_once import CHUNK_TOKENS
 from colbuild.process_memory import give_back_pages
-from colbuild.train.losses.forward import CHUNK_TOKENS, final_hidden, head_weight
+from colbuild.train.losses.forward import final_hidden, head_weight
 
 SCORED: Final = 8
 """Texts that are read again: enough to tell, and little beside the time to write them."""

@@ -8,10 +8,11 @@ from typing import Any, Final
 from transformers import PreTrainedConfig
 
 from colbuild.arch import Structure, config_for, positions_key
+from colbuild.arch.files.model_folder import SPECIAL_IDS
 from colbuild.arch.scalars import neutral_settings
 from colbuild.arch.table import FULL, SLIDING, Rotary
 from colbuild.weights.bridge.translation import rotary_base
-from colbuild.weights.files.checkpoint import SPECIAL_IDS, Checkpoint
+from colbuild.weights.files.checkpoint import Checkpoint
 from colbuild.weights.files.transformers_config import transformers_config
 from colbuild.weights.prefix.subset import kept_layers
 

@@ -12,14 +12,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.errors import BuildError
+from colbuild.plan.workload.at_once import WINDOW
 from colbuild.train.corpus.packing import PackedCorpus, calibration_windows, open_corpus, window_count
 from colbuild.train.corpus.text_beginning import asked
 from colbuild.train.losses.attention import use_blocked_attention
 from colbuild.train.losses.forward import owner_of
 from colbuild.weights.files.checkpoint import Checkpoint
 from colbuild.weights.files.transformers_config import transformers_config
-
-CALIBRATION_WINDOW = 512
 
 
 def build_model(
@@ -105,7 +104,7 @@ def _open(corpus: Path, split: str, model: Configured) -> tuple[PackedCorpus, in
     """A corpus in the model's tokens, and how long its windows are."""
     packed = open_corpus(corpus, split)
     check_vocabulary(packed.vocabulary, model)
-    return packed, min(CALIBRATION_WINDOW, model.config.max_position_embeddings, max(1, packed.tokens - 1))
+    return packed, min(WINDOW, model.config.max_position_embeddings, max(1, packed.tokens - 1))
 
 
 def check_vocabulary(vocabulary: int, model: Configured) -> None:

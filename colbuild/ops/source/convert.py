@@ -13,7 +13,7 @@ from colbuild.arch import Structure, own_settings, parameters, read_structure
 from colbuild.arch.files.gguf_header import read_header
 from colbuild.arch.files.model_config import model_parts, read_model
 from colbuild.arch.files.model_files import LICENCES
-from colbuild.arch.files.model_folder import Model
+from colbuild.arch.files.model_folder import CONFIG_FILE, Model
 from colbuild.errors import BuildError
 from colbuild.hashing import hash_file
 from colbuild.ops.source.added_tokens import fit_tokenizer
@@ -26,7 +26,7 @@ from colbuild.ops.source.source_tokenizer import copy_tokenizer
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.source import SourceParams
 from colbuild.progress import Progress, Report
-from colbuild.weights.files.checkpoint import CONFIG, check_tensors, write_json
+from colbuild.weights.files.checkpoint import check_tensors, write_json
 from colbuild.weights.files.finite import check_numbers
 from colbuild.weights.files.origin import ORIGIN, Origin, card_license, copy_files, origin_json
 from colbuild.weights.files.tensor_files import WEIGHTS
@@ -60,7 +60,7 @@ def run(step: StepRun, params: SourceParams) -> None:
     save_file(
         {named(name): tensor for name, tensor in weights.items()}, step.output / WEIGHTS, metadata={"format": "pt"}
     )
-    write_json(step.output / CONFIG, _plain(config, structure, dtype))
+    write_json(step.output / CONFIG_FILE, _plain(config, structure, dtype))
     if parts:
         convert_gguf_tokenizer(read_header(parts), step.output)
     else:

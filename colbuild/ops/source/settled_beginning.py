@@ -17,13 +17,13 @@ from tokenizers import Tokenizer
 
 from colbuild.arch.files.model_files import SETTINGS, TOKENIZER
 from colbuild.arch.files.tokenizer_file import first_token, load_tokenizer, read_settings
+from colbuild.ops.source.source_tokenizer import ANY_FAST
 from colbuild.train.corpus.text_beginning import beginning
 from colbuild.weights.files.checkpoint import write_json
 from colbuild.weights.files.origin import ORIGIN, origin_json, read_origin
 
 _SAMPLE: Final = "a"
 _FLAGS: Final = ("add_bos_token", "add_eos_token")
-_ANY_FAST: Final = "PreTrainedTokenizerFast"
 
 
 def settle_beginning(folder: Path, asked: str | None) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def settle_beginning(folder: Path, asked: str | None) -> tuple[str, ...]:
         _write(folder, tokenizer, wanted, behind)
     if asked is not None and _by_transformers(folder, tokenizer)[0] != wanted:
         # GPT-NeoX's class passes over what is said of the BOS, CodeLlama's always puts one in front.
-        write_json(folder / SETTINGS, {**read_settings(folder), "tokenizer_class": _ANY_FAST})
+        write_json(folder / SETTINGS, {**read_settings(folder), "tokenizer_class": ANY_FAST})
     return tuple(_name(tokenizer, index) for index in wanted)
 
 
@@ -126,7 +126,7 @@ def _follow(folder: Path, tokenizer: Tokenizer, wanted: Sequence[int]) -> None:
         settings["add_bos_token"] = bool(names)
     else:
         # The flag stands for the BOS alone; of another token the post-processor has to tell.
-        settings["tokenizer_class"] = _ANY_FAST
+        settings["tokenizer_class"] = ANY_FAST
     write_json(folder / SETTINGS, settings)
 
 

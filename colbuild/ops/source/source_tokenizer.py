@@ -8,14 +8,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from colbuild.arch.files.json_file import read_object
 from colbuild.arch.files.model_files import SETTINGS, TOKENIZER
+from colbuild.arch.files.model_folder import CONFIG_FILE
 from colbuild.arch.files.tokenizer_file import load_tokenizer
 from colbuild.arch.files.tokenizer_files import CONVERTIBLE, SENTENCEPIECE, check_tokenizer_files
 from colbuild.arch.files.tokenizer_trial import try_tokenizer
 from colbuild.errors import BuildError, short_text
-from colbuild.weights.files.checkpoint import COMPANIONS, CONFIG, write_json
+from colbuild.weights.files.checkpoint import COMPANIONS, write_json
 from colbuild.weights.files.origin import copy_files
 
-_ANY_FAST = "PreTrainedTokenizerFast"
+ANY_FAST = "PreTrainedTokenizerFast"
 _END = "<|endoftext|>"
 _FROM_THIS_RUN = ("name_or_path", "_commit_hash", "is_local", "local_files_only", "trust_remote_code", "gguf_file")
 _SAMPLE = "The weather in Zürich is fine today, 1999!"
@@ -33,14 +34,14 @@ def copy_tokenizer(folder: Path, output: Path) -> None:
     if present == TOKENIZER:
         try_tokenizer(folder / TOKENIZER)
     if present in CONVERTIBLE:
-        if (folder / "merges.txt").is_file() and not any((folder / name).is_file() for name in (SETTINGS, CONFIG)):
+        if (folder / "merges.txt").is_file() and not any((folder / name).is_file() for name in (SETTINGS, CONFIG_FILE)):
             _convert_merges(folder, output)
         else:
             convert(folder, None, output)
         if present == SENTENCEPIECE:
             _compare_pieces(folder, output)
     elif not (folder / SETTINGS).is_file():
-        write_json(output / SETTINGS, {"tokenizer_class": _ANY_FAST})
+        write_json(output / SETTINGS, {"tokenizer_class": ANY_FAST})
 
 
 def _compare_pieces(folder: Path, output: Path) -> None:
@@ -69,7 +70,7 @@ def _convert_merges(folder: Path, output: Path) -> None:
         raise BuildError(f"the tokenizer of {folder} cannot be read: {error}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    settings = {"tokenizer_class": _ANY_FAST}
+    settings = {"tokenizer_class": ANY_FAST}
     if tokenizer.token_to_id(_END) is not None:
         tokenizer.add_special_tokens([_END])
         settings |= {"bos_token": _END, "eos_token": _END}
@@ -107,5 +108,5 @@ def convert(folder: Path, gguf_file: str | None, output: Path, architecture: str
     # The same model from another folder is the same model. The class has this name since version 4, and still in 5.
     kept = {key: value for key, value in settings.items() if key not in _FROM_THIS_RUN and key != "backend"}
     if kept.get("tokenizer_class") == "TokenizersBackend":
-        kept["tokenizer_class"] = _ANY_FAST
+        kept["tokenizer_class"] = ANY_FAST
     write_json(output / SETTINGS, kept)

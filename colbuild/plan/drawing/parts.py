@@ -24,13 +24,13 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, TOKENIZER_FILES
+from colbuild.arch.files.model_folder import CONFIG_FILE
 from colbuild.hashing import Tag, TreeEntry, tree_digest
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import CHAT, CONFIG, TEXTS, TOKENIZER, WEIGHTS
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.store import Store
 
-_CONFIG_FILE: Final = "config.json"
 _FILES: Final[Mapping[str, tuple[str, ...]]] = {
     TOKENIZER: TOKENIZER_FILES,
     CHAT: CHAT_FILES,
@@ -103,7 +103,7 @@ def part_of(path: str) -> str | None:
 def files_of(entries: Sequence[TreeEntry], part: str) -> tuple[TreeEntry, ...]:
     """The files of a part."""
     if part == CONFIG:
-        return tuple(entry for entry in entries if entry.path == _CONFIG_FILE)
+        return tuple(entry for entry in entries if entry.path == CONFIG_FILE)
     return tuple(entry for entry in entries if part_of(entry.path) == part)
 
 

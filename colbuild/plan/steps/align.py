@@ -12,7 +12,8 @@ from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import TOKENIZER, WEIGHTS, Operation, Params, Scene, TextNeed, Work
 from colbuild.plan.shapes.members import Member
 from colbuild.plan.steps import source
-from colbuild.plan.workload.model_memory import FORWARD, FULL, HEAP, PROCESSES, WINDOW, block_bytes
+from colbuild.plan.workload.at_once import WINDOW
+from colbuild.plan.workload.model_memory import FORWARD, FULL, HEAP, PROCESSES, block_bytes
 from colbuild.spec.model.family import Start
 
 

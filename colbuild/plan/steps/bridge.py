@@ -14,7 +14,7 @@ from colbuild.plan.shapes.bridge_shape import BRIDGE, Bridged
 from colbuild.plan.shapes.members import ANSNET
 from colbuild.plan.steps import corpus, order
 from colbuild.plan.steps.teach import draw_lessons
-from colbuild.plan.workload.model_memory import WINDOW
+from colbuild.plan.workload.at_once import WINDOW
 from colbuild.plan.workload.training import (
     bridge_recipe_params,
     recipe_settings,

@@ -10,7 +10,8 @@ from colbuild.arch import forward_flops, parameters
 from colbuild.plan.drawing.draft import Drawn, Model
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import WEIGHTS, Operation, Params, Scene, TextNeed, Work
-from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, WINDOW, scored_bytes
+from colbuild.plan.workload.at_once import WINDOW
+from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, scored_bytes
 
 _REPORT: Final = 1000
 """Bytes of the metrics."""

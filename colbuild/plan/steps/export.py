@@ -18,7 +18,8 @@ from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import CHAT, TEXTS, TOKENIZER, WEIGHTS, Operation, Params, Scene, TextNeed, Work
 from colbuild.plan.shapes.package_size import package_bytes
 from colbuild.plan.steps import quantise
-from colbuild.plan.workload.model_memory import FULL, TOKEN, WINDOW
+from colbuild.plan.workload.at_once import LONGEST_PROMPT, WINDOW
+from colbuild.plan.workload.model_memory import FULL, TOKEN
 from colbuild.spec.model.decides import own_params
 from colbuild.spec.model.device import Profile
 from colbuild.spec.model.family import DataSection
@@ -29,8 +30,6 @@ _FITTING: Final = 3
 _COMPARING: Final = 500_000_000
 """Memory of a build's processes while a package is compared, without its tokenizer."""
 
-_LONGEST: Final = 192
-"""Tokens of the longest prompt that a package is compared on (`colbuild.export.package.parity.LONGEST`)."""
 
 _COMPARED: Final = 8
 """How often the logits of that prompt are held while a package is compared, those of other prompts and of held-out text
@@ -94,7 +93,7 @@ def _work(params: ExportParams, scene: Scene) -> Work:
     times = _FITTING if params.split is not None else 1
     packed = profile.stored.packed * model.shape.vocab * model.shape.hidden
     weights = FULL * parameters(model) + round(packed) + 2 * TOKEN * model.shape.vocab
-    memory = _COMPARING + weights + _COMPARED * FULL * min(_LONGEST, profile.context) * model.shape.vocab
+    memory = _COMPARING + weights + _COMPARED * FULL * min(LONGEST_PROMPT, profile.context) * model.shape.vocab
     return Work(None, FULL * parameters(model) * times, package_bytes(model, profile), memory)
 
 

@@ -11,7 +11,8 @@ from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import WEIGHTS, Operation, Params, Scene, TextNeed, Work
 from colbuild.plan.shapes.members import Member
-from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, STREAMED, WINDOW, scored_bytes
+from colbuild.plan.workload.at_once import WINDOW
+from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, STREAMED, scored_bytes
 from colbuild.spec.model.mixing import Interpolate
 
 CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "layer_alpha": 46, "nested": 23}

@@ -11,7 +11,8 @@ from colbuild.plan.drawing.draft import SPLIT, Draft
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import WEIGHTS, Operation, Params, Scene, TextNeed, Work
 from colbuild.plan.shapes.members import ANSNET
-from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, WINDOW, block_bytes
+from colbuild.plan.workload.at_once import WINDOW
+from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, block_bytes
 from colbuild.spec.model.family import Family
 
 

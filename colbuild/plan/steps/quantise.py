@@ -11,7 +11,8 @@ from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import CHAT, TEXTS, TOKENIZER, WEIGHTS, Operation, Params, Scene, TextNeed, Work
 from colbuild.plan.shapes.route import distillation_flops
-from colbuild.plan.workload.model_memory import WINDOW, quantise_memory
+from colbuild.plan.workload.at_once import WINDOW
+from colbuild.plan.workload.model_memory import quantise_memory
 from colbuild.plan.workload.training import recipe_params, recipe_settings, steered, tokens_at_once, trained_tokens
 from colbuild.spec.model.decides import own_params
 from colbuild.spec.model.device import Profile

@@ -11,15 +11,8 @@ from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import WEIGHTS, Operation, Params, Scene, Work
 from colbuild.plan.shapes.members import ANSNET
-from colbuild.plan.workload.model_memory import (
-    CHUNK,
-    COMPUTED,
-    FULL,
-    HEAP,
-    MICRO_TOKENS,
-    PROCESSES,
-    block_bytes,
-)
+from colbuild.plan.workload.at_once import CHUNK_TOKENS, MICRO_TOKENS
+from colbuild.plan.workload.model_memory import COMPUTED, FULL, HEAP, PROCESSES, block_bytes
 from colbuild.plan.workload.training import lessons_params
 from colbuild.spec.model.recipe import Recipe
 
@@ -93,7 +86,7 @@ def _work(params: TeachParams, scene: Scene) -> Work:
     teacher, computed = scene.model("teacher"), COMPUTED[params.precision]
     tokens = max(params.sequence, MICRO_TOKENS)
     chunks = 5 if params.type == "sampled" else 3
-    logits = (computed + chunks * FULL) * CHUNK * teacher.shape.vocab
+    logits = (computed + chunks * FULL) * CHUNK_TOKENS * teacher.shape.vocab
     weights = computed * parameters(teacher)
     used = max(teacher.stored * parameters(teacher), logits + round(HEAP * block_bytes(teacher, tokens, computed)))
     flops = params.taught_tokens * forward_flops(teacher, params.sequence)

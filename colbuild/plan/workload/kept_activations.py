@@ -13,14 +13,11 @@ Counted from what autograd saves in the blocks of transformers 5 with the attent
 from __future__ import annotations
 
 from math import ceil
-from typing import Final
 
 from colbuild.arch import Role, Structure
 from colbuild.arch.architecture import patterns
 from colbuild.arch.table import SLIDING
-
-QUERIES: Final = 128
-"""Queries that attention takes at once (`colbuild.train.losses.attention.BLOCK`)."""
+from colbuild.plan.workload.at_once import QUERIES
 
 
 def kept_bytes(model: Structure, sequence: int, computed: int) -> int:

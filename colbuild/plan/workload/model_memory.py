@@ -18,18 +18,10 @@ from math import ceil
 from typing import Final
 
 from colbuild.arch import Structure, parameters
+from colbuild.plan.workload.at_once import CHUNK_TOKENS, WINDOW
 from colbuild.plan.workload.kept_activations import kept_bytes
 from colbuild.spec.model.precision import COMPUTING
 from colbuild.spec.model.recipe import Loss, Recipe
-
-MICRO_TOKENS: Final = 2048
-"""Tokens that pass through teacher and student at once on a CPU, where more are no faster and only take memory."""
-
-WINDOW: Final = 512
-"""Tokens that models are measured and calibrated on at once."""
-
-CHUNK: Final = 256
-"""Tokens whose logits exist at once (`colbuild.train.losses.forward.CHUNK_TOKENS`)."""
 
 COMPUTED: Final[Mapping[str, int]] = {name: row.bytes for name, row in COMPUTING.items()}
 """Bytes of a number that is computed with."""
@@ -145,8 +137,8 @@ def _head_gradient(student: Structure, recipe: Recipe) -> int:
 def _loss(student: Structure, teacher: Structure, recipe: Recipe) -> int:
     """Logits of a chunk."""
     computed, vocab = COMPUTED[recipe.precision], student.shape.vocab
-    wide = FULL * CHUNK * max(vocab, teacher.shape.vocab)
-    narrow = computed * CHUNK * vocab if computed != FULL else 0
+    wide = FULL * CHUNK_TOKENS * max(vocab, teacher.shape.vocab)
+    narrow = computed * CHUNK_TOKENS * vocab if computed != FULL else 0
     spelled = _SPELLING if vocab != teacher.shape.vocab else 0
     return narrow + _chunks(student, teacher, recipe) * wide + spelled
 
@@ -162,7 +154,7 @@ def _chunks(student: Structure, teacher: Structure, recipe: Recipe) -> int:
 
 def scored_bytes(model: Structure, computed: int, *, compared: bool) -> int:
     """Logits of a chunk that is scored: as computed, in fp32, their log-likelihoods, and those of a reference."""
-    logits = (computed + (3 if compared else 2) * FULL) * CHUNK * model.shape.vocab
+    logits = (computed + (3 if compared else 2) * FULL) * CHUNK_TOKENS * model.shape.vocab
     return logits + round(HEAP * block_bytes(model, WINDOW, computed))
 
 

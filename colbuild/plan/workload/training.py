@@ -15,7 +15,8 @@ from typing import Any
 
 from colbuild.arch import Shape, Structure, forward_flops
 from colbuild.plan.shapes.route import distillation_flops
-from colbuild.plan.workload.model_memory import MICRO_TOKENS, training_memory
+from colbuild.plan.workload.at_once import MICRO_TOKENS
+from colbuild.plan.workload.model_memory import training_memory
 from colbuild.spec.model.decides import deciding, own_params, steering
 from colbuild.spec.model.recipe import Elastic, Recipe
 

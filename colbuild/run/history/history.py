@@ -19,10 +19,9 @@ from colbuild.documents import MalformedError, parse_json, read_regular, shallow
 from colbuild.progress import Progress
 from colbuild.run.history.build_record import RUN_ENDED, RUN_STARTED, Outcome
 from colbuild.store.leases import is_held
+from colbuild.store.records import LATEST
 
 _ENDINGS: Final = ("step_finished", "step_cached", "step_failed")
-_LATEST: Final = 1e11
-"""Seconds since 1970 that no build sees: a record with a later time is damaged."""
 _MOST: Final = 1 << 53
 """Of steps, of a process's number, and of units of work."""
 
@@ -172,7 +171,7 @@ class _Told:
     def hear(self, line: Mapping[str, Any]) -> None:
         """Takes a line in. Lines and fields of another version that mean nothing here are passed over."""
         now = line.get("time")
-        if not isinstance(now, int | float) or not 0 <= now < _LATEST:
+        if not isinstance(now, int | float) or not 0 <= now < LATEST:
             return
         self.last = float(now)
         self.started = self.last if self.started is None else self.started

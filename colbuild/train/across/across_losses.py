@@ -24,10 +24,10 @@ from typing import Any, Final
 import torch
 from torch.nn import functional
 
+from colbuild.plan.workload.at_once import CHUNK_TOKENS
 from colbuild.train.across.aligned_text import Crossing
 from colbuild.train.across.vocabularies import Projection
 from colbuild.train.batch import IGNORED
-from colbuild.train.losses.forward import CHUNK_TOKENS
 from colbuild.train.losses.logits_buffer import Room
 from colbuild.train.losses.losses import LossWeights, MadeInForward, in_chunks
 

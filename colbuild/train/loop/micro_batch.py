@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from colbuild.arch import Structure
 from colbuild.errors import BuildError
-from colbuild.plan.workload.model_memory import MICRO_TOKENS, training_memory
+from colbuild.plan.workload.at_once import MICRO_TOKENS
+from colbuild.plan.workload.model_memory import training_memory
 from colbuild.spec.model.recipe import Recipe
 
 _GPU_SHARE: Final = 0.8

@@ -15,22 +15,20 @@ torch or of another training is removed; the one before it takes its place, or t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from colbuild.documents import read_json_file, shallow
 from colbuild.hashing import hash_bytes, hash_file, spaced_json
 from colbuild.store.durable_files import storage_errors, sync_folder
+from colbuild.train.loop.state_tensors import fill, fits, tensors_of, write_tensors
 
 FORMAT: Final = "colbuild.training.v1"
 KEPT: Final = 2
@@ -38,12 +36,6 @@ KEPT: Final = 2
 
 _NAME: Final = re.compile(r"step-(\d{8,})\.(?:json|safetensors)")
 _DRAFT: Final = "draft"
-_WEIGHT: Final = "weight"
-_COUNT: Final = "step"
-_AVERAGES: Final = ("exp_avg", "exp_avg_sq")
-"""What torch's AdamW calls what it keeps of a weight, beside the count of its updates."""
-_RANDOM: Final = "random"
-_DTYPES: Final = {torch.float32: "F32", torch.uint8: "U8"}
 
 
 @dataclass(frozen=True)
@@ -118,7 +110,7 @@ def save(state: State, folder: Path, also: Collection[int] = ()) -> None:
     draft = folder / _DRAFT
     tensors, facts = _paths(folder, state.step)
     try:
-        digest = _write_tensors(draft, _tensors(state))
+        digest = write_tensors(draft, tensors_of(state.weights, state.optimizer))
         draft.replace(tensors)
         values = {
             "format": FORMAT,
@@ -162,9 +154,9 @@ def restore(state: State, folder: Path, steps: int, only: Collection[int] | None
             if only is not None and step not in only:
                 continue
             progress = _sound(folder, step)
-            if progress is not None and 0 < step < steps and _fits(_paths(folder, step)[0], state, step):
+            if progress is not None and 0 < step < steps and fits(_paths(folder, step)[0], state.weights, step):
                 _remove_but(folder, [found for found in _steps_in(folder) if found <= step])
-                _fill(state, _paths(folder, step)[0])
+                fill(_paths(folder, step)[0], state.weights, state.optimizer)
                 readings, state.setback = progress
                 state.readings.extend(readings)
                 return
@@ -220,87 +212,8 @@ def _sound(folder: Path, step: int) -> tuple[list[Reading], Setback | None] | No
         return None
 
 
-# -- the tensors ------------------------------------------------------------------------------------------------------
-
-
-def _tensors(state: State) -> dict[str, torch.Tensor]:
-    """Every tensor of a state: "weight/NAME", what the optimiser keeps of it as "exp_avg/NAME" and the like, "random"."""
-    found: dict[str, torch.Tensor] = {}
-    for name, weight in state.weights.items():
-        kept = state.optimizer.state[weight]
-        found |= {f"{kind}/{name}": tensor for kind, tensor in {_WEIGHT: weight, **kept}.items()}
-    return {**found, _RANDOM: torch.get_rng_state()}
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Writes a safetensors file and syncs it; returns its sha256.
-
-    By hand: the digest is made on the way, a tensor at a time, and where the disk refuses its error says why; the library
-    (0.8) gives a text instead.
-    """
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for block in chain((_header(tensors),), map(_bytes_of, tensors.values())):
-            file.write(block)
-            digest.update(block)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
-
-
-def _header(tensors: Mapping[str, torch.Tensor]) -> memoryview:
-    """What stands before the tensors in a safetensors file: its length, and where each of them is."""
-    header, at = {}, 0
-    for name, tensor in tensors.items():
-        end = at + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
-        at = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return memoryview(len(text).to_bytes(8, "little") + text)
-
-
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return memoryview(flat)
-
-
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _fits(path: Path, state: State, step: int) -> bool:
-    """Whether the tensors in a file are those of this state after so many steps."""
-    try:
-        with safe_open(path, "pt") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
-            found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
-            counts = [file.get_tensor(name).item() for name in found if name.startswith(f"{_COUNT}/")]
-    except (OSError, SafetensorError, ValueError, RuntimeError):
-        return False
-    expected = {_RANDOM: ("U8", tuple(torch.get_rng_state().shape))}
-    for name, weight in state.weights.items():
-        whole = ("F32", tuple(weight.shape))
-        expected[f"{_WEIGHT}/{name}"] = whole
-        # A weight that has not had a gradient yet has no averages.
-        if f"{_COUNT}/{name}" in found:
-            expected |= {f"{_COUNT}/{name}": ("F32", ()), **{f"{kind}/{name}": whole for kind in _AVERAGES}}
-    return found == expected and max(counts, default=0) == step
-
-
-def _fill(state: State, path: Path) -> None:
-    """Reads the tensors of a file that fits into a state, one at a time."""
-    with safe_open(path, "pt") as file, torch.no_grad():
-        names = set(file.keys())
-        for name, weight in state.weights.items():
-            weight.copy_(file.get_tensor(f"{_WEIGHT}/{name}"))
-            for kind in (_COUNT, *_AVERAGES):
-                if f"{kind}/{name}" in names:
-                    read = file.get_tensor(f"{kind}/{name}")
-                    # A copy: what is read may lie in the file itself.
-                    kept = torch.empty(read.shape, device=weight.device) if kind == _COUNT else torch.empty_like(weight)
-                    state.optimizer.state[weight][kind] = kept.copy_(read)
-        torch.set_rng_state(file.get_tensor(_RANDOM).clone())

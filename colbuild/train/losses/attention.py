@@ -22,9 +22,9 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
+from colbuild.plan.workload.at_once import QUERIES
+
 BLOCKED: Final = "colbuild_blocked"
-BLOCK: Final = 128
-"""Queries at once; of 64, 128 and 256 the fastest on a CPU."""
 
 
 def blocked_attention(
@@ -58,8 +58,8 @@ def blocked_attention(
     scale = width**-0.5 if scaling is None else scaling
     grouped = query.reshape(rows, kv_heads, heads // kv_heads, tokens, width)
     blocks = []
-    for start in range(0, tokens, BLOCK):
-        stop = min(start + BLOCK, tokens)
+    for start in range(0, tokens, QUERIES):
+        stop = min(start + QUERIES, tokens)
         reach = keys if before and attention_mask is not None else before + stop
         some = (grouped[:, :, :, start:stop] * scale).flatten(2, 3)
         scores = (some @ key[:, :, :reach].transpose(2, 3)).float().reshape(rows, kv_heads, -1, stop - start, reach)

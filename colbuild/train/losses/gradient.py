@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from colbuild.plan.workload.at_once import CHUNK_TOKENS
 from colbuild.train.batch import IGNORED
-from colbuild.train.losses.forward import CHUNK_TOKENS, final_hidden, head_weight
+from colbuild.train.losses.forward import final_hidden, head_weight
 
 
 def loss_and_gradient(model: PreTrainedModel, windows: torch.Tensor, asked: torch.Tensor | None = None) -> float:

@@ -15,10 +15,10 @@ import torch
 from torch.nn import functional
 
 from colbuild.errors import BuildError
+from colbuild.plan.workload.at_once import CHUNK_TOKENS
 from colbuild.train.batch import IGNORED
 from colbuild.train.compiling import compiled_or_eager, is_compiling
 from colbuild.train.losses.divergences import DIVERGENCES, coarse_kl_closed, sampled_kl_closed
-from colbuild.train.losses.forward import CHUNK_TOKENS
 from colbuild.train.losses.logits_buffer import Room, add
 
 

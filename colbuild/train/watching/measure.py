@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from colbuild.plan.workload.at_once import CHUNK_TOKENS
 from colbuild.train.batch import IGNORED
-from colbuild.train.losses.forward import CHUNK_TOKENS, final_hidden, head_weight
+from colbuild.train.losses.forward import final_hidden, head_weight
 from colbuild.train.losses.logits_buffer import Room
 
 

@@ -20,19 +20,17 @@ from safetensors.torch import load_file, save_file
 from colbuild.arch import Structure, norm_sites, read_structure, wide_norms
 from colbuild.arch.files.json_file import read_object
 from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, SETTINGS, TOKENIZER
+from colbuild.arch.files.model_folder import CONFIG_FILE
 from colbuild.arch.files.safetensors_headers import check_lengths
 from colbuild.errors import BuildError
 from colbuild.weights.files.finite import check_numbers
 from colbuild.weights.files.origin import ORIGIN, copy_files
 from colbuild.weights.files.tensor_files import WEIGHTS, weight_files
 
-CONFIG = "config.json"
 LINEAGE = "lineage.json"
 RESIDUAL = "residual.safetensors"
 NESTED = "nested"
 GENERATION = "generation_config.json"
-SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-"""What a configuration calls the ids of tokens that begin, end and fill a text."""
 COMPANIONS = (
     TOKENIZER,
     SETTINGS,
@@ -105,7 +103,7 @@ def load_facts(folder: Path) -> Checkpoint:
     Raises:
         BuildError: A file is missing or damaged.
     """
-    config = read_object(folder / CONFIG)
+    config = read_object(folder / CONFIG_FILE)
     structure = read_structure(config)
     return Checkpoint(config, structure, {}, _read_lineage(folder, structure) if (folder / LINEAGE).exists() else None)
 
@@ -139,7 +137,7 @@ def _read_lineage(folder: Path, structure: Structure) -> Lineage:
     expected = (len(norm_sites(structure)), shape.hidden), (wide, shape.kv_heads) if wide else None
     found = lineage.residual.shape, None if lineage.heads is None else lineage.heads.shape
     if len(lineage.layers) != shape.layers or found != expected:
-        raise BuildError(f"{folder / LINEAGE} belongs to another model than {CONFIG} beside it")
+        raise BuildError(f"{folder / LINEAGE} belongs to another model than {CONFIG_FILE} beside it")
     return lineage
 
 
@@ -174,7 +172,7 @@ def _write_model(checkpoint: Checkpoint, folder: Path) -> None:
 
 def save_facts(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes all of a model folder but its weights and what `copy_companions` copies."""
-    write_json(folder / CONFIG, dict(checkpoint.config))
+    write_json(folder / CONFIG_FILE, dict(checkpoint.config))
     if checkpoint.lineage is not None:
         lineage = checkpoint.lineage
         write_json(folder / LINEAGE, {"layers": list(lineage.layers), "ranking": list(lineage.ranking)})

@@ -20,7 +20,9 @@ SHARD: Final = 5 * 10**9
 """Bytes of weights in one file, at most, as transformers cuts them."""
 
 _ALIGNED: Final = 8
-_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()} | {torch.uint8: "U8"}
+_METADATA: Final = {"format": "pt"}
+"""The one metadata key that transformers asks for."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class TensorWriter:
             self._begun.append(path)
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
             self._open.callback(os.close, file)
-            header = _header(tensors)
-            os.pwrite(file, header, 0)
-            offset = len(header)
+            head = header(tensors, _METADATA)
+            os.pwrite(file, head, 0)
+            offset = len(head)
             for tensor in tensors:
                 self._places[tensor.name] = (file, offset)
                 offset += tensor.bytes
@@ -101,9 +103,9 @@ def _cut(tensors: Sequence[Planned], shard: int) -> list[list[Planned]]:
     return [sorted(each, key=lambda one: (-one.dtype.itemsize, one.name)) for each in shards]
 
 
-def _header(tensors: Sequence[Planned]) -> bytes:
-    # transformers asks for this one metadata key.
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def header(tensors: Sequence[Planned], metadata: Mapping[str, str]) -> bytes:
+    """What stands before the tensors in a safetensors file: its length, and where each of them is."""
+    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for tensor in tensors:
         entries[tensor.name] = {

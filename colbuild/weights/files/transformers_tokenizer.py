@@ -25,10 +25,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from colbuild.arch.files.json_file import read_object
 from colbuild.arch.files.model_files import NAMED_TEMPLATES, SETTINGS
+from colbuild.arch.files.model_folder import CONFIG_FILE
 from colbuild.bounds import JSON_BYTES
 from colbuild.errors import BuildError
 from colbuild.units import format_bytes
-from colbuild.weights.files.checkpoint import CONFIG
 
 _TOKENS: Final = "special_tokens_map.json"
 _CLASS: Final = "tokenizer_class"
@@ -95,7 +95,11 @@ def transformers_tokenizer(
                 if path.stat().st_size > JSON_BYTES:
                     raise BuildError(f"{path} is larger than {format_bytes(JSON_BYTES)}, the limit")
                 (own / path.name).symlink_to(path.absolute())
-        for name, kept in ((SETTINGS, tokenizer_settings), (_TOKENS, tokenizer_settings), (CONFIG, _model_settings)):
+        for name, kept in (
+            (SETTINGS, tokenizer_settings),
+            (_TOKENS, tokenizer_settings),
+            (CONFIG_FILE, _model_settings),
+        ):
             if (folder / name).is_file():
                 # In the order of the file: ids are given to tokens in the order in which they are read.
                 (own / name).write_text(json.dumps(kept(read_object(folder / name))), encoding="utf-8")
@@ -159,5 +163,5 @@ def is_tokenizer_class(name: Any) -> bool:
 def _is_vocabulary(path: Path) -> bool:
     if path.name == NAMED_TEMPLATES:
         return path.is_dir()
-    apart = path.name in (SETTINGS, _TOKENS, CONFIG) or path.name.endswith(_NO_VOCABULARIES)
+    apart = path.name in (SETTINGS, _TOKENS, CONFIG_FILE) or path.name.endswith(_NO_VOCABULARIES)
     return path.suffix in _VOCABULARIES and not apart and path.is_file()
