@@ -23,7 +23,7 @@ from colbuild.spec.model.decides import steering
 from colbuild.spec.model.device import Device
 from colbuild.spec.model.recipe import Loss, Recipe
 from colbuild.spec.model.written import FamilyFile, WrittenBridge, WrittenChain, WrittenDesNet
-from colbuild.spec.sources.formats import SUFFIXES
+from colbuild.spec.sources.formats import FORMATS
 from colbuild.store import layout
 from colbuild.train.losses.divergences import DIVERGENCES
 from colbuild.weights.mixing.strategies import CONTROLS, GIVEN, SEARCHES
@@ -192,7 +192,7 @@ def test_architectures_are_those_of_the_table():
 
 
 def test_formats_of_texts_are_those_that_are_read():
-    assert set(column("docs/corpus.md", "| format | a document is |")) == set(SUFFIXES)
+    assert set(column("docs/corpus.md", "| format | a document is |")) == set(FORMATS)
 
 
 # -- keys of files ----------------------------------------------------------------------------------------------------

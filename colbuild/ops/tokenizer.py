@@ -21,7 +21,7 @@ from colbuild.arch.files.tokenizer_trial import try_tokenizer
 from colbuild.errors import BuildError
 from colbuild.fetch.background import in_background
 from colbuild.fetch.texts.choose import choose
-from colbuild.fetch.texts.readers import FORMATS
+from colbuild.fetch.texts.readers import reader_of
 from colbuild.fetch.texts.reading import Reading
 from colbuild.fetch.texts.text_documents import documents
 from colbuild.ops.source.added_tokens import reset_orders
@@ -144,7 +144,7 @@ def _texts(step: StepRun, params: TokenizerParams) -> Iterator[str]:
     done = 0
     with (
         tempfile.TemporaryDirectory(dir=step.output, prefix=".scratch-") as scratch,
-        closing(FORMATS[chosen.format].read(Reading(chosen.files, params.text, Path(scratch)))) as texts,
+        closing(reader_of(chosen.format)(Reading(chosen.files, params.text, Path(scratch)))) as texts,
     ):
         for document in documents(texts, limit):
             done += document.size

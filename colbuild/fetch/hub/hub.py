@@ -27,7 +27,7 @@ from colbuild.fetch.hub.hub_client import FAILURES, file_bound, list_files
 from colbuild.fetch.index.index_session import shown
 from colbuild.progress import Progress, Report
 from colbuild.spec.sources.choice import chosen, unmatched
-from colbuild.spec.sources.formats import COMPRESSED, SUFFIXES
+from colbuild.spec.sources.formats import COMPRESSED, FORMATS
 from colbuild.spec.sources.hub_pages import DATASETS
 from colbuild.spec.sources.schemes import HUB
 from colbuild.spec.sources.source_kinds import HubSource
@@ -38,7 +38,9 @@ _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 _LEGAL = ("README.md", *LICENCES)
 _MODEL_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", *_LEGAL)
 # No Markdown: beside data it says what the data is. 'files' chooses it where it is the text.
-_DATA_FILES = tuple(f"*{suffix}" for suffix in sorted(COMPRESSED.union(*SUFFIXES.values()) - {".md"}))
+_DATA_FILES = tuple(
+    f"*{suffix}" for suffix in sorted(COMPRESSED.union(*(row.suffixes for row in FORMATS.values())) - {".md"})
+)
 _WATCH_SECONDS = 0.5
 _LONGEST_REASON = 200
 _COMMIT = re.compile("[0-9a-f]{40}$")

@@ -13,14 +13,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from colbuild.documents import MalformedError, read_json_file
 from colbuild.errors import SourceError
 from colbuild.fetch.texts.sniff import sniff
 from colbuild.fetch.texts.splits import check_splits
 from colbuild.spec.sources.choice import chosen, unmatched
-from colbuild.spec.sources.formats import AUTO, SUFFIXES, TextFormat, format_of_name, suffix_of
+from colbuild.spec.sources.formats import AUTO, FORMATS, TEXT, format_of_name, suffix_of
 
 _DESCRIPTIONS: Final = frozenset(
     ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "croissant.json", "requirements.txt")
@@ -54,7 +54,7 @@ class Chosen:
         files: In the order of their paths.
     """
 
-    format: TextFormat
+    format: str
     files: tuple[Path, ...]
 
 
@@ -70,7 +70,7 @@ def choose(raw: Path, form: str, globs: Sequence[str] = ()) -> Chosen:
         SourceError: There are no such files, they are of several formats, or some are to train on and others to measure on.
     """
     if raw.is_file():
-        return Chosen(sniff(raw) or "text" if form == AUTO else cast(TextFormat, form), (raw,))
+        return Chosen(sniff(raw) or TEXT if form == AUTO else form, (raw,))
     every = sorted(_names(raw))
     if not every:
         raise SourceError(f"the corpus {raw} holds no files", hint="check 'source' of the data")
@@ -82,7 +82,7 @@ def choose(raw: Path, form: str, globs: Sequence[str] = ()) -> Chosen:
         message, hint = unmatched(globs, every)
         raise SourceError(f"{raw}: {message}", hint=hint, key="files")
     names = _saved(raw, names)
-    format_, names = _of_one_format(raw, names) if form == AUTO else (cast(TextFormat, form), _called_so(names, form))
+    format_, names = _of_one_format(raw, names) if form == AUTO else (form, _called_so(names, form))
     if not globs:
         check_splits(raw, names, _split_folders(raw, every))
     return Chosen(format_, tuple(raw / name for name in names))
@@ -98,30 +98,30 @@ def _names(raw: Path) -> Iterable[str]:
 
 def _called_so(names: list[str], form: str) -> list[str]:
     """The files that are called as files of a format are; all of them if none is."""
-    suffixes = SUFFIXES[cast(TextFormat, form)]
+    suffixes = FORMATS[form].suffixes
     # Whoever says that a folder is text may mean its README as well.
-    data = names if form == "text" else _without_descriptions(names)
+    data = names if form == TEXT else _without_descriptions(names)
     return [name for name in data if suffix_of(name) in suffixes] or data
 
 
-def _of_one_format(raw: Path, names: Sequence[str]) -> tuple[TextFormat, list[str]]:
+def _of_one_format(raw: Path, names: Sequence[str]) -> tuple[str, list[str]]:
     data = _without_descriptions(names)
     found = _by(data, format_of_name)
-    if len(found) > 1 and "text" in found:
+    if len(found) > 1 and TEXT in found:
         # Beside data, Markdown describes it.
-        text = [name for name in found.pop("text") if suffix_of(name) != _MARKDOWN]
-        found |= {"text": text} if text else {}
+        text = [name for name in found.pop(TEXT) if suffix_of(name) != _MARKDOWN]
+        found |= {TEXT: text} if text else {}
     if not found:
         # Names that say nothing, as `part-00000` and `wiki_00`.
         found = _by(data, lambda name: sniff(raw / name))
     if len(found) > 1:
         raise _several(raw, found)
-    return next(iter(found.items()), ("text", data))
+    return next(iter(found.items()), (TEXT, data))
 
 
-def _by(names: Iterable[str], format_of: Any) -> dict[TextFormat, list[str]]:
+def _by(names: Iterable[str], format_of: Any) -> dict[str, list[str]]:
     """Format -> the names of this format; files whose format is not told are left out."""
-    found: dict[TextFormat, list[str]] = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     for name in names:
         form = format_of(name)
         if form is not None:
@@ -138,7 +138,7 @@ def _describes(name: str) -> bool:
     return name in _DESCRIPTIONS or name.split(".")[0] in _ABOUT
 
 
-def _several(raw: Path, found: Mapping[TextFormat, Sequence[str]]) -> SourceError:
+def _several(raw: Path, found: Mapping[str, Sequence[str]]) -> SourceError:
     kinds = [f"{len(names)} of format {form} ({_some(names)})" for form, names in sorted(found.items())]
     most = max(found, key=lambda form: len(found[form]))
     suffix = suffix_of(found[most][0])

@@ -10,11 +10,10 @@ from typing import Final
 from colbuild.errors import SourceError
 from colbuild.fetch.texts.choose import choose
 from colbuild.fetch.texts.raw_files import is_compressed
-from colbuild.fetch.texts.readers import FORMATS
+from colbuild.fetch.texts.readers import peek_of, reader_of
 from colbuild.fetch.texts.reading import Reading
+from colbuild.spec.sources.formats import FORMATS, JSONL
 
-_UNPACKED_FIRST: Final = ("parquet", "arrow")
-_WITHOUT_FIELDS: Final = ("text", "mediawiki")
 _DEFAULT: Final = "text"
 
 
@@ -32,15 +31,16 @@ def peek(raw: Path, form: str, field: str, globs: Sequence[str] = ()) -> None:
         OSError: The disk refuses.
     """
     chosen = choose(raw, form, globs)
-    if chosen.format in _WITHOUT_FIELDS and field != _DEFAULT:
+    row = FORMATS[chosen.format]
+    if not row.fields and field != _DEFAULT:
         message = f"'text: {field}' names a field, and {raw} is read as {chosen.format}, which has no fields"
-        raise SourceError(message, hint="remove 'text', or name the format: 'format: jsonl'", key="text")
+        raise SourceError(message, hint=f"remove 'text', or name the format: 'format: {JSONL}'", key="text")
     first = next((path for path in chosen.files if path.stat().st_size), None)
-    if first is None or (chosen.format in _UNPACKED_FIRST and is_compressed(first)):
+    if first is None or (row.columns and is_compressed(first)):
         return
-    reading, found = Reading((first,), field, first.parent), FORMATS[chosen.format]
-    if found.peek is not None:
-        found.peek(reading)
+    reading, look = Reading((first,), field, first.parent), peek_of(row.name)
+    if look is not None:
+        look(reading)
         return
-    with closing(found.read(reading)) as documents:
+    with closing(reader_of(row.name)(reading)) as documents:
         next(documents, None)

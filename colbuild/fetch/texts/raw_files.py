@@ -19,6 +19,7 @@ from typing import Any, Final
 from colbuild.arch.files.json_file import LFS_POINTER
 from colbuild.bounds import TEXT_RATIO, TEXT_SPARE
 from colbuild.errors import BuildError, SourceError
+from colbuild.spec.sources.formats import FORMATS
 
 CHUNK: Final = 1 << 18
 _MAGIC_BYTES: Final = 6
@@ -214,12 +215,9 @@ def _check_start(path: Path, data: bytes) -> None:
         raise SourceError(f"{path} is a Git LFS pointer, not the data", hint="fetch the data: git lfs pull")
     if data[_TAR] == b"ustar":
         raise SourceError(f"{path} is a tar archive, which is not supported", hint="unpack it, and name its folder")
-    for sign, name, form in _TABLES:
-        if data.startswith(sign):
-            raise SourceError(f"{path} is {name} file, not text", hint=f"write 'format: {form}'", key="format")
-
-
-_TABLES: Final = ((b"PAR1", "a Parquet", "parquet"), (b"ARROW1", "an Arrow", "arrow"))
+    for row in FORMATS.values():
+        if row.magic and data.startswith(row.magic[0]):
+            raise SourceError(f"{path} is {row.called}, not text", hint=f"write 'format: {row.name}'", key="format")
 
 
 def _opener(magic: bytes) -> Callable[[Path], AbstractContextManager[Any]] | None:

@@ -7,23 +7,17 @@ import re
 from pathlib import Path
 from typing import Final
 
-from colbuild.fetch.texts.formats.arrow import FILE_MAGIC, STREAM_MAGIC
 from colbuild.fetch.texts.raw_files import CutOffError, chunks
-from colbuild.spec.sources.formats import TextFormat
+from colbuild.spec.sources.formats import FORMATS, JSONL, MEDIAWIKI, TEXT
 
 _LOOKED_AT: Final = 1 << 20
-_MAGIC: Final[tuple[tuple[bytes, TextFormat], ...]] = (
-    (b"PAR1", "parquet"),
-    (FILE_MAGIC, "arrow"),
-    (STREAM_MAGIC, "arrow"),
-)
 _DUMP: Final = re.compile(r"(<\?xml[^>]*>)?\s*<mediawiki[\s>]")
 _ARRAY: Final = re.compile(r'\[\s*\{\s*"')
 _SPREAD: Final = re.compile(r'\{\s*\n\s*"(?:[^"\\]|\\.)*"\s*:')
 _FIELD: Final = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:')
 
 
-def sniff(path: Path) -> TextFormat | None:
+def sniff(path: Path) -> str | None:
     """The format of a file; plain text if it is no other, None if it is empty.
 
     Text may begin with a brace: it is JSON if its first line is an object, or if it begins as an array of objects does.
@@ -34,13 +28,13 @@ def sniff(path: Path) -> TextFormat | None:
     start = _start(path)
     if not start:
         return None
-    form = next((form for magic, form in _MAGIC if start.startswith(magic)), None)
+    form = next((row.name for row in FORMATS.values() if row.magic and start.startswith(row.magic)), None)
     if form is not None:
         return form
     text = start.decode("utf-8-sig", "replace").lstrip()
     if _DUMP.match(text):
-        return "mediawiki"
-    return "jsonl" if _is_json(text, whole=len(start) < _LOOKED_AT) else "text"
+        return MEDIAWIKI
+    return JSONL if _is_json(text, whole=len(start) < _LOOKED_AT) else TEXT
 
 
 def _start(path: Path) -> bytes:

@@ -10,8 +10,8 @@ from typing import Final
 from colbuild.errors import SourceError
 from colbuild.fetch.downloads import recorded
 from colbuild.fetch.fetching import path_here
-from colbuild.fetch.texts.choose import choose
 from colbuild.fetch.texts.raw_files import starts_with
+from colbuild.spec.sources.formats import FORMATS
 
 _PACKED: Final = (
     b"\x1f\x8b",
@@ -20,11 +20,12 @@ _PACKED: Final = (
     b"\x28\xb5\x2f\xfd",
     b"PK\x03\x04",
     b"7z\xbc\xaf",
-    b"PAR1",
-    b"ARROW1",
+    *(row.magic[0] for row in FORMATS.values() if row.columns),
 )
 """What compressed files begin with, and tables, whose columns may be."""
-_PACKED_SUFFIXES: Final = frozenset((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".parquet", ".pq", ".arrow"))
+_PACKED_SUFFIXES: Final = frozenset((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")).union(
+    *(row.suffixes for row in FORMATS.values() if row.columns)
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ def text_size(uri: str, form: str, globs: Sequence[str], *, root: Path, download
             return None
         packed = any(PurePosixPath(entry.path).suffix in _PACKED_SUFFIXES for entry in record.files)
         return TextSize(sum(entry.size for entry in record.files), packed)
+    # A text that is not here needs none of this, and a plan of it is quicker.
+    from colbuild.fetch.texts.choose import choose
+
     try:
         files = choose(raw, form, globs).files
         return TextSize(sum(path.stat().st_size for path in files), any(map(_is_packed, files)))

@@ -12,7 +12,7 @@ from typing import Any
 
 from colbuild.errors import BuildError
 from colbuild.fetch.texts.choose import Chosen, choose
-from colbuild.fetch.texts.readers import FORMATS
+from colbuild.fetch.texts.readers import reader_of
 from colbuild.fetch.texts.reading import Reading
 from colbuild.fetch.texts.text_documents import documents
 from colbuild.ops.corpus.split_writer import SplitWriter, fill_empty
@@ -20,6 +20,7 @@ from colbuild.ops.corpus.tokens import Vocabulary, load_vocabulary, tokenise
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.corpus import CorpusParams
 from colbuild.progress import Progress
+from colbuild.spec.sources.formats import FORMATS
 from colbuild.train.corpus.packing import FORMAT, META, SplitCounts
 from colbuild.train.corpus.text_beginning import stored
 
@@ -44,7 +45,7 @@ def run(step: StepRun, params: CorpusParams) -> None:
         SplitWriter(step.output, "train", vocabulary) as train,
         SplitWriter(step.output, "heldout", vocabulary) as heldout,
         # Closed at the limit, so that files and processes of the reader do not wait for the garbage collector.
-        closing(FORMATS[chosen.format].read(Reading(chosen.files, params.text, Path(scratch)))) as texts,
+        closing(reader_of(chosen.format)(Reading(chosen.files, params.text, Path(scratch)))) as texts,
     ):
         for batch in tokenise(documents(_unless_stopped(texts, step), limit), vocabulary):
             for document in batch:

@@ -34,13 +34,14 @@ def check_texts(steps: Iterable[StepPlan], sources: Sources) -> None:
 
 
 def _check_text(uri: str, form: str, field: str, globs: Iterable[str], sources: Sources) -> None:
-    # The readers are imported only when there is a text to read: a plan of a finished family needs none.
     from colbuild.fetch.fetching import path_here
-    from colbuild.fetch.texts.peek import peek
 
     raw = path_here(uri, root=sources.root, downloads=sources.downloads)
     if raw is None:
         return
+    # The readers are imported only when there is a text to read: a plan of a finished family needs none.
+    from colbuild.fetch.texts.peek import peek
+
     # What the disk refuses now it may give later; the step tells it then.
     with suppress(OSError), sources.reading(uri):
         peek(raw, form, field, tuple(globs))

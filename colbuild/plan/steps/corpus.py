@@ -11,12 +11,10 @@ from colbuild.plan.operation import TOKENIZER, Operation, Params, Scene, Work
 from colbuild.plan.steps import generate
 from colbuild.plan.workload.model_memory import STREAMED, TOKEN
 from colbuild.spec.model.family import Data, Family
-from colbuild.spec.sources.formats import detect_format
+from colbuild.spec.sources.formats import AUTO, FORMATS, JSONL, detect_format
 
 _ROW_GROUP: Final = 105_000_000
 """Memory that reading a text in columns takes."""
-
-_COLUMNS: Final = ("parquet", "arrow")
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,8 @@ def text_params(data: Data) -> dict[str, Any]:
     """How text is read, as a step's parameters."""
     form = data.format
     if data.generate is not None:
-        form = "jsonl"
-    elif form == "auto":
+        form = JSONL
+    elif form == AUTO:
         form = detect_format(data.source or "")
     field = data.text if data.generate is None else "text"
     files = {} if data.files is None else {"files": list(data.files)}
@@ -91,7 +89,7 @@ def packing_memory(form: str, rows: int) -> int:
         form: The text's format.
         rows: Tokens of the vocabulary; 0 where that is not known.
     """
-    return STREAMED + TOKEN * rows + (_ROW_GROUP if form in _COLUMNS else 0)
+    return STREAMED + TOKEN * rows + (_ROW_GROUP if form in FORMATS and FORMATS[form].columns else 0)
 
 
 def _content(data: Data) -> tuple[Any, ...]:

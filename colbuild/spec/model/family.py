@@ -13,10 +13,11 @@ from pydantic_core import PydanticCustomError
 
 from colbuild.spec.model.bridge import SAME, BridgeForm
 from colbuild.spec.model.device import Profile
-from colbuild.spec.model.fields import Count, DataSource, Digest, Globs, Length, Model, Name, Size, Source, Split
+from colbuild.spec.model.fields import Count, DataSource, Digest, Globs, Length, Model, Name, RowOf, Size, Source, Split
 from colbuild.spec.model.mixing import Interpolate
 from colbuild.spec.model.recipe import Recipe, clash, refuse
 from colbuild.spec.sources.choice import with_files
+from colbuild.spec.sources.formats import AUTO, FORMATS
 from colbuild.spec.sources.schemes import schemes_named
 
 API_VERSION: Final = "colbuild/v1"
@@ -99,9 +100,10 @@ class Text(Model):
         Field(description="The files of a folder, repository or archive to read: a name with *, or a list of names."),
     ] = None
     format: Annotated[
-        Literal["auto", "text", "jsonl", "parquet", "arrow", "csv", "mediawiki"],
+        str,
+        RowOf(FORMATS, AUTO),
         Field(description="The format of the source; 'auto' uses the names of its files, and their first bytes."),
-    ] = "auto"
+    ] = AUTO
     text: Annotated[
         str,
         Field(min_length=1, description="The field of a jsonl, parquet, arrow or csv row that holds the text."),

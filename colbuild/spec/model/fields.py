@@ -41,9 +41,10 @@ UNION: Final = "?"
 
 @dataclass(frozen=True)
 class RowOf:
-    """Marks a text that names a row of a table, as a `Literal` of the names would; rows may be added to the table later."""
+    """Marks a text that names a row of a table, as a `Literal` of the names would, or is another word; rows may be added."""
 
     table: Mapping[str, object]
+    other: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Accepts the names of the rows."""
@@ -51,12 +52,15 @@ class RowOf:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Lists the names of the rows."""
-        return {"enum": list(self.table), "type": "string"}
+        return {"enum": self._names(), "type": "string"}
+
+    def _names(self) -> list[str]:
+        return [*([] if self.other is None else [self.other]), *self.table]
 
     def _named(self, value: object) -> object:
-        if isinstance(value, str) and value in self.table:
+        if isinstance(value, str) and value in self._names():
             return value
-        *most, last = map(repr, self.table)
+        *most, last = map(repr, self._names())
         raise PydanticKnownError("literal_error", {"expected": f"{', '.join(most)} or {last}" if most else last})
 
 

@@ -11,12 +11,12 @@ from colbuild.errors import BuildError, SourceError
 from colbuild.fetch.texts.formats.columns import column_texts, text_column
 from colbuild.fetch.texts.raw_files import is_compressed, starts_with, unpacked, wrong_file
 from colbuild.fetch.texts.reading import Reading
+from colbuild.spec.sources.formats import FORMATS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FILE_MAGIC: Final = b"ARROW1"
-STREAM_MAGIC: Final = b"\xff\xff\xff\xff"
+_FILE_MAGIC, _STREAM_MAGIC = FORMATS["arrow"].magic
 _HELD: Final = 1 << 25
 """Bytes of text after which the pages that were read are given back: they count as the process's memory."""
 
@@ -29,12 +29,12 @@ def read(reading: Reading) -> Generator[str, None, None]:
     """
     for path in reading.files:
         plain = unpacked(path, reading.scratch) if is_compressed(path) else path
-        start = starts_with(plain, len(FILE_MAGIC))
-        if not start.startswith((FILE_MAGIC, STREAM_MAGIC)):
+        start = starts_with(plain, len(_FILE_MAGIC))
+        if not start.startswith((_FILE_MAGIC, _STREAM_MAGIC)):
             raise wrong_file(plain, path) or SourceError(
                 f"{path} is not an Arrow file", hint="check 'format' of the data", key="format"
             )
-        yield from _rows(plain, path, reading, is_stream=start.startswith(STREAM_MAGIC))
+        yield from _rows(plain, path, reading, is_stream=start.startswith(_STREAM_MAGIC))
 
 
 def _rows(plain: Path, path: Path, reading: Reading, *, is_stream: bool) -> Iterator[str]:

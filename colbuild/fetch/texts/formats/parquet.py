@@ -10,8 +10,9 @@ from colbuild.errors import BuildError, SourceError
 from colbuild.fetch.texts.formats.columns import column_texts, text_column
 from colbuild.fetch.texts.raw_files import is_compressed, starts_with, unpacked, wrong_file
 from colbuild.fetch.texts.reading import Reading
+from colbuild.spec.sources.formats import FORMATS
 
-_MAGIC = b"PAR1"
+(_MAGIC,) = FORMATS["parquet"].magic
 _ROWS: Final = 16
 """Rows that are decoded at once: few, since a row may be a library."""
 
