@@ -238,7 +238,7 @@ def test_verify_finds_a_flipped_bit_names_the_step_and_sets_the_result_aside(lit
     ran = colbuild("cache", "verify")
     assert ran.code == EXIT_FAILED
     assert f"damaged: {digest} (smol: distill a76)" in ran.out
-    assert "the content of weights has changed; set aside as" in ran.out
+    assert "the content of weights has changed; quarantined as" in ran.out
     assert "'colbuild build' makes or fetches" in ran.out
     assert not store.layout.object(digest).exists()
     assert len(list(store.layout.folder("quarantine").iterdir())) == 1

@@ -94,7 +94,7 @@ def test_a_corpus_in_the_store_is_counted(tmp_path):
                 "desnets": "  - {name: phone, params: 88M, exports: [phone-int8]}\n",
                 "profile": INT4 + "calibration: 60k\n",
             },
-            "exports/phone-int8.yaml:2: 'calibration' asks for 60,000",
+            "exports/phone-int8.yaml:2: 'calibration' needs 60,000",
         ),
         (
             {"desnets": "  - {name: phone, params: 88M, recover: {recipe: recipes/recover.yaml}}\n"},

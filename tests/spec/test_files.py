@@ -62,7 +62,7 @@ def test_one_glob_or_a_list_may_be_written_and_eval_takes_trains(tmp_path):
         ("{source: ./corpus, files: §[], ", "'files' is empty = write at least one"),
         ("{source: ./corpus, files: §3, ", "'files' must be"),
         ("{source: §'./corpus#files=x', ", "'source': '#files=' is not allowed in a source = write the choice"),
-        ("{generate: §{tokens: 1k}, files: x, ", "'files' is of a source, and this text is generated = take it away"),
+        ("{generate: §{tokens: 1k}, files: x, ", "'files' belongs to a source, and this text is generated = remove it"),
     ],
 )
 def test_mistakes_in_files_are_told_at_their_place(tmp_path, new, expected):

@@ -110,8 +110,8 @@ def test_a_billion_laughs_are_refused_quickly():
         ('"": b', 1, 1, "a key is missing before this ':'"),
         ("a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> other\n", 2, 1, "a merge conflict is left in this file"),
         ("a: 1\nb: x\x01y\n", 2, 5, "the character U+0001 is not allowed in YAML"),
-        (b"a: 1\nb: \xe9t\xe9\n", 2, 4, "the file is not UTF-8: byte 0xe9 here"),
-        ("a: 1".encode("utf-16"), 1, 1, "the file is not UTF-8: byte 0xff here"),
+        (b"a: 1\nb: \xe9t\xe9\n", 2, 4, "the file is not UTF-8: byte 0xe9"),
+        ("a: 1".encode("utf-16"), 1, 1, "the file is not UTF-8: byte 0xff"),
         ("[" * 900, 1, 42, "nested more than 40 levels deep"),
         (
             b" " * 1_000_001,

@@ -219,7 +219,7 @@ def test_damaged_result_is_not_found_is_set_aside_and_can_be_published_again(sto
     told = store.set_aside_damaged(record.key)
     [kept] = (store.root / "quarantine").iterdir()
     assert DAMAGES[damage] in told
-    assert told.endswith(f"; set aside as {kept}")
+    assert told.endswith(f"; quarantined as {kept}")
     assert trees(store) == []
     assert store.set_aside_damaged(record.key) is None
     assert fill(store, FILES) == record.output

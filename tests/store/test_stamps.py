@@ -140,7 +140,7 @@ def test_checked_content_is_set_aside_and_named(store):
     assert again(store).check(record.output) is None
     told = again(store).check_content(record.output)
     [place] = (store.root / "quarantine").iterdir()
-    assert told == f"the content of weights has changed; set aside as {place}"
+    assert told == f"the content of weights has changed; quarantined as {place}"
     assert store.check_content(record.output) == store.check(record.output) == "it is not in the store"
 
 
@@ -183,7 +183,7 @@ def test_damaged_tree_is_set_aside_and_not_placed(store, tmp_path):
     with pytest.raises(DamagedTreeError) as caught:
         again(store).place(record.output, tmp_path / "out")
     assert caught.value.digest == record.output
-    assert "the content of weights has changed; set aside as" in caught.value.message
+    assert "the content of weights has changed; quarantined as" in caught.value.message
     assert not (tmp_path / "out").exists()
     assert isinstance(caught.value, BuildError)
 

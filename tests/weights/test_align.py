@@ -156,5 +156,5 @@ def test_weights_that_are_no_numbers_are_refused():
     smaller = smaller_of(larger)
     broken = {name: tensor.clone() for name, tensor in smaller.tensors.items()}
     broken["model.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
-    with pytest.raises(BuildError, match="the checkpoint computes is no number"):
+    with pytest.raises(BuildError, match="the checkpoint computes NaN or infinity"):
         aligned(replace(smaller, tensors=broken), larger, "permute")

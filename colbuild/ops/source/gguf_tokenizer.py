@@ -141,7 +141,7 @@ def _around(header: GGUFHeader, cutting: Cutting | None) -> dict[str, bool]:
 
 
 _PUT_SPACE: Final = ("Prepend", "Strip")
-"""Steps that put a space in front of a text, and take it away when ids become text again."""
+"""Steps that put a space in front of a text, and remove it when ids become text again."""
 
 
 def _without_space(content: Mapping[str, Any]) -> dict[str, Any]:

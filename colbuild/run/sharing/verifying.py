@@ -101,7 +101,7 @@ def _damaged_content(store: Store, content: Path, record: Record | None) -> str 
             return None
         place = store.layout.folder("quarantine") / f"download-{content.parent.name}-{uuid.uuid4().hex[:8]}"
         content.rename(place)
-        return f"{problem}; set aside as {place}"
+        return f"{problem}; quarantined as {place}"
 
 
 def _other_content(content: Path, record: Record | None) -> str | None:

@@ -223,7 +223,7 @@ class Device(Model):
         chosen, fitted = named(lambda row: row.fitted and not row.measured), named(lambda row: row.fitted)
         if self.keep_8bit and (stored.measured or not self.fitted):
             message = f"'keep_8bit' is for precision: {chosen}, {other}"
-            measured = f"take it away; {self.precision} chooses by measurement"
+            measured = f"remove it; {self.precision} chooses by measurement"
             hint = measured if stored.measured else f"remove it, or write {chosen}"
             clashes.append(clash(("keep_8bit",), message, hint))
         if self.embedding_bits == 4 and not self.fitted:

@@ -154,7 +154,7 @@ class Data(Text):
         for key in ("sha256", "files") if value is not None else ():
             if info.data.get(key) is not None:
                 raise PydanticCustomError(
-                    "data", f"'{key}' belongs to a source, and this text is generated", {"hint": "take it away"}
+                    "data", f"'{key}' belongs to a source, and this text is generated", {"hint": "remove it"}
                 )
         return value
 

@@ -54,7 +54,7 @@ class Typed(Model):
                     "key": info.field_name,
                     "types": " and ".join(types),
                     "chosen": chosen,
-                    "hint": f"take it away; where a recipe below gives it, write {info.field_name}: null",
+                    "hint": f"remove it; if a parent recipe sets it, write {info.field_name}: null",
                 },
             )
         return value
