@@ -99,8 +99,8 @@ KEYS_OF_A_DESNET = "known keys: name, params, shape, max_package, interpolate, r
         (
             "[phone-int8]",
             "[§exports/phone-int8.yaml]",
-            "item 1 of 'exports': 'exports/phone-int8.yaml' is not a valid name: names are also folder names, so "
-            "no paths and no spaces = did you mean 'phone-int8'?",
+            "item 1 of 'exports': 'exports/phone-int8.yaml' is not a valid name: names are also folder names, "
+            "without paths and spaces = did you mean 'phone-int8'?",
         ),
         (
             "[phone-int8]",
@@ -159,8 +159,8 @@ def test_a_mistake_in_the_family(tmp_path, old, new, expected):
         (
             "kd_weight: 0.5",
             "skew: 0.2",
-            "recipes/distill.yaml:5:9: 'skew' belongs to skew_kl and skew_rkl, not to forward_kl = take it "
-            "away; where a recipe below gives it, write skew: null",
+            "recipes/distill.yaml:5:9: 'skew' belongs to skew_kl and skew_rkl, not to forward_kl = remove it; "
+            "if a parent recipe sets it, write skew: null",
         ),
         (
             "kd_weight: 0.5",
