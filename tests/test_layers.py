@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from importlinter.api import read_configuration
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
+import colbuild
 from tests.helpers.project import ROOT
 
 HEAVY = {
@@ -90,7 +95,76 @@ def test_every_part_of_the_planner_has_its_layer():
     assert named == parts | {f"drawing.{path.stem}" for path in (room / "drawing").glob("[a-z]*.py")}
 
 
-@pytest.mark.parametrize("part", ["cli", "plan", "store", "arch", "spec"])
+FOR_COMMANDS = {"colbuild", "colbuild.errors", "colbuild.events", "colbuild.progress", "colbuild.units"}
+"""What modules of the command line import, beside each other and `colbuild.report`."""
+
+
+def test_the_command_line_imports_the_interface_and_the_reports_alone():
+    for path in sorted((ROOT / "colbuild/cli").glob("*.py")):
+        tree = ast.parse(path.read_text())
+        named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        named |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+        ours = {name for name in named if name.partition(".")[0] == "colbuild"}
+        odd = {name for name in ours - FOR_COMMANDS if not name.startswith(("colbuild.cli", "colbuild.report"))}
+        assert not odd, path
+
+
+# -- rooms ------------------------------------------------------------------------------------------------------------
+
+MOST_FILES = 15
+
+FOLDERS = sorted(path.parent for path in (ROOT / "colbuild").rglob("__init__.py"))
+
+UNSAID = {"arch", "arch/files", "ops", "ops/shared", "spec"}
+"""Rooms whose `__init__` does not yet say what they are for."""
+
+TWICE = {"nodes"}
+"""Names of files that occur twice, for now."""
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_is_small_and_says_what_it_is_for(folder):
+    files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(files) <= MOST_FILES
+    if str(folder.relative_to(ROOT / "colbuild")) not in UNSAID:
+        told = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+        assert len(re.findall(r"\.(?=\s|$)", told)) >= 3, told
+
+
+def test_no_name_of_a_file_occurs_twice_or_is_the_standard_library_s():
+    kinds = {ROOT / "colbuild/plan/steps", ROOT / "colbuild/ops"}
+    files = [path for path in (ROOT / "colbuild").rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
+    counts = Counter(path.stem for path in files if path.parent not in kinds)
+    assert {name for name, count in counts.items() if count > 1} <= TWICE
+    assert not {path.stem for path in files} & sys.stdlib_module_names
+
+
+# -- the table of names -----------------------------------------------------------------------------------------------
+
+
+def test_the_names_that_type_checkers_see_are_those_of_the_table():
+    block = next(node for node in ast.parse(Path(colbuild.__file__).read_text()).body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == {name: module for module, names in colbuild._NAMES.items() for name in names}
+    assert set(colbuild.__all__) < set(seen)
+    assert set(dir(colbuild)) == {*colbuild.__all__, "__version__"}
+
+
+def test_every_name_of_the_table_is_there_and_no_other():
+    for module, names in colbuild._NAMES.items():
+        for name in names:
+            assert getattr(colbuild, name) is getattr(import_module(module), name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = colbuild.nothing
+
+
+def test_importing_colbuild_imports_nothing():
+    _, seen = imported("import colbuild")
+    assert not seen & {"numpy", "networkx", "pydantic", "rich", "typer", "yaml", "typing", "importlib.util"}
+    assert heavy(seen) == []
+
+
+@pytest.mark.parametrize("part", ["cli", "interface", "plan", "store", "arch", "spec"])
 def test_nothing_heavy_is_imported_below_the_line_or_by_the_command_line(part):
     """Indirectly neither, which the contract cannot see."""
     modules = sorted(

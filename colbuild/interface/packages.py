@@ -47,8 +47,8 @@ class Package:
 
     @property
     def size(self) -> int:
-        """The bytes of its files, its manifest not counted."""
-        return sum(file.size for file in self.manifest.files)
+        """The bytes of its files."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def __fspath__(self) -> str:
         return str(self.folder)
