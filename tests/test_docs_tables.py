@@ -14,7 +14,7 @@ from colbuild import errors
 from colbuild.arch import ARCHITECTURES
 from colbuild.cli.app import app
 from colbuild.events import Event, event_to_json
-from colbuild.export.package.manifest import Manifest
+from colbuild.export.manifest import Manifest
 from colbuild.plan.cost.machine_resources import Resources, demand_of
 from colbuild.plan.saved.plan_file import SavedPlan
 from colbuild.plan.steps.operations import OPERATIONS

@@ -15,7 +15,7 @@ from colbuild.errors import EXIT_FAILED
 from colbuild.report.screen.printed import write_json, write_text
 
 HOT: Final = 5.0
-"""Nobody draws at a higher temperature; see `colbuild.spec.model.plausible`."""
+"""Nobody draws at a higher temperature; see `colbuild.spec.project.plausible`."""
 
 Package = Annotated[
     Path,

@@ -21,7 +21,7 @@ from colbuild.spec.project.load import load_profile
 from colbuild.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from colbuild.export.package.manifest import Manifest
+    from colbuild.export.manifest import Manifest
     from colbuild.export.package.registry import Pushed
     from colbuild.export.package.verify import Verified
     from colbuild.export.runtime.bench import Speed
@@ -41,7 +41,7 @@ class Package:
     @cached_property
     def manifest(self) -> Manifest:
         """What it says of itself."""
-        from colbuild.export.package.manifest import read_manifest
+        from colbuild.export.manifest import read_manifest
 
         return read_manifest(self.folder)
 
@@ -234,7 +234,7 @@ def answer(
     Raises:
         BuildError: It is no package, it is damaged, or the prompt is no text or does not fit.
     """
-    from colbuild.export.package.manifest import check_files, read_manifest
+    from colbuild.export.manifest import check_files, read_manifest
     from colbuild.export.runtime.guard import answer_package
 
     try:

@@ -27,7 +27,7 @@ from colbuild.plan.remembered import ansnet_config, bridge_vocabulary, packed_to
 from colbuild.plan.shapes.chain import Chain, resolve_chain
 from colbuild.plan.shapes.context_lengths import position_problems, with_contexts
 from colbuild.spec import LoadedFamily, spec_error
-from colbuild.spec.model.plausible import unlikely
+from colbuild.spec.project.plausible import unlikely
 from colbuild.store import Store
 from colbuild.store.durable_files import read_json
 

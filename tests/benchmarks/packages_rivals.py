@@ -24,7 +24,7 @@ from typing import Any
 
 import gguf
 
-from colbuild.export.package.manifest import INPUTS, MANIFEST, read_manifest
+from colbuild.export.manifest import INPUTS, MANIFEST, read_manifest
 from colbuild.export.runtime.running import open_package
 from colbuild.export.runtime.session import Decoder, open_decoder
 from colbuild.fetch.fetching import fetch

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from colbuild.errors import BuildError
+from colbuild.export.manifest import Quality
 from colbuild.export.package import packaging as package
-from colbuild.export.package.manifest import Quality
 from colbuild.export.package.packaging import Texts, build_package, exported_model
 from colbuild.export.rounding import matrix_statistics
 from colbuild.export.rounding.fitting import Form, allocate

@@ -19,8 +19,8 @@ from transformers import LlamaForCausalLM
 from colbuild.export.graph import onnx_file
 from colbuild.export.graph.decoder import decoder_graph
 from colbuild.export.graph.nodes import fill_float
+from colbuild.export.manifest import check_files, read_manifest
 from colbuild.export.package import companions
-from colbuild.export.package.manifest import check_files, read_manifest
 from colbuild.export.runtime.running import generate, open_package
 from colbuild.progress import Progress
 from colbuild.weights.files.checkpoint import load_checkpoint

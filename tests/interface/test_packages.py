@@ -46,7 +46,7 @@ def test_text_is_returned_or_streamed(package):
 
 
 def test_importing_the_room_export_does_not_hide_the_function(package):
-    import colbuild.export.package.manifest
+    import colbuild.export.manifest
 
     assert callable(colbuild.export)
     assert colbuild.export.__name__ == "export"

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from colbuild.spec import load_family
 from colbuild.spec.model.family import Family
-from colbuild.spec.model.plausible import USUAL, unlikely
+from colbuild.spec.project.plausible import USUAL, unlikely
 from tests.helpers.project import ROOT
 from tests.plan.families import ANCHORS, DISTILL, load
 

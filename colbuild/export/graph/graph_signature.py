@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.errors import BuildError
-from colbuild.export.package.manifest import AGAIN, Graph
+from colbuild.export.manifest import AGAIN, Graph
 
 _IDS: Final = "tensor(int64)"
 _FLOATS: Final = {"float32": "tensor(float)", "float16": "tensor(float16)"}

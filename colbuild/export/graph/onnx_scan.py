@@ -13,7 +13,7 @@ from typing import Final
 
 from colbuild.bounds import ONNX_DEPTH, ONNX_FIELDS
 from colbuild.errors import BuildError
-from colbuild.export.package.manifest import AGAIN
+from colbuild.export.manifest import AGAIN
 from colbuild.unpack import UnpackError, inner_parts
 
 SUFFIX: Final = ".onnx"

@@ -11,7 +11,7 @@ from colbuild.arch import Structure, parameters, positions_key
 from colbuild.arch.files.model_files import LICENCES, TOKENIZER
 from colbuild.arch.files.model_folder import CONFIG_FILE, SPECIAL_IDS
 from colbuild.arch.files.tokenizer_file import without_orders
-from colbuild.export.package.manifest import Graph, Manifest
+from colbuild.export.manifest import Graph, Manifest
 from colbuild.spec.model.device import Device
 from colbuild.units import format_count
 from colbuild.weights.files.checkpoint import COMPANIONS, GENERATION, write_json

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colbuild.errors import BuildError
-from colbuild.export.package.manifest import MANIFEST, Manifest, Quality
+from colbuild.export.manifest import MANIFEST, Manifest, Quality
 from colbuild.export.runtime.bench import Speed, bench_package
 from colbuild.spec.model.device import Device, Limits
 from colbuild.spec.model.precision import stored_bytes

@@ -22,9 +22,7 @@ from colbuild.export.graph.decoder import decoder_graph
 from colbuild.export.graph.grouped_attention import is_grouped
 from colbuild.export.graph.nodes import fill_float
 from colbuild.export.graph.onnx_file import write_onnx
-from colbuild.export.package.companions import CARD, model_card, tell_data_files, write_companions, write_genai_config
-from colbuild.export.package.device_limits import broken_limits
-from colbuild.export.package.manifest import (
+from colbuild.export.manifest import (
     INPUTS,
     MANIFEST,
     SCHEMA_VERSION,
@@ -36,6 +34,8 @@ from colbuild.export.package.manifest import (
     Quality,
     Sample,
 )
+from colbuild.export.package.companions import CARD, model_card, tell_data_files, write_companions, write_genai_config
+from colbuild.export.package.device_limits import broken_limits
 from colbuild.export.package.parity import check_bound, compare, parity_prompts, reference_logits, sample
 from colbuild.export.package.quality import HeldOutText, measure_quality, model_answers
 from colbuild.export.rounding.block_rounding import Blocks, round_blocks

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
-from colbuild.export.package.manifest import Parity, Sample
+from colbuild.export.manifest import Parity, Sample
 from colbuild.export.runtime.session import Decoder, Ids, Logits, feed, feed_whole, generate_tokens
 from colbuild.plan.workload.at_once import LONGEST_PROMPT
 from colbuild.spec.model.precision import Bound

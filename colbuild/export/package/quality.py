@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError
-from colbuild.export.package.manifest import Quality
+from colbuild.export.manifest import Quality
 from colbuild.export.package.parity import CHUNK_ROWS, log_sum_exp, logits_of, rounded
 from colbuild.export.runtime.session import Decoder, Logits, feed_text
 from colbuild.progress import Progress, Report

@@ -18,7 +18,7 @@ from colbuild.bounded_requests import BoundedAdapter
 from colbuild.bounds import REDIRECTS, REGISTRY_SECONDS
 from colbuild.documents import parse_json
 from colbuild.errors import BuildError
-from colbuild.export.package.manifest import Manifest, own_files, read_manifest
+from colbuild.export.manifest import Manifest, own_files, read_manifest
 from colbuild.hashing import TreeEntry, hash_file
 from colbuild.progress import Progress, Report
 

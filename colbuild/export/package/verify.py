@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from colbuild.export.package.manifest import MANIFEST, Manifest, changed_files, check_files, read_manifest
+from colbuild.export.manifest import MANIFEST, Manifest, changed_files, check_files, read_manifest
 from colbuild.export.package.packed import unpacked
 from colbuild.export.runtime.guard import try_package
 from colbuild.hashing import scan_tree

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from colbuild.export.package.manifest import Manifest, check_files, read_manifest
+from colbuild.export.manifest import Manifest, check_files, read_manifest
 from colbuild.export.runtime.guard import try_package
 
 PROMPT_TOKENS: Final = 256

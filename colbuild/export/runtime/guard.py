@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from colbuild.bounds import PACKAGE_BYTES_A_SECOND, PACKAGE_MEMORY, PACKAGE_SECONDS
 from colbuild.confined import Bounds, Task, confined
-from colbuild.export.package.manifest import AGAIN, Manifest
+from colbuild.export.manifest import AGAIN, Manifest
 from colbuild.export.runtime.generation import Generation
 
 _TIMES: Final = 4

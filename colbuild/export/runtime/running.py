@@ -15,7 +15,7 @@ from colbuild.arch.files.json_file import object_if_there
 from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.arch.files.tokenizer_file import dropped_tokens, load_tokenizer, refuse_dropped
 from colbuild.errors import BuildError
-from colbuild.export.package.manifest import AGAIN, Manifest, check_files, read_manifest
+from colbuild.export.manifest import AGAIN, Manifest, check_files, read_manifest
 from colbuild.export.runtime.chat_template import ChatTemplate, read_template
 from colbuild.export.runtime.generation import Generation
 from colbuild.export.runtime.session import Decoder, Logits, generate_tokens, open_decoder

@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from colbuild.errors import BuildError, short_text
 from colbuild.export.graph.graph_signature import check_signature
 from colbuild.export.graph.onnx_scan import check_data_files
-from colbuild.export.package.manifest import AGAIN, Graph
+from colbuild.export.manifest import AGAIN, Graph
 
 Ids = numpy.typing.NDArray[numpy.int64]
 Logits = numpy.typing.NDArray[numpy.float32]

@@ -16,7 +16,7 @@ import psutil
 from colbuild.arch.files.model_files import TOKENIZER
 from colbuild.arch.files.tokenizer_file import load_tokenizer
 from colbuild.errors import BuildError
-from colbuild.export.package.manifest import read_manifest
+from colbuild.export.manifest import read_manifest
 from colbuild.export.runtime.running import generate, open_package
 from colbuild.export.runtime.session import PROMPT_PIECE, Logits, generate_tokens, open_decoder
 from colbuild.process_memory import peak_bytes

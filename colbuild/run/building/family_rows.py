@@ -11,7 +11,7 @@ from typing import Any
 from colbuild.arch import Shape
 from colbuild.bounds import MANIFEST_BYTES
 from colbuild.documents import MalformedError, read_regular
-from colbuild.export.package.manifest import MANIFEST
+from colbuild.export.manifest import MANIFEST
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.family_plan import FamilyPlan, Workspace
 from colbuild.plan.shapes.chain import Chain

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from colbuild.events import Listener, Notice, Packaged
-from colbuild.export.package.manifest import MANIFEST
+from colbuild.export.manifest import MANIFEST
 from colbuild.hashing import TreeEntry
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.parts import CARRIED, homes_of, part_of

@@ -17,7 +17,7 @@ class Bound:
     """What a package must keep of the PyTorch model, or the export fails.
 
     Attributes:
-        measure: The attribute of `colbuild.export.package.manifest.Parity` that is compared.
+        measure: The attribute of `colbuild.export.manifest.Parity` that is compared.
         most: The largest value that a sound package has.
     """
 

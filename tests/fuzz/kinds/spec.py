@@ -31,7 +31,7 @@ def _start(folder: Path) -> Path:
 def _attempt(_seeds: Path, folder: Path) -> None:
     """As `plan` reads a family, with what it warns of."""
     from colbuild.spec import load_family
-    from colbuild.spec.model.plausible import unlikely
+    from colbuild.spec.project.plausible import unlikely
 
     loaded = load_family(folder / _FAMILY)
     unlikely(loaded.family, loaded.places)
