@@ -16,7 +16,8 @@ from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.shared.bridge_config import bridge_config
 from colbuild.ops.shared.bridge_start import transplanted
 from colbuild.ops.shared.running_models import calibration
-from colbuild.ops.shared.student_training import Task, train_checkpoint
+from colbuild.ops.shared.student_training import train_checkpoint
+from colbuild.ops.shared.training_task import Task
 from colbuild.ops.source.settled_beginning import write_beginning
 from colbuild.ops.step_run import StepRun
 from colbuild.ops.tokenizer import special_ids

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from colbuild.ops.shared.student_training import Task, train_checkpoint
+from colbuild.ops.shared.student_training import train_checkpoint
+from colbuild.ops.shared.training_task import Task
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.distill import DistillParams
 from colbuild.plan.workload.training import steered

@@ -17,7 +17,8 @@ from colbuild.export.rounding.matrix_statistics import gather
 from colbuild.export.rounding.rounded_file import write_rounded
 from colbuild.export.rounding.scaled import scaled_parameters
 from colbuild.ops.shared.running_models import calibration, model_of
-from colbuild.ops.shared.student_training import Instead, Task, train_checkpoint
+from colbuild.ops.shared.student_training import train_checkpoint
+from colbuild.ops.shared.training_task import Instead, Task
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.quantise import QuantiseParams
 from colbuild.plan.workload.training import steered

@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from colbuild.arch import ARCHITECTURES, Shape, Structure, structure_from_json
+from colbuild.plan.workload.model_memory import WINDOW
+from colbuild.plan.workload.training import trained_tokens
 from colbuild.spec.model.device import Profile
 from colbuild.spec.model.recipe import Recipe
 
@@ -48,6 +50,27 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 
 @dataclass(frozen=True)
+class TextNeed:
+    """Text that a step reads.
+
+    Attributes:
+        tokens: How many tokens.
+        window: Tokens that it reads in one piece.
+        path: The parameter that asks for them, and the keys inside it: where a mistake is told.
+        role: The input that gives the text.
+        repeats: Whether the recipe could let the text be read again.
+        required: Whether the step fails with less.
+    """
+
+    tokens: int
+    window: int
+    path: tuple[str, ...]
+    role: str = "corpus"
+    repeats: bool = False
+    required: bool = True
+
+
+@dataclass(frozen=True)
 class Params:
     """The parameters of one kind of step: a subclass has a field for each. `Step.params` holds them as JSON values."""
 
@@ -71,6 +94,53 @@ class Params:
     def taught_tokens(self) -> int:
         """Tokens for which the step computes the model that it learns from; 0 for a step that learns from none."""
         return 0
+
+    def texts(self, roles: Collection[str]) -> Iterable[TextNeed]:
+        """The text that the step reads, beside that which it converts.
+
+        Args:
+            roles: The roles that are played in the step.
+        """
+        return ()
+
+
+@dataclass(frozen=True)
+class CalibrationParams(Params):
+    """Parameters of a step that looks at a model on some text.
+
+    Attributes:
+        tokens: Calibration tokens.
+        split: The split of the corpus that they come from.
+    """
+
+    tokens: int
+    split: str
+
+    def texts(self, roles: Collection[str]) -> Iterable[TextNeed]:
+        """See `Params`."""
+        yield TextNeed(self.tokens, WINDOW, ("tokens",))
+
+
+@dataclass(frozen=True)
+class TrainingParams(Params):
+    """Parameters of a training.
+
+    Attributes:
+        recipe: How it trains.
+        split: The split of the corpus.
+    """
+
+    recipe: Recipe
+    split: str
+
+    @property
+    def taught_tokens(self) -> int:
+        """See `Params`."""
+        return trained_tokens(self.recipe)
+
+    def texts(self, roles: Collection[str]) -> Iterable[TextNeed]:
+        """See `Params`."""
+        yield TextNeed(trained_tokens(self.recipe), self.recipe.sequence, ("recipe", "tokens"), repeats=True)
 
 
 P = TypeVar("P", bound=Params)
@@ -140,34 +210,9 @@ class Scene:
         return self.inputs[role].shape.vocab if role in self.inputs else 0
 
 
-@dataclass(frozen=True)
-class TextNeed:
-    """Text that a step reads.
-
-    Attributes:
-        tokens: How many tokens.
-        window: Tokens that it reads in one piece.
-        path: The parameter that asks for them, and the keys inside it: where a mistake is told.
-        role: The input that gives the text.
-        repeats: Whether the recipe could let the text be read again.
-        required: Whether the step fails with less.
-    """
-
-    tokens: int
-    window: int
-    path: tuple[str, ...]
-    role: str = "corpus"
-    repeats: bool = False
-    required: bool = True
-
-
 def no_model(_params: Any, _inputs: Mapping[str, Structure], _like: Structure) -> Structure | None:
     """For kinds that make no model, or one whose structure only its source tells."""
     return None
-
-
-def _no_text(_params: Any, _roles: Iterable[str]) -> Iterable[TextNeed]:
-    return ()
 
 
 def _no_inputs(_params: Any, _like: Structure) -> Mapping[str, Structure]:
@@ -196,13 +241,11 @@ class Operation(Generic[P]):
         made: (parameters, role -> structure of the model that plays it, a model of the family's architecture) -> the model
             that it makes; None if it makes none, or what it starts from is not known.
         inputs: (parameters, a model of the family's architecture) -> structures that inputs from outside must have.
-        texts: (parameters, roles that are played) -> the text that it reads.
         draws: Draws the steps of this kind that a finished model of the family gets, such as its evaluation.
         flops_share: FLOPs of a step per FLOP of multiplying matrices on all cores, where no run says better.
         byte_share: Bytes of a step per byte of text whose words one core counts, where no run says better.
         whole_machine: Whether it computes with every core; others leave half of them to a step beside them.
         takes_gpu: Whether it takes a GPU, where there is one.
-        follows_recipe: Whether a recipe steers how much memory it takes.
         counts_as_making: Whether its FLOPs count in the price of the family's models.
         size_by_text: Whether only the text that it reads tells how much it writes at least.
         taught_by: The role of the model that it learns from.
@@ -222,18 +265,21 @@ class Operation(Generic[P]):
     home: str | None = None
     made: Callable[[P, Mapping[str, Structure], Structure], Structure | None] = no_model
     inputs: Callable[[P, Structure], Mapping[str, Structure]] = _no_inputs
-    texts: Callable[[P, Iterable[str]], Iterable[TextNeed]] = _no_text
     draws: Callable[[Drawn, Model], None] = _draws_nothing
     flops_share: float | None = None
     byte_share: float | None = None
     whole_machine: bool = False
     takes_gpu: bool = False
-    follows_recipe: bool = False
     counts_as_making: bool = False
     size_by_text: bool = False
     taught_by: str = "teacher"
     verified_inputs: bool = False
     forked: bool = True
+
+    @property
+    def follows_recipe(self) -> bool:
+        """Whether a recipe steers how much memory the step takes."""
+        return issubclass(self.params, TrainingParams)
 
     def parts(self, role: str, values: Mapping[str, Any]) -> tuple[str, ...]:
         """The parts that a step reads of the model that plays a role; none if it is read whole."""

@@ -12,7 +12,7 @@ from colbuild.fetch.contents import Sources
 from colbuild.plan.changes.states import State, result_of
 from colbuild.plan.changes.why import explain
 from colbuild.plan.drawing.target import find_step, parse_target, select
-from colbuild.plan.operation import Scene
+from colbuild.plan.operation import Operation, Scene
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.run.process.failures import OutOfMemoryError
 from colbuild.run.process.job import Job
@@ -58,12 +58,12 @@ def test_it_is_planned_estimated_and_explained(fam):
         source_digest=SOURCES.get,
     )
     assert [use.role for use in told.inputs] == ["model.weights"]
-    assert result_of(fam.graph().by_id["weigh phone"]) == "the weight of phone"
+    assert result_of(next(step for step in fam.graph().steps if step.id == "weigh phone")) == "the weight of phone"
 
 
 def test_it_runs_with_its_parameters_and_is_found_again(fam, tmp_path):
     made = fam.build()["distill a76"].output
-    step = replace(fam.graph().by_id["weigh watch"], params={"unit": 2})
+    step = replace(next(step for step in fam.graph().steps if step.id == "weigh watch"), params={"unit": 2})
     sources = Sources(tmp_path, fam.store.downloads, {})
     job = Job(step, 1, 1, "fam", {"model.weights": made}, fam.store.root, sources, 1, (), tmp_path / "log")
     done = perform(job, lambda event: None, lambda: False)
@@ -79,9 +79,9 @@ def test_only_a_step_with_a_recipe_is_told_to_change_it_when_memory_runs_out(fam
         raise MemoryError
 
     monkeypatch.setattr(weighing, "run", run_out)
-    monkeypatch.setitem(OPERATIONS, "weigh", replace(WEIGH, follows_recipe=follows))
+    monkeypatch.setattr(Operation, "follows_recipe", property(lambda _: follows))
     made = fam.build()["distill a76"].output
-    step = fam.graph().by_id["weigh watch"]
+    step = next(step for step in fam.graph().steps if step.id == "weigh watch")
     sources = Sources(tmp_path, fam.store.downloads, {})
     job = Job(step, 1, 1, "fam", {"model.weights": made}, fam.store.root, sources, 1, (), tmp_path / "log")
     step = replace(step, params={"unit": 3})

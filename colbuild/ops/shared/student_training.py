@@ -11,10 +11,10 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from colbuild.arch import Shape, forward_flops
+from colbuild.arch import forward_flops
 from colbuild.errors import BuildError
-from colbuild.ops.shared.running_models import check_text, running_model
-from colbuild.ops.step_run import StepRun
+from colbuild.ops.shared.running_models import running_model
+from colbuild.ops.shared.training_task import Task, check_models, check_tokens
 from colbuild.plan.shapes.route import distillation_flops
 from colbuild.plan.workload.training import steps_of, trained_tokens
 from colbuild.spec.model.decides import deciding
@@ -36,8 +36,8 @@ from colbuild.train.loop.elastic import Nested
 from colbuild.train.loop.keeper import Keeper, Keeping
 from colbuild.train.loop.loop import Batches, Running, train
 from colbuild.train.loop.micro_batch import first_micro, recompute
-from colbuild.train.loop.student import WEIGHTS, Pass, Student, Trained, whole
-from colbuild.train.loop.teaching import Across, Teacher, cached, online, online_across, text_alone
+from colbuild.train.loop.student import WEIGHTS, Pass, Student, whole
+from colbuild.train.loop.teaching import Teacher, cached, online, online_across, text_alone
 from colbuild.train.loop.training_state import State
 from colbuild.train.losses.hidden_cosine import DEFAULT_WEIGHT, blocks_of, counterparts
 from colbuild.train.losses.logits_buffer import Room
@@ -45,58 +45,13 @@ from colbuild.train.watching.ledger import ledger_to_json, worsened_remark
 from colbuild.train.watching.measure import HeldOut, held_out
 from colbuild.train.watching.observer import Measure, Observer
 from colbuild.train.watching.tracking import tracking
-from colbuild.weights.files.checkpoint import Checkpoint, write_json
+from colbuild.weights.files.checkpoint import write_json
 
 CURVE: Final = 64
 """Readings of a training that its record keeps at most."""
 
 Finish = Callable[[Mapping[str, torch.Tensor]], None]
 """Writes what a training has made into its step's output: weight by name, in the type that it was stored in."""
-
-
-@dataclass(frozen=True)
-class Instead:
-    """A student of which something else is trained than its weights; that is what its training gives, in float32.
-
-    Attributes:
-        on: Gives what is trained on a device.
-        frozen: Names of weights that stay as they are.
-    """
-
-    on: Callable[[torch.device], Trained]
-    frozen: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One training.
-
-    Attributes:
-        start: Where the student starts; its tensors are left as they are.
-        teacher: Whom it follows.
-        recipe: How.
-        step: Gives the corpus, takes the result.
-        split: The split of the corpus that it reads.
-        smallest: For an elastic training, the lower end of what is trained; None for the student alone.
-        across: How the teacher is read if its vocabulary is another than the student's.
-        by_text: Whether the teacher says nothing but what it has written in the text.
-        instead: What of the student is trained in the place of its weights; None for the weights.
-    """
-
-    start: Checkpoint
-    teacher: Checkpoint
-    recipe: Recipe
-    step: StepRun
-    split: str
-    smallest: Shape | None = None
-    across: Across | None = None
-    by_text: bool = False
-    instead: Instead | None = None
-
-    @property
-    def two_vocabularies(self) -> bool:
-        """Whether student and teacher cannot be compared token by token."""
-        return self.across is not None or self.by_text
 
 
 def train_checkpoint(task: Task, finish: Finish) -> None:
@@ -110,7 +65,7 @@ def train_checkpoint(task: Task, finish: Finish) -> None:
         StoppedError: The step was asked to stop.
     """
     corpus = open_corpus(task.step.inputs["corpus"], task.split)
-    _check_tokens(task.recipe, corpus)
+    check_tokens(task.recipe, corpus)
     side_by_side(lambda: _train(task, corpus, finish), processes())
 
 
@@ -120,7 +75,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
     accelerator = open_accelerator()
     dtype = computing_type(recipe.precision, accelerator.device)
     model = running_model(task.start, dtype, accelerator.device)
-    _check_models(task, model, corpus)
+    check_models(task, model, corpus)
     taught = _teacher(task, dtype, accelerator)
     student, wanted = _student(task, model)
     room = Room()
@@ -350,27 +305,3 @@ def _keeper(task: Task, accelerator: Accelerator) -> Keeper:
 
     asks = step.stopping if accelerator.num_processes == 1 else stopping
     return Keeper(Keeping(step.partial, step.checkpoint_every, asks, writes=main), steps_of(task.recipe))
-
-
-# -- what cannot be trained -------------------------------------------------------------------------------------------
-
-
-def _check_models(task: Task, model: PreTrainedModel, corpus: PackedCorpus) -> None:
-    check_text(corpus.vocabulary, task.recipe.sequence, model, "model")
-    ours, theirs = (checkpoint.structure.shape.vocab for checkpoint in (task.start, task.teacher))
-    if ours != theirs and not task.two_vocabularies:
-        raise BuildError(
-            f"the student has {ours:,} tokens and its teacher {theirs:,}: their distributions cannot be compared",
-            hint="use a bridge to distil a model of another vocabulary",
-        )
-
-
-def _check_tokens(recipe: Recipe, corpus: PackedCorpus) -> None:
-    wanted = trained_tokens(recipe)
-    available = window_count(corpus, recipe.sequence) * recipe.sequence
-    if wanted > available and recipe.epochs == "once":
-        raise BuildError(
-            f"the {corpus.split} split of the corpus has {corpus.tokens:,} tokens, the recipe needs {wanted:,}: "
-            f"it would be read {wanted / available:.1f} times",
-            hint="give more text (a higher 'limit'), fewer 'tokens', or set epochs: allow in the recipe",
-        )

@@ -256,9 +256,8 @@ _ALLOW: Final = ", or write epochs: allow to read it again"
 
 
 def _needs(step: Step, graph: BuildGraph) -> Iterator[_Need]:
-    operation = OPERATIONS[step.op]
-    params, origins = operation.params.read(step.params), graph.origins[step.id]
-    for need in operation.texts(params, step.inputs):
+    params, origins = OPERATIONS[step.op].params.read(step.params), graph.origins[step.id]
+    for need in params.texts(step.inputs):
         if need.repeats and step.settings.get("epochs", "once") != "once":
             continue
         first, *rest = need.path

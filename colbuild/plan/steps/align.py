@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 from colbuild.arch import Shape, Structure, forward_flops, parameters
 from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import TOKENIZER, WEIGHTS, Operation, Params, Scene, TextNeed, Work
+from colbuild.plan.operation import (
+    TOKENIZER,
+    WEIGHTS,
+    CalibrationParams,
+    Operation,
+    Scene,
+    Work,
+)
 from colbuild.plan.shapes.members import Member
 from colbuild.plan.steps import source
 from colbuild.plan.workload.at_once import WINDOW
@@ -18,20 +25,16 @@ from colbuild.spec.model.family import Start
 
 
 @dataclass(frozen=True)
-class AlignParams(Params):
+class AlignParams(CalibrationParams):
     """Parameters of `align`.
 
     Attributes:
         shape: The checkpoint's, which is the anchor's.
         align: How parts are matched.
-        tokens: Calibration tokens.
-        split: The split of the corpus that they come from.
     """
 
     shape: Shape
     align: Literal["none", "permute", "procrustes"]
-    tokens: int
-    split: str
 
     @property
     def taught_tokens(self) -> int:
@@ -76,10 +79,6 @@ def _collected(model: Structure, tokens: int) -> int:
     return FULL * tokens * shape.layers * block
 
 
-def _texts(params: AlignParams, roles: Iterable[str]) -> Iterable[TextNeed]:
-    yield TextNeed(params.tokens, WINDOW, ("tokens",))
-
-
 ALIGN: Final = Operation(
     op="align",
     epoch=1,
@@ -91,7 +90,6 @@ ALIGN: Final = Operation(
     home="teacher",
     made=lambda params, inputs, like: like.at(params.shape),
     inputs=lambda params, like: {"model": like.at(params.shape)},
-    texts=_texts,
     flops_share=0.4,  # two models forward, and matching; no run
     counts_as_making=True,
 )

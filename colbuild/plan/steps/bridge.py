@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from colbuild.arch import Structure, parameters, structure_to_json
 from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath, FamilyTexts
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import TOKENIZER, WEIGHTS, Operation, Params, Scene, TextNeed, Work
+from colbuild.plan.operation import (
+    TOKENIZER,
+    WEIGHTS,
+    Operation,
+    Scene,
+    TextNeed,
+    TrainingParams,
+    Work,
+)
 from colbuild.plan.shapes.bridge_shape import BRIDGE, Bridged
 from colbuild.plan.shapes.members import ANSNET
 from colbuild.plan.steps import corpus, order
@@ -23,29 +31,24 @@ from colbuild.plan.workload.training import (
     training_work,
 )
 from colbuild.spec.model.family import Data, Family, Generate
-from colbuild.spec.model.recipe import Recipe
 
 _MORE: Final = 1.25
 """How much more the AnsNet writes for `seqkd` than the student trains on: they count in other tokens."""
 
 
 @dataclass(frozen=True)
-class BridgeParams(Params):
+class BridgeParams(TrainingParams):
     """Parameters of `bridge`.
 
     Attributes:
         structure: The bridge's.
         start: How it starts.
-        recipe: How it trains; `loss.across` is there between two vocabularies only.
-        split: The split of the corpus.
         positions: The most tokens that it reads, where the spec says so.
         tokens: Calibration tokens of a transplant.
     """
 
     structure: Structure
     start: str
-    recipe: Recipe
-    split: str
     positions: int | None = None
     tokens: int | None = None
 
@@ -58,6 +61,12 @@ class BridgeParams(Params):
     def taught_tokens(self) -> int:
         """See `Params`."""
         return 0 if self.by_text else trained_tokens(self.recipe)
+
+    def texts(self, roles: Collection[str]) -> Iterable[TextNeed]:
+        """See `Params`."""
+        yield from super().texts(roles)
+        if "calibration" in roles and self.tokens is not None:
+            yield TextNeed(self.tokens, WINDOW, ("tokens",), role="calibration")
 
 
 def draw(draft: Draft, family: Family, bridge: Bridged, source: str, texts: FamilyTexts) -> str:
@@ -103,12 +112,6 @@ def _work(params: BridgeParams, scene: Scene) -> Work:
     return Work(flops, None, made.stored * parameters(made), memory)
 
 
-def _texts(params: BridgeParams, roles: Iterable[str]) -> Iterable[TextNeed]:
-    yield TextNeed(trained_tokens(params.recipe), params.recipe.sequence, ("recipe", "tokens"), repeats=True)
-    if "calibration" in roles and params.tokens is not None:
-        yield TextNeed(params.tokens, WINDOW, ("tokens",), role="calibration")
-
-
 BRIDGE_STEP: Final = Operation(
     op="bridge",
     epoch=2,
@@ -119,10 +122,8 @@ BRIDGE_STEP: Final = Operation(
     reads={"teacher": (WEIGHTS, TOKENIZER), "tokenizer": (TOKENIZER,)},
     home="tokenizer",
     made=_made,
-    texts=_texts,
     flops_share=1.05,  # trains as distill does; no run
     whole_machine=True,
     takes_gpu=True,
-    follows_recipe=True,
     counts_as_making=True,
 )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from colbuild.arch import Shape, parameters
 from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import WEIGHTS, Operation, Params, Scene, TextNeed, Work
+from colbuild.plan.operation import WEIGHTS, Operation, Scene, TrainingParams, Work
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import Member, Placed
 from colbuild.plan.workload.training import (
@@ -17,37 +17,27 @@ from colbuild.plan.workload.training import (
     recipe_settings,
     steered,
     trained_ends,
-    trained_tokens,
     training_work,
 )
 from colbuild.spec.model.recipe import Elastic, Recipe
 
 
 @dataclass(frozen=True)
-class DistillParams(Params):
+class DistillParams(TrainingParams):
     """Parameters of `distill`.
 
     Attributes:
         shape: The anchor's.
-        recipe: How it trains.
-        split: The split of the corpus.
         interval: For `elastic: {form: anchor}`, the smallest shape that is trained.
     """
 
     shape: Shape
-    recipe: Recipe
-    split: str
     interval: Shape | None = None
 
     @property
     def keeps_nested(self) -> bool:
         """Whether a nested student is kept beside the anchor."""
         return self.recipe.elastic is not None and self.recipe.elastic.form == "segment"
-
-    @property
-    def taught_tokens(self) -> int:
-        """See `Params`."""
-        return trained_tokens(self.recipe)
 
 
 def draw(draft: Draft, chain: Chain, index: int, path: FamilyPath, inputs: Mapping[str, str], split: str) -> str:
@@ -116,10 +106,6 @@ def _work(params: DistillParams, scene: Scene) -> Work:
     return Work(flops, None, disk, memory)
 
 
-def _texts(params: DistillParams, roles: Iterable[str]) -> Iterable[TextNeed]:
-    yield TextNeed(trained_tokens(params.recipe), params.recipe.sequence, ("recipe", "tokens"), repeats=True)
-
-
 DISTILL: Final = Operation(
     op="distill",
     epoch=2,
@@ -129,10 +115,8 @@ DISTILL: Final = Operation(
     reads={"teacher": (WEIGHTS,), "start": (WEIGHTS,)},
     home="teacher",
     made=lambda params, inputs, like: like.at(params.shape),
-    texts=_texts,
     flops_share=1.05,  # 231 to 239, 4 runs
     whole_machine=True,
     takes_gpu=True,
-    follows_recipe=True,
     counts_as_making=True,
 )

@@ -8,14 +8,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from colbuild.arch import parameters
 from colbuild.plan.drawing.draft import SPLIT, Draft, Drawn, FamilyPath, Model
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import CHAT, TEXTS, TOKENIZER, WEIGHTS, Operation, Params, Scene, TextNeed, Work
+from colbuild.plan.operation import (
+    CHAT,
+    TEXTS,
+    TOKENIZER,
+    WEIGHTS,
+    Operation,
+    Params,
+    Scene,
+    TextNeed,
+    Work,
+)
 from colbuild.plan.shapes.package_size import package_bytes
 from colbuild.plan.steps import quantise
 from colbuild.plan.workload.at_once import LONGEST_PROMPT, WINDOW
@@ -51,6 +61,11 @@ class ExportParams(Params):
     versions: Mapping[str, str]
     heldout_split: str = "heldout"
     split: str | None = None
+
+    def texts(self, roles: Collection[str]) -> Iterable[TextNeed]:
+        """See `Params`."""
+        if "corpus" in roles:
+            yield TextNeed(self.profile.calibration, WINDOW, ("profile", "calibration"))
 
 
 def _draw(drawn: Drawn, model: Model) -> None:
@@ -97,11 +112,6 @@ def _work(params: ExportParams, scene: Scene) -> Work:
     return Work(None, FULL * parameters(model) * times, package_bytes(model, profile), memory)
 
 
-def _texts(params: ExportParams, roles: Iterable[str]) -> Iterable[TextNeed]:
-    if "corpus" in roles:
-        yield TextNeed(params.profile.calibration, WINDOW, ("profile", "calibration"))
-
-
 EXPORT: Final = Operation(
     op="export",
     epoch=6,
@@ -109,7 +119,6 @@ EXPORT: Final = Operation(
     module="colbuild.ops.export",
     work=_work,
     reads={"model": (WEIGHTS, TOKENIZER, CHAT, TEXTS)},
-    texts=_texts,
     draws=_draw,
     byte_share=4.3,  # 56 to 77 MB/s of weights in fp32, 8 runs
     verified_inputs=True,

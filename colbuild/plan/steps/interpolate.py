@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
@@ -67,6 +67,11 @@ class InterpolateParams(Params):
             return FILLED_CANDIDATES
         return CANDIDATES[self.method] + (NESTED_CANDIDATES[self.method] if nested else 0)
 
+    def texts(self, roles: Collection[str]) -> Iterable[TextNeed]:
+        """See `Params`."""
+        if "corpus" in roles and self.tokens is not None:
+            yield TextNeed(self.tokens * (REFIT_TEXT if self.refit == "auto" else 1), WINDOW, ("tokens",))
+
 
 def draw(
     draft: Draft,
@@ -126,11 +131,6 @@ def _flops(params: InterpolateParams, tokens: int, made: Structure, larger: Stru
     return flops
 
 
-def _texts(params: InterpolateParams, roles: Iterable[str]) -> Iterable[TextNeed]:
-    if "corpus" in roles and params.tokens is not None:
-        yield TextNeed(params.tokens * (REFIT_TEXT if params.refit == "auto" else 1), WINDOW, ("tokens",))
-
-
 INTERPOLATE: Final = Operation(
     op="interpolate",
     epoch=2,
@@ -140,7 +140,6 @@ INTERPOLATE: Final = Operation(
     reads={"larger": (WEIGHTS,), "smaller": (WEIGHTS,)},
     home="larger",
     made=lambda params, inputs, like: like.at(params.shape),
-    texts=_texts,
     flops_share=0.84,  # 186 and 188 on one of two cores, of as many candidates as there can be
     byte_share=10.0,  # a mixture that is given: mostly starting up, 1 run
     counts_as_making=True,

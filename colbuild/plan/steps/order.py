@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from colbuild.arch import forward_flops, parameters
 from colbuild.plan.drawing.draft import SPLIT, Draft
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import WEIGHTS, Operation, Params, Scene, TextNeed, Work
+from colbuild.plan.operation import WEIGHTS, CalibrationParams, Operation, Scene, Work
 from colbuild.plan.shapes.members import ANSNET
 from colbuild.plan.workload.at_once import WINDOW
 from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, block_bytes
@@ -17,16 +16,8 @@ from colbuild.spec.model.family import Family
 
 
 @dataclass(frozen=True)
-class OrderParams(Params):
-    """Parameters of `order`.
-
-    Attributes:
-        tokens: Calibration tokens.
-        split: The split of the corpus that they come from.
-    """
-
-    tokens: int
-    split: str
+class OrderParams(CalibrationParams):
+    """Parameters of `order`."""
 
 
 def draw(draft: Draft, family: Family, name: str, model: str, corpus: str) -> str:
@@ -43,10 +34,6 @@ def _work(params: OrderParams, scene: Scene) -> Work:
     return Work(params.tokens * forward_flops(made, WINDOW), None, made.stored * parameters(made), memory)
 
 
-def _texts(params: OrderParams, roles: Iterable[str]) -> Iterable[TextNeed]:
-    yield TextNeed(params.tokens, WINDOW, ("tokens",))
-
-
 ORDER: Final = Operation(
     op="order",
     epoch=1,
@@ -57,7 +44,6 @@ ORDER: Final = Operation(
     reads={"model": (WEIGHTS,)},
     home="model",
     made=lambda params, inputs, like: inputs.get("model"),
-    texts=_texts,
     flops_share=0.8,  # 156 and 200 GFLOP/s, 2 runs
     whole_machine=True,
     counts_as_making=True,

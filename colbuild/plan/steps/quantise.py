@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from colbuild.arch import forward_flops, parameters
 from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import CHAT, TEXTS, TOKENIZER, WEIGHTS, Operation, Params, Scene, TextNeed, Work
+from colbuild.plan.operation import (
+    CHAT,
+    TEXTS,
+    TOKENIZER,
+    WEIGHTS,
+    Operation,
+    Scene,
+    TextNeed,
+    TrainingParams,
+    Work,
+)
 from colbuild.plan.shapes.route import distillation_flops
 from colbuild.plan.workload.at_once import WINDOW
 from colbuild.plan.workload.model_memory import quantise_memory
@@ -17,22 +27,22 @@ from colbuild.plan.workload.training import recipe_params, recipe_settings, stee
 from colbuild.spec.model.decides import own_params
 from colbuild.spec.model.device import Profile
 from colbuild.spec.model.precision import PRECISIONS
-from colbuild.spec.model.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class QuantiseParams(Params):
+class QuantiseParams(TrainingParams):
     """Parameters of `quantise`.
 
     Attributes:
         profile: The fields of a device profile that decide how matrices are rounded.
-        recipe: How it trains.
-        split: The split of the corpus.
     """
 
     profile: Profile
-    recipe: Recipe
-    split: str
+
+    def texts(self, roles: Collection[str]) -> Iterable[TextNeed]:
+        """See `Params`."""
+        yield from super().texts(roles)
+        yield TextNeed(self.profile.calibration, WINDOW, ("profile", "calibration"))
 
 
 def draw(draft: Draft, name: str, profile: Profile, model: str, corpus: str, path: FamilyPath, split: str) -> str:
@@ -74,11 +84,6 @@ def _work(params: QuantiseParams, scene: Scene) -> Work:
     return Work(flops, None, parameters(model), quantise_memory(model, recipe, tokens_at_once(recipe)))
 
 
-def _texts(params: QuantiseParams, roles: Iterable[str]) -> Iterable[TextNeed]:
-    yield TextNeed(trained_tokens(params.recipe), params.recipe.sequence, ("recipe", "tokens"), repeats=True)
-    yield TextNeed(params.profile.calibration, WINDOW, ("profile", "calibration"))
-
-
 QUANTISE: Final = Operation(
     op="quantise",
     epoch=2,
@@ -87,10 +92,8 @@ QUANTISE: Final = Operation(
     work=_work,
     reads={"model": (WEIGHTS,)},
     reads_besides=_whole_package,
-    texts=_texts,
     flops_share=1.05,  # trains as distill does; no run
     whole_machine=True,
     takes_gpu=True,
-    follows_recipe=True,
     counts_as_making=True,
 )

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from colbuild.arch import parameters
 from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import WEIGHTS, Operation, Params, Scene, TextNeed, Work
-from colbuild.plan.workload.training import recipe_params, recipe_settings, steered, trained_tokens, training_work
+from colbuild.plan.operation import WEIGHTS, Operation, Scene, TrainingParams, Work
+from colbuild.plan.workload.training import recipe_params, recipe_settings, steered, training_work
 from colbuild.spec.model.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class RecoverParams(Params):
-    """Parameters of `recover`.
-
-    Attributes:
-        recipe: How it trains.
-        split: The split of the corpus.
-    """
-
-    recipe: Recipe
-    split: str
-
-    @property
-    def taught_tokens(self) -> int:
-        """See `Params`."""
-        return trained_tokens(self.recipe)
+class RecoverParams(TrainingParams):
+    """Parameters of `recover`."""
 
 
 def draw(draft: Draft, name: str, recipe: Recipe, path: FamilyPath, inputs: Mapping[str, str], split: str) -> str:
@@ -47,10 +34,6 @@ def _work(params: RecoverParams, scene: Scene) -> Work:
     return Work(flops, None, made.stored * parameters(made), memory)
 
 
-def _texts(params: RecoverParams, roles: Iterable[str]) -> Iterable[TextNeed]:
-    yield TextNeed(trained_tokens(params.recipe), params.recipe.sequence, ("recipe", "tokens"), repeats=True)
-
-
 RECOVER: Final = Operation(
     op="recover",
     epoch=2,
@@ -60,10 +43,8 @@ RECOVER: Final = Operation(
     reads={"start": (WEIGHTS,), "teacher": (WEIGHTS,)},
     home="start",
     made=lambda params, inputs, like: inputs.get("start"),
-    texts=_texts,
     flops_share=1.05,  # trains as distill does; no run
     whole_machine=True,
     takes_gpu=True,
-    follows_recipe=True,
     counts_as_making=True,
 )
