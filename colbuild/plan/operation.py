@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from colbuild.arch import ARCHITECTURES, Shape, Structure, structure_from_json
-from colbuild.plan.workload.model_memory import WINDOW
+from colbuild.plan.workload.at_once import WINDOW
 from colbuild.plan.workload.training import trained_tokens
 from colbuild.spec.model.device import Profile
 from colbuild.spec.model.recipe import Recipe
