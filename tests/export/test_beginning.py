@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from colbuild.arch.files.tokenizer_file import load_tokenizer
 from colbuild.export.package.parity import OPENING, parity_prompts
-from colbuild.export.runtime import trial
+from colbuild.export.runtime import running, trial
 from colbuild.export.runtime.running import generate, open_package
 from colbuild.export.runtime.session import generate_tokens
 from tests.export.helpers import build, manifest
@@ -35,7 +35,7 @@ def test_a_package_writes_what_transformers_writes_from_the_tokenizers_ids(tiny_
         fed.append(list(prompt))
         return generate_tokens(decoder, prompt, choose, most)
 
-    monkeypatch.setattr("colbuild.export.runtime.running.generate_tokens", watched)
+    monkeypatch.setattr(running, "generate_tokens", watched)
     answer = "".join(generate(opened, "Ada builds", max_tokens=6, chat=False))
     assert fed == [theirs("Ada builds")["input_ids"]]
     assert answer == theirs.decode(written("Ada builds", 6))

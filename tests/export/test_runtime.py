@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError
+from colbuild.export.runtime import session
 from colbuild.export.runtime.running import generate, open_package
 from tests.export.helpers import CONTEXT
 
@@ -72,7 +73,7 @@ def test_same_seed_draws_the_same_and_another_seed_differs(fp32_package: Path):
 def test_long_prompt_read_in_pieces_gives_what_it_gives_at_once(fp32_package: Path, monkeypatch: pytest.MonkeyPatch):
     opened = open_package(fp32_package)
     at_once = "".join(generate(opened, "Elsa repairs clocks. " * 6, max_tokens=12))
-    monkeypatch.setattr("colbuild.export.runtime.session.PROMPT_PIECE", 7)
+    monkeypatch.setattr(session, "PROMPT_PIECE", 7)
     assert "".join(generate(opened, "Elsa repairs clocks. " * 6, max_tokens=12)) == at_once
 
 

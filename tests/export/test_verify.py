@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from colbuild.errors import BuildError
+from colbuild.export.package import verify
 from colbuild.export.package.packed import pack
 from colbuild.export.package.verify import verify_package
 
@@ -49,7 +50,7 @@ def test_another_generation_is_a_problem_and_a_close_call_is_not(package: Path, 
     path.write_text(json.dumps(told), encoding="utf-8")
     [problem] = verify_package(package).problems
     assert "generates other tokens: token 4 of the manifest's sample" in problem
-    monkeypatch.setattr("colbuild.export.package.verify.CLEAR", 1e9)
+    monkeypatch.setattr(verify, "CLEAR", 1e9)
     found = verify_package(package)
     assert found.problems == ()
     assert "near-ties" in found.remarks[0]
