@@ -21,8 +21,9 @@ OTHER_NAMES = {
 
 
 def literals(path: Path) -> set[str]:
-    """Every text in a module but its docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    """Every text in a module but its docstrings; none where no architecture's name occurs."""
+    content = path.read_text(encoding="utf-8")
+    tree = ast.parse(content if any(name in content for name in NAMES) else "")
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     return {
         node.value

@@ -21,6 +21,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from colbuild import __version__
 from colbuild.arch import ARCHITECTURES, Architecture, Role, read_structure, scalars_of, shared_window
+from colbuild.arch.correspondence import biased
 from colbuild.errors import BuildError
 from colbuild.export.graph.grouped_attention import can_group, group
 from colbuild.export.graph.nodes import set_value
@@ -164,10 +165,15 @@ def _module(config: Mapping[str, Any], dtype: onnx_ir.DataType) -> tuple[Any, An
     import mobius
 
     found = mobius.ArchitectureConfig.from_transformers(transformers_config(config))
-    # mobius 0.1.0 looks for "use_mlp_bias", which llama's configuration calls "mlp_bias". Which head is tied to which
-    # embedding we know better.
-    biased = found.mlp_bias or bool(config.get("mlp_bias", False))
-    settings = replace(found, mlp_bias=biased, dtype=dtype, tie_word_embeddings=False)
+    # mobius 0.1.0 guesses from names of settings, and of architectures, which projections have a bias. Which do we know, and
+    # which head is tied to which embedding.
+    roles = biased(read_structure(config))
+    biases = {
+        "attn_qkv_bias": Role.ATTENTION_IN in roles,
+        "attn_o_bias": Role.ATTENTION_OUT in roles,
+        "mlp_bias": Role.FFN_OUT in roles,
+    }
+    settings = replace(found, dtype=dtype, tie_word_embeddings=False, **biases)
     module = mobius.registry.get(config["model_type"])(settings)
     _adapt(module, config)
     return module, settings
