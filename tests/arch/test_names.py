@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
-from colbuild.arch import ARCHITECTURES
+from colbuild.arch import ARCHITECTURES, Architecture
 from colbuild.arch.gguf_form import GGUFForm
 
 ROOT = Path(__file__).parents[2] / "colbuild"
@@ -42,6 +44,15 @@ def test_no_module_outside_names_an_architecture():
     modules = {str(path.relative_to(ROOT)): path for path in ROOT.rglob("*.py")}
     outside = {name: named(path) for name, path in modules.items() if not name.startswith("arch/known/")}
     assert {name: found for name, found in outside.items() if found} == OTHER_NAMES
+
+
+def test_the_page_lists_every_architecture_and_every_field_of_a_table():
+    page = (ROOT.parent / "docs/architectures.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", page.partition("## Adding one")[0], re.MULTILINE)
+    assert sorted(listed) == sorted([*ARCHITECTURES, "model_type"])
+    rows = re.findall(r"^   \| (`[^|]*) \|", page, re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert told == {field.name for field in fields(Architecture) if field.init}
 
 
 def test_an_architecture_is_named_in_its_own_file_alone():

@@ -136,6 +136,18 @@ def test_biases_that_nothing_can_hold_are_refused_in_the_plan(tmp_path):
     assert ("attention_bias", True) in found.bridge.structure.flags
 
 
+@pytest.mark.parametrize(("own", "other"), [("llama", "olmo2"), ("olmo2", "llama")])
+def test_norms_that_stand_elsewhere_are_refused_in_the_plan(own, other, tmp_path):
+    ansnet = read_structure({**SMOLLM2, "model_type": own})
+    with pytest.raises(SpecError) as caught:
+        resolve_chain(load(tmp_path, bridge=f"{{architecture: {other}}}", desnets=PHONE, anchors=ANCHORS), ansnet)
+    assert "olmo2 has no norms before attention and FFN, and llama has" in caught.value.message
+    able = " or ".join(one for one in ARCHITECTURES if (one == "olmo2") == (own == "olmo2"))
+    assert f"choose architecture: {able}, or set start: random" in caught.value.message
+    drawn = f"{{architecture: {other}, start: random}}"
+    assert resolve_chain(load(tmp_path, bridge=drawn, desnets=PHONE, anchors=ANCHORS), ansnet).bridge is not None
+
+
 def test_it_knows_whether_its_start_is_approximate(tmp_path):
     assert solved(tmp_path, TRAINED).bridge.approximate == ()
     assert solved(tmp_path, "{architecture: mistral}").bridge.approximate == ()
