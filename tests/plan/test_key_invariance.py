@@ -18,7 +18,7 @@ from colbuild.plan.drawing.keys import action_key
 from colbuild.spec import load_family
 from colbuild.spec.model.decides import Mark, deciding, own_params, steering
 from colbuild.spec.model.device import Profile
-from colbuild.spec.model.fields import Model
+from colbuild.spec.model.fields import Model, RowOf
 from colbuild.spec.model.recipe import Loss, Recipe, Typed
 from tests.plan.families import ANSNET, DISTILL, VERSIONS, graph, load, project, resolve_chain
 
@@ -100,12 +100,14 @@ def inner_type(annotation: Any) -> Any:
 def other(model: type, path: tuple[str, ...], value: Any) -> Any:
     """Another value that the field takes."""
     field: Any = model
+    rows: list[str] = []
     for name in path:
+        rows = [row for mark in field.model_fields[name].metadata if isinstance(mark, RowOf) for row in mark.table]
         field = inner_type(field.model_fields[name].annotation)
     if value is None and float in get_args(field):
         return 0.25
     if isinstance(value, str):
-        return next((choice for choice in get_args(field) if choice != value), None)
+        return next((choice for choice in (*get_args(field), *rows) if choice != value), None)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
