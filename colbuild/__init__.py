@@ -13,6 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     # For type checkers and editors; a test holds it to the table below.
     from colbuild.errors import ColbuildError as ColbuildError
+    from colbuild.export.package.locate import find_package as find_package
+    from colbuild.export.package.packed import pack as pack
+    from colbuild.export.package.registry import push_package as push_package
+    from colbuild.export.package.verify import verify_package as verify_package
+    from colbuild.export.runtime.bench import bench_package as bench_package
     from colbuild.interface.checkpoints import Checkpoint as Checkpoint
     from colbuild.interface.checkpoints import interpolate as interpolate
     from colbuild.interface.checkpoints import order as order
@@ -20,14 +25,9 @@ if TYPE_CHECKING:
     from colbuild.interface.families import load as load
     from colbuild.interface.packages import Package as Package
     from colbuild.interface.packages import answer as answer
-    from colbuild.interface.packages import bench_package as bench_package
     from colbuild.interface.packages import export as export
-    from colbuild.interface.packages import find_package as find_package
     from colbuild.interface.packages import generate as generate
-    from colbuild.interface.packages import pack_package as pack_package
-    from colbuild.interface.packages import push_package as push_package
     from colbuild.interface.packages import verify as verify
-    from colbuild.interface.packages import verify_package as verify_package
     from colbuild.interface.stores import find_store as find_store
     from colbuild.interface.stores import required_remote as required_remote
     from colbuild.plan.cost.machine_resources import Resources as Resources
@@ -85,26 +85,21 @@ __all__ = [
 
 _NAMES = {
     "colbuild.errors": ("ColbuildError",),
+    "colbuild.export.package.locate": ("find_package",),
+    "colbuild.export.package.packed": ("pack",),
+    "colbuild.export.package.registry": ("push_package",),
+    "colbuild.export.package.verify": ("verify_package",),
+    "colbuild.export.runtime.bench": ("bench_package",),
     "colbuild.interface.checkpoints": ("Checkpoint", "interpolate", "order"),
     "colbuild.interface.families": ("Family", "load"),
-    "colbuild.interface.packages": (
-        "Package",
-        "answer",
-        "bench_package",
-        "export",
-        "find_package",
-        "generate",
-        "pack_package",
-        "push_package",
-        "verify",
-        "verify_package",
-    ),
+    "colbuild.interface.packages": ("Package", "answer", "export", "generate", "verify"),
     "colbuild.interface.stores": ("find_store", "required_remote"),
     "colbuild.plan.cost.machine_resources": ("Resources", "machine"),
     "colbuild.plan.family_plan": ("FamilyPlan", "Workspace", "load_families", "open_workspace", "remote_url"),
     "colbuild.plan.lock.lock": ("LockMode",),
     "colbuild.plan.planning": ("check_possible", "make_plan"),
     "colbuild.plan.saved.plan_file": ("plan_schema_text", "read_plan", "write_plan"),
+    "colbuild.run.build_request": ("Options",),
     "colbuild.run.building.building": ("build",),
     "colbuild.run.building.family_lock": ("lock_family",),
     "colbuild.run.building.family_rows": ("family_shapes", "family_status"),
@@ -116,7 +111,6 @@ _NAMES = {
         "plans_together",
         "save_plan",
     ),
-    "colbuild.run.build_request": ("Options",),
     "colbuild.run.history.history": ("family_history",),
     "colbuild.run.sharing.listing": ("list_store",),
     "colbuild.run.sharing.pinning": ("pin_digest", "pin_result"),

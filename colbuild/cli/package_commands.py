@@ -60,7 +60,7 @@ def pack(
 
     folder = _found(package).resolve()
     file = output or folder.with_name(f"{folder.name}.tar.zst")
-    digest = colbuild.pack_package(folder, file)
+    digest = colbuild.pack(folder, file)
     size = format_bytes(file.stat().st_size)
     open_console().print(f"Packed {package} into {file}: {size}, sha256 {digest}.", soft_wrap=True, highlight=False)
 

@@ -1,8 +1,8 @@
-"""Packages: made of a model and a device profile, verified, asked; and packed, sent and measured by the command line."""
+"""Packages: made of a model and a device profile, verified, and asked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -13,7 +13,6 @@ from colbuild.errors import BuildError
 from colbuild.interface.arguments import Shown, StrPath, existing, listening, whole, words
 from colbuild.interface.checkpoints import TOKENS, new_folder
 from colbuild.interface.scratch import SPLIT, Scratch, Texts, copy_to, tokens_in
-from colbuild.progress import Report, silent
 from colbuild.report.html_table import html_facts
 from colbuild.spec.model.decides import own_params
 from colbuild.spec.model.device import Profile
@@ -22,9 +21,7 @@ from colbuild.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from colbuild.export.manifest import Manifest
-    from colbuild.export.package.registry import Pushed
     from colbuild.export.package.verify import Verified
-    from colbuild.export.runtime.bench import Speed
     from colbuild.export.runtime.generation import Generation
 
 
@@ -138,7 +135,10 @@ def verify(package: StrPath) -> Verified:
     Raises:
         ColbuildError: It is no package, or its manifest is damaged.
     """
-    return verify_package(existing(package, "the package"))
+    from colbuild.export.package.locate import find_package
+    from colbuild.export.package.verify import verify_package
+
+    return verify_package(find_package(existing(package, "the package")))
 
 
 @overload
@@ -208,17 +208,6 @@ def generate(
     return given.pieces if stream else "".join(given.pieces)
 
 
-def find_package(given: Path) -> Path:
-    """The package that a folder is, or holds as the only one; see `colbuild.export.package.locate`.
-
-    Raises:
-        BuildError: There is no package, or several.
-    """
-    from colbuild.export.package.locate import find_package as find
-
-    return find(given)
-
-
 def answer(
     package: Path,
     prompt: str,
@@ -235,6 +224,7 @@ def answer(
         BuildError: It is no package, it is damaged, or the prompt is no text or does not fit.
     """
     from colbuild.export.manifest import check_files, read_manifest
+    from colbuild.export.package.locate import find_package
     from colbuild.export.runtime.guard import answer_package
 
     try:
@@ -246,49 +236,3 @@ def answer(
     check_files(folder, manifest)
     asked = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed, "chat": chat}
     return answer_package(folder, manifest, prompt, threads=threads, **asked)
-
-
-def verify_package(package: Path) -> Verified:
-    """Whether a package is whole and computes what it did when it was built; see `colbuild.export.package.verify`.
-
-    Raises:
-        BuildError: It is no package, or its manifest is damaged.
-    """
-    from colbuild.export.package.verify import verify_package as verify
-
-    return verify(find_package(package))
-
-
-def pack_package(package: Path, file: Path) -> str:
-    """Writes a package into one file and returns its sha256; see `colbuild.export.package.packed`.
-
-    Raises:
-        BuildError: It is no package, or the file cannot be written.
-    """
-    from colbuild.export.package.packed import pack
-
-    return pack(find_package(package), file)
-
-
-def push_package(package: Path, reference: str, report: Report = silent) -> Pushed:
-    """Sends a package to an OCI registry; see `colbuild.export.package.registry`.
-
-    Raises:
-        BuildError: It is no package, or the registry refuses it.
-    """
-    from colbuild.export.package.registry import push_package as push
-
-    return push(find_package(package), reference, report)
-
-
-def bench_package(
-    package: Path, threads: Sequence[int | None], prompt_tokens: int = 256, new_tokens: int = 64
-) -> tuple[Speed, ...]:
-    """How fast a package is on this machine and how much memory it takes; see `colbuild.export.runtime.bench`.
-
-    Raises:
-        BuildError: It is no package, or it cannot be run.
-    """
-    from colbuild.export.runtime.bench import bench_package as bench
-
-    return bench(find_package(package), threads, prompt_tokens, new_tokens)

@@ -159,12 +159,12 @@ def test_a_pipe_as_manifest_is_no_package(package: Path):
 
 
 def test_names_too_long_for_a_header_are_told(package: Path):
-    from colbuild import pack_package
+    from colbuild import pack
 
     (package / ("x" * 200)).write_bytes(b"x")
     manifest = json.loads((package / "manifest.json").read_text("utf-8"))
     manifest["files"].append({"path": "x" * 200, "size": 1, "sha256": hashlib.sha256(b"x").hexdigest()})
     (package / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(BuildError, match="cannot be packed: name is too long"):
-        pack_package(package, package.parent / "toy.tar.zst")
+        pack(package, package.parent / "toy.tar.zst")
     assert [path.name for path in package.parent.iterdir()] == ["toy"]

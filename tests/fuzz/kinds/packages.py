@@ -59,9 +59,9 @@ def answer_with(package: Path, *, chat: bool = True) -> None:
 
 
 def _pack(package: Path) -> None:
-    from colbuild import pack_package
+    from colbuild import pack
 
-    pack_package(package, package.parent / _PACKED)
+    pack(package, package.parent / _PACKED)
 
 
 def _try_all(_seeds: Path, folder: Path) -> None:
