@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colbuild.plan.changes.differ import differences
+from colbuild.plan.changes.shown import where
 from colbuild.plan.changes.states import State, StepPlan, changed_params, result_of
 from colbuild.plan.changes.step_signature import signatures
 from colbuild.plan.drawing.build_graph import BuildGraph
@@ -109,8 +110,7 @@ def _reasons(
 ) -> tuple[State, tuple[str, ...]]:
     old = before.by_id.get(step.id)
     if old is None:
-        place = places.nearest(now.origins[step.id][""])
-        return State.NEW, (f"new  {place}" if place else "new",)
+        return State.NEW, (f"new{where(places, now.origins[step.id][''])}",)
     own = (
         *changed_params(step, old.params, now, places),
         *(

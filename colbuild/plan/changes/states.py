@@ -100,31 +100,18 @@ def plan_steps(
         if step.op == "source":
             ahead[step.id] = foreseen(step)
         seconds = (last.seconds or None) if last else None
-        if key is not None:
-            state, why = _reason(step, last, known, graph, places)
-            planned[step.id] = StepPlan(step, state, why, key, None, seconds)
-            continue
+        told = () if last is None else since_last_run(step, last, known, graph, places)
         unknown = [role for role in inputs if role not in known]
-        if last is not None and _is_as_before(step, last, known) and store.lookup(last.key) is not None:
-            why = f"only if {' or '.join(_names(step, unknown, graph))} changes"
-            planned[step.id] = StepPlan(step, State.CONDITIONAL, why, None, None, seconds)
-            continue
-        state, why = _reason(step, last, known, graph, places)
-        planned[step.id] = StepPlan(step, state, why, None, None, seconds)
+        if last is None:
+            state, why = State.NEW, f"new{where(places, graph.origins[step.id][''])}"
+        elif told:
+            state, why = State.CHANGED, in_short(told)
+        elif unknown and store.lookup(last.key) is not None:
+            state, why = State.CONDITIONAL, f"only if {' or '.join(_names(step, unknown, graph))} changes"
+        else:
+            state, why = State.CHANGED, "its result is no longer in the store"
+        planned[step.id] = StepPlan(step, state, why, key, None, seconds)
     return tuple(planned.values())
-
-
-def _reason(
-    step: Step, last: ActionRecord | None, known: Mapping[str, str], graph: BuildGraph, places: Places
-) -> tuple[State, str]:
-    """Why a step that is not in the store has to run."""
-    if last is None:
-        place = places.nearest(graph.origins[step.id][""])
-        return State.NEW, f"new  {place}" if place else "new"
-    described = since_last_run(step, last, known, graph, places)
-    if not described:
-        return State.CHANGED, "its result is no longer in the store"
-    return State.CHANGED, in_short(described)
 
 
 def since_last_run(
@@ -142,7 +129,8 @@ def since_last_run(
     told = changed_params(step, last.params, graph, places)
     # A model that is compared with itself is two inputs.
     told += tuple(f"{name} changed" for name in _names(step, _changed_inputs(step, last, known), graph))
-    return told or (() if _same_version(step, last) else ("this version of colbuild builds it differently",))
+    same_version = last.key == action_key(step.op, step.params, last.inputs)
+    return told if told or same_version else ("this version of colbuild builds it differently",)
 
 
 def changed_params(step: Step, before: Mapping[str, Any], graph: BuildGraph, places: Places) -> tuple[str, ...]:
@@ -150,20 +138,10 @@ def changed_params(step: Step, before: Mapping[str, Any], graph: BuildGraph, pla
     return tuple(_describe(change, graph.origins[step.id], places) for change in differences(before, step.params))
 
 
-def _is_as_before(step: Step, last: ActionRecord, known: Mapping[str, str]) -> bool:
-    """Whether nothing is known to differ from the last run."""
-    differs = differences(last.params, step.params) or _changed_inputs(step, last, known)
-    return not differs and _same_version(step, last)
-
-
 def _changed_inputs(step: Step, last: ActionRecord, known: Mapping[str, str]) -> list[str]:
     """Roles whose content is known to differ, sorted; one that is not known yet counts as it was, if it was there."""
     now = {role: known.get(role) or last.inputs.get(role, "unknown") for role in (*step.reads, *step.sources)}
     return [role for change in differences(last.inputs, now) for role in change.path]
-
-
-def _same_version(step: Step, last: ActionRecord) -> bool:
-    return last.key == action_key(step.op, step.params, last.inputs)
 
 
 def _describe(change: Change, origins: Mapping[str, FamilyPath], places: Places) -> str:
