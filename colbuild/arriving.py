@@ -1,4 +1,4 @@
-"""What arrives over a network: counted as it comes, and refused where it is too large or stalls."""
+"""Counts data that arrives over a network, and refuses transfers that are too large or stall."""
 
 from __future__ import annotations
 

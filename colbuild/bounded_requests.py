@@ -1,4 +1,4 @@
-"""Answers that `requests` reads, never longer than they may be; also the bodies of redirects, which it reads unasked."""
+"""Reads HTTP answers with a limit on their size, including the bodies of redirects, which `requests` reads itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much may arrive from outside: bytes, seconds, depths and counts, each told in the message of the refusal.
+"""Limits on input from outside: bytes, seconds, depths and counts. The message of each refusal has the limit.
 
 A bound is far above whatever honest files need, and far below what a machine has. It is no setting: a file beyond one of
 these is damaged, or made to harm.

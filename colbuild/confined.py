@@ -1,4 +1,4 @@
-"""Work on files from outside in a process of its own, with a bound of time and of memory.
+"""Runs work on files from outside in a separate process, with limits of time and memory.
 
 ::
 

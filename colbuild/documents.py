@@ -1,4 +1,4 @@
-"""JSON from outside: files and answers of any size, depth and type, with one kind of error for all that is wrong with them."""
+"""Reads JSON from outside, of any size, depth and type, with one kind of error for every fault."""
 
 from __future__ import annotations
 

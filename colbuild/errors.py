@@ -1,4 +1,4 @@
-"""The errors a user may see, each with its exit code: one place for what DESIGN section 6 promises."""
+"""The errors that users see, each with its exit code; `docs/commands.md` lists the codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens during a build, as values: one stream feeds the terminal, the JSON lines and the record of the run."""
+"""The events of a build, as values: one stream for the terminal, the JSON lines and the record of the run."""
 
 from __future__ import annotations
 

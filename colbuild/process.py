@@ -1,4 +1,4 @@
-"""Python processes that colbuild starts: none imports from the working folder, none outlives the process that started it."""
+"""Python processes of colbuild: none imports from the working folder, and none outlives its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main memory of this process: pages that the allocator keeps, and the most that the process has had.
+"""The main memory of this process: pages that the allocator keeps, and the peak.
 
 Training on a CPU is 1.6 to 1.8 times faster when glibc keeps its pages (docs/benchmarks.md).
 

@@ -1,4 +1,4 @@
-"""How far a step is: the one value that long work reports upwards."""
+"""The progress of a step: the one value that long work reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts, sizes and durations as people write and read them: "100M", "40MB", "12 min"."""
+"""Counts, sizes and durations as text: "100M", "40MB", "12 min"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files out of an archive: the one place that writes what an archive names.
+"""Extracts files from an archive: the only module that writes paths from an archive.
 
 What `tarfile.extractall` keeps out differs between releases of Python, and chains of links have escaped its filters. Here no
 link is followed: each file is made new below the handle of its folder, and that folder is opened part by part of its path.

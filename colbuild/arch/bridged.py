@@ -1,4 +1,4 @@
-"""The structure of a model that follows another one in an architecture or vocabulary of its own."""
+"""The structure of a model in another architecture or vocabulary than the model that it is made from."""
 
 from __future__ import annotations
 

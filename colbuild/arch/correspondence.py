@@ -1,4 +1,4 @@
-"""How much of a model another architecture can hold: known from the two structures alone, before anything is built.
+"""Parts of a model that another architecture can hold, computed from the two structures alone.
 
 A transplanted start is *exact* (it computes what the AnsNet's subset computes), *approximate* (parts have no counterpart and
 are fitted on text), or *refused* (a bias would be lost that nothing can make up for, or norms stand elsewhere).

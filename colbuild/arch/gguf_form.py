@@ -1,4 +1,4 @@
-"""What llama.cpp's files call an architecture, and what their metadata say of its settings."""
+"""llama.cpp's names of an architecture's tensors, and the settings in its metadata."""
 
 from __future__ import annotations
 

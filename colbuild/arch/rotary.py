@@ -1,4 +1,4 @@
-"""What a config.json may say of rotary positions: the kinds of scaling that both transformers and an ONNX graph compute alike.
+"""Rotary positions in a config.json: the kinds of scaling that both transformers and an ONNX graph support.
 
 transformers 5 writes `rope_parameters`; older files have `rope_theta` and `rope_scaling`. Some architectures have settings for
 each kind of layer, some turn a share of each head. Dynamic and long scaling depend on the length of a text; the tables of a

@@ -1,4 +1,4 @@
-"""The numbers beside its weights that a model multiplies and divides by."""
+"""Scalars of a model besides its weights: multipliers and divisors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a config.json is one of its architecture, by the settings that the architecture's file lists.
+"""Checks a config.json against the settings that its architecture's file lists.
 
 What a config.json holds besides is of the machine that wrote it (`_attn_implementation`, `_name_or_path`, `torch_dtype`), of
 another task (`id2label`), or nobody's: it is dropped, and reaches neither transformers nor a family.

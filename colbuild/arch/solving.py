@@ -1,4 +1,4 @@
-"""From a size to a shape: which lengths give a model of the asked number of parameters.
+"""Solves a size to a shape: the lengths of a model with the requested number of parameters.
 
 A target is met along a curve of shapes. For an anchor the curve starts at the AnsNet and shrinks depth and FFN in
 proportion; hidden width and heads join once these fall below half. For a DesNet it is the straight line between its two

@@ -1,4 +1,4 @@
-"""What one architecture's file says: its tensors with the named axes they are made of, and the facts that no table shows.
+"""The table of one architecture: its tensors with their named axes, and facts that the tensors do not show.
 
 Everything else of colbuild reads these values and knows no architecture's name. See docs/architectures.md for how to add one.
 """

@@ -1,4 +1,4 @@
-"""Whether a model's residual stream can be turned without changing what it computes: known from its structure alone."""
+"""Checks whether a model's residual stream can be rotated without a change of its function, from its structure alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What architectures with the usual block share: RMSNorm, rotary positions, grouped queries, a gated feed-forward part."""
+"""Shared parts of architectures with the usual block: RMSNorm, rotary positions, grouped queries, a gated FFN."""
 
 from __future__ import annotations
 

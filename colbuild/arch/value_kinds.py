@@ -1,4 +1,4 @@
-"""Kinds of values that a config.json may hold: which values are right, and how a message describes them."""
+"""Kinds of values in a config.json: a check of the value, and its description for messages."""
 
 from __future__ import annotations
 

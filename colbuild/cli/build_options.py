@@ -1,4 +1,4 @@
-"""How a build is carried out: the options of `colbuild build` that change no result."""
+"""The options of `colbuild build` that do not change a result."""
 
 from __future__ import annotations
 

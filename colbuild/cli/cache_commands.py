@@ -1,4 +1,4 @@
-"""`colbuild cache`: what lies in the store, whether it is whole, what stays and goes, and sharing it."""
+"""`colbuild cache`: lists, checks, cleans and shares the store."""
 
 from __future__ import annotations
 

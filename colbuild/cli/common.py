@@ -1,4 +1,4 @@
-"""What the commands share: options that mean the same everywhere, and the console they print to."""
+"""Options and console that all commands share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that explain a plan: why a step runs, where each value comes from, what depends on what."""
+"""The commands that explain a plan: `why`, `show` and `graph`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`colbuild lock`, and the options by which other commands say how they use a lock."""
+"""`colbuild lock`, and the options `--locked` and `--frozen` of other commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands about packages that are built: verify, pack, run, bench."""
+"""The commands for packages: verify, pack, push, run, bench."""
 
 from __future__ import annotations
 

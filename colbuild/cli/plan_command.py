@@ -1,4 +1,4 @@
-"""`colbuild plan`: what a build would do; of several families together, or of what differs from a git revision."""
+"""`colbuild plan`: the steps of a build; for several families, or compared with a git revision."""
 
 from __future__ import annotations
 

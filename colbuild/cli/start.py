@@ -1,4 +1,4 @@
-"""How a command begins and ends: its streams, Ctrl-C at any moment, and what is told of output that was lost."""
+"""The start and the end of a command: streams, Ctrl-C at any moment, and lost output."""
 
 from __future__ import annotations
 

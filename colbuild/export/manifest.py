@@ -1,4 +1,4 @@
-"""The manifest: what a package says about itself, so that a device can check it with onnxruntime alone.
+"""The manifest: a package's description of itself, which a device can check with onnxruntime alone.
 
 Nothing in it differs from one run to the next: no times, no speeds, no paths of the machine that built it.
 """

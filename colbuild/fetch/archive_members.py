@@ -1,4 +1,4 @@
-"""One file, or chosen files, out of a wheel or sdist: streamed, never run, and nothing else is written."""
+"""Extracts files from a wheel or sdist: streamed, never run, and no other file is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that cannot be interrupted from within: a library's one long call, a connection that does not answer."""
+"""Runs work that cannot be interrupted: one long call of a library, a connection that does not answer."""
 
 from __future__ import annotations
 

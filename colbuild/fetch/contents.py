@@ -1,4 +1,4 @@
-"""The contents behind a family's source URIs: known digests without the network, contents when a step needs them.
+"""The contents of a family's sources: known digests without the network, contents when a step needs them.
 
 A lock pins what is fetched: the same content comes, or none. Files on this machine are the user's to edit, so a lock only tells
 what they were, unless it is frozen.

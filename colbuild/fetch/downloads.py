@@ -1,4 +1,4 @@
-"""Where fetched sources are kept, and the record that pins each to what it was when it was first fetched.
+"""The folder of fetched sources, and the record that pins each to the digest of its first fetch.
 
 ::
 

@@ -1,4 +1,4 @@
-"""From a source's URI to bytes on this disk with a known digest.
+"""Fetches a source's URI to a local path with a known digest.
 
 A source is read by the module that its scheme's row names, imported when it is needed: the clients of networks are slow to
 import, and a plan, which only looks, needs none of them.

@@ -1,4 +1,4 @@
-"""`pkg://package/file`: a file that an installed package brings along, found without running the package."""
+"""`pkg://package/file`: a file in an installed package, found without importing the package."""
 
 from __future__ import annotations
 

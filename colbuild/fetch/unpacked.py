@@ -1,4 +1,4 @@
-"""A compressed tar file as it is without the compression: read once from its beginning, up to a bound, with little memory."""
+"""Decompresses a tar file in one pass, up to a limit, with little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers of the Python interface give, checked in the words of the spec."""
+"""Checks arguments of the Python interface against the models of the spec."""
 
 from __future__ import annotations
 

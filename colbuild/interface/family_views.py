@@ -1,4 +1,4 @@
-"""What a family gives a notebook: plans, models, packages, builds and reasons, each with a line and a table to show itself."""
+"""Views of a family in a notebook: plans, models, packages, builds and reasons, each with a line and a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which store and which remote cache are meant where no family is named."""
+"""Finds the store and the remote cache for calls without a family."""
 
 from __future__ import annotations
 

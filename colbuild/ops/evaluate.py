@@ -1,4 +1,4 @@
-"""evaluate: how well a model predicts held-out text, and how far it is from what the AnsNet says."""
+"""evaluate: a model's loss on held-out text, and its divergence from the AnsNet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""generate: text that the AnsNet writes, many texts at once, as a corpus (`data.generate`, and `seqkd`)."""
+"""generate: a corpus that the AnsNet writes in batches (`data.generate`, and `seqkd`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""quantise: a model rounded to few bits, and trained for a short while to compute with them; see `docs/packages.md`."""
+"""quantise: a model rounded to few bits and trained for a short time with the rounded weights; see `docs/packages.md`."""
 
 from __future__ import annotations
 

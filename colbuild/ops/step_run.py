@@ -1,4 +1,4 @@
-"""What every operation is given and must fill: the contract between the executor and `colbuild.ops`."""
+"""The inputs and outputs of every operation: the contract between the executor and `colbuild.ops`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""teach: what a teacher says of a text, written down once for every training on it (`teacher: cached`)."""
+"""teach: a teacher's distributions on a text, stored once for every training on it (`teacher: cached`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tokenizer: the family's own vocabulary, trained on its text or fetched, with what the AnsNet's chat needs."""
+"""tokenizer: the family's own vocabulary, trained on its text or fetched, with the tokens of the AnsNet's chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A kind of step as a value: everything that planning, running and explaining a step need to know of its kind.
+"""A kind of step as a value: the facts that planning, running and explaining a step need.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What a plan reads of sources and remembers, as it stays the same as long as their content does."""
+"""Facts of sources that a plan reads and remembers while their content stays the same."""
 
 from __future__ import annotations
 

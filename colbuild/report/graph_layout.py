@@ -1,4 +1,4 @@
-"""Places for the boxes of a layered drawing: columns from left to right, few crossings, no line through a box.
+"""Lays out a layered drawing: columns from left to right, few crossings, no line through a box.
 
 An edge over several columns gets a bend in each column between, which takes a place as a box does::
 

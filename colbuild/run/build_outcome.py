@@ -1,4 +1,4 @@
-"""What came of a build: results, failures, and the error that tells of them."""
+"""The outcome of a build: results, failures, and the error that reports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a build is asked to do."""
+"""The arguments of a build."""
 
 from __future__ import annotations
 

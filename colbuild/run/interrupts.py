@@ -1,4 +1,4 @@
-"""Requests to stop a build: the first lets it come to a boundary, the second ends it at once."""
+"""Requests to stop a build: the first stops it at the next boundary, the second ends it immediately."""
 
 from __future__ import annotations
 

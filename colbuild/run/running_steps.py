@@ -1,4 +1,4 @@
-"""The processes of the steps that run now."""
+"""The processes of running steps."""
 
 from __future__ import annotations
 

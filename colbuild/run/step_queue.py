@@ -1,4 +1,4 @@
-"""What a build has still to do: steps that wait for others, and those that wait for room on the machine."""
+"""The remaining steps of a build: those that wait for inputs, and those that wait for resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders outside the store that are made of chosen files of published trees, each read before it is used."""
+"""Folders outside the store with chosen files of published trees; each file is checked before use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks at published trees in one process, which need not read twice what it has found right."""
+"""Checks published trees; a process does not read a checked tree twice."""
 
 from __future__ import annotations
 

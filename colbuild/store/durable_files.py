@@ -1,4 +1,4 @@
-"""Files written so that a crash leaves the old content or the new one, and errors of the disk in plain words."""
+"""Writes files so that a crash leaves the old or the new content, and explains errors of the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where everything lies in a store, and the check that a folder is one.
+"""The paths in a store, and the check that a folder is a store.
 
 ::
 

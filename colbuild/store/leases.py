@@ -1,4 +1,4 @@
-"""What keeps the collector away from a result that somebody is about to use.
+"""Leases: they keep the collector away from a result that is about to be used.
 
 An object's folder carries the time of its publication or last use as its own mtime; for a day after that it is leased, whoever
 needs it. A build *claims* a result (`Store.claim`): it looks the result up and renews the lease while it holds the

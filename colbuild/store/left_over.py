@@ -1,4 +1,4 @@
-"""What a folder without a mark may hold and still become a store: what colbuild itself leaves, known by its names.
+"""Recognises colbuild's own files in a folder without a mark, which may become a store again.
 
 A store that is removed while a build runs leaves such: the build's logs appear once more, without the mark. In a project whose
 store lies elsewhere the project's id does. The store's folders do not count by their names alone: a `tmp` without a mark may be

@@ -1,4 +1,4 @@
-"""One stored file at another place, with as few bytes written as the file system allows."""
+"""Links a stored file to another place: as a clone, a hard link or a copy."""
 
 from __future__ import annotations
 

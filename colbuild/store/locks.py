@@ -1,4 +1,4 @@
-"""Locks between processes, and scratch places that are cleaned up even after a crash.
+"""Locks between processes, and temporary places that are cleaned up even after a crash.
 
 A lock is a `flock` on a small file: the kernel releases it however its process ends. The file is removed by the holder, so
 whoever then gets the lock checks that it locked the file that stands at the path now, and tries again if not.

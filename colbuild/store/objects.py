@@ -1,4 +1,4 @@
-"""Published trees: how one comes into the store, is checked, and is set aside when it is damaged.
+"""Published trees: how they are published, checked and quarantined.
 
 Whoever decides that a tree is damaged and moves it away, and whoever puts one in its place, holds the tree's lock.
 Otherwise two builds over a damaged tree would quarantine the copy that the other has just made.

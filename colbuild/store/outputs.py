@@ -1,4 +1,4 @@
-"""Published trees, and folders made of parts of several, at places outside the store, where people use them.
+"""Places published trees, and folders made of parts of several, outside the store.
 
 Large files share the store's bytes: as clones of them where the file system has such (see `colbuild.store.links`), else as
 hard links to its read-only files; everything else is copied. A folder is replaced as a whole by renaming. What colbuild did not

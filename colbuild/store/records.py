@@ -1,4 +1,4 @@
-"""Action records: which inputs and parameters made which tree."""
+"""Action records: the inputs and parameters of each tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much room a file system has."""
+"""Free space of a file system."""
 
 from __future__ import annotations
 

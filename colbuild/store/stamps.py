@@ -1,4 +1,4 @@
-"""What a file's status tells of its content without reading it, as git's index and rsync use it.
+"""Stamps of files: size, times and inode, by which changed content is detected without reading it.
 
 A stamp is (size, mtime in ns, inode). Any ordinary write changes it; so do moving a store to another disk, unpacking it from
 an archive or touching a file, which do no harm. Another stamp is therefore a reason to read the file, never a verdict. Left out

@@ -1,4 +1,4 @@
-"""The store: what was built, found again by what decided it.
+"""The store: results, found by their keys.
 
 Reading never writes, so that `plan` and `status` work on a store that belongs to another user or does not exist yet.
 """

@@ -1,4 +1,4 @@
-"""A batch of text: what the models see, what the student is asked for, and where it came from."""
+"""A batch of text: input tokens, targets, and their origin."""
 
 from __future__ import annotations
 

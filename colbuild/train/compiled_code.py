@@ -1,4 +1,4 @@
-"""Compiled code that is kept for later trainings, believed only as far as it is what was written.
+"""Compiled code for later trainings, used only if its digests match.
 
 A compiler's cache has no checksums of its own: one flipped bit in it would compute other weights. So the digest of every file
 is noted when a training ends, and whatever is not as noted is removed before the next one begins. Trainings may share the

@@ -1,4 +1,4 @@
-"""torch.compile where it pays, with a cache of its own; everything is computed eagerly wherever compiling fails.
+"""torch.compile where it pays off, with its own cache; eager computation if compiling fails.
 
 A model's blocks are compiled one by one (regional compilation): all of them are the same code, which is compiled once, in a
 fifth of the time that the whole model takes, and is as fast within a few per cent.

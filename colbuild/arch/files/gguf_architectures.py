@@ -1,4 +1,4 @@
-"""The architectures that colbuild reads from GGUF files, and what llama.cpp calls their tensors."""
+"""The architectures that colbuild reads from GGUF files, and llama.cpp's names of their tensors."""
 
 from __future__ import annotations
 

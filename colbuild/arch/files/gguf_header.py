@@ -1,4 +1,4 @@
-"""The header of a GGUF file, or of one that is split into several: its metadata and where its tensors lie.
+"""The header of a GGUF file, whole or split: its metadata and the places of its tensors.
 
 The `gguf` package reads every token of a vocabulary into an array of its own, which takes seconds; a plan needs ten
 numbers.

@@ -1,4 +1,4 @@
-"""How a GGUF model scales its rotary positions, in the terms of transformers' config.json.
+"""The scaling of a GGUF model's rotary positions, in the terms of transformers' config.json.
 
 Llama 3.1 and later divide each frequency by a number that llama.cpp keeps as the tensor `rope_freqs.weight`; transformers works
 these numbers out from four settings. The settings are found again from the numbers:

@@ -1,4 +1,4 @@
-"""JSON files of a model, which hold an object or are refused; a file that git left as a pointer is named as such."""
+"""JSON files of a model: each must hold an object; a Git LFS pointer is reported as such."""
 
 from __future__ import annotations
 

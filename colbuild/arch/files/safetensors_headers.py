@@ -1,4 +1,4 @@
-"""What the headers of safetensors files say, read without torch and without any tensor: a plan looks at them, too.
+"""Headers of safetensors files, read without torch and without tensors, so that a plan can read them.
 
 A file is 8 bytes that give the length of a JSON header, the header, and the tensors one after the other, row by row. A model
 is one such file or several with an index (https://huggingface.co/docs/safetensors, "Format").

@@ -1,4 +1,4 @@
-"""A tokenizer.json as a tokenizer that neither cuts nor pads: the one place that opens such a file."""
+"""Loads a tokenizer.json without truncation and padding: the only module that opens such a file."""
 
 from __future__ import annotations
 

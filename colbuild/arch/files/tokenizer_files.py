@@ -1,4 +1,4 @@
-"""The files of a model's tokenizer: which must be there, and what reads them. A plan looks at them, without heavy imports."""
+"""The files of a model's tokenizer: the required ones, and the formats that are converted. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many bytes a package's tokenizer.json has, from a source's files alone: what a plan counts in the size of packages.
+"""The size of a package's tokenizer.json, computed from a source's files, for the size of packages in a plan.
 
 It is written without spaces (see `colbuild/export/package/companions.py`), which are half of most such files.
 """

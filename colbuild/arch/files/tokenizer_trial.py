@@ -1,4 +1,4 @@
-"""A tokenizer from outside is tried once, in a process of its own, before this one uses it.
+"""Loads a tokenizer from outside in a separate process, before this process uses it.
 
 The library panics or aborts on some damaged files, and a file may hold regular expressions that take for ever, or replacements
 that double a text again and again. A tokenizer that passes here cuts texts of many kinds within bounds.

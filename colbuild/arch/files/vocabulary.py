@@ -1,4 +1,4 @@
-"""How many ids a tokenizer has, from its files alone, as planning needs to know before anything is built."""
+"""The number of ids of a tokenizer, from its files alone, for planning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Llama, and what is made like it: grouped queries; biases and a tied head as the configuration says."""
+"""Llama and similar models: grouped queries; biases and a tied head according to the configuration."""
 
 from __future__ import annotations
 

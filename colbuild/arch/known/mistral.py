@@ -1,4 +1,4 @@
-"""Mistral: as llama, without biases; all layers may look at a window of the text."""
+"""Mistral: as llama, without biases; layers may have a sliding window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder's ONNX graph with a KV cache, made from a configuration; its weights are filled in afterwards.
+"""Builds the decoder's ONNX graph with a key/value cache from a configuration; weights are filled in afterwards.
 
 The graph is built by the mobius library (operators of ONNX opset 24, names as in optimum). Tracing the PyTorch model
 with `torch.onnx.export` gives the same logits and speed, but takes 40 to 70 s of CPU time and a copy of the weights for

@@ -1,4 +1,4 @@
-"""Whether a graph takes and gives what its manifest says: names, types and lengths, before memory is taken by them."""
+"""Compares a graph's inputs and outputs with its manifest, before memory is allocated for them."""
 
 from __future__ import annotations
 

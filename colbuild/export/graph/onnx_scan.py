@@ -1,4 +1,4 @@
-"""An ONNX file read without onnx and without its weights: which other files its tensors lie in.
+"""Reads an ONNX file without onnx and without its weights, and lists the files of its tensors.
 
 onnxruntime opens such files by itself, wherever they lie, and waits for a pipe for good. A package's graph may name files
 beside it alone.

@@ -1,4 +1,4 @@
-"""A graph in an older operator set of ONNX: operators that it lacks are replaced by what ONNX itself defines them to be.
+"""Converts a graph to an older ONNX operator set: newer operators are replaced by their ONNX definitions.
 
 mobius builds with the operators of opset 24: `Attention`, `RotaryEmbedding` and `RMSNormalization` are newer than many
 compilers for NPUs. ONNX carries their definitions in operators that are older, and its inliner puts these in their place.

@@ -1,4 +1,4 @@
-"""What a device's limits say of a package, in words: one for each limit that it breaks."""
+"""Checks a package against its device's limits: one message for each broken limit."""
 
 from __future__ import annotations
 

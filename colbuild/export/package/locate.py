@@ -1,4 +1,4 @@
-"""Which package a user means by a folder: the folder itself, or the one package in it."""
+"""Finds the package that a user means by a folder: the folder itself, or the single package in it."""
 
 from __future__ import annotations
 

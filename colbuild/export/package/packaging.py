@@ -1,4 +1,4 @@
-"""From a checkpoint and a device profile to a package: graph, tokenizer, settings and manifest in one folder."""
+"""Makes a package from a checkpoint and a device profile: graph, tokenizer, settings and manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A package as one file: a tar of its files in order, without times, owners and modes, compressed by zstandard.
+"""A package as one file: a sorted tar without times, owners and modes, compressed by zstandard.
 
 The same package gives the same bytes: what could differ is left out, and one thread compresses.
 """

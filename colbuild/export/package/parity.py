@@ -1,4 +1,4 @@
-"""How far a package's logits are from the PyTorch model's, on prompts that are the same every time."""
+"""Compares a package's logits with the PyTorch model's, on fixed prompts."""
 
 from __future__ import annotations
 

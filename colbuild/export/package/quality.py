@@ -1,4 +1,4 @@
-"""What a package is worth on held-out text beside the PyTorch model it was made from."""
+"""Compares a package's perplexity on held-out text with the PyTorch model's."""
 
 from __future__ import annotations
 

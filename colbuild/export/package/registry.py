@@ -1,4 +1,4 @@
-"""A package in an OCI registry, where images of containers lie too: each file a layer, as `oras pull` brings it back.
+"""Sends a package to an OCI registry, each file as a layer; `oras pull` fetches it.
 
 The same package gives the same digest. Layers that the registry has already are not sent again.
 """

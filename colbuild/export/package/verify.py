@@ -1,4 +1,4 @@
-"""Whether a package is whole and computes what it did when it was built; with onnxruntime alone, on any machine."""
+"""Verifies a package: its files' digests, and a generated sample; needs onnxruntime alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounding a matrix to few bits, in blocks that share a scale, so that what it computes changes least.
+"""Rounds a matrix to few bits, in blocks that share a scale, with the smallest error of its output.
 
 Plain rounding takes each weight to its nearest step. With the second moments H = X^T X of what the matrix multiplies, two
 things do better: steps are chosen in each block by the weighted error of the rounded weights, and the error of each column is

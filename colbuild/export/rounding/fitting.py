@@ -1,4 +1,4 @@
-"""How each matrix of a package is stored: how many bits, and rounded to what; by what was measured on calibration text."""
+"""Chooses the form of each matrix of a package, bits and rounding, by measurements on calibration text."""
 
 from __future__ import annotations
 

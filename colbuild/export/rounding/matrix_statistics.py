@@ -1,4 +1,4 @@
-"""What a model's matrices multiply, and how much its predictions depend on what comes out: measured on calibration text.
+"""Statistics of matrices on calibration text: moments of their inputs, and the sensitivity of predictions to outputs.
 
 For a matrix with inputs x and outputs y = W x, an error D of W moves the predictions, to second order, by
 KL = 1/2 sum_n E[g_n^2 (D x)_n^2] nats a token, where g is the gradient at y of the loss on tokens drawn from the model itself.

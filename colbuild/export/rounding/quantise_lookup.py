@@ -1,4 +1,4 @@
-"""Rows of a rounded table, looked up and scaled by plain operators.
+"""Looks up and scales rows of a rounded table with plain operators.
 
 onnxruntime's GatherBlockQuantized does the same in one node, but not in WebAssembly (1.31). Of 4 bits two codes are in a byte::
 

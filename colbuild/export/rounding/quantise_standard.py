@@ -1,4 +1,4 @@
-"""Rounded weights with ONNX's own operators: dequantised where they are used, by blocks along a matrix's inner axis.
+"""Rounded weights with ONNX's own operators, dequantised by blocks along a matrix's inner axis.
 
 Runtimes with kernels for such products recognise the pair DequantizeLinear and MatMul and never make the float matrix; others
 make it each time, which is slow and right.

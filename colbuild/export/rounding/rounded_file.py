@@ -1,4 +1,4 @@
-"""A model's weights as they were trained to be rounded: what `colbuild.ops.quantise` leaves for an export.
+"""The file of a model's trained rounded weights: `colbuild.ops.quantise` writes it, an export reads it.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The embedding and the head in 4 bits, where a profile asks for that."""
+"""The embedding and the head in 4 bits, if a profile asks for it."""
 
 from __future__ import annotations
 

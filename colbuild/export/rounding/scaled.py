@@ -1,4 +1,4 @@
-"""Parameters of a model that was rounded to few bits, of which the scales are trained.
+"""Parameters of a rounded model whose scales are trained.
 
 Codes and zeros stay; each block's scale, and each vector, moves by what one number says. These gains are 0 where the training
 begins, relative to what they change, and as few as the blocks: of 100 million weights in blocks of 32, three million.

@@ -1,4 +1,4 @@
-"""How fast a package is on this machine, and how much memory it takes: measured in a process of its own."""
+"""Measures the speed and memory of a package on this machine, in a separate process."""
 
 from __future__ import annotations
 

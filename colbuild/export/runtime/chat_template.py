@@ -1,4 +1,4 @@
-"""Chat templates, rendered as transformers renders them, on machines that do not have it.
+"""Renders chat templates as transformers does, on machines without transformers.
 
 The rules are those of transformers 5: jinja2 in a sandbox, blocks trimmed, `break` and `continue`, the tag `generation`, the
 functions `raise_exception` and `strftime_now`, `tojson` without escapes for HTML. A test compares the two on many templates.

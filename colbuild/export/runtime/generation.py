@@ -1,4 +1,4 @@
-"""An answer that a package gives, and its figures."""
+"""A generated answer of a package, and its figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a package from anywhere is tried: in a process of its own, within bounds of time and memory that follow its size."""
+"""Runs a package from outside in a separate process, with limits of time and memory that depend on its size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a package on any machine with onnxruntime, tokenizers, numpy and jinja2: neither torch nor transformers."""
+"""Runs a package with onnxruntime, tokenizers, numpy and jinja2, without torch and transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A package's graph in onnxruntime: token ids and cache in, logits and cache out."""
+"""A package's graph in onnxruntime: token ids and cache as inputs, logits and cache as outputs."""
 
 from __future__ import annotations
 

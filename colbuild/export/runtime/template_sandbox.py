@@ -1,4 +1,4 @@
-"""Where chat templates run: jinja2's sandbox as transformers sets it up, with bounds of steps and of what is made.
+"""The sandbox of chat templates: jinja2's, as in transformers, with limits of steps and output.
 
 A template that comes with a model or a package is a program. jinja2's sandbox keeps it away from files and processes, but not
 from loops without end. Filters can still make much of little: `colbuild.confined` bounds memory and time.

@@ -1,4 +1,4 @@
-"""From token ids to text, decoded while tokens still come."""
+"""Decodes token ids to text while tokens are generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a package's own process does: the commands `verify`, `run` and `bench` load no graph and no tokenizer themselves.
+"""The work of a package's own process; the commands `verify`, `run` and `bench` load no graph and no tokenizer.
 
 Each function is the work of a `colbuild.confined.Task`, started by `colbuild.export.runtime.guard`.
 """

@@ -1,4 +1,4 @@
-"""The cache of the hub's client, read without a network: what `hf download` or transformers put there."""
+"""Reads the cache of the hub's client without a network: files from `hf download` or transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hub's client with bounds: what it asks for itself, and reads without any, is counted as it comes."""
+"""The hub's client with limits: every answer is counted as it arrives."""
 
 from __future__ import annotations
 

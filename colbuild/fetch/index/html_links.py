@@ -1,4 +1,4 @@
-"""The links of an HTML page: read in one pass, whatever the page is.
+"""Reads the links of an HTML page in one pass, for any page.
 
 Parsers of whole documents need a hundred times a page's size, and a time that grows with its square where it is made for that.
 """

@@ -1,4 +1,4 @@
-"""Which archives of a project the configured places offer: folders and pages of links, the index, further indexes."""
+"""Lists the archives of a project in the configured places: folders, pages of links, and indexes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session that reaches package indexes as pip does: its credentials, certificates, proxy, time limit and retries."""
+"""An HTTP session with pip's settings: credentials, certificates, proxy, timeout and retries."""
 
 from __future__ import annotations
 

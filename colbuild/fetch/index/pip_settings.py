@@ -1,4 +1,4 @@
-"""What pip is configured to do: the indexes, credentials, certificates and proxies that a company has set up.
+"""Reads pip's configuration: indexes, credentials, certificates and proxies.
 
 Read from the same files and variables in pip's own order, not by running `pip config list`: that takes half a second,
 and environments made by other tools have no pip to run. What decides is, from weakest to strongest, [global], [install]

@@ -1,4 +1,4 @@
-"""`pypi://name==version/path/in/archive`: one file out of a wheel or sdist of the configured package index."""
+"""`pypi://name==version/path/in/archive`: a file in a wheel or sdist of the configured package index."""
 
 from __future__ import annotations
 

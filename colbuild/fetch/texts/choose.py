@@ -1,4 +1,4 @@
-"""Which files of a source are a corpus, and of which format they are.
+"""Chooses the files of a source that are a corpus, and their format.
 
 ::
 

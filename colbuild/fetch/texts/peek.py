@@ -1,4 +1,4 @@
-"""A look at the beginning of a corpus, before anything is built: whether it can be read as the spec asks."""
+"""Reads the first record of a corpus, to check the spec's keys before a build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A raw file of a corpus: its bytes, lines and pieces of text, decompressed on the way.
+"""A raw file of a corpus: decompressed bytes, lines and pieces of text.
 
 Compression is told by a file's first bytes, never by its name.
 """

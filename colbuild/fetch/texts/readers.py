@@ -1,4 +1,4 @@
-"""The reader of each format, imported when a corpus has it: the formats are rows of `colbuild.spec.sources.formats.FORMATS`."""
+"""Imports the reader of a format when a corpus has it; the formats are rows of `colbuild.spec.sources.formats.FORMATS`."""
 
 from __future__ import annotations
 

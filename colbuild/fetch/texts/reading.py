@@ -1,4 +1,4 @@
-"""What every reader of a format is given, and how it says that a corpus cannot be read as asked."""
+"""The arguments of every reader of a format, and the errors of a corpus that cannot be read."""
 
 from __future__ import annotations
 

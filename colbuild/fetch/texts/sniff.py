@@ -1,4 +1,4 @@
-"""The format of a file whose name does not tell it, from its first bytes."""
+"""Detects the format of a file from its first bytes, if its name does not give it."""
 
 from __future__ import annotations
 

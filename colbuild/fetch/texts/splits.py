@@ -1,4 +1,4 @@
-"""Whether the files of a folder are several splits of a dataset, by their names: what is trained on must not be measured on."""
+"""Detects several splits of a dataset in one folder by file names, so that test text is not trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many bytes a source of text has, without reading more than the first bytes of each file."""
+"""The size of a source of text, from sizes and the first bytes of its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes packed splits as they come, and moves a document to a split that came out empty."""
+"""Writes packed splits while documents arrive, and moves a document to an empty split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text to token ids, in parallel, and the tokenizer's own facts."""
+"""Tokenises text in parallel, and reads facts of the tokenizer."""
 
 from __future__ import annotations
 

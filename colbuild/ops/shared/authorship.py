@@ -1,4 +1,4 @@
-"""Whether the text that a model wrote is text that this model would write, and whether it wrote any."""
+"""Checks that the text that a model wrote has the likelihood that the model gives it, and is not empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The config.json of a model that follows another one in an architecture of its own."""
+"""The config.json of a bridge in another architecture than the AnsNet's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a bridge to another architecture starts: what corresponds is copied, the rest is fitted on text."""
+"""The start of a bridge to another architecture: matching parts are copied, the others are fitted on text."""
 
 from __future__ import annotations
 

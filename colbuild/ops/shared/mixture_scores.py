@@ -1,4 +1,4 @@
-"""What a mixture of two anchors is worth on calibration tokens, and how that changes with its alphas."""
+"""Scores a mixture of two anchors on calibration tokens, with its gradient by the alphas."""
 
 from __future__ import annotations
 

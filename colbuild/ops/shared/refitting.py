@@ -1,4 +1,4 @@
-"""Whether a DesNet gains by fitting its FFNs' output projections again, decided on text that was not fitted on."""
+"""Refits a DesNet's FFN output projections, and keeps the refit if it lowers the loss on validation text."""
 
 from __future__ import annotations
 

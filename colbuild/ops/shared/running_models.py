@@ -1,4 +1,4 @@
-"""Checkpoints as running transformers models, and the calibration tokens that steps look at."""
+"""Loads checkpoints as transformers models, and the calibration tokens of steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What distill, recover and bridge share: a student checkpoint trained towards a teacher checkpoint."""
+"""Trains a student checkpoint towards a teacher checkpoint, for distill, recover and bridge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts that a model writes, many at once, their keys and values kept."""
+"""Writes texts with a model, in batches, with a key/value cache."""
 
 from __future__ import annotations
 

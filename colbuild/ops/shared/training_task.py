@@ -1,4 +1,4 @@
-"""One training: its student, its teacher, its recipe; and what cannot be trained."""
+"""One training: its student, teacher and recipe; and its refusals."""
 
 from __future__ import annotations
 

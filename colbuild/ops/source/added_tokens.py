@@ -1,4 +1,4 @@
-"""A source's tokenizer made to fit its model: no token without a row in the embedding, no orders to cut or pad texts.
+"""Makes a source's tokenizer match its model: drops tokens without a row, resets truncation and padding.
 
 Published models have added tokens beyond their embedding: gemma-3's `<image_soft_token>`, a `[PAD]` that a training script
 added. Such a token is dropped from every file of the tokenizer, and listed in tokenizer_config.json, so that a text which

@@ -1,4 +1,4 @@
-"""Chat templates in files of their own, so that a changed template is no changed tokenizer (`colbuild.plan.drawing.parts`)."""
+"""Moves chat templates into separate files, so that a changed template does not change the tokenizer part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What texts begin with, settled once for a tokenizer: from then on its tokenizer.json alone says it.
+"""Writes the rule for the beginning of texts into tokenizer.json, once for each tokenizer.
 
 transformers follows `add_bos_token` of tokenizer_config.json where that is given, other libraries the post-processor in
 tokenizer.json. Where the two differ, the post-processor is written anew as transformers understands it, so that corpora,

@@ -1,4 +1,4 @@
-"""Where two trees of values differ: parameters, specs, locks and saved plans are all compared by this.
+"""Lists the differences of two trees of values: parameters, specs, locks and saved plans.
 
 ::
 

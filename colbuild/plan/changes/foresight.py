@@ -1,4 +1,4 @@
-"""What a source step is going to make of files of which only some changed, so that a plan need not wait for it.
+"""Predicts the unchanged parts of a source step's result if only some of its files changed.
 
 After a source step ran, each part of its result is remembered by the digest of the files that the part is made of. When another
 file changes, such as the chat template, the step runs again, and a plan knows already that the weights come out as they were.

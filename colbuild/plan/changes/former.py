@@ -1,4 +1,4 @@
-"""Records that were written before keys told the parts of a model apart, as they would be written now.
+"""Converts records from before keys had parts of models to records under today's keys.
 
 A key named whole results then: every model had the tokenizer and the texts of its family beside its weights. What such a step
 made is found again by the parts of what it read, as long as these results are in the store.

@@ -1,4 +1,4 @@
-"""Several families planned side by side: steps that do the same thing are done once, since they share a store."""
+"""Plans several families together: steps that do the same are built once, because the families share a store."""
 
 from __future__ import annotations
 

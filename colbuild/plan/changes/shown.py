@@ -1,4 +1,4 @@
-"""Values and places in sentences about what differs."""
+"""Values and places in sentences about differences."""
 
 from __future__ import annotations
 

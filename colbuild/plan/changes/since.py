@@ -1,4 +1,4 @@
-"""What a family builds that it did not build at an earlier revision of its spec, and why.
+"""Lists the steps that a family did not have at an earlier revision of its spec, and why.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What each step is going to do, and why: cached, new, changed, or only if something before it comes out different."""
+"""The state of each step, and the reason: cached, new, changed, or conditional on an earlier step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step does, told without running anything: equal signatures give equal keys, whatever the steps are called.
+"""The signature of a step, computed without running it: equal signatures give equal keys, under any names.
 
 A key needs the digests of a step's inputs, which are known only once they are built. A signature takes the inputs' own
 signatures for them, so that two plans can be compared before anything of them exists.

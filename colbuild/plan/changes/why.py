@@ -1,4 +1,4 @@
-"""All that is known of one step: what it reads, what it is told, what differs from its last run, what needs it."""
+"""Explains one step: inputs, parameters, differences from its last run, and the steps that need it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the token that a family's texts shall begin with is one of the AnsNet's, looked up before anything is built."""
+"""Checks before a build that the token in `begin` is one of the AnsNet's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan finds out about texts on this machine, before anything is built: whether they can be read as the spec asks."""
+"""Checks before a build that texts on this machine can be read with the spec's keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public checkpoints that anchors start from: compared with the anchors before anything is built."""
+"""Compares public checkpoints with the anchors that start from them, before a build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a family's texts before they are read, and who asks them for more than they have.
+"""Sizes of a family's texts before they are read, and the values that need more text than there is.
 
 ::
 

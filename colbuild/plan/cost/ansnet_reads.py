@@ -1,4 +1,4 @@
-"""How much of the AnsNet's work a family takes, beside the same DesNets distilled from it one by one."""
+"""Compares the AnsNet's work for a family with distilling its DesNets one by one."""
 
 from __future__ import annotations
 

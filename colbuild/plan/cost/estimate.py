@@ -1,4 +1,4 @@
-"""What a plan is going to cost, and what each estimate rests on."""
+"""The estimated cost of a plan, and the basis of each estimate."""
 
 from __future__ import annotations
 

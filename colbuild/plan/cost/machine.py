@@ -1,4 +1,4 @@
-"""How fast this machine is at two plain things, measured once: what times are told from where no recorded run compares.
+"""Two speeds of this machine, measured once, for estimates without a comparable recorded run.
 
 The two numbers are remembered in the user's cache folder, with what the machine is known by: a home directory may be shared by
 several machines. Nothing is measured until a plan asks, and what cannot be remembered is measured again by the next plan.

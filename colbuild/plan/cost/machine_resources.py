@@ -1,4 +1,4 @@
-"""What a build may use of a machine, and what a step needs of it."""
+"""The resources that a build may use, and the resources that a step needs."""
 
 from __future__ import annotations
 

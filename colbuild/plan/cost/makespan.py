@@ -1,4 +1,4 @@
-"""How long steps take together that run side by side: the executor's own rules, played through without running anything."""
+"""Simulates the executor's rules, for the time of steps that run side by side."""
 
 from __future__ import annotations
 

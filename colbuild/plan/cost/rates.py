@@ -1,4 +1,4 @@
-"""How long steps take: from recorded runs, scaled by the work to do, else from this machine's speed.
+"""Times of steps: from recorded runs, scaled by the work, else from this machine's speed.
 
 ::
 

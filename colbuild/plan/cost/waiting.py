@@ -1,4 +1,4 @@
-"""Which steps can run next: those whose inputs are there, in the order of the graph."""
+"""The steps that can run next: those whose inputs exist, in the order of the graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a family with solved shapes to the steps that build it, in an order that can be run.
+"""Draws the steps of a family with solved shapes, in topological order.
 
 Each kind of step draws its own (`colbuild.plan.steps`); this module puts them together.
 

@@ -1,4 +1,4 @@
-"""The graph of a family while it is being drawn."""
+"""The graph of a family during drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Action keys: what decides whether a result can be reused.
+"""Action keys: the hash by which a result is found again.
 
 A key names an operation, its epoch, the *output* digests of its inputs and the parameters that change its result. Host,
 user, paths, worker count and times are not in it. Input keys are not either, only what came out: a step that is rebuilt to the

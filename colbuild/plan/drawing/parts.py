@@ -1,4 +1,4 @@
-"""The parts of a model's output, and which of them each step reads.
+"""The parts of a model's output, and the parts that each step reads.
 
 ::
 

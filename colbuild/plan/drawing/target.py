@@ -1,4 +1,4 @@
-"""Parts of a family by name: which step `why` is asked about, and which steps `--target` selects.
+"""Parts of a family by name: the step of `why`, and the steps of `--target`.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The lock of a family: what was decided once, so that it stays decided on every machine.
+"""The lock of a family: decisions that stay the same on every machine.
 
 ::
 

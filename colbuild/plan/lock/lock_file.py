@@ -1,4 +1,4 @@
-"""A lock as a file: JSON with sorted keys, no times, and a digest that notices a bad merge.
+"""A lock as a file: JSON with sorted keys, no times, and a digest that detects a bad merge.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What a lock pins of a family's chain: the lock of a chain, and the chain of a lock."""
+"""Conversion between a family's chain and its lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan as a file: what `plan --json` prints, `plan -o` writes and `build --plan` holds the world against.
+"""A plan as a file: `plan --json` prints it, `plan -o` writes it, and `build --plan` checks it.
 
 The form is versioned by `format`; docs/schema/plan.v1.json is generated from the classes here. Within a version fields may be
 added, never changed or removed.

@@ -1,4 +1,4 @@
-"""What changed since a plan was saved: in the spec, the sources, colbuild, its libraries, and the store."""
+"""Lists the changes since a plan was saved: spec, sources, colbuild, libraries, and store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bridge of a family: whether it needs one, why, and what shape it has.
+"""The bridge of a family: whether it is needed, the reason, and its shape.
 
 ::
 

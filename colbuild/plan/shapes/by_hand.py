@@ -1,4 +1,4 @@
-"""Shapes that a spec gives by hand, and how a size or shape that cannot be is refused."""
+"""Shapes that are written in a spec, and refusals of impossible sizes and shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learngene chain of a family: every member's shape, which neighbours a DesNet is interpolated from, who teaches whom.
+"""The chain of a family: every member's shape, the neighbours of each DesNet, and the teachers.
 
 ::
 

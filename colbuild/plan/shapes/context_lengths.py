@@ -1,4 +1,4 @@
-"""Lengths that no model of a family has positions for, told before anything is built; and what follows from the positions."""
+"""Refuses lengths that exceed a model's positions, before a build; and fills in default contexts."""
 
 from __future__ import annotations
 

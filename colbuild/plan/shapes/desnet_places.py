@@ -1,4 +1,4 @@
-"""Where in the chain each DesNet lies: by its size, by the largest package it may give, or by its shape."""
+"""The place of each DesNet in the chain: by its size, its largest package, or its shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The members of a family: its models, each with its shape, and where in the chain a DesNet lies."""
+"""The members of a family: its models with their shapes, and the place of a DesNet in the chain."""
 
 from __future__ import annotations
 

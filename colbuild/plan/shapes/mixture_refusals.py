@@ -1,4 +1,4 @@
-"""Strategies that cannot make a DesNet of the anchors around it, told before anything is built."""
+"""Refuses strategies that cannot make a DesNet from the anchors around it, before a build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a package is going to be, from shapes alone: nothing is built, converted or fetched to know it.
+"""Computes the size of a package from shapes alone.
 
 Every weight matrix and table is counted as its precision stores it, what lies beside them is bounded. So an estimate is
 never below the package that is built, and above it by little: see `tests/plan/test_package_size.py` for real ones.

@@ -1,4 +1,4 @@
-"""Anchors that nobody wrote: the fewest, in the cheapest places, that carry a chain to every DesNet (`anchors: auto`).
+"""Places anchors automatically: the fewest, at the least cost, that reach every DesNet (`anchors: auto`).
 
 ::
 

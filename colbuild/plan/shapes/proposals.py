@@ -1,4 +1,4 @@
-"""What to write where a chain has a gap that no teacher may cross: anchors that can be pasted, and work."""
+"""Proposes anchors for a gap that is too wide for a teacher, as text to paste."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models teach which: the cheapest set of distillations that reaches the anchors a family needs.
+"""The cheapest set of distillations that reaches the anchors that a family needs.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The shape of every anchor and DesNet of a family, solved; the anchors are placed too where that is left to colbuild."""
+"""Solves the shape of every anchor and DesNet of a family, and places anchors for `anchors: auto`."""
 
 from __future__ import annotations
 

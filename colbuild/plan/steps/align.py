@@ -1,4 +1,4 @@
-"""align: a public checkpoint in the coordinates of the model that teaches it."""
+"""align: a public checkpoint in the coordinates of its teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bridge: anchor zero of a family, of another architecture or vocabulary than the AnsNet, distilled from it."""
+"""bridge: anchor zero of a family, in another architecture or vocabulary, distilled from the AnsNet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""interpolate: a DesNet made of the two anchors around it, with no training."""
+"""interpolate: a DesNet from the two anchors around it, without training."""
 
 from __future__ import annotations
 

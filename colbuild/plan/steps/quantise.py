@@ -1,4 +1,4 @@
-"""quantise: a model rounded to few bits, and trained for a short while to compute with these as it did before."""
+"""quantise: a model rounded to few bits and trained for a short time with the rounded weights."""
 
 from __future__ import annotations
 

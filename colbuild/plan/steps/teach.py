@@ -1,4 +1,4 @@
-"""teach: the lessons of a teacher, written down once for every training on a text (`teacher: cached`)."""
+"""teach: a teacher's distributions on a text, stored once for every training on it (`teacher: cached`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a step computes at once: what the steps do, and what their estimates count on.
+"""The sizes of chunks and micro-batches that steps use, and that estimates count on.
 
 They decide results, so the table of the operations' sources counts this file (`tests/ops/epochs.py`).
 """

@@ -1,4 +1,4 @@
-"""The memory that steps need at their peak, from shapes and parameters alone.
+"""The peak memory of steps, from shapes and parameters alone.
 
 All that a build has while it runs a step is counted: its own process, the nursery that the step's process is forked from,
 that process, and what it starts. So the figure is what a machine must have to run the step alone. `tests.benchmarks.memory`

@@ -1,4 +1,4 @@
-"""How much a training by a recipe does: optimiser steps, tokens, arithmetic; and of a recipe what a step's key holds.
+"""The work of a training by a recipe: optimiser steps, tokens, FLOPs; and the recipe's values in a step's key.
 
 ::
 

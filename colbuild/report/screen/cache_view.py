@@ -1,4 +1,4 @@
-"""How `colbuild cache` shows what lies in the store, and what was done to it."""
+"""Prints the contents of the store and the results of `colbuild cache`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plans of several families, and a plan compared with a git revision, as people read them and as machines do."""
+"""Prints the plans of several families, and a plan compared with a git revision; also as JSON."""
 
 from __future__ import annotations
 

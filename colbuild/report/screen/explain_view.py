@@ -1,4 +1,4 @@
-"""Explanations as people read them, and as machines do."""
+"""Prints explanations of steps, shapes and values; also as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How `colbuild status` tells of a family's last build, and of those that run."""
+"""Prints a family's last build and running builds, for `colbuild status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trainings took and what came of them, as people read it."""
+"""Prints the figures of trainings."""
 
 from __future__ import annotations
 

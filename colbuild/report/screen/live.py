@@ -1,4 +1,4 @@
-"""How a build is shown while it runs: a bar on a terminal, plain lines elsewhere, JSON lines for machines."""
+"""Shows a running build: a bar on a terminal, plain lines elsewhere, JSON lines for machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that messages and hints name, with the family's file that they are about."""
+"""Adds the family's file to the commands that messages and hints name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How packages are shown: what checking one found, and how fast one is."""
+"""Prints the result of checking a package, and its speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan as people read it, and as machines do."""
+"""Prints a plan; also as JSON."""
 
 from __future__ import annotations
 

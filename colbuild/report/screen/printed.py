@@ -1,4 +1,4 @@
-"""Text from outside, as it may be printed: characters that command a terminal are shown, and obeyed by none."""
+"""Prints text from outside: control characters are escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The console that tables, messages and bars are printed by."""
+"""The console of tables, messages and bars."""
 
 from __future__ import annotations
 

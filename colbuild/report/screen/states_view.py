@@ -1,4 +1,4 @@
-"""How a step's state is shown, the same in every command."""
+"""Signs, words and styles of a step's state, the same in every command."""
 
 from __future__ import annotations
 

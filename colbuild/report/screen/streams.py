@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command: closed, full or a pipe that nobody reads, none of them is a traceback."""
+"""Standard output and standard error of a command; a closed, full or broken stream is no traceback."""
 
 from __future__ import annotations
 

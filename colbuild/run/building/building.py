@@ -1,4 +1,4 @@
-"""Carrying a plan out: its steps, what lands in `out/`, the record of the build."""
+"""Carries a plan out: its steps, the outputs in `out/`, and the record of the build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether this machine has what a plan needs: memory for each of its steps, and disk for all of their results."""
+"""Checks that this machine has enough memory and disk for a plan."""
 
 from __future__ import annotations
 

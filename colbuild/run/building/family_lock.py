@@ -1,4 +1,4 @@
-"""A family's lock, brought up to date: by `colbuild lock`, and before a build."""
+"""Brings a family's lock up to date: for `colbuild lock`, and before a build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The family at a glance: one line for each model, with its size, its quality and its packages."""
+"""The table of a family: one row for each model, with its size, quality and packages."""
 
 from __future__ import annotations
 

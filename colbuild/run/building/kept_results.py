@@ -1,4 +1,4 @@
-"""What the collector must keep for a lock, noted in the store while a long build runs and at its end."""
+"""Records the results that a lock needs, during a long build and at its end, so that the collector keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lands in `out/<family>/`: every model as a folder that transformers loads, every package, as soon as it is built."""
+"""Places outputs in `out/<family>/`: every model as a folder for transformers, and every package."""
 
 from __future__ import annotations
 

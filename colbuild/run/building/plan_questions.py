@@ -1,4 +1,4 @@
-"""What can be asked of a plan: its cost, what differs from a revision, whether a saved one still holds, why a step runs."""
+"""Questions about a plan: its cost, differences from a revision, validity of a saved plan, reasons of a step."""
 
 from __future__ import annotations
 

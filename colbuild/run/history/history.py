@@ -1,4 +1,4 @@
-"""What became of earlier builds, and how far the running ones are, read from their records.
+"""Reads the records of builds: the outcome of earlier builds, and the progress of running ones.
 
 A record may end anywhere: a build that is killed leaves a torn last line, and no word about its end. Its lock, which the kernel
 takes away from a dead process, tells whether it runs.

@@ -1,4 +1,4 @@
-"""What is in no key and can change the last bits of a result all the same: noted in the record of each run.
+"""Conditions that are in no key and can change the last bits of a result; the record of each run has them.
 
 See docs/store.md, "The same bytes".
 """

@@ -1,4 +1,4 @@
-"""What has to be set before torch is imported."""
+"""Environment variables that must be set before torch is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong inside a step, in words for the user: never a traceback on the screen."""
+"""Errors inside a step, as messages for the user, without a traceback."""
 
 from __future__ import annotations
 

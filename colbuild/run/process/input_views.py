@@ -1,4 +1,4 @@
-"""What a step sees of the results that it reads: of a model the files of those parts alone that are in the step's key.
+"""The inputs that a step sees: of a model, only the files of the parts in the step's key.
 
 ::
 

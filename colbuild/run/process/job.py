@@ -1,4 +1,4 @@
-"""What travels between a build and the process of one step: the job, and what came of it. All of it is values."""
+"""Values that a build and a step's process exchange: the job, and its outcome."""
 
 from __future__ import annotations
 

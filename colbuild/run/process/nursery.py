@@ -1,4 +1,4 @@
-"""The process that every step's own process is forked from: it has imported torch once, and does nothing itself.
+"""The process that imports torch once and forks the process of every step.
 
 ::
 

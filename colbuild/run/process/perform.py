@@ -1,4 +1,4 @@
-"""One step, brought into the store: found there, fetched from a remote, or run.
+"""Brings one step's result into the store: found there, fetched from a remote, or run.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What lies in a store, and who needs it."""
+"""Lists the contents of a store, and the locks and pins that need them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pins: results that stay in the store, whatever the locks say, by their name in a family or by their digest."""
+"""Pins results in the store, by their name in a family or by their digest."""
 
 from __future__ import annotations
 

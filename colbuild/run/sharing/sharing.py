@@ -1,4 +1,4 @@
-"""Sharing what was built: a family's results to a remote, and from one."""
+"""Pushes a family's results to a remote, and pulls them."""
 
 from __future__ import annotations
 

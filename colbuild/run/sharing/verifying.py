@@ -1,4 +1,4 @@
-"""Reading every byte of a store: what is damaged is set aside, and named by the steps that make it."""
+"""Reads every byte of a store, quarantines damaged results, and names the steps that make them."""
 
 from __future__ import annotations
 

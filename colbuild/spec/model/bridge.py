@@ -1,4 +1,4 @@
-"""The bridge of a family: anchor zero, of another architecture or vocabulary than the AnsNet, as a spec says it."""
+"""The bridge of a family in a spec: anchor zero, in another architecture or vocabulary than the AnsNet's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which fields of a model decide a result, and where that is written down.
+"""Marks the fields of a model that decide a result.
 
 A field says so itself, in its annotation: a field of the same name in another model says nothing about it. An unmarked field
 decides a result, so that a new field enters keys unless its author says otherwise.

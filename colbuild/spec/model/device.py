@@ -1,4 +1,4 @@
-"""What a device profile says: the form of a package, and what the device allows."""
+"""A device profile: the form of a package, and the device's limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The family as the user means it: what is read from the YAML files, validated, with every default filled in.
+"""The resolved family: read from the YAML files, validated, with every default filled in.
 
 The written forms (`colbuild.spec.model.written`) are made of the same parts: a key, its type, its default and its description
 stand once, here.

@@ -1,4 +1,4 @@
-"""The parts that the spec's models are made of: counts, sizes, durations, names, sources, and the model itself."""
+"""The building blocks of the spec's models: counts, sizes, durations, names, sources, and the base model."""
 
 from __future__ import annotations
 

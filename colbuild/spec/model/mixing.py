@@ -1,4 +1,4 @@
-"""How a DesNet is made of the two anchors around it, as a spec says it."""
+"""The interpolation of a DesNet in a spec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A choice by its type, where some keys mean something to some types only."""
+"""A choice by its type, with keys that belong to some types only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files as they are written: what may stand in a family, a recipe and a device profile.
+"""The files as written: the keys of a family, a recipe and a device profile.
 
 They differ from the resolved forms (`colbuild.spec.model.family`) where a file refers to another (`recipe:`, `exports:`,
 `extends:`) or leaves to a default what the resolved form must have. Everything else is inherited from there.

@@ -1,4 +1,4 @@
-"""git, as a reader of a repository that nobody vouches for: nothing that its configuration names is run, fetched or written."""
+"""Reads an untrusted git repository: runs, fetches and writes nothing that its configuration names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is by its keys: a family, a recipe or a device profile, whatever it was given as."""
+"""Recognises a file by its keys: a family, a recipe or a device profile."""
 
 from __future__ import annotations
 

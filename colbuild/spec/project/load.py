@@ -1,4 +1,4 @@
-"""From a path to a family: the one way in."""
+"""Loads a family from a path: the only entry point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that become folders: unique in a family, on every file system."""
+"""Names of folders: unique in a family, on every file system."""
 
 from __future__ import annotations
 

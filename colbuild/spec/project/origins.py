@@ -1,4 +1,4 @@
-"""Every value of a resolved family with the place it was written at: what `colbuild show --resolved` prints.
+"""Every value of a resolved family with its place: the output of `colbuild show --resolved`.
 
 The text form is YAML, each value's origin in a comment beside it::
 

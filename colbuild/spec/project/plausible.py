@@ -1,4 +1,4 @@
-"""Values that are legal and hardly meant: `lr: 1e9`, 12 tokens to train on. They are warnings, never mistakes.
+"""Warnings for values that are legal but unusual: `lr: 1e9`, 12 training tokens.
 
 A range is as wide as anybody was seen to go, and somewhat wider; only what somebody wrote is looked at, no default.
 """

@@ -1,4 +1,4 @@
-"""The files of a project that a family refers to: found, read once, their mistakes collected."""
+"""Finds and reads the files that a family refers to, each once, and collects their mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the written form to the resolved one: files read, defaults put below, every value keeping its place.
+"""Resolves the written form: reads files, fills in defaults, and keeps the place of every value.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A project as it was at a git revision: its YAML files in a folder of their own. Nothing is checked out or changed."""
+"""A project at a git revision: its YAML files in a separate folder. Nothing is checked out or changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of the files that people write, so that editors complete keys, show help and mark mistakes."""
+"""JSON schemas of the user's files, for completion, help and checks in editors."""
 
 from __future__ import annotations
 

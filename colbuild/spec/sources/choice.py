@@ -1,4 +1,4 @@
-"""Which files of a source are meant: `files: train-*` beside a `source` that is a folder, a repository or part of an archive.
+"""Chosen files of a source: `files: train-*` beside a `source` that is a folder, a repository or part of an archive.
 
 Inside colbuild a source and its choice of files are one text, such as `./wiki#files=train-*`: another choice is another
 content, with a digest, a pin and a download of its own.

@@ -1,4 +1,4 @@
-"""Formats of text, one row each; and the format behind a source, as far as the names of its files tell it.
+"""Formats of text, one row each; and the format of a source, from the names of its files.
 
 A new format is a row of `FORMATS` and a module that reads it, beside the others in `colbuild.fetch.texts.formats`.
 """

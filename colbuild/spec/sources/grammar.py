@@ -1,4 +1,4 @@
-"""Where something comes from, as the user writes it. Which schemes there are is in `colbuild.spec.sources.schemes`.
+"""Parses a source as the user writes it; `colbuild.spec.sources.schemes` lists the schemes.
 
 Only the text is looked at here; `colbuild.fetch.fetching` fetches what it names.
 """

@@ -1,4 +1,4 @@
-"""Pages and short names of the Hugging Face Hub: the parts of a source in the addresses that people copy."""
+"""Converts addresses and short names of the Hugging Face Hub to sources."""
 
 from __future__ import annotations
 

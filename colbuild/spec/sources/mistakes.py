@@ -1,4 +1,4 @@
-"""What people write for a source that is none, and what they most likely meant.
+"""Recognises common mistakes in sources, and suggests the intended source.
 
 Each kind of mistake is one function in `_KINDS`: it knows the text, or leaves it to the next. Only the text is looked at. The
 schemes themselves, with the words that people write for them, are rows of `colbuild.spec.sources.schemes.SCHEMES`.

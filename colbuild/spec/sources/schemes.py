@@ -1,4 +1,4 @@
-"""The schemes of sources, one row each: how their texts begin, what parses them, and what reads what they name.
+"""The schemes of sources, one row each: prefix, parser and reader.
 
 A new scheme is a new row of `SCHEMES` and a reader in `colbuild.fetch`. See "Add a source" in `docs/sources.md`.
 """

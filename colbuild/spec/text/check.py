@@ -1,4 +1,4 @@
-"""Checks a tree against a model and says what is wrong in plain words, each at its place."""
+"""Checks a tree against a model, and reports each mistake at its place."""
 
 from __future__ import annotations
 

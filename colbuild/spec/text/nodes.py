@@ -1,4 +1,4 @@
-"""YAML as a tree of values, each with its place, and merging such trees without losing where anything came from."""
+"""YAML as a tree of values with places, and merging of such trees that keeps the places."""
 
 from __future__ import annotations
 

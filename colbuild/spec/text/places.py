@@ -1,4 +1,4 @@
-"""Where something was written: every value of a family can be traced to a file and a line."""
+"""Places of values: every value of a family has a file and a line."""
 
 from __future__ import annotations
 

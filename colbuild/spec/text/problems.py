@@ -1,4 +1,4 @@
-"""Mistakes in what the user wrote, told all at once, each with its place."""
+"""Mistakes in the user's files, reported together, each with its place."""
 
 from __future__ import annotations
 

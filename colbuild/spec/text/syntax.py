@@ -1,4 +1,4 @@
-"""What a YAML parser's complaint means to the person who wrote the file."""
+"""Explains the errors of the YAML parser."""
 
 from __future__ import annotations
 

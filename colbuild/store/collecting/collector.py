@@ -1,4 +1,4 @@
-"""The collector: finds what nobody needs any more, and removes it when asked to.
+"""The collector: finds unused results, and removes them on request.
 
 Needed is what a root lists (`colbuild.store.collecting.roots`), what is pinned, and what is leased
 (`colbuild.store.leases`). Where the project of a root is nowhere to be found, the collector refuses, unless it was last

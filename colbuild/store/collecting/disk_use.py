@@ -1,4 +1,4 @@
-"""What files take on the disk, and when they last changed. What vanishes meanwhile takes nothing."""
+"""The disk space and modification times of files; vanished files count as nothing."""
 
 from __future__ import annotations
 

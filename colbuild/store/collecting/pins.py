@@ -1,4 +1,4 @@
-"""Pins: results that a person keeps, whatever the locks say."""
+"""Pins: results that are kept even if no lock needs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which project is which: an id in the project's own `.colbuild` folder, which goes where the project goes.
+"""Identifies projects: an id in the project's own `.colbuild` folder, which moves with the project.
 
 The id is made by the first build and never changes. It tells a project that was moved, or is mounted elsewhere in a container,
 from another one that lies where it was. It need not be unique: a copy of a project has the id of its original, so a project is

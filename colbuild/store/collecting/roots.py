@@ -1,4 +1,4 @@
-"""Roots: what each lock that was built here needs, so that the collector keeps it.
+"""Roots: the results that each lock needs, for the collector.
 
 A root belongs to one lock file of one project. Where no lock could be written, the spec stands for it. A root *lives* as long
 as its lock is there, *ends* when the project is there without the lock, and is *lost* when the project is nowhere to be found:

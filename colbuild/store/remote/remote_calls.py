@@ -1,4 +1,4 @@
-"""Calls to something far away: never waited for without end, tried again where trouble may pass, and told without secrets."""
+"""Calls to a remote: with a timeout, with retries, and with messages without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came from a remote is somebody else's word until it is checked here."""
+"""Checks data from a remote before it is used."""
 
 from __future__ import annotations
 

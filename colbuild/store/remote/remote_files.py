@@ -1,4 +1,4 @@
-"""Files at an fsspec URL: read with limits, written whole or not at all, and never waited for without end.
+"""Files at an fsspec URL: read with limits, written completely or not at all, with timeouts.
 
 Nothing else in colbuild touches fsspec. It is imported when a remote is opened, so that a plan without one stays light.
 """

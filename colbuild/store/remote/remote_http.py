@@ -1,4 +1,4 @@
-"""Answers of a remote behind http(s), no longer than what is asked for: a server may send a whole file instead of a part."""
+"""Answers of a remote behind http(s), with a limit on their size: a server may send a whole file for a part."""
 
 from __future__ import annotations
 

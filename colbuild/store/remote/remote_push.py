@@ -1,4 +1,4 @@
-"""From the local store to a remote: blobs, then lists of files, then records; what is there stays."""
+"""Pushes results to a remote: files, then lists of files, then records; existing ones stay."""
 
 from __future__ import annotations
 

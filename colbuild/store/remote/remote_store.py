@@ -1,4 +1,4 @@
-"""A store at a URL that several machines share: results come from it, and go to it.
+"""A store at a URL that several machines share.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What a student of one vocabulary learns from a teacher of another: losses over the places where both have read the same text.
+"""Losses between a student and a teacher of two vocabularies, at the places where both have read the same text.
 
 At such a place each model tells what it expects next, in its own tokens; between two places, what it thought of the text there.
 

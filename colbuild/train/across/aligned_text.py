@@ -1,4 +1,4 @@
-"""The same text as two models read it: a student's batch, what its teacher reads of it, and where the two stand together.
+"""The same text for two models: a student's batch, its teacher's tokens, and the places where both agree.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What each token of a tokenizer spells, byte for byte, and where in a text its tokens end.
+"""The bytes of each token of a tokenizer, and the ends of its tokens in a text.
 
 Two tokenizers cut the same text differently; the bytes below are what they have in common::
 

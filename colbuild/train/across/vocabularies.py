@@ -1,4 +1,4 @@
-"""Which of a student's tokens a teacher's token stands for, so that the distributions of two vocabularies can be compared.
+"""Maps a teacher's tokens to a student's, so that the distributions of two vocabularies can be compared.
 
 ::
 

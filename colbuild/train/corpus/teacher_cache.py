@@ -1,4 +1,4 @@
-"""What a teacher said of a text, kept on the disk: at most 64 bytes for each token.
+"""A teacher's distributions on a text, stored on disk: at most 64 bytes for each token.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The tokens that a text begins with (BOS), and where they stand in windows of packed text.
+"""The tokens at the beginning of a text (BOS), and their places in windows of packed text.
 
 Many models compute nonsense without them: the attention of all later tokens rests on the first position. A tokenizer puts them
 in front of a text by its post-processor, which is what `tokenizer(text)` in transformers does; the step `source` writes every

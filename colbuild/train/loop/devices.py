@@ -1,4 +1,4 @@
-"""Where a training runs: on a CPU, on a GPU of any kind, or on several at once, with one process for each."""
+"""The devices of a training: a CPU, a GPU, or several with one process for each."""
 
 from __future__ import annotations
 

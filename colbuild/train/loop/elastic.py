@@ -1,4 +1,4 @@
-"""Elastic steps: one nested student, whose sub-shapes are prefixes of its every axis, and all of them learn.
+"""Elastic steps: a nested student whose sub-shapes are prefixes of every axis and are trained too.
 
 After MatFormer (arXiv 2310.07707) and Nemotron Elastic (arXiv 2511.16664). A step's sequences are shared out::
 

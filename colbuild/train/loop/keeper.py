@@ -1,4 +1,4 @@
-"""When a training writes its state down, and how it is stopped or taken back: between two steps, never inside one.
+"""Checkpoints of a training, and its stops and setbacks: between two steps, never inside one.
 
 Checkpoints are written by the clock, so which of them exist says nothing about the result. Where a divergence takes a training
 back to must not depend on the clock: that is a milestone, one of the quarters of its steps, or the beginning.

@@ -1,4 +1,4 @@
-"""The training loop: a student learns from a teacher on packed text. All of it is here, to be read in one sitting.
+"""The training loop: a student learns from a teacher on packed text.
 
 ::
 

@@ -1,4 +1,4 @@
-"""How many sequences pass through the models at once, and what gives way when memory runs out."""
+"""The size of micro-batches, and the reaction to memory that runs out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a training is still one: no NaN, no loss that has exploded."""
+"""Detects a diverged training: NaN, or an exploding loss."""
 
 from __future__ import annotations
 

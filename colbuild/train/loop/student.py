@@ -1,4 +1,4 @@
-"""The student of a training: the weights that the optimiser changes, and those that compute.
+"""The student of a training: the weights of the optimiser, and those of the forward pass.
 
 Weights live in fp32 for the optimiser, which loses small updates in bf16. What computes is a copy in the recipe's precision,
 renewed after each step: casting once per step is cheaper than autocast's casting at every use.

@@ -1,4 +1,4 @@
-"""What a teacher says of a batch: computed beside the student, in its own vocabulary or another, or read from what was kept."""
+"""A teacher's distributions for a batch: computed beside the student, or read from a cache."""
 
 from __future__ import annotations
 

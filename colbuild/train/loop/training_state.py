@@ -1,4 +1,4 @@
-"""What a training goes on from after it was interrupted: written down now and then, read back to the last bit.
+"""The checkpoint of a training: written at intervals, and read back exactly.
 
 ::
 

@@ -1,4 +1,4 @@
-"""How far a student's distribution is from its teacher's: each divergence once, in one table.
+"""The divergences between a student's and its teacher's distributions, in one table.
 
 p is the teacher's distribution, q the student's, both softened by the temperature T: q = softmax(z / T). Each divergence has
 

@@ -1,4 +1,4 @@
-"""What training and measuring share: a model's final hidden states and its head, so that logits are made in chunks."""
+"""A model's final hidden states and its head, so that logits are computed in chunks."""
 
 from __future__ import annotations
 

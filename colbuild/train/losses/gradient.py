@@ -1,4 +1,4 @@
-"""The gradient of a model's loss on text, for what is not trained by the loop."""
+"""The gradient of a model's loss on text, outside the training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory for a chunk's logits that every chunk uses again.
+"""Reusable memory for the logits of a chunk.
 
 A chunk's logits are the largest tensors of a training. Allocated anew for each chunk, they leave holes: glibc aligns a buffer
 by cutting it out of a larger one, so the hole that it leaves is too small for the next one of the same size. A training of a

@@ -1,4 +1,4 @@
-"""What a student is trained to do: follow its teacher's distribution and the text itself.
+"""The loss of a student: its teacher's distribution, and the text itself.
 
 A divergence of `DIVERGENCES`, times T squared, mixed with cross-entropy. It is computed straight from hidden states, a chunk of
 tokens at a time: the logits [tokens, vocabulary] of student and teacher, the memory peak of distilling a small model, never

@@ -1,4 +1,4 @@
-"""What a training took and what came of it, for its record; importing this imports no torch.
+"""The figures of a training for its record: work, time and losses; imports no torch.
 
 None of it is part of a result: the same training takes other times elsewhere. Where the figures are shown, this module also
 reads them back.

@@ -1,4 +1,4 @@
-"""How well a model predicts text, and how far it is from another, without ever holding all logits."""
+"""A model's loss on text and its divergence from another model, without holding all logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who watches a training: hands its readings on, measures it on held-out text now and then, and adds up its ledger."""
+"""Observes a training: reports readings, evaluates on held-out text, and sums up the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a training was worth it: its end beside its start, on the same held-out text.
+"""Compares the end of a training with its start, on the same held-out text.
 
 Only the start and the end are compared. How often a training measures itself on the way (`evaluate_every`) is in no key, so
 weights from there must not become its result.

@@ -1,4 +1,4 @@
-"""Where a training's readings go: a JSON line each, always; TensorBoard, W&B and MLflow, through Accelerate, where asked.
+"""Sends a training's readings to JSON lines, and to TensorBoard, W&B and MLflow through Accelerate.
 
 ::
 

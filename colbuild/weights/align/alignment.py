@@ -1,4 +1,4 @@
-"""Aligning: a checkpoint's own function in the coordinates of another model, so that the two can be mixed.
+"""Aligns a checkpoint to the coordinates of another model, so that the two can be mixed.
 
 A public model's channels, heads and layers are in an order of their own, and its residual stream in a basis of its own. Each is
 matched to the predecessor's by what they do on the same text: layers by what their blocks add, residual channels by what they

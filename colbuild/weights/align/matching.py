@@ -1,4 +1,4 @@
-"""Which parts of one model correspond to which of another: layers in their order, channels and heads in any."""
+"""Matches the parts of two models: layers in order, channels and heads in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transformer block's parts by what they do, so that a block of one architecture can be written down in another's tensors.
+"""The parts of a transformer block by function, for conversion between architectures.
 
 Every architecture has queries, keys, values and an output, norms before attention and FFN or after them, and an FFN of two or
 three matrices; they differ in how these are named, stacked and turned (`Architecture.block` and the axes of its tensors), and

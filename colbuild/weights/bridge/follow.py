@@ -1,4 +1,4 @@
-"""Output projections fitted so that a model's residual stream follows another's, sublayer by sublayer.
+"""Fits output projections so that a model's residual stream follows another's, sublayer by sublayer.
 
 For a model whose attention or FFN computes other features than the one it shall stand for (no gate, other positions, other
 norms), copied output projections write nonsense. Each is fitted instead: with h the residual stream that it adds to, X the

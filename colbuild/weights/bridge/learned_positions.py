@@ -1,4 +1,4 @@
-"""What rotary attention knows of distances, written down for attention that has learned positions only.
+"""Converts rotary attention's dependence on distance to learned positions.
 
 A rotary head turns query and key by angles that grow with their positions, pair of channels by pair of channels. With z a
 query's pair and w a key's, as complex numbers, the pair adds Re(z w* e^(i f (m - n))) to the score of positions m and n. For

@@ -1,4 +1,4 @@
-"""A block of one architecture as another architecture computes it, exactly wherever it has a place for each part.
+"""Converts a block to another architecture, exactly if it has every part.
 
 What has no place is folded into what has one: a norm inside a block into the projection before it, as well as a constant can
 stand for the length that the norm reads; a LayerNorm's bias into the biases of the projections that read it.

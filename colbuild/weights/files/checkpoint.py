@@ -1,4 +1,4 @@
-"""A checkpoint: weights with what colbuild must remember of where they came from.
+"""A checkpoint: weights with the record of their origin.
 
 On disk it is a Hugging Face model folder plus `lineage.json` (which AnsNet layer each layer is, and how layers rank) and
 `residual.safetensors` (energy of the residual stream, needed when the hidden width shrinks). An anchor of a segment has the

@@ -1,4 +1,4 @@
-"""Whether weights are numbers: NaN or an infinity in one of them spoils everything that is made of it."""
+"""Checks weights for NaN and infinite values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a family comes from: the AnsNet's digest and licence, beside every model that is made of it.
+"""The origin of a family: the AnsNet's digest and licence, beside every model.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files, so that parts of them can be read without mapping or loading a file."""
+"""Reads tensors of safetensors files in parts, without mapping or loading a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing safetensors files piece by piece: headers first, then tensors in any order, wherever their places are."""
+"""Writes safetensors files in parts: headers first, then tensors in any order."""
 
 from __future__ import annotations
 

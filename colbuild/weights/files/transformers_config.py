@@ -1,4 +1,4 @@
-"""A config.json as transformers' configuration: the one place where settings are passed on, and only the architecture's own."""
+"""Converts a config.json to transformers' configuration, with the architecture's own settings only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder's tokenizer as transformers' class: the one place where files of a tokenizer reach transformers.
+"""Loads a folder's tokenizer as transformers' class: the only module that passes such files to transformers.
 
 transformers reads more than a tokenizer there: names of classes that may be any of its own, positional arguments, paths of
 other files, a whole config.json. It is therefore given a folder of its own, for as long as it reads:

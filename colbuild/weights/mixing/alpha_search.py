@@ -1,4 +1,4 @@
-"""Finding the best mixture of two anchors: a cheap search scored by the loss on calibration tokens."""
+"""Searches for the best mixture of two anchors, by the loss on calibration tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one tensor of a DesNet is made of: rows and columns of its two neighbours' tensors, a few rows at a time or all at once.
+"""Mixes one tensor of a DesNet from its neighbours' tensors, a few rows at a time or all at once.
 
 Every tensor is seen as a matrix here, [rows, columns]; a bias or a norm has one column.
 """

@@ -1,4 +1,4 @@
-"""Interpolation: a DesNet of a size between two nested anchors, without training.
+"""Interpolates a DesNet of a size between two nested anchors, without training.
 
 What both anchors have is mixed, (1 - alpha) larger + alpha smaller, with an alpha of its own for each group of tensors, or for
 each layer. What only the larger one has (more FFN channels, heads, layers) is taken from it, and what these parts write into

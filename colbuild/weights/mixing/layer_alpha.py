@@ -1,4 +1,4 @@
-"""An alpha for each layer, found by gradient descent on the alphas alone: the weights of the anchors stay as they are.
+"""An alpha for each layer, found by gradient descent on the alphas alone; the anchors' weights stay fixed.
 
 A mixture is linear in its alphas, so that one backward pass tells the slope of the loss along all of them.
 """

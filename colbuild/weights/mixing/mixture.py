@@ -1,4 +1,4 @@
-"""What a mixture of two anchors is: how much of the smaller one goes where, and what takes the place of what it lacks."""
+"""A mixture of two anchors: the share of the smaller one for each part, and the fill of missing parts."""
 
 from __future__ import annotations
 

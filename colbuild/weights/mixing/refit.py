@@ -1,4 +1,4 @@
-"""Refit: a narrowed FFN's output projection, fitted again so that it writes what the wider one wrote.
+"""Refits a narrowed FFN's output projection so that its output matches the wider one's.
 
 For each layer, with X what the narrowed FFN feeds into its output projection W on calibration tokens, and Y what the wider
 model's FFN makes of the same input: W + (Y - X W)^T X (X^T X + ridge)^-1, the ridge regression of what is missing, as pruning

@@ -1,4 +1,4 @@
-"""The ways to make a DesNet of the two anchors around it, by their names in a spec."""
+"""The strategies of making a DesNet from its two anchors, by their names in a spec."""
 
 from __future__ import annotations
 

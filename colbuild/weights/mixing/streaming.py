@@ -1,4 +1,4 @@
-"""Subsets and mixtures of models on disk, a few rows at a time: memory does not grow with the model.
+"""Subsets and mixtures of models on disk, a few rows at a time, so memory does not grow with the model.
 
 What is written is, bit for bit, what `subset` and `mix` make in memory. Files are read and written by position and never
 mapped, since pages of a mapped file count as the process's own. Two threads work on a tensor each.

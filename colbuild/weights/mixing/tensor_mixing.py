@@ -1,4 +1,4 @@
-"""How one tensor of a DesNet is made of its neighbours', for every mixture and every architecture."""
+"""Mixes one tensor of a DesNet from its neighbours', for every mixture and architecture."""
 
 from __future__ import annotations
 

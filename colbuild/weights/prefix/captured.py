@@ -1,4 +1,4 @@
-"""What passes through a model on calibration tokens, kept: the stream, what output projections read, what blocks add."""
+"""Activations of a model on calibration tokens: the stream, inputs of output projections, outputs of blocks."""
 
 from __future__ import annotations
 

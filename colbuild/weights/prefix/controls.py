@@ -1,4 +1,4 @@
-"""Controls: subsets of a model that choose without looking, for what a choice by importance is compared with."""
+"""Baselines: subsets of a model chosen without measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much each FFN channel, head, residual channel and layer matters, from activations on calibration tokens.
+"""The importance of each FFN channel, head, residual channel and layer, from activations on calibration tokens.
 
 - FFN channels and heads: energy of what they feed into their output projection times that projection's column norm, as in
   Minitron (arXiv 2407.14679, section 2.1) and Wanda (arXiv 2306.11695).

@@ -1,4 +1,4 @@
-"""Turning a model's residual stream without changing what it computes (SliceGPT, arXiv 2401.15024, section 3).
+"""Rotates a model's residual stream without changing its function (SliceGPT, arXiv 2401.15024, section 3).
 
 An RMS norm without weights commutes with every rotation. So each norm's weights are folded into the projections that read it,
 the stream is turned, and another model's norm weights are put in and divided out of the projections again: two models can be

@@ -1,4 +1,4 @@
-"""Choosing entries along named axes: what subset, reordering and mixing have in common.
+"""Chooses entries along named axes, for subset, reordering and mixing.
 
 A dimension may be a product of axes, such as "3*heads*head_dim". Seen with one dimension for each factor, a tensor is chosen
 from along simple axes only, however its parts are fused.

@@ -1,4 +1,4 @@
-"""Arrow files, as `datasets` writes them: mapped into memory, and let go of as they are read."""
+"""Arrow files from `datasets`, memory-mapped; pages are released after they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A text column of an Arrow schema, for Parquet and Arrow files: found by its name, and refused by name if it holds no text."""
+"""Finds the text column of an Arrow schema, for Parquet and Arrow files; a column without text is refused by name."""
 
 from __future__ import annotations
 

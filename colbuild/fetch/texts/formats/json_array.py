@@ -1,4 +1,4 @@
-"""The elements of a JSON array, one after the other: memory holds an element and a piece of the file, never the array."""
+"""Streams the elements of a JSON array: memory holds one element and a part of the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A MediaWiki XML dump: its articles as plain text. A dump that is cut off at its end yields its whole pages."""
+"""Articles of a MediaWiki XML dump as plain text. A truncated dump yields its complete pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parquet, some rows at a time: a limit reads no more than it needs, and memory holds no row group."""
+"""Parquet, a few rows at a time: a limit reads no more than it needs, and memory holds no row group."""
 
 from __future__ import annotations
 

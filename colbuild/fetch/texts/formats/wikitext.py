@@ -1,4 +1,4 @@
-"""Wikitext to the plain text that a reader of the article sees, without tables, templates, references and files."""
+"""Converts wikitext to the text that a reader sees, without tables, templates, references and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Articles to plain text in several processes, in order.
+"""Converts articles to plain text in several processes, in order.
 
 Plain child processes that speak lines of JSON, not `multiprocessing`: that would run the user's main script again in
 each child (or fork a process full of torch's threads), and a build must work from any script or notebook.
