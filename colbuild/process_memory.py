@@ -2,7 +2,7 @@
 
 Training on a CPU is 1.6 to 1.8 times faster when glibc keeps its pages (docs/benchmarks.md).
 
-glibc maps every big buffer anew and gives it back when it is freed, so each training step faults its activations and
+glibc maps every big buffer and unmaps it when it is freed, so each training step faults its activations and
 gradients in again, page by page. Raising the thresholds makes it reuse them.
 """
 

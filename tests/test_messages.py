@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -94,3 +95,89 @@ def test_a_hint_begins_in_lower_case_and_ends_without_a_full_stop(room: str):
         if (head[:1].isupper() and not head.startswith(NAMES)) or (tail.rstrip().endswith(".") and tail[-2:] != "..")
     ]
     assert wrong == []
+
+
+# -- phrases ----------------------------------------------------------------------------------------------------------
+
+PHRASES = (
+    "a crash takes",
+    "anew",
+    "by lot",
+    "cannot be had",
+    "cannot be meant",
+    "cut off",
+    "dear to",
+    "drawn by lot",
+    "for good",
+    "goes on from",
+    "hardly meant",
+    "hold the world",
+    "in words",
+    "is no number",
+    "is none",
+    "let go of",
+    "lets go of",
+    "likeliest",
+    "more lately",
+    "no few",
+    "no numbers",
+    "nobody",
+    "shall",
+    "somebody",
+    "taken for",
+    "takes nobody",
+    "that which",
+    "the most that",
+    "what is no",
+)
+"""Phrases that make a reader guess; CONTRIBUTING.md says how to write instead."""
+STORED = {
+    "colbuild/export/package/companions.py",  # the card of a package
+    "colbuild/export/package/parity.py",  # prose that a package is measured on
+}
+"""Files whose texts are part of results, whose bytes must stay."""
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every message, help text and description of a file, and of its module's docstring."""
+    docstrings = {id(node.value) for node in ast.walk(tree(path)) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+    yield 1, ast.get_docstring(tree(path)) or ""
+
+
+def helped() -> Iterator[tuple[Path, int, str]]:
+    """The docstrings of commands, which `--help` prints, and of the spec's models, which editors show."""
+    for path in FILES:
+        if path.parent.name in ("cli", "model"):
+            for node in ast.walk(tree(path)):
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                    yield path, node.lineno, (ast.get_docstring(node) or "").split("\n\n")[0]
+
+
+def guesses(text: str) -> list[str]:
+    plain = " ".join(text.lower().split())
+    return [phrase for phrase in PHRASES if re.search(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", plain)]
+
+
+def test_no_message_help_text_or_module_docstring_makes_a_reader_guess():
+    found = [(path, *text) for path in FILES for text in texts(path)] + list(helped())
+    assert len(found) > 5000
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {phrases[0]}: {text.strip()[:80]}"
+        for path, line, text in found
+        if (phrases := guesses(text)) and path.relative_to(ROOT).as_posix() not in STORED
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda path: path.name,
+)
+def test_no_page_makes_a_reader_guess(page: Path):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    wrong = [f"{number}: {found[0]}: {line[:100]}" for number, line in enumerate(lines, 1) if (found := guesses(line))]
+    assert page.name == "benchmarks.md" or wrong == []

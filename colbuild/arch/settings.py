@@ -1,7 +1,7 @@
 """Checks a config.json against the settings that its architecture's file lists.
 
-What a config.json holds besides is of the machine that wrote it (`_attn_implementation`, `_name_or_path`, `torch_dtype`), of
-another task (`id2label`), or nobody's: it is dropped, and reaches neither transformers nor a family.
+Other settings belong to the machine that wrote the file (`_attn_implementation`, `_name_or_path`, `torch_dtype`) or to another
+task (`id2label`), or are unknown. They are dropped, and reach neither transformers nor a family.
 """
 
 from __future__ import annotations

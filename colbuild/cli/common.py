@@ -59,7 +59,7 @@ def print_error(message: str, hint: str | None = None) -> None:
 
 
 def print_warning(message: str) -> None:
-    """Says what is hardly meant; the command goes on."""
+    """Prints a warning; the command continues."""
     from rich.text import Text
 
     text = Text.assemble(("warning", "bold yellow"), (": ", "bold"), shown(message))

@@ -186,7 +186,7 @@ def generate(
         package: A package or its folder.
         prompt: The user's message; or text to continue, where the package has no chat template or `chat` is False.
         max_tokens: The most tokens to generate.
-        temperature: 0 takes the likeliest token each time; above, tokens are drawn at random.
+        temperature: 0 takes the most likely token each time; above, tokens are drawn at random.
         seed: Decides what is drawn.
         threads: Threads to compute with; all cores when None.
         chat: Whether to use the package's chat template, if it has one.
@@ -200,7 +200,7 @@ def generate(
     warm = isinstance(temperature, int | float) and not isinstance(temperature, bool) and 0 <= temperature < inf
     if not warm:
         raise BuildError(
-            f"temperature is {temperature!r:.60}", hint="give a number from 0 on; 0 takes the likeliest token"
+            f"temperature is {temperature!r:.60}", hint="give a number from 0 on; 0 takes the most likely token"
         )
     most, count = whole(max_tokens, "max_tokens"), None if threads is None else whole(threads, "threads")
     drawn = whole(seed, "seed", least=0)

@@ -10,7 +10,7 @@
       steps/<family>/<step>.json    the last action of each step; not part of any key
       outputs/<digest>.json         what was put at a place outside, to tell it from the user's files
       memo/<kind>/<aa>/<digest>.json  small values worth remembering
-      partial/<key>/                what an interrupted step goes on from; removed when its result is published
+      partial/<key>/                checkpoints of an interrupted step; removed when its result is published
       roots/<digest>.json           which results a lock that was built here needs; they are never collected
       pins/<digest>.json            what a person keeps
       compiled/                     what compilers made, for steps still to come; may be removed at any time

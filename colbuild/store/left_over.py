@@ -1,8 +1,8 @@
 """Recognises colbuild's own files in a folder without a mark, which may become a store again.
 
 A store that is removed while a build runs leaves such: the build's logs appear once more, without the mark. In a project whose
-store lies elsewhere the project's id does. The store's folders do not count by their names alone: a `tmp` without a mark may be
-somebody's, and a store's is emptied.
+store lies elsewhere the project's id does. The store's folders do not count by their names alone: a `tmp` without a mark may
+hold other files, and a store's `tmp` is emptied.
 """
 
 from __future__ import annotations

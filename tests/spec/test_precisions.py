@@ -112,7 +112,7 @@ def test_the_documentation_has_a_row_for_each_precision():
     told = [(name, int(bits), graph, measures[kind], float(most)) for name, bits, _, graph, kind, most in rows]
     assert told == [(row.name, row.bits, row.graph, row.bound.measure, row.bound.most) for row in PRECISIONS.values()]
     assert [bool(fitted) for _, _, fitted, *_ in rows] == [row.fitted for row in PRECISIONS.values()]
-    lying = re.search(r"## What lies in it\n\n```\n(.*?)```", page, re.DOTALL)
+    lying = re.search(r"## Files of a package\n\n```\n(.*?)```", page, re.DOTALL)
     assert lying is not None
     assert [line.split()[0] for line in lying[1].splitlines() if line.startswith("onnx/")] == [
         *dict.fromkeys(row.graph for row in PRECISIONS.values())

@@ -1,7 +1,6 @@
 """Reads an ONNX file without onnx and without its weights, and lists the files of its tensors.
 
-onnxruntime opens such files by itself, wherever they lie, and waits for a pipe for good. A package's graph may name files
-beside it alone.
+onnxruntime opens such files at any path, and waits forever for a pipe. A package's graph may only name files beside it.
 """
 
 from __future__ import annotations

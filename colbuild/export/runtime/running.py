@@ -109,7 +109,7 @@ def generate(
         package: An open package.
         prompt: The user's message, or text to continue.
         max_tokens: The most tokens to generate.
-        temperature: 0 takes the likeliest token each time; above, tokens are drawn.
+        temperature: 0 takes the most likely token each time; above, tokens are drawn.
         seed: Decides what is drawn.
         chat: False continues the prompt as plain text. Otherwise the chat template is used, where there is one.
 

@@ -1,7 +1,7 @@
 """Writes the rule for the beginning of texts into tokenizer.json, once for each tokenizer.
 
 transformers follows `add_bos_token` of tokenizer_config.json where that is given, other libraries the post-processor in
-tokenizer.json. Where the two differ, the post-processor is written anew as transformers understands it, so that corpora,
+tokenizer.json. Where the two differ, the post-processor is written again as in transformers, so that corpora,
 packages and every client put the same tokens in front of a text.
 """
 

@@ -7,7 +7,7 @@
     {anchors: [{name: a100, tokens: 2}]}  ──┘
 
 Trees come from JSON on one side and from Python on the other: a tuple equals a list. A key without a value equals an absent
-one, so that a field that a later colbuild added, and nobody wrote, changes nothing.
+one, so that a new field of a later colbuild without a value changes nothing.
 """
 
 from __future__ import annotations

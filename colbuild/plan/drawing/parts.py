@@ -10,7 +10,7 @@
     (none)      training.json, interpolation.json                        what a training tells: no step reads it
 
 A step's key holds the digest of each part that the step reads, and the step sees the files of these parts alone. So a changed
-chat template packages every model anew and trains none. Only the step that makes a tokenizer has its `tokenizer`, `chat` and
+chat template packages every model again and trains none. Only the step that makes a tokenizer has its `tokenizer`, `chat` and
 `texts` in its result: every model made from there on takes them from it, its *home*. A folder in `out/` holds them all.
 
 A file that no table names belongs to `weights`: an unknown file may change a key needlessly, never be missing in one.

@@ -4,7 +4,7 @@
 
     spec ──────────────┐
     lock ── compare ───┤── nothing differs ──> its shapes and route are used, sources are what it says
-                       ├── differs ──────────> solved anew; a build writes the lock again, --locked refuses
+                       ├── differs ──────────> solved again; a build writes the lock, --locked refuses
                        └── --frozen ─────────> its shapes and route are used, whatever differs
 """
 

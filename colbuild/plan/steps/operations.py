@@ -3,8 +3,8 @@
 `flops_share` and `byte_share` of a kind come from the recorded runs of the SmolLM2 family (`specs/family.yaml`) on two cores
 of an AMD EPYC. Each core multiplies fp32 matrices at 112 GFLOP/s and counts the words of 15 MB of text in a second. Steps that
 do not train use half of the cores. All of them compute in bf16, for which this processor has instructions: so 1 is not the most
-there is, and a processor without these instructions is slower than the shares say. A recipe's fp32 is taken for as fast: it is
-a fifth slower there.
+there is, and a processor without these instructions is slower than the shares say. A recipe's fp32 counts as equally fast,
+although it is a fifth slower there.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
         head = reference(rows)
         console.print(
             "shape: layers x ffn; bits/byte: on held-out text, lower is better; "
-            f"agrees: likeliest next token equals {head}'s; KL: nats per token to {head}",
+            f"agrees: most likely next token equals {head}'s; KL: nats per token to {head}",
             soft_wrap=True,
         )
 

@@ -3,7 +3,7 @@
 ::
 
     build ──start──> nursery ──fork──> step      each step's memory returns when it ends,
-      ^                                  │       and a crash takes nobody along
+      ^                                  │       and a crash affects no other step
       └────────── events, outcome ───────┘
 
 Not `multiprocessing`: its forkserver runs the user's main script again in each process, and a build must work from any

@@ -133,7 +133,7 @@ class TeacherCache(Model):
         Literal["sampled", "top_k"],
         Field(
             description="'sampled' keeps tokens sampled by their probability, whose mean is the teacher's distribution "
-            "(RS-KD, arXiv 2503.16870); 'top_k' the likeliest ones with their log-probabilities."
+            "(RS-KD, arXiv 2503.16870); 'top_k' the most likely ones with their log-probabilities."
         ),
     ] = "sampled"
 

@@ -1,6 +1,6 @@
 """Warnings for values that are legal but unusual: `lr: 1e9`, 12 training tokens.
 
-A range is as wide as anybody was seen to go, and somewhat wider; only what somebody wrote is looked at, no default.
+A range includes all known uses, and somewhat more. Only written values are checked, not defaults.
 """
 
 from __future__ import annotations

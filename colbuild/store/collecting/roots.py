@@ -2,7 +2,7 @@
 
 A root belongs to one lock file of one project. Where no lock could be written, the spec stands for it. A root *lives* as long
 as its lock is there, *ends* when the project is there without the lock, and is *lost* when the project is nowhere to be found:
-it was removed, or moved, or its disk is not mounted. Nobody can tell which, so the collector asks.
+it was removed, or moved, or its disk is not mounted. These cases look the same, so the collector asks.
 
 A project is looked for in the folder that the store lies in (the two are moved together), then in each folder where it was
 seen. A folder with the id of another project is not it; see `colbuild.store.collecting.projects`.

@@ -7,7 +7,7 @@ At such a place each model tells what it expects next, in its own tokens; betwee
   That is approximate likelihood matching (Minixhofer et al., arXiv 2503.20083, section 3), with whole distributions instead
   of "this chunk or another" wherever the vocabularies allow it. With equal vocabularies that is everywhere, and it is the
   forward KL of `colbuild.train.losses.losses`.
-- `mined`: the forward KL, the teacher's tokens taken for the student's of the smallest edit distance (FuseLLM,
+- `mined`: the forward KL, the teacher's tokens mapped to the student's of the smallest edit distance (FuseLLM,
   arXiv 2401.10491).
 - `uld`: the L1 distance of the sorted probabilities, which asks nothing of the vocabularies (Boizard et al.,
   arXiv 2402.12030, section 3).

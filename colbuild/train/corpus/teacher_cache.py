@@ -11,7 +11,7 @@
 `sampled` draws systematically: with one random u in [0, 1) for a token, the ids at (u + j) / k of the cumulative distribution,
 j = 0 ... k - 1. An id of probability p is there floor(k p) or ceil(k p) times and k p times on average, so the loss is unbiased
 as with the independent draws of RS-KD (arXiv 2503.16870, section 3), and varies less: with SmolLM2-135M and a 103M student its
-variance is 0.29 of theirs, and that of the weights 0.37. 15 draws without repetition, with the likeliest ids for certain, have
+variance is 0.29 of theirs, and that of the weights 0.37. 15 draws without repetition, always with the most likely ids, have
 weights of their own in as many bytes, and gave a worse gradient. `top_k` gives a better one, but its loss is too low there by
 0.16 of 0.70 nats. u is a function of the seed, the window and the place in it: the order of work changes nothing.
 """

@@ -10,7 +10,7 @@
 
 A checkpoint counts once its JSON is there: tensors first, then JSON, each written under another name, synced, renamed.
 Where in the text and on the schedule a run is follows from its step alone. A checkpoint that is torn, changed, of another
-torch or of another training is removed; the one before it takes its place, or the training starts anew.
+torch or of another training is removed; the one before it takes its place, or the training starts again.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ With a cache there are more keys than queries, and the queries are the last of t
 its own. Only a mask can say otherwise (a static cache is longer than the text in it), so a mask is then followed alone.
 
 It is registered with transformers under `BLOCKED`, which a model's configuration then names. The documents of a sequence are
-kept apart by a mask and by positions that begin anew, which any attention understands.
+kept apart by a mask and by restarted positions, which every attention supports.
 """
 
 from __future__ import annotations

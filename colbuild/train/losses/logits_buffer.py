@@ -1,7 +1,7 @@
 """Reusable memory for the logits of a chunk.
 
-A chunk's logits are the largest tensors of a training. Allocated anew for each chunk, they leave holes: glibc aligns a buffer
-by cutting it out of a larger one, so the hole that it leaves is too small for the next one of the same size. A training of a
+A chunk's logits are the largest tensors of a training. New allocations for each chunk leave holes: glibc aligns a buffer by
+cutting it out of a larger one, so the hole that it leaves is too small for the next one of the same size. A training of a
 15M model with 32,000 tokens had 360 MB of such holes.
 """
 

@@ -1,6 +1,6 @@
 """Fits output projections so that a model's residual stream follows another's, sublayer by sublayer.
 
-For a model whose attention or FFN computes other features than the one it shall stand for (no gate, other positions, other
+For a model whose attention or FFN computes other features than the model that it imitates (no gate, other positions, other
 norms), copied output projections write nonsense. Each is fitted instead: with h the residual stream that it adds to, X the
 features that it reads and R the other model's stream behind the same sublayer, W = argmin |h + X W - R|^2 + ridge |W|^2, each
 token in units of its stream. As R is the stream itself and not what the other sublayer added, each fit also makes up for what

@@ -211,7 +211,7 @@ def test_a_tokenizer_of_sentencepiece_alone_names_the_extra(raw: Path, monkeypat
 
 @pytest.mark.parametrize(
     ("kind", "named", "told"),
-    [("bpe", "LlamaTokenizer", None), ("unigram", None, None), ("unigram", "LlamaTokenizer", "reads")],
+    [("bpe", "LlamaTokenizer", None), ("unigram", None, None), ("unigram", "LlamaTokenizer", "encodes")],
 )
 def test_a_tokenizer_of_sentencepiece_is_converted_and_compared(
     raw: Path, tmp_path: Path, kind: str, named: str | None, told: str | None
