@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -40,6 +42,18 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Waits for no disk in this process: a third of the time of a small build. No test cuts the power.
+
+    Tests that count calls of `os.fsync` do so on top of this; processes that tests start sync all the same.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(os, "sync", lambda: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_nursery() -> Iterator[SharedNursery]:
     """Steps run in processes of their own all the same; only the import of torch is shared."""
@@ -59,12 +73,29 @@ def steps_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "open_nursery", ThreadNursery)
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first process of a run makes, and all of its processes read."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    done = folder.with_name(f"{name}.done")
+    with folder.with_name(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The inputs of specs/tiny.yaml, made in a process of their own so that this one need not import torch."""
-    folder = tmp_path_factory.mktemp("tiny-inputs")
-    subprocess.run([sys.executable, "-m", "tests.helpers.tiny", str(folder)], cwd=ROOT, check=True, capture_output=True)
-    return folder
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-m", "tests.helpers.tiny", str(folder)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+    return made_once(tmp_path_factory, "tiny-inputs", make)
 
 
 @pytest.fixture
@@ -82,7 +113,20 @@ def colbuild(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory, tiny_inputs: Path) -> tuple[Path, str]:
     """A project whose tiny family was built by a process of its own, and what that printed. Tests leave it as it is."""
-    folder = copy_project(tmp_path_factory.mktemp("finished") / "project", tiny_inputs)
+
+    def make(folder: Path) -> None:
+        printed = _build(copy_project(folder / "project", tiny_inputs))
+        (folder / "printed").write_text(printed, encoding="utf-8")
+
+    made = made_once(tmp_path_factory, "finished", make)
+    # Each process of the tests has a copy, since commands write notes; a build settles it.
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(made / "project", folder, symlinks=True)
+    _build(folder)
+    return folder, (made / "printed").read_text(encoding="utf-8")
+
+
+def _build(folder: Path) -> str:
     built = subprocess.run(
         [sys.executable, "-m", "colbuild", "build", "specs/tiny.yaml"],
         cwd=folder,
@@ -92,4 +136,4 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory, tiny_inputs: Path
         check=False,
     )
     assert built.returncode == 0, built.stdout + built.stderr
-    return folder, built.stdout
+    return built.stdout

@@ -6,8 +6,7 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from colbuild.errors import StoppedError
 from colbuild.progress import silent
-from colbuild.train.loop import keeper
+from colbuild.train.loop import keeper, state_tensors
 from colbuild.train.loop import training_state as state
 from colbuild.train.loop.keeper import Keeping
 from tests.train.helpers import recipe, same, text, tiny_llama, train, weights_of
@@ -405,41 +404,34 @@ def test_weights_without_a_gradient_are_kept_too(tmp_path):
 
 # -- killed for real ----------------------------------------------------------------------------------------------------
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from colbuild.train.loop import state_tensors
-from tests.train import test_state
+FORKED = get_context("forkserver")
+"""Processes that share one import of torch."""
 
-folder, where, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-calls = 0
-
-def dying(function):
-    def call(*arguments, **more):
-        global calls
-        calls += 1
-        if calls == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **more)
-    return call
-
-batches = test_state.text
-if where == "training":
-    batches = dying(batches)
-else:
-    owner, name = {
-        "tensor": (state_tensors, "bytes_of"),
-        "fsync": (os, "fsync"),
-        "replace": (Path, "replace"),
-        "unlink": (Path, "unlink"),
-    }[where]
-    setattr(owner, name, dying(getattr(owner, name)))
-test_state.run(folder, batches=batches)
-print("finished")
-"""
+FORKED.set_forkserver_preload([__name__])
 
 
-@pytest.mark.slow
+def die(folder, where, count):
+    """Trains until something has happened so often, and kills its own process."""
+    calls = 0
+
+    def dying(function):
+        def call(*arguments, **more):
+            nonlocal calls
+            calls += 1
+            if calls == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **more)
+
+        return call
+
+    owners = {"tensor": (state_tensors, "bytes_of"), "fsync": (os, "fsync")}
+    owners |= {name: (Path, name) for name in ("replace", "unlink")}
+    if where in owners:
+        owner, name = owners[where]
+        setattr(owner, name, dying(getattr(owner, name)))
+    run(folder, batches=dying(text) if where == "training" else text)
+
+
 @pytest.mark.parametrize(
     ("where", "count"),
     [
@@ -457,10 +449,9 @@ print("finished")
     ],
 )
 def test_sigkill_anywhere_then_again_equals_uninterrupted(tmp_path, whole, where, count):
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", CHILD, str(tmp_path), where, str(count)]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = FORKED.Process(target=die, args=(tmp_path, where, count))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert equal(run(tmp_path), whole)
     assert checkpoints(tmp_path) == names(4, 5)
