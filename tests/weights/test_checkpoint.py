@@ -22,7 +22,7 @@ from colbuild.weights.files.checkpoint import (
 )
 from colbuild.weights.prefix.subset import subset
 from tests.helpers.tiny import make_tiny_model
-from tests.weights.helpers import GQA, logits, random_checkpoint, random_ordered, shaped
+from tests.weights.helpers import GQA, config_of, logits, random_checkpoint, random_ordered, shaped, smaller_shape
 
 
 @pytest.fixture
@@ -64,6 +64,18 @@ def test_round_trip_keeps_every_byte(tmp_path, nothing, dtype):
     assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
     assert {tensor.dtype for tensor in loaded.tensors.values()} == {dtype}
     assert scan_tree(first) == scan_tree(saved(loaded, tmp_path / "b", first))
+
+
+def test_energies_of_heads_are_kept_and_belong_to_a_model_with_norms_over_all_heads(tmp_path, nothing):
+    checkpoint = random_ordered(config_of("olmo2"))
+    loaded = load_checkpoint(saved(checkpoint, tmp_path / "a", nothing))
+    assert torch.equal(loaded.ordered.heads, checkpoint.ordered.heads)
+    fewer = subset(loaded, smaller_shape(loaded, layers=2, kv_heads=1))
+    assert fewer.ordered.heads.shape == (4, 1)
+    assert load_checkpoint(saved(fewer, tmp_path / "b", nothing)).ordered.heads.shape == (4, 1)
+    without = replace(checkpoint, lineage=replace(checkpoint.ordered, heads=None))
+    with pytest.raises(BuildError, match="belongs to another model"):
+        load_checkpoint(saved(without, tmp_path / "c", nothing))
 
 
 def test_weights_hold_one_metadata_key(tmp_path, nothing):

@@ -8,7 +8,7 @@ import torch
 
 from colbuild.progress import silent
 from colbuild.weights.prefix.importance import measure_importance
-from tests.weights.helpers import GQA, random_checkpoint, reference_model
+from tests.weights.helpers import GQA, config_of, random_checkpoint, reference_model
 
 WINDOWS = torch.randint(0, 70, (3, 24), generator=torch.Generator().manual_seed(5))
 
@@ -55,6 +55,33 @@ def test_head_that_writes_nothing_ranks_last():
         "model.layers.0.self_attn.o_proj.weight", (slice(None), slice(32, 40)), random_checkpoint(GQA)
     )
     assert int(measured(checkpoint).heads[0].argmin()) == 4
+
+
+def test_without_norms_before_the_branches_the_stream_is_what_these_read():
+    checkpoint = random_checkpoint(config_of("olmo2") | {"vocab_size": 70})
+    for layer in range(4):
+        for norm in ("post_attention_layernorm", "post_feedforward_layernorm"):
+            checkpoint = silenced(f"model.layers.{layer}.{norm}.weight", 3, checkpoint)
+    checkpoint = silenced("model.embed_tokens.weight", (slice(None), 3), checkpoint)
+    found = measured(checkpoint)
+    assert found.hidden[3] == 0.0
+    assert int(found.hidden.count_nonzero()) == checkpoint.structure.shape.hidden - 1
+    # The norms after the branches read what these compute, whatever becomes of it.
+    assert found.residual.shape == (2 * 4 + 1, checkpoint.structure.shape.hidden)
+    assert bool((found.residual[:-1, 3] > 0.0).all())
+
+
+def test_groups_of_heads_have_the_energy_that_a_norm_over_all_of_them_reads():
+    checkpoint = random_checkpoint(config_of("olmo2") | {"vocab_size": 70})
+    model, seen = reference_model(checkpoint), []
+    norm = model.get_submodule("model.layers.0.self_attn.k_norm")
+    norm.register_forward_pre_hook(lambda _, read: seen.append(read[0].detach().flatten(0, -2)))
+    found = measure_importance(model, checkpoint.structure, WINDOWS, silent)
+    kv_heads = checkpoint.structure.shape.kv_heads
+    wanted = torch.cat(seen).square().mean(dim=0).reshape(kv_heads, -1).mean(dim=1)
+    assert found.groups.shape == (2 * 4, kv_heads)
+    torch.testing.assert_close(found.groups[1], wanted)
+    assert measured(random_checkpoint(GQA)).groups is None
 
 
 def test_block_that_changes_nothing_has_no_influence():
