@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from colbuild.spec.project.load import load_family as load_family
     from colbuild.spec.project.schema import schema_text as schema_text
     from colbuild.store import Store as Store
-    from colbuild.store.collecting.collector import Policy as Policy
     from colbuild.store.collecting.collector import collect as collect
+    from colbuild.store.collecting.garbage import Policy as Policy
     from colbuild.store.collecting.pins import is_prefix as is_prefix
     from colbuild.store.collecting.pins import unpin as unpin
 
@@ -119,7 +119,8 @@ _NAMES = {
     "colbuild.spec.project.load": ("load_family",),
     "colbuild.spec.project.schema": ("schema_text",),
     "colbuild.store": ("Store",),
-    "colbuild.store.collecting.collector": ("Policy", "collect"),
+    "colbuild.store.collecting.collector": ("collect",),
+    "colbuild.store.collecting.garbage": ("Policy",),
     "colbuild.store.collecting.pins": ("is_prefix", "unpin"),
 }
 """Module -> its names that are reached as `colbuild.<name>`."""

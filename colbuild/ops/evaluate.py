@@ -10,7 +10,8 @@ from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.evaluate import EvaluateParams
 from colbuild.plan.workload.at_once import WINDOW
 from colbuild.progress import Progress
-from colbuild.train.corpus.packing import evaluation_documents, open_corpus
+from colbuild.train.corpus.packing import open_corpus
+from colbuild.train.corpus.text_windows import evaluation_documents
 from colbuild.train.loop.devices import forward_type
 from colbuild.train.losses.logits_buffer import Room
 from colbuild.train.watching.measure import NOTHING, score_window

@@ -23,8 +23,9 @@ from colbuild.plan.workload.at_once import CHUNK_TOKENS
 from colbuild.progress import Progress
 from colbuild.store.durable_files import read_json, storage_errors, write_json_durably
 from colbuild.train.batch import Batch
-from colbuild.train.corpus.packing import PackedCorpus, open_corpus, read_windows, training_windows
+from colbuild.train.corpus.packing import PackedCorpus, open_corpus
 from colbuild.train.corpus.teacher_cache import FORMAT, META, RECORDS, WINDOWS, Teachings, encode, offsets
+from colbuild.train.corpus.text_windows import read_windows, training_windows
 from colbuild.train.loop.devices import computing_type, open_accelerator
 from colbuild.train.losses.forward import final_hidden, head_weight
 from colbuild.weights.files.checkpoint import load_checkpoint, write_json

@@ -115,7 +115,8 @@ def _cut(teacher: Path, to: Path) -> None:
 def _dump(packed: Path, to: Path) -> None:
     import numpy as np
 
-    from colbuild.train.corpus.packing import open_corpus, read_windows, training_windows
+    from colbuild.train.corpus.packing import open_corpus
+    from colbuild.train.corpus.text_windows import read_windows, training_windows
 
     text = open_corpus(packed, "train")
     windows = training_windows(text, seed=_SEED, step=0, batch=_ROWS, sequence=1025)

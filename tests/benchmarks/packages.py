@@ -20,7 +20,8 @@ import numpy as np
 
 from colbuild.export.runtime.running import Package, generate, open_package
 from colbuild.export.runtime.session import Decoder, feed, in_pieces
-from colbuild.train.corpus.packing import evaluation_documents, open_corpus
+from colbuild.train.corpus.packing import open_corpus
+from colbuild.train.corpus.text_windows import evaluation_documents
 from tests.benchmarks.harness import Bar, Result, at_least, at_most, run_kept_benchmark
 from tests.benchmarks.packages_models import Model, costs_file, folder_size, make_package, measure_each
 

@@ -15,8 +15,9 @@ from colbuild.hashing import scan_tree
 from colbuild.ops import teach
 from colbuild.ops.shared.running_models import model_of
 from colbuild.progress import silent
-from colbuild.train.corpus.packing import open_corpus, read_windows, training_windows, window_count
+from colbuild.train.corpus.packing import open_corpus
 from colbuild.train.corpus.teacher_cache import META, RECORDS, WINDOWS, open_lessons
+from colbuild.train.corpus.text_windows import read_windows, training_windows, window_count
 from colbuild.train.losses.forward import final_hidden, head_weight
 from colbuild.train.losses.losses import LossWeights, TeacherView, chunked_distillation_loss
 from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from colbuild.errors import BuildError
 from colbuild.run.history.build_record import recorded
 from colbuild.store import open_store
-from colbuild.store.collecting.collector import Kind, Policy, collect
+from colbuild.store.collecting.collector import collect
+from colbuild.store.collecting.garbage import Kind, Policy
 from colbuild.store.collecting.pins import Pin, pin, unpin
 from colbuild.store.collecting.roots import note_root, read_roots
 from colbuild.store.layout import download_name

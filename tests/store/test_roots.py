@@ -14,7 +14,8 @@ import pytest
 from colbuild.errors import BuildError
 from colbuild.fetch import downloads
 from colbuild.store import open_store
-from colbuild.store.collecting.collector import Policy, collect
+from colbuild.store.collecting.collector import collect
+from colbuild.store.collecting.garbage import Policy
 from colbuild.store.collecting.pins import Pin, pin, read_pins, unpin
 from colbuild.store.collecting.roots import Standing, note_root, read_roots
 from colbuild.store.durable_files import checked

@@ -12,15 +12,15 @@ import torch
 from colbuild.errors import BuildError
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.train.batch import IGNORED
-from colbuild.train.corpus.packing import (
+from colbuild.train.corpus.packing import open_corpus
+from colbuild.train.corpus.text_beginning import asked, text_ids
+from colbuild.train.corpus.text_windows import (
     calibration_windows,
     evaluation_documents,
-    open_corpus,
     read_windows,
     training_windows,
     window_count,
 )
-from colbuild.train.corpus.text_beginning import asked, text_ids
 from tests.helpers.beginnings import BOS, beginning_with
 from tests.helpers.tiny import SEPARATOR, tiny_documents
 from tests.ops.corpus.helpers import build, tokenizer_folder

@@ -11,14 +11,8 @@ from tokenizers import Tokenizer
 
 from colbuild.errors import BuildError
 from colbuild.train.batch import IGNORED
-from colbuild.train.corpus.packing import (
-    PackedCorpus,
-    calibration_windows,
-    evaluation_documents,
-    open_corpus,
-    read_windows,
-    training_windows,
-)
+from colbuild.train.corpus.packing import PackedCorpus, open_corpus
+from colbuild.train.corpus.text_windows import calibration_windows, evaluation_documents, read_windows, training_windows
 from tests.helpers.tiny import tiny_documents
 from tests.ops.corpus.helpers import build, packed_texts, tokenizer_folder
 

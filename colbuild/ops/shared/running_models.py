@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from colbuild.errors import BuildError
 from colbuild.plan.workload.at_once import WINDOW
-from colbuild.train.corpus.packing import PackedCorpus, calibration_windows, open_corpus, window_count
+from colbuild.train.corpus.packing import PackedCorpus, open_corpus
 from colbuild.train.corpus.text_beginning import asked
+from colbuild.train.corpus.text_windows import calibration_windows, window_count
 from colbuild.train.losses.attention import use_blocked_attention
 from colbuild.train.losses.forward import owner_of
 from colbuild.weights.files.checkpoint import Checkpoint

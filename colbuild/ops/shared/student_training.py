@@ -21,16 +21,10 @@ from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.recipe import Recipe
 from colbuild.train.batch import Batch
 from colbuild.train.compiling import compile_blocks, compiler_found, compiling, eagerly, worth_compiling
-from colbuild.train.corpus.packing import (
-    PackedCorpus,
-    calibration_windows,
-    open_corpus,
-    read_windows,
-    training_windows,
-    window_count,
-)
+from colbuild.train.corpus.packing import PackedCorpus, open_corpus
 from colbuild.train.corpus.teacher_cache import open_lessons
 from colbuild.train.corpus.text_beginning import asked
+from colbuild.train.corpus.text_windows import calibration_windows, read_windows, training_windows, window_count
 from colbuild.train.loop.devices import computing_type, open_accelerator, processes, side_by_side
 from colbuild.train.loop.elastic import Nested
 from colbuild.train.loop.keeper import Keeper, Keeping

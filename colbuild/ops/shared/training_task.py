@@ -14,7 +14,8 @@ from colbuild.ops.shared.running_models import check_text
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.workload.training import trained_tokens
 from colbuild.spec.model.recipe import Recipe
-from colbuild.train.corpus.packing import PackedCorpus, window_count
+from colbuild.train.corpus.packing import PackedCorpus
+from colbuild.train.corpus.text_windows import window_count
 from colbuild.train.loop.student import Trained
 from colbuild.train.loop.teaching import Across
 from colbuild.weights.files.checkpoint import Checkpoint

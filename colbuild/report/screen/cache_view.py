@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from colbuild.run.sharing.sharing import Pulled
     from colbuild.run.sharing.verifying import Checked
     from colbuild.store import Store
-    from colbuild.store.collecting.collector import Collected
+    from colbuild.store.collecting.garbage import Collected
     from colbuild.store.collecting.pins import Pin
     from colbuild.store.remote.remote_store import Pushed
 

@@ -13,7 +13,8 @@ from colbuild.fetch.downloads import Record, recorded
 from colbuild.store import Store
 from colbuild.store.collecting.disk_use import changed_at, newest_in, size_of, stats_in
 from colbuild.store.collecting.pins import Pin, read_pins
-from colbuild.store.collecting.roots import Noted, Root, Standing, read_roots
+from colbuild.store.collecting.root_files import Root
+from colbuild.store.collecting.roots import Noted, Standing, read_roots
 from colbuild.store.durable_files import read_json
 from colbuild.store.layout import download_name
 from colbuild.store.leases import LEASE, is_leased, used_at

@@ -21,12 +21,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
-
 from colbuild.errors import BuildError
-from colbuild.hashing import hash_bytes
 from colbuild.store.collecting.projects import make_project_id, project_id, same_folder
-from colbuild.store.durable_files import checked, read_json, storage_errors, unchecked, write_json_durably
+from colbuild.store.collecting.root_files import Needed, Root, Sighting, read_root, root_path, root_paths
+from colbuild.store.durable_files import checked, storage_errors, write_json_durably
 from colbuild.store.leases import shared
 from colbuild.store.locks import hold
 from colbuild.store.records import ActionRecord
@@ -35,50 +33,6 @@ from colbuild.store.store import Store
 _DAY: Final = 24 * 3600.0
 _PLACES: Final = 4
 """Folders in which a project was seen that a root remembers."""
-
-
-@dataclass(frozen=True, order=True)
-class Needed:
-    """A result that a root needs: which step's it is, the action's key and the digest of its tree."""
-
-    step: str
-    key: str
-    output: str
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """The folder in which a project was seen, and when, in seconds since 1970; told once a day."""
-
-    folder: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Root:
-    """What one lock needs.
-
-    Attributes:
-        lock: The absolute path of the lock file.
-        spec: The absolute path of the family's file.
-        family: Its name.
-        watched: The file that has to be there for the root to live: the lock, or the spec where no lock could be written.
-        results: The results it needs, sorted.
-        sources: URIs of the sources it needs, sorted.
-        project: The project's id; empty where it has none, and in roots of older versions.
-        seen: Where the project was seen, the latest first; nothing in roots of older versions.
-        beside: The project's folder, relative to the store's, if the store lies in it; else empty.
-    """
-
-    lock: str
-    spec: str
-    family: str
-    watched: str
-    results: tuple[Needed, ...]
-    sources: tuple[str, ...]
-    project: str = ""
-    seen: tuple[Sighting, ...] = ()
-    beside: str = ""
 
 
 class Standing(StrEnum):
@@ -106,9 +60,6 @@ class Noted:
     folder: Path
     standing: Standing
     last_seen: float
-
-
-_ADAPTER = TypeAdapter(Root)
 
 
 def note_root(
@@ -144,9 +95,9 @@ def note_root(
     fresh = {Needed(step, record.key, record.output) for step, record in records.items()}
     with storage_errors(store.layout.folder("roots")):
         identity = project_id(folder)
-        path = _path(store, identity, lock)
+        path = root_path(store, identity, lock)
         now = Root(str(lock), str(spec), family, "", (), (), identity, (), _beside(store, folder))
-        before = _read(path)
+        before = read_root(path)
         if before is not None and before == _updated([before], now, folder, fresh, sources, steps):
             # A build with nothing to do writes nothing, so it works on a store that it may only read.
             return False
@@ -154,7 +105,7 @@ def note_root(
         with hold(store.layout.lock("roots")), shared(store.layout):
             if os.access(store.layout.folder("roots"), os.W_OK):
                 now = replace(now, project=make_project_id(folder))
-            path = _path(store, now.project, lock)
+            path = root_path(store, now.project, lock)
             earlier = dict(_earlier(store, path, now, folder))
             own = [earlier[path]] if path in earlier else []
             others = [root for place, root in earlier.items() if place != path]
@@ -174,8 +125,8 @@ def read_roots(store: Store) -> tuple[Noted, ...]:
         BuildError: One cannot be read, so that nobody can tell what it needs.
     """
     found = []
-    for path in _paths(store):
-        root = _read(path)
+    for path in root_paths(store):
+        root = read_root(path)
         if root is None and path.exists():
             raise BuildError(
                 f"{path} is damaged: the results that it keeps are unknown",
@@ -189,7 +140,7 @@ def read_roots(store: Store) -> tuple[Noted, ...]:
 
 def note_sighting(store: Store, noted: Noted, now: float) -> None:
     """Notes that a project whose root lives was found now, unless that was noted lately. Raises OSError."""
-    root = _read(noted.path)
+    root = read_root(noted.path)
     if root is None or not root.seen:
         return
     seen = _seen(root.seen, str(noted.folder), now)
@@ -284,8 +235,8 @@ def _beside(store: Store, folder: Path) -> str:
 
 def _earlier(store: Store, path: Path, now: Root, folder: Path) -> Iterator[tuple[Path, Root]]:
     """The roots that stood for this lock until now: its own, and those of places that the project has left."""
-    for place in _paths(store):
-        root = _read(place)
+    for place in root_paths(store):
+        root = read_root(place)
         if root is not None and (place == path or _has_become(store, root, now, folder)):
             yield place, root
 
@@ -308,22 +259,6 @@ def _has_become(store: Store, root: Root, now: Root, folder: Path) -> bool:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-
-
-def _paths(store: Store) -> list[Path]:
-    return sorted(store.layout.folder("roots").glob("*.json"))
-
-
-def _path(store: Store, identity: str, lock: Path) -> Path:
-    named = (f"{identity}\0" if identity else "") + str(lock)
-    return store.layout.folder("roots") / f"{hash_bytes(named.encode('utf-8', 'surrogateescape'))}.json"
-
-
-def _read(path: Path) -> Root | None:
-    try:
-        return _ADAPTER.validate_python(unchecked(read_json(path)))
-    except ValidationError:
-        return None
 
 
 def _changed(path: Path) -> float:
