@@ -4,10 +4,7 @@ The names in `__all__` are the Python interface, which docs/python.md explains; 
 command line calls. A name's module is imported when the name is first used, so that `import colbuild` imports nothing.
 """
 
-from __future__ import annotations
-
 import sys
-from types import ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,11 +141,11 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-class _Root(ModuleType):
+class _Root(type(sys)):  # type: ignore[misc]  # `types.ModuleType`, without an import
     """This module, whose function `export` is not hidden by the package of the same name when that is imported."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _MODULES and isinstance(value, ModuleType)):
+        if not (name in _MODULES and isinstance(value, type(sys))):
             super().__setattr__(name, value)
 
 

@@ -25,6 +25,7 @@ _LONGEST_TEXT: Final = 256
 
 _HINTS: Final = {"source": "give a folder that transformers loads, or a GGUF file"}
 """Operation -> the hint of an error that has none of its own."""
+_BUG: Final = "report this bug of colbuild or a library, with the exception above"
 
 Texts = StrPath | Iterable[str] | None
 """Text to look at: a file or folder, or a list of texts; None: text that the model writes itself."""
@@ -61,7 +62,7 @@ class Scratch:
         """
         from colbuild.ops.step_run import StepRun
         from colbuild.plan.steps.operations import OPERATIONS
-        from colbuild.run.process.failures import explain
+        from colbuild.run.process.failures import UnexpectedError, explain
 
         output = self.folder(op)
 
@@ -76,7 +77,7 @@ class Scratch:
             OPERATIONS[op].carry_out(step, params)
         except Exception as error:
             told = explain(error, output, output)
-            told.hint = told.hint or _HINTS.get(op)
+            told.hint = _BUG if isinstance(told, UnexpectedError) else told.hint or _HINTS.get(op)
             raise told from error
         return output
 

@@ -92,11 +92,6 @@ def tree_lines(steps: Sequence[StepPlan], title: str) -> list[TreeLine]:
     return lines
 
 
-def ascii_graph(steps: Sequence[StepPlan], title: str) -> str:
-    """The tree as one text."""
-    return "\n".join(line.text for line in tree_lines(steps, title)) + "\n"
-
-
 def _parents(steps: Sequence[StepPlan]) -> dict[str, str | None]:
     """Step -> the step it stands below: of what it is made of, that which can be made last."""
     import networkx
@@ -165,12 +160,11 @@ def svg_graph(steps: Sequence[StepPlan], title: str) -> str:
 
 
 FORMATS: Final[Mapping[str, Callable[[Sequence[StepPlan], str], str]]] = {
-    "ascii": ascii_graph,
     "mermaid": mermaid,
     "dot": dot,
     "svg": svg_graph,
 }
-"""Each form by the name that `--format` knows it by; a form takes the steps and a title."""
+"""Each form but the tree by the name that `--format` knows it by; a form takes the steps and a title."""
 
 
 def _name(plan: StepPlan) -> str:

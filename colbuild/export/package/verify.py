@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +30,7 @@ class Verified:
     """
 
     package: Path
-    manifest: Manifest
+    manifest: Manifest = field(repr=False)
     files: int
     size: int
     tokens: int
