@@ -13,7 +13,7 @@ def test_every_malformed_text_is_one_kind_of_error(content):
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(MalformedError, match="no regular file"):
+    with pytest.raises(MalformedError, match="not a regular file"):
         read_json_file(tmp_path / "pipe")
 
 

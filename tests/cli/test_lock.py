@@ -95,7 +95,7 @@ def test_frozen_refuses_a_source_that_differs(project, colbuild, name):
     (project / ".tiny" / "corpus.txt").write_text("something else\n")
     ran = colbuild(name, SPEC, "--frozen")
     assert ran.code == EXIT_SOURCE_UNAVAILABLE
-    assert f"./.tiny/corpus.txt is not what {LOCK} pins" in ran.err
+    assert f"./.tiny/corpus.txt does not match {LOCK}" in ran.err
 
 
 def test_locked_and_frozen_exclude_each_other(colbuild):

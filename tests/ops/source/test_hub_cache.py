@@ -101,7 +101,7 @@ def test_what_a_lock_pins_is_still_compared(cache: Path, downloads: Path, monkey
     filled(Hub("org/tiny", FILES))
     offline(monkeypatch)
     pin = Pin("0" * 64, {"commit": COMMIT}, "family.lock")
-    with pytest.raises(SourceUnavailableError, match=r"not what family\.lock pins"):
+    with pytest.raises(SourceUnavailableError, match=r"does not match family\.lock"):
         get("hf://org/tiny@v1", downloads, pin)
     # The commit that the lock names decides, not what a branch stands for in the cache.
     moved = Pin("0" * 64, {"commit": "b" * 40}, "family.lock")
