@@ -104,7 +104,7 @@ def confined(task: Task, bounds: Bounds, *, forked: bool = True) -> Iterator[Any
 
 
 def _has_one_thread() -> bool:
-    """Whether a fork is safe: locks of other threads would stay locked in it."""
+    """Returns whether a fork is safe: locks of other threads would stay locked in it."""
     try:
         return len(list(_TASKS.iterdir())) == 1
     except OSError:
@@ -124,7 +124,7 @@ class _Fork:
             os.kill(self._pid, signal.SIGKILL)
 
     def wait(self) -> int:
-        """Its exit code, or the number of the signal that ended it below zero."""
+        """Waits for the child; returns its exit code, or minus the number of the signal that ended it."""
         if self._code is None:
             self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         return self._code
@@ -211,7 +211,7 @@ def _crash(task: Task, bounds: Bounds, code: int) -> BuildError:
 
 
 def serve(write: str, told: str) -> None:
-    """What a started child runs; it never returns."""
+    """Runs in a started child; never returns."""
     try:
         orders = json.loads(told)
         _work(Task(**orders["task"]), Bounds(**orders["bounds"]), int(write), orders["parent"])

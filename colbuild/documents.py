@@ -78,7 +78,7 @@ def read_json_file(path: Path, most: int = JSON_BYTES) -> Any:
 
 
 def unreadable(path: Path) -> str | None:
-    """What the system says where a path may not be looked at; None if it may, or nothing lies there."""
+    """Returns the system's error for a path that may not be read; None if it may, or does not exist."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):

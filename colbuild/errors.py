@@ -87,12 +87,12 @@ _NO_MEMORY: Final = (
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether a library, or Python itself, raised this because it could not get memory, on any device."""
+    """Returns whether a library, or Python itself, raised this because it could not get memory, on any device."""
     return isinstance(error, MemoryError) or any(sign in _text(error).lower() for sign in _NO_MEMORY)
 
 
 def system_reason(error: OSError) -> str:
-    """What the system says of a file that it refuses, as a message goes on with it."""
+    """Returns the system's reason for refusing a file, as part of a message."""
     return (error.strerror or str(error)).lower()
 
 

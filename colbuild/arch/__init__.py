@@ -91,7 +91,7 @@ def checked_structure(config: Mapping[str, Any]) -> Structure:
 
 
 def shared_window(config: Mapping[str, Any]) -> int | None:
-    """How many tokens all layers of a model look back at; None where they look at all of them.
+    """Returns the window that all layers of a model share, in tokens; None without one.
 
     Some architectures have a window in their configuration that they do not use.
     """

@@ -172,12 +172,12 @@ def structure_of(config: Mapping[str, Any], architecture: Architecture) -> Struc
 
 
 def positions_key(config: Mapping[str, Any]) -> str:
-    """Where a config.json says how many positions the model has, or would."""
+    """Returns the key of a config.json for the number of positions."""
     return next((key for key in _POSITIONS if key in config), _POSITIONS[0])
 
 
 def rotary_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json says of rotary positions, under its newer or its older name; `rope_type` is always among it."""
+    """Returns a config.json's settings of rotary positions, from the newer or the older key; always with `rope_type`."""
     found = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return {"rope_type": found.get("type", "default"), **found}
 

@@ -34,12 +34,12 @@ def biased(structure: Structure) -> frozenset[Role]:
 
 
 def copies_blocks(old: Structure, new: Structure) -> bool:
-    """Whether blocks are copied as they are; else their output projections are fitted."""
+    """Returns whether blocks are copied as they are; else their output projections are fitted."""
     return old.architecture is new.architecture or (old.architecture.is_gated and new.architecture.is_gated)
 
 
 def lost_biases(old: Structure, new: Structure) -> tuple[str, ...]:
-    """What the biases are added to that a transplant would lose; such a transplant is refused.
+    """Returns the names of biases that a transplant would lose; such a transplant is refused.
 
     Biases of queries and keys decide what attention looks at, which no output projection can make up for. The others are lost
     only where output projections are copied: a fitted one makes up for them.
@@ -54,7 +54,7 @@ def lost_biases(old: Structure, new: Structure) -> tuple[str, ...]:
 
 
 def unlike_norms(old: Structure, new: Structure) -> str | None:
-    """Why no part of a block corresponds; such a transplant is refused. None where parts do.
+    """Returns the reason why no part of a block corresponds, which refuses a transplant; None if parts correspond.
 
     What reads the residual stream itself, not a norm of it, takes up its length, which differs from token to token: no weights
     of the other kind compute nearly the same.
@@ -70,7 +70,7 @@ def unlike_norms(old: Structure, new: Structure) -> str | None:
 
 
 def approximations(old: Structure, new: Structure) -> tuple[str, ...]:
-    """Why a transplanted start does not compute what the old model computes; nothing where it does.
+    """Returns the reasons why a transplanted start is an approximation; empty if it is exact.
 
     What follows from the configuration alone (two rotary bases, attention side by side with the FFN)
     belongs to architectures whose transplants into any other one are approximate for these reasons already.

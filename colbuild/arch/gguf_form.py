@@ -20,7 +20,7 @@ class Facts(Protocol):
         """Whatever there is; None if there is nothing."""
 
     def has(self, tensor: str) -> bool:
-        """Whether the file has a tensor."""
+        """Returns whether the file has a tensor."""
 
 
 Settings = Callable[[Facts, Mapping[str, Any]], Mapping[str, Any]]

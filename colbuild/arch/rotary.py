@@ -57,7 +57,7 @@ _LAYERS: Final = (FULL, SLIDING)
 def rotary_problems(
     architecture: Architecture, rotary: Rotary, config: Mapping[str, Any], head_dim: int
 ) -> Iterator[str]:
-    """What is wrong with the rotary positions of a config.json whose values have the right kinds; each with its key.
+    """Yields the problems of a config.json's rotary positions, each with its key; the values have the right kinds.
 
     Args:
         architecture: Its architecture.

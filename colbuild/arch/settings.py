@@ -54,7 +54,7 @@ def _is_usual(key: str, value: Any) -> bool:
 
 
 def setting_problems(config: Mapping[str, Any], architecture: Architecture) -> Iterator[str]:
-    """Why a config.json cannot be one of its architecture, each with the name of the key.
+    """Yields the reasons why a config.json does not match its architecture, each with the name of the key.
 
     Args:
         config: What it holds; a key that is missing is no problem here.

@@ -108,7 +108,7 @@ def largest_inside(start: Structure, upper: Shape, fits: Fits, multiple: int = 1
 
 
 def contains(outer: Shape, inner: Shape) -> bool:
-    """Whether `inner` is a prefix of `outer` along every axis, so that its weights are a subset."""
+    """Returns whether `inner` is a prefix of `outer` along every axis, so that its weights are a subset."""
     return (
         inner.layers <= outer.layers
         and inner.hidden <= outer.hidden
@@ -121,7 +121,7 @@ def contains(outer: Shape, inner: Shape) -> bool:
 
 
 def refusals(shape: Shape, start: Structure) -> list[str]:
-    """Why a shape cannot be built from `start` (the AnsNet); an empty list when it can."""
+    """Returns the reasons why a shape cannot be built from `start` (the AnsNet); empty if it can."""
     reasons, ansnet = [], start.shape
     if start.architecture.ties_widths and shape.hidden != shape.heads * shape.head_dim:
         reasons.append(

@@ -199,11 +199,11 @@ class Architecture:
     )
 
     def stored_name(self, name: str) -> str:
-        """What a tensor is called in a file."""
+        """Returns a tensor's name in files."""
         return self.stored_as.get(name, name)
 
     def model_name(self, stored: str) -> str:
-        """What a tensor of a file is called in the model."""
+        """Returns the model's name of a tensor in a file."""
         return next((name for name, other in self.stored_as.items() if other == stored), stored)
 
     @property
@@ -218,7 +218,7 @@ class Architecture:
 
     @property
     def stem(self) -> str:
-        """Where its blocks are: "model.layers.{layer}"."""
+        """The name pattern of its blocks: "model.layers.{layer}"."""
         in_block = next(pattern.name for pattern in self.tensors if "{layer}" in pattern.name)
         return in_block.partition("{layer}")[0] + "{layer}"
 

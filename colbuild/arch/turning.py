@@ -7,7 +7,7 @@ from colbuild.arch.table import Role
 
 
 def why_not_turned(structure: Structure) -> str | None:
-    """Why the residual stream of such models cannot be turned; None if it can be."""
+    """Returns the reason why the residual stream of such models cannot be rotated; None if it can."""
     architecture = structure.architecture
     roles = {pattern.role for pattern in architecture.tensors}
     if Role.NORM_BIAS in roles:

@@ -22,12 +22,12 @@ class Kind:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number; true and false are not."""
+    """Returns whether a value is a whole number; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_real(value: Any) -> bool:
-    """Whether a value is a finite number."""
+    """Returns whether a value is a finite number."""
     return isinstance(value, float | int) and not isinstance(value, bool) and abs(value) < math.inf
 
 

@@ -241,7 +241,7 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
 
 
 def changed_files(manifest: Manifest, found: Iterable[TreeEntry]) -> list[str]:
-    """Those of the files found in a package whose content is not what its manifest says."""
+    """Returns the files of a package whose content differs from the manifest."""
     digests = {file.path: file.sha256 for file in manifest.files}
     return [entry.path for entry in found if digests.get(entry.path, entry.sha256) != entry.sha256]
 

@@ -95,7 +95,7 @@ class _Wanted:
 
     @property
     def folder(self) -> Path:
-        """What members are written into."""
+        """The folder for extracted members."""
         return self.target if self.globs else self.target.parent
 
     def place(self, path: str) -> str | None:
@@ -115,7 +115,7 @@ class _Wanted:
         return MemberMissingError(archive, inside[:_SHOWN] or _near(self.member, names))
 
     def into(self, bound: Bound) -> Target:
-        """What the members are written with, made for this."""
+        """Makes the target for extracted members."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return Target(self.folder, files=MEMBERS, size=bound.bytes)
 

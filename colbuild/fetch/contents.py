@@ -98,7 +98,7 @@ class Sources:
             return self.locked[uri].digest
 
     def listing(self, uri: str) -> tuple[Path, tuple[TreeEntry, ...]] | None:
-        """Where the folder of a source lies on this machine, and its files; None if it is no folder, or not what is meant."""
+        """Returns a source's folder on this machine with its files; None if it is not a folder, or is not the pinned one."""
         try:
             found = listed(uri, root=self.root, downloads=self.downloads)
             return found if found is not None and tree_digest(found[1]) == self.digest(uri) else None
@@ -185,6 +185,6 @@ class Sources:
 
 
 def is_fetched(uri: str) -> bool:
-    """Whether a source comes over the network, rather than lying on this machine."""
+    """Returns whether a source comes over the network, rather than lying on this machine."""
     row = scheme_of(uri)
     return row is not None and row.remote

@@ -113,7 +113,7 @@ def recorded(downloads: Path, uri: str) -> Record | None:
 
 
 def kept(downloads: Path, uri: str, name: str) -> Path | None:
-    """Where the content of an earlier fetch lies, unchecked; None if there is none, or it was deleted.
+    """Returns the path of an earlier fetch's content, unchecked; None if there is none, or it was deleted.
 
     Args:
         downloads: Where fetched sources are kept.
@@ -265,7 +265,7 @@ def _check_same(record: Record | None, fresh: Record, place: Path) -> None:
 
 
 def _is_intact(target: Path, record: Record, downloads: Path) -> bool:
-    """Whether every file has its content; one that was not touched since it was last read is not read again."""
+    """Returns whether every file has its content; one that was not touched since it was last read is not read again."""
     root = target if record.is_folder else target.parent
     try:
         return all(remembered_hash(root / entry.path, downloads) == entry.sha256 for entry in record.files)

@@ -48,7 +48,7 @@ def look(uri: str, *, root: Path, downloads: Path) -> str | None:
 
 
 def path_here(uri: str, *, root: Path, downloads: Path) -> Path | None:
-    """Where a source's content lies on this machine, fetched before if need be; None if it is not here."""
+    """Returns the path of a source's content on this machine, fetched or local; None if it is not here."""
     try:
         found = _here(uri, root)
     except SourceUnavailableError:
@@ -57,7 +57,7 @@ def path_here(uri: str, *, root: Path, downloads: Path) -> Path | None:
 
 
 def listed(uri: str, *, root: Path, downloads: Path) -> tuple[Path, tuple[TreeEntry, ...]] | None:
-    """Where a source that is a folder lies on this machine, and its files; None if it is none, or is not here.
+    """Returns the folder of a source on this machine with its files; None if it is not a folder, or is not here.
 
     Raises:
         SourceUnavailableError: A source on this machine does not exist or cannot be read.
@@ -70,7 +70,7 @@ def listed(uri: str, *, root: Path, downloads: Path) -> tuple[Path, tuple[TreeEn
 
 
 def origin(uri: str, *, downloads: Path) -> Mapping[str, str]:
-    """What the place that a source was fetched from calls its content, such as a hub's commit; empty if not fetched."""
+    """Returns the origin's own name of a fetched source's content, such as a hub's commit; empty if not fetched."""
     record = recorded(downloads, uri)
     return record.origin if record else {}
 

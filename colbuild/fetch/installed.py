@@ -15,7 +15,7 @@ from colbuild.spec.sources.source_kinds import PackageSource
 
 
 def place(uri: str, source: PackageSource, _: Path) -> Place:
-    """Where the file of an installed package lies.
+    """Returns the path of an installed package's file.
 
     Raises:
         SourceUnavailableError: There is no such package, or no such file in it.

@@ -36,7 +36,7 @@ class Place:
 
 
 def place(uri: str, source: LocalSource, root: Path) -> Place:
-    """Where a local source lies. A relative one is confined to the project.
+    """Returns the path of a local source. A relative one must stay inside the project.
 
     Raises:
         SourceUnavailableError: It does not exist, or leads out of the project.

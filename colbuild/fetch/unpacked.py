@@ -22,7 +22,7 @@ class _Readable(Protocol):
 
 
 def unpacked_bound(size: int) -> Bound:
-    """How much an archive of this many bytes may unpack to."""
+    """Returns the limit of unpacked bytes for an archive of this size."""
     most = max(UNPACKED_BYTES, UNPACKED_RATIO * size)
     return Bound(most, f"the limit of an archive of {format_bytes(size)}")
 
@@ -34,7 +34,7 @@ class Reading:
         self._file, self._size = file, os.fstat(file.fileno()).st_size
 
     def seekable(self) -> bool:
-        """Whether `seek` leads anywhere."""
+        """Returns whether `seek` leads anywhere."""
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:

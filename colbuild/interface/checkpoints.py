@@ -53,7 +53,7 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """How many parameters it stores."""
+        """The number of stored parameters."""
         return parameters(self.structure)
 
     def save(self, to: StrPath) -> Checkpoint:
@@ -190,7 +190,7 @@ def new_folder(to: StrPath) -> Path:
 
 
 def is_nested(larger: tuple[Path, Facts], smaller: tuple[Path, Facts]) -> bool:
-    """Whether the smaller of two models is a prefix of the larger one: both come from one AnsNet, ordered once."""
+    """Returns whether the smaller of two models is a prefix of the larger one: both come from one AnsNet, ordered once."""
     from colbuild.weights.files.origin import read_origin
 
     origins = [read_origin(folder) for folder, _ in (larger, smaller)]

@@ -64,7 +64,7 @@ class Family:
         return self._loaded.path
 
     def plan(self, *targets: str, lock: Lock = "refresh", progress: Shown = False) -> Plan:
-        """What a build would do, and why. Nothing is built.
+        """Plans the family: the steps of a build, and why. Nothing is built.
 
         Args:
             targets: Models, packages or steps, for these and what they need alone.
@@ -122,7 +122,7 @@ class Family:
             return lock_family(self._loaded, self._workspace, listener).before.path
 
     def why(self, name: str) -> Why:
-        """All that is known of a step: what it reads, its parameters, what changed since it last ran, what needs it.
+        """Explains a step: its inputs, its parameters, the changes since its last run, and the steps that need it.
 
         Args:
             name: A step, or a model, a package or a corpus for the step that makes it.
@@ -134,18 +134,18 @@ class Family:
         return Why(explain_step(self.plan().of, self._workspace, step))
 
     def status(self) -> Status:
-        """How the family stands: its models, and the steps that are still to run."""
+        """Returns the family's models, and the steps that are still to run."""
         found = make_plan(self._loaded, self._workspace)
         return Status(self.name, tuple(step.step.id for step in found.pending), len(found.steps), self._models(found))
 
     @property
     def models(self) -> Models:
-        """Its models, by name: the AnsNet, the anchors and the DesNets, as they stand now."""
+        """Its models by name, in their current state: the AnsNet, the anchors and the DesNets."""
         return self.status().models
 
     @property
     def packages(self) -> Packages:
-        """Its packages that are built, by model and profile: "phone/phone-int8"."""
+        """Its built packages, by model and profile: "phone/phone-int8"."""
         found = {
             f"{model.name}/{place.name}": Package(place) for model in self.models.values() for place in model.placed
         }

@@ -53,7 +53,7 @@ class Plan:
 
     @cached_property
     def estimates(self) -> Estimates:
-        """What it is going to cost, in time, memory and disk."""
+        """The estimated time, memory and disk."""
         return estimate_plan(self.of, self._workspace)
 
     def save(self, to: StrPath) -> Path:
@@ -113,7 +113,7 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """How many parameters it stores."""
+        """The number of stored parameters."""
         return self.row.parameters
 
     @property
@@ -245,7 +245,7 @@ class BuildResult:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """The duration in seconds."""
         return self.built.seconds
 
     def __repr__(self) -> str:

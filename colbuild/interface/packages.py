@@ -37,7 +37,7 @@ class Package:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What it says of itself."""
+        """Its manifest."""
         from colbuild.export.manifest import read_manifest
 
         return read_manifest(self.folder)

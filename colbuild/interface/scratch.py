@@ -131,7 +131,7 @@ class Scratch:
 
 
 def tokens_in(corpus: Path, most: int) -> int:
-    """How many tokens of a corpus are looked at: all there are, up to `most`."""
+    """Returns the number of tokens of a corpus to read: all, up to `most`."""
     from colbuild.train.corpus.packing import open_corpus
 
     return min(most, max(1, open_corpus(corpus, SPLIT).tokens - 1))

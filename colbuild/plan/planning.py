@@ -143,7 +143,7 @@ def solved_chain(
 
 
 def steps_of(loaded: LoadedFamily, graph: BuildGraph, store: Store, sources: Sources) -> tuple[StepPlan, ...]:
-    """What each step of a graph is going to do."""
+    """Returns the plan of each step of a graph."""
     return plan_steps(
         graph,
         family=loaded.family.name,

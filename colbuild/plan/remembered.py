@@ -52,7 +52,7 @@ def ansnet_config(
 def bridge_vocabulary(
     loaded: LoadedFamily, store: Store, sources: Sources, state: LockState, listener: Listener
 ) -> int | None:
-    """How many ids the tokenizer has that the bridge names, as its shape follows from it; None if it names none."""
+    """Returns the number of ids of the bridge's tokenizer, on which its shape depends; None if the bridge names none."""
     uri = tokenizer_source(loaded.family.bridge)
     if uri is None:
         return None
@@ -70,7 +70,7 @@ def bridge_vocabulary(
 def packed_tokenizer(
     family: Family, store: Store, sources: Sources, state: LockState, listener: Listener
 ) -> int | None:
-    """How many bytes the tokenizer takes in a package, where a DesNet is sized by its package; None if nothing tells.
+    """Returns the bytes of the tokenizer in a package, if a DesNet is sized by its package; None if unknown.
 
     It follows from the content of a source, or is in the lock, so that the same spec gives the same shapes everywhere.
     """
@@ -104,7 +104,7 @@ def remembered(
     sources: Sources,
     listener: Listener,
 ) -> T:
-    """What a source's files say: from memory where their content is known and came over the network, else from them.
+    """Returns a fact of a source's files: from memory for known remote content, else from the files.
 
     Args:
         kind: What is read of them.

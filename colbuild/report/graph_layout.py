@@ -34,7 +34,7 @@ class Placing:
 
     @property
     def columns(self) -> int:
-        """How many columns there are."""
+        """The number of columns."""
         return 1 + max((column for column, _ in self.boxes.values()), default=0)
 
     @property

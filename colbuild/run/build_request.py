@@ -67,11 +67,11 @@ class BuildRequest:
 
     @cached_property
     def resources(self) -> Resources:
-        """What the build may use."""
+        """The resources that the build may use."""
         return self.options.resources or machine()
 
     def demand(self, step: Step) -> Demand:
-        """What a step takes while it runs."""
+        """Returns the resources of a running step."""
         return demand_of(step.op, self.memory.get(step.id, 0), self.resources)
 
     def log(self, step: str) -> Path:

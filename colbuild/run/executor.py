@@ -64,7 +64,7 @@ class _Build:
 
     @property
     def waiting(self) -> Waiting:
-        """What the steps that are not done wait for."""
+        """The steps that the remaining steps wait for."""
         return self.queue.waiting
 
 

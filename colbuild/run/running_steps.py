@@ -48,7 +48,7 @@ class RunningSteps:
 
     @property
     def jobs(self) -> list[Job]:
-        """What they do."""
+        """The jobs of the processes."""
         return [job for _, job in self._running.values()]
 
     def start(self, job: Job) -> None:
@@ -64,7 +64,7 @@ class RunningSteps:
         return self._nursery.start(job)
 
     def talking(self) -> list[Connection]:
-        """Those that have something to say, after a short wait for any."""
+        """Returns the connections with messages, after a short wait for any."""
         from multiprocessing.connection import wait
 
         heard = wait(list(self._running), timeout=_LOOK_EVERY)

@@ -29,7 +29,7 @@ class NotWritableError(BuildError):
 
 
 def storage_error(error: OSError, path: Path) -> BuildError:
-    """What went wrong on the disk at `path`, for the user."""
+    """Returns the error of the disk at `path`, for the user."""
     place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
     if error.errno in _DISK_FULL:
         message = f"the disk is full: cannot write {place} ({_free(path)} free)"
@@ -69,7 +69,7 @@ def safe_name(name: str) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power loss."""
+    """Makes the names in a folder survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -78,7 +78,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def seal_tree(root: Path) -> None:
-    """Make a tree durable and its files read-only. Folders stay writable, so that `rm -rf` clears a store away."""
+    """Makes a tree durable and its files read-only. Folders stay writable, so that `rm -rf` clears a store away."""
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
             path = Path(folder, name)
@@ -104,7 +104,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def write_json(scratch: Path, path: Path, value: Any) -> None:
-    """Put a JSON value at `path` by renaming a file from the folder `scratch`. A power loss may lose or empty it."""
+    """Puts a JSON value at `path` by renaming a file from the folder `scratch`. A power loss may lose or empty it."""
     with scratch_file(scratch) as (draft, descriptor):
         _write(descriptor, dump_json(value))
         _replace(draft, path)
@@ -136,7 +136,7 @@ def _replace(draft: Path, path: Path) -> None:
 
 
 def checksum(value: Any) -> str:
-    """What a JSON value is compared with later, to tell whether it is still the one that was written."""
+    """Returns the checksum of a JSON value, for a later comparison."""
     return hash_bytes(escaped_json(value))
 
 

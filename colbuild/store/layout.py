@@ -71,7 +71,7 @@ class Layout:
         return self.root / f"objects/{digest[:2]}/{digest}/stat.json"
 
     def set_aside(self, digest: str) -> list[Path]:
-        """Where damaged copies of a tree lie."""
+        """Returns the paths of damaged copies of a tree."""
         return sorted(self.folder("quarantine").glob(f"{digest}-*"))
 
     def action(self, key: str) -> Path:
@@ -88,7 +88,7 @@ class Layout:
         return self.root / f"steps/{safe_name(family)}/{safe_name(step)}.json"
 
     def output(self, target: Path) -> Path:
-        """What was put at `target`."""
+        """Returns the path of the record of an output at `target`."""
         return self.root / "outputs" / f"{hash_bytes(os.fsencode(target))}.json"
 
     def memo(self, kind: str, digest: str) -> Path:
@@ -96,7 +96,7 @@ class Layout:
         return self.root / f"memo/{safe_name(kind)}/{digest[:2]}/{digest}.json"
 
     def partial(self, key: str) -> Path:
-        """What an interrupted run of an action left to go on from."""
+        """Returns the path of an interrupted action's checkpoints."""
         return self.root / "partial" / key
 
     def lock(self, name: str) -> Path:
@@ -110,7 +110,7 @@ def download_name(uri: str) -> str:
 
 
 def check(layout: Layout) -> None:
-    """Refuse a folder that is no store, or a store that this version cannot read; nothing is written.
+    """Refuses a folder that is no store, or a store that this version cannot read; nothing is written.
 
     Raises:
         BuildError: The path is a file, a folder of something else, or a store of a newer version.
@@ -134,7 +134,7 @@ def check(layout: Layout) -> None:
 
 
 def create(layout: Layout) -> None:
-    """Make what is missing of a store's folders and marks. Raises OSError."""
+    """Makes what is missing of a store's folders and marks. Raises OSError."""
     root = layout.root
     root.mkdir(parents=True, exist_ok=True)
     mark(layout)
@@ -146,7 +146,7 @@ def create(layout: Layout) -> None:
 
 
 def mark(layout: Layout) -> None:
-    """Make the marks of a store; one that is damaged is made again from the other. Raises OSError, BuildError."""
+    """Makes the marks of a store; one that is damaged is made again from the other. Raises OSError, BuildError."""
     root = layout.root
     version = _version(root) or FORMAT
     for name in _MARKS:
@@ -190,7 +190,7 @@ def _marked(path: Path) -> int | None:
 
 
 def mark_text(version: int) -> str:
-    """What stands in a store's mark, here or at a URL."""
+    """Returns the text of a store's mark, here or at a URL."""
     return f"colbuild store {version}\n"
 
 

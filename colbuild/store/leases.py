@@ -35,7 +35,7 @@ _LOCK: Final = "gc"
 
 @contextmanager
 def shared(layout: Layout) -> Iterator[None]:
-    """Keep the collector out, together with anybody else who does; waits while it decides.
+    """Keeps the collector out, together with anybody else who does; waits while it decides.
 
     Where no lock can be taken, since the store does not exist or may only be read, nothing could be protected either.
     """
@@ -52,7 +52,7 @@ def shared(layout: Layout) -> Iterator[None]:
 
 @contextmanager
 def alone(layout: Layout) -> Iterator[None]:
-    """Keep everybody out who claims results; waits until they have. Raises OSError where the store cannot be written.
+    """Keeps everybody out who claims results; waits until they have. Raises OSError where the store cannot be written.
 
     Where the file system has no locks nobody is kept out: leases protect, and a result that goes all the same is built again.
     """
@@ -89,12 +89,12 @@ def used_at(layout: Layout, digest: str) -> float:
 
 
 def is_leased(used: float, now: float, lease: float) -> bool:
-    """Whether what was used then is leased now. What lies in the future is fresh: the clock was set back since."""
+    """Returns whether what was used then is leased now. What lies in the future is fresh: the clock was set back since."""
     return now - used < lease
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the flock of a file: a build that is running holds its record's.
+    """Returns whether a process holds the flock of a file: a build that is running holds its record's.
 
     A file that may not be read, or lies on a file system without locks, counts as free.
     """

@@ -43,7 +43,7 @@ has names of theirs; it does not count, as it is removed as a whole."""
 
 
 def is_left_over(entry: Path) -> bool:
-    """Whether an entry of a folder that is to become a store is colbuild's own, or holds no file at all."""
+    """Returns whether an entry of a folder that is to become a store is colbuild's own, or holds no file at all."""
     if entry.name == "lost+found":
         return True
     if entry.is_symlink() or not entry.is_dir():

@@ -16,7 +16,7 @@ _FICLONE = 0x40049409
 
 
 def put(source: Path, place: Path, size: int) -> None:
-    """Put a stored file of `size` bytes at `place`, where nothing is yet.
+    """Puts a stored file of `size` bytes at `place`, where nothing is yet.
 
     A clone shares the blocks until one of the two is written, so it is the best: `place` is a file of its own. A hard link
     is the same read-only file. A copy works everywhere.
@@ -29,7 +29,7 @@ def put(source: Path, place: Path, size: int) -> None:
 
 
 def clone(source: Path, place: Path) -> bool:
-    """Make `place` a clone of `source`; False, with nothing at `place`, where the file systems have no such thing."""
+    """Makes `place` a clone of `source`; False, with nothing at `place`, where the file systems have no such thing."""
     if sys.platform != "linux":
         return False
     try:

@@ -46,7 +46,7 @@ def _nothing() -> None:
 
 @contextmanager
 def hold(path: Path, on_wait: Callable[[], None] = _nothing, check: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock at `path`: no other process or thread holds it meanwhile.
+    """Holds the lock at `path`: no other process or thread holds it meanwhile.
 
     Args:
         path: The lock file.
@@ -96,7 +96,7 @@ def scratch_file(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the scratch paths of processes that no longer live.
+    """Removes the scratch paths of processes that no longer live.
 
     The lock is taken before the path is made, so a path without a lock file belongs to nobody, unless it is its own lock.
     """
@@ -114,7 +114,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole tree, read-only folders included; nothing happens if it is not there."""
+    """Removes a file or a whole tree, read-only folders included; nothing happens if it is not there."""
     if path.is_dir() and not path.is_symlink():
         for folder, _, _ in os.walk(path):
             Path(folder).chmod(0o700)

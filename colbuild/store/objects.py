@@ -65,13 +65,13 @@ class Look:
 
 @contextmanager
 def held(layout: Layout, digest: str) -> Iterator[None]:
-    """Hold the lock of a tree: nobody publishes it or sets it aside meanwhile. Raises OSError."""
+    """Holds the lock of a tree: nobody publishes it or sets it aside meanwhile. Raises OSError."""
     with hold(layout.lock(f"object-{digest}")):
         yield
 
 
 def publish(layout: Layout, draft: Path) -> tuple[Tree, Stamps]:
-    """Move `draft`, a folder in the store's `tmp` with the built tree in `draft/files`, to its place under its digest.
+    """Moves `draft`, a folder in the store's `tmp` with the built tree in `draft/files`, to its place under its digest.
 
     The bytes are on the disk before the name is, and are written by nobody but the step that made them. If the same tree
     is there already and is whole to the last byte, that one is kept.
@@ -137,7 +137,7 @@ def entries_from_json(rows: Any) -> tuple[TreeEntry, ...] | None:
 
 
 def look(layout: Layout, digest: str, known: Stamps | None = None, *, full: bool = False) -> Look:
-    """Whether a tree is what its digest says. Names, sizes and stamps are compared; nothing is written.
+    """Returns whether a tree is what its digest says. Names, sizes and stamps are compared; nothing is written.
 
     Args:
         layout: Of the store.
@@ -189,7 +189,7 @@ def _changed(root: Path, entry: TreeEntry) -> str | None:
 
 
 def note_stamps(layout: Layout, digest: str, stamps: Stamps) -> None:
-    """Note the stamps that the files of a tree were read with, if they still have them. Raises OSError, BuildError."""
+    """Notes the stamps that the files of a tree were read with, if they still have them. Raises OSError, BuildError."""
     with held(layout, digest):
         if stamps_of(layout.files(digest)) == stamps:
             write_stamps(layout.folder("tmp"), layout.stamps(digest), stamps)
@@ -202,7 +202,7 @@ def published(layout: Layout) -> Iterator[str]:
 
 
 def quarantine(layout: Layout, digest: str) -> Path | None:
-    """Set a tree aside so that it is never used again; returns where it lies now, None if it was gone.
+    """Sets a tree aside so that it is never used again; returns where it lies now, None if it was gone.
 
     The caller holds the tree's lock, and has looked at it since.
     """

@@ -52,7 +52,7 @@ class Assembly:
     trees: Mapping[str, str]
 
     def stored(self, layout: Layout, path: str) -> Path:
-        """Where a file of it lies in the store."""
+        """Returns the path of a file in the store."""
         return layout.files(self.trees[path]) / path
 
 
@@ -139,7 +139,7 @@ def _clear(layout: Layout, target: Path, note: Note | None, old: Path) -> Path |
 
 
 def _is_in_store(layout: Layout, target: Path) -> bool:
-    """Whether the store has just this tree: of what came from a store that may only be read there is no note."""
+    """Returns whether the store has just this tree: of what came from a store that may only be read there is no note."""
     try:
         digest = tree_digest(scan_tree(target)) if target.is_dir() and not target.is_symlink() else None
     except (OSError, BuildError):
@@ -148,7 +148,7 @@ def _is_in_store(layout: Layout, target: Path) -> bool:
 
 
 def _is_ours(layout: Layout, target: Path, note: Note) -> bool:
-    """Whether nothing at `target` would be lost with it: each file is as noted, or is also kept in the store."""
+    """Returns whether nothing at `target` would be lost with it: each file is as noted, or is also kept in the store."""
     try:
         found = stamps_of(target) if target.is_dir() and not target.is_symlink() else {}
     except BuildError:
@@ -169,7 +169,7 @@ def _is_ours(layout: Layout, target: Path, note: Note) -> bool:
 
 
 def _holds(layout: Layout, target: Path, files: Assembly) -> bool:
-    """Whether a folder has just these files, by content; what is linked to the store's own file need not be read."""
+    """Returns whether a folder has just these files, by content; what is linked to the store's own file need not be read."""
     found = _files_at(target, files.entries)
     if found is None or any(found[entry.path][0] != entry.size for entry in files.entries):
         return False

@@ -22,7 +22,7 @@ def free_bytes(path: Path) -> int | None:
 
 
 def same_file_system(one: Path, other: Path) -> bool:
-    """Whether two paths are, or are going to be, on one file system."""
+    """Returns whether two paths are, or are going to be, on one file system."""
     try:
         return existing(one).stat().st_dev == existing(other).stat().st_dev
     except OSError:

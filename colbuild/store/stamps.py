@@ -43,7 +43,7 @@ def read_stamps(path: Path) -> Stamps:
 
 
 def write_stamps(scratch: Path, path: Path, stamps: Stamps) -> None:
-    """Note stamps in the file `path`, by way of the folder `scratch`. Raises OSError."""
+    """Notes stamps in the file `path`, by way of the folder `scratch`. Raises OSError."""
     write_json(scratch, path, stamps)
     path.chmod(0o444)
 

@@ -54,12 +54,12 @@ class Store:
 
     @property
     def root(self) -> Path:
-        """Where it lies."""
+        """The store's folder."""
         return self.layout.root
 
     @property
     def downloads(self) -> Path:
-        """Where fetched sources lie."""
+        """The folder of fetched sources."""
         return self.layout.folder("downloads")
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class Store:
         return self._translated[0]
 
     def last(self, family: str, step: str) -> ActionRecord | None:
-        """What a step of a family last ran or found; None if it never did."""
+        """Returns the record of a step's last action; None if there is none."""
         return record_from_json(read_json(self.layout.step(family, step)))
 
     def records(self) -> Iterator[ActionRecord]:

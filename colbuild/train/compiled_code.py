@@ -67,7 +67,7 @@ def _name(folder: Path, path: Path) -> str:
 
 
 def _alone(descriptor: int) -> bool:
-    """Whether no other training uses the cache; where the file system has no locks nobody can tell."""
+    """Returns whether no other training uses the cache; where the file system has no locks nobody can tell."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -37,12 +37,12 @@ _ACTIVE: ContextVar[bool] = ContextVar("compiling", default=False)
 
 
 def worth_compiling(flops: int, device: torch.device) -> bool:
-    """Whether a training of so many FLOPs is long enough to repay compiling."""
+    """Returns whether a training of so many FLOPs is long enough to repay compiling."""
     return device.type in WORTH and flops >= WORTH[device.type]
 
 
 def compiler_found(device: torch.device) -> bool:
-    """Whether there is what torch.compile needs: for a CPU a C++ compiler, for a GPU Triton."""
+    """Returns whether there is what torch.compile needs: for a CPU a C++ compiler, for a GPU Triton."""
     if device.type == "cuda":
         return bool(torch.utils._triton.has_triton())
     from torch._inductor.cpp_builder import get_cpp_compiler
@@ -84,7 +84,7 @@ def compiling(cache: Path | None) -> Iterator[None]:
 
 
 def is_compiling() -> bool:
-    """Whether the caller is inside `compiling`."""
+    """Returns whether the caller is inside `compiling`."""
     return _ACTIVE.get()
 
 

@@ -25,7 +25,7 @@ _WHOLE: Final = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"
 
 
 def gguf_name(architecture: Architecture, tensor: Tensor) -> str:
-    """What llama.cpp calls a tensor."""
+    """Returns llama.cpp's name of a tensor."""
     stem, _, kind = tensor.name.rpartition(".")
     if tensor.layer is None:
         return f"{_WHOLE[stem]}.{kind}"

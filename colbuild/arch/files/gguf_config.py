@@ -119,7 +119,7 @@ class _Reader:
         return self._header.metadata.get(f"{self._prefix}.{key}")
 
     def has(self, tensor: str) -> bool:
-        """Whether the file has a tensor."""
+        """Returns whether the file has a tensor."""
         return tensor in self._header.tensors
 
     def whole(self, key: str, default: int | None = None, most: int = _MOST) -> int:

@@ -84,7 +84,7 @@ class GGUFHeader:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.parts[0].name
 
 

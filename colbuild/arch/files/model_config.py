@@ -50,7 +50,7 @@ def read_config(path: Path, tell: Callable[[str], None] = lambda _: None) -> dic
 
 
 def stored_type(entries: Iterable[Entry]) -> str:
-    """What config.json calls the type that most parameters are stored in."""
+    """Returns config.json's name of the type of most parameters."""
     counts: Counter[str] = Counter()
     for entry in entries:
         counts[entry.kind] += prod(entry.lengths)

@@ -101,7 +101,7 @@ def fitted_ids(model: Model) -> Model:
 
 
 def has_no_weights(folder: Path) -> bool:
-    """Whether a folder holds a configuration, and no weights of any form."""
+    """Returns whether a folder holds a configuration, and no weights of any form."""
     patterns = ("*.safetensors", "*.gguf", INDEX, *PICKLED)
     return (folder / CONFIG_FILE).is_file() and not any(any(folder.glob(pattern)) for pattern in patterns)
 

@@ -162,7 +162,7 @@ def check_kind_of(entry: Entry) -> None:
 
 
 def same_content(one: Entry, other: Entry) -> bool:
-    """Whether two tensors are the same, byte by byte; two that differ mostly do so at their beginning.
+    """Returns whether two tensors are the same, byte by byte; two that differ mostly do so at their beginning.
 
     Raises:
         BuildError: A file cannot be read.

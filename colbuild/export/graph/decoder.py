@@ -133,7 +133,7 @@ class Origin:
 
 
 def matrix_origins(config: Mapping[str, Any], weights: Weights) -> Mapping[str, Origin]:
-    """Where every matrix comes from, by its name in the graph: models have some stacked, or lying on their side.
+    """Returns the origin of every matrix, by its name in the graph: some are stacked or transposed in the model.
 
     What the library does with weights is done with the numbers of their rows instead, and of their columns.
     """

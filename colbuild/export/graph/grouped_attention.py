@@ -30,7 +30,7 @@ _PADDING: Final = -30_000.0
 
 
 def can_group(config: Mapping[str, Any], head_dim: int) -> bool:
-    """Whether the operator computes the attention of the model that a config.json describes."""
+    """Returns whether the operator computes the attention of the model that a config.json describes."""
     steady = rotary_settings(config)["rope_type"] in _STEADY
     return ARCHITECTURES[config["model_type"]].graph.grouped and steady and head_dim % _WIDTH == 0
 
@@ -78,7 +78,7 @@ def read_stacked(graph: onnx_ir.Graph) -> None:
 
 
 def is_grouped(graph: onnx_ir.Graph) -> bool:
-    """Whether a graph's attention is the operator's."""
+    """Returns whether a graph's attention is the operator's."""
     return any(node.op_type == "GroupQueryAttention" for node in graph)
 
 

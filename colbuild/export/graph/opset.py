@@ -65,7 +65,7 @@ def _typed(message: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_in(node: onnx.NodeProto, opset: int) -> bool:
-    """Whether an operator, used as it is, is in ONNX's set; one of another domain is none of its business."""
+    """Returns whether an operator, used as it is, is in ONNX's set; one of another domain is none of its business."""
     if node.domain != "":
         return True
     context = onnx.checker.C.CheckerContext()

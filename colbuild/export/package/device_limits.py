@@ -43,7 +43,7 @@ def read_for_a_token(manifest: Manifest) -> int:
 
 
 def size_limit(size: int, limits: Limits) -> str | None:
-    """Whether a package of so many bytes is too large."""
+    """Returns whether a package of so many bytes is too large."""
     if limits.max_package is None or size <= limits.max_package:
         return None
     return (
@@ -53,7 +53,7 @@ def size_limit(size: int, limits: Limits) -> str | None:
 
 
 def quality_limit(quality: Quality | None, limits: Limits) -> str | None:
-    """Whether its perplexity is too high."""
+    """Returns whether its perplexity is too high."""
     most = limits.max_perplexity_increase
     if most is None or quality is None or quality.increase <= most:
         return None
@@ -76,7 +76,7 @@ def bandwidth_limit(weights: int, profile: Device) -> str | None:
 
 
 def speed_limits(speed: Speed, limits: Limits) -> list[str]:
-    """Whether it takes too much memory, or is too slow."""
+    """Returns whether it takes too much memory, or is too slow."""
     found = []
     if limits.max_memory is not None and speed.peak_memory > limits.max_memory:
         more = format_bytes(speed.peak_memory - limits.max_memory)
@@ -97,7 +97,7 @@ def speed_limits(speed: Speed, limits: Limits) -> list[str]:
 
 
 def judge(broken: Sequence[str], profile: Device) -> tuple[str, ...]:
-    """What is to be told of broken limits.
+    """Returns a message for each broken limit.
 
     Raises:
         BuildError: There are any, and the profile does not only warn.

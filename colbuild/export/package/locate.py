@@ -71,7 +71,7 @@ def _packages_in(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
 
 
 def _is_package(folder: Path) -> bool:
-    """Whether a folder has a manifest of ours: other programs call files of theirs so too."""
+    """Returns whether a folder has a manifest of ours: other programs call files of theirs so too."""
     try:
         written = read_json_file(folder / MANIFEST, MANIFEST_BYTES)
     except (OSError, ValueError):

@@ -52,7 +52,7 @@ class Prompt:
 
     @property
     def real(self) -> numpy.typing.NDArray[numpy.bool_]:
-        """Where there is a token and no padding: [batch, length]."""
+        """The mask of tokens without padding: [batch, length]."""
         return self.mask.astype(bool)
 
 

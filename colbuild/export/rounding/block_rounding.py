@@ -51,7 +51,7 @@ class Blocks:
         return 1 << (self.bits - 1)
 
     def values(self) -> torch.Tensor:
-        """What is computed with, float32 [rows, columns]."""
+        """The dequantised values, float32 [rows, columns]."""
         return self.parts().flatten(1)[:, : self.columns].contiguous()
 
     def parts(self) -> torch.Tensor:
@@ -81,7 +81,7 @@ class Inputs:
 
 
 def inputs_of(moments: torch.Tensor) -> Inputs:
-    """What is needed of H = X^T X [columns, columns]; for all roundings of a matrix, as it is dear."""
+    """Returns the parts of H = X^T X [columns, columns] that all roundings of a matrix share; computing them is expensive."""
     damped = moments.double()
     damped.diagonal().add_(DAMPING * damped.diagonal().mean() + _TINY)
     # From the last row and column to the first, the inverse of H's factor is one of H's inverse: one factorisation is enough.

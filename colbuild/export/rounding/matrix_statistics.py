@@ -80,7 +80,7 @@ def gather(
     report: Report,
     shrinkage: float = SHRINKAGE,
 ) -> dict[str, Seen]:
-    """What each matrix in a model's blocks saw, by module name, and `HEAD`, in which all tokens count alike.
+    """Returns the input statistics of each matrix in a model's blocks, by module name, and `HEAD`, with equal weights.
 
     Args:
         model: In float32 or bf16. Its parameters need no gradient afterwards, and its blocks keep no activations.
@@ -143,7 +143,7 @@ class _Sums:
         self.pull = torch.zeros(rows)
 
     def read(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
-        """When a matrix multiplies: keeps what it reads until its gradients are there."""
+        """Keeps a matrix's inputs until their gradients are computed."""
         self.inputs = arguments[0].detach().flatten(0, -2)
 
     def answer(self, _: nn.Module, __: tuple[Any, ...], gradients: tuple[Any, ...]) -> None:
@@ -178,7 +178,7 @@ def shrunk(strips: tuple[torch.Tensor, ...], shrinkage: float) -> tuple[torch.Te
 
 
 def seen_by(weight: str, statistics: Mapping[str, Seen]) -> Seen | None:
-    """What the matrix of a graph saw; None for one that was not looked at, as the head.
+    """Returns the input statistics of a graph's matrix; None for a matrix without, such as the head.
 
     A graph has queries, keys and values apart where a model has them stacked: these read the same, and what depends on each
     is taken to be the mean.
@@ -203,7 +203,7 @@ def _called(part: str) -> tuple[str, ...]:
 
 
 def harm(error: torch.Tensor, moments: torch.Tensor, pull: torch.Tensor) -> float:
-    """How far predictions move, in nats a token, when a matrix is off by an error [rows, columns]; to second order.
+    """Returns the change of predictions, in nats a token, for a matrix's error [rows, columns]; to second order.
 
     Args:
         error: What was added to the matrix.

@@ -26,7 +26,7 @@ class StandardForm:
         self.tables: dict[str, tuple[onnx_ir.Value, onnx_ir.Value]] = {}
 
     def together(self, uses: Sequence[Use]) -> list[list[Use]]:
-        """Each product for itself."""
+        """Returns each product on its own."""
         return [[use] for use in uses]
 
     def multiply(self, every: Sequence[tuple[Use, Blocks]]) -> list[onnx_ir.Node]:

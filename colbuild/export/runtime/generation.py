@@ -43,7 +43,7 @@ class Generation:
         return self.steps / self.seconds if self.seconds else 0.0
 
     def figures(self) -> dict[str, Any]:
-        """All but the pieces, by name."""
+        """All values except the pieces, by name."""
         return {name: getattr(self, name) for name in FIGURES}
 
     def take(self, figures: Mapping[str, Any]) -> None:

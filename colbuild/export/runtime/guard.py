@@ -17,7 +17,7 @@ _DISK_BLOCK: Final = 512
 
 
 def try_package(folder: Path, manifest: Manifest, function: str, *, forked: bool = True, **given: Any) -> Iterator[Any]:
-    """What a function of `colbuild.export.runtime.trial` yields of a package.
+    """Yields the values of a function of `colbuild.export.runtime.trial` for a package.
 
     Args:
         folder: The package, whose files were compared with its manifest.

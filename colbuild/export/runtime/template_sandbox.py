@@ -30,7 +30,7 @@ class _Generation(Extension):
     tags = {"generation"}  # noqa: RUF012  (declared so by the base class)
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """What stands between the tag and its end; what is set in there is not known outside."""
+        """Parses the content between the tag and its end; its variables are local."""
         line = next(parser.stream).lineno
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
@@ -126,7 +126,7 @@ _SHORT: Final = "colbuild short"
 
 
 def render(source: str, variables: Mapping[str, Any]) -> str:
-    """What a template writes.
+    """Returns the output of a template.
 
     Raises:
         jinja2.TemplateError: It is broken, or refuses its variables, or takes too many steps, or writes too much.

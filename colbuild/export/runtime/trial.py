@@ -28,7 +28,7 @@ Beat = Callable[[], None]
 
 
 def sampled(beat: Beat, folder: str) -> Iterator[list[float]]:
-    """How far the likeliest token leads each token of the manifest's sample; 0 where they are the same."""
+    """Yields the lead of the most likely token over each token of the manifest's sample; 0 if they are the same."""
     manifest = read_manifest(Path(folder))
     sample, graph = manifest.sample, manifest.graph
     decoder = open_decoder(Path(folder) / graph.file, graph, threads=1, beat=beat)

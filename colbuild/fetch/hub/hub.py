@@ -87,7 +87,7 @@ def get(
 
 
 def _may_use_cache(error: Exception, revision: str) -> bool:
-    """Whether the client's cache may stand for the hub."""
+    """Returns whether the client's cache may stand for the hub."""
     if isinstance(error, errors.OfflineModeIsEnabled):
         return True
     answered = isinstance(error, errors.HfHubHTTPError) and error.response is not None

@@ -41,7 +41,7 @@ _REFUSED_HEADERS: Final = ("X-HF-Warning", "Retry-After", "RateLimit", "RateLimi
 
 @contextmanager
 def file_bound(bound: Bound) -> Iterator[None]:
-    """What the client reads in this block, in this thread, is a file of this size at most, and what leads to it."""
+    """Limits the client's reads in this block and thread to the size of one file, and its redirects."""
     token = _FILE.set(bound)
     try:
         yield

@@ -129,7 +129,7 @@ class _Login(AuthBase):
 
 
 def why(error: OSError) -> str:
-    """What went wrong with a request, in a few words and without any URL."""
+    """Returns a short reason for a failed request, without a URL."""
     if isinstance(error, BoundError):
         return str(error)
     if isinstance(error, requests.TooManyRedirects):

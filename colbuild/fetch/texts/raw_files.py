@@ -47,7 +47,7 @@ def starts_with(path: Path, size: int) -> bytes:
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether `chunks` will decompress the file."""
+    """Returns whether `chunks` will decompress the file."""
     return _opener(starts_with(path, _MAGIC_BYTES)) is not None
 
 
@@ -65,7 +65,7 @@ def unpacked(path: Path, scratch: Path) -> Path:
 
 
 def wrong_file(plain: Path, path: Path) -> SourceError | None:
-    """Why a file holds no data of any format, if it is a well-known case.
+    """Returns an error for a file that is known to hold no text, such as an archive; None for others.
 
     Args:
         plain: The file, decompressed.

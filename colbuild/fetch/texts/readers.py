@@ -10,12 +10,12 @@ from colbuild.spec.sources.formats import FORMATS
 
 
 def reader_of(form: str) -> Reader:
-    """What reads the documents of a format."""
+    """Returns the reader of a format."""
     read: Reader = import_module(FORMATS[form].reader).read
     return read
 
 
 def peek_of(form: str) -> Callable[[Reading], object] | None:
-    """What reads less than a document of a format, to find out early whether it can be read; None if nothing does."""
+    """Returns the format's quick check, which reads less than a document; None if the format has none."""
     peek: Callable[[Reading], object] | None = getattr(import_module(FORMATS[form].reader), "peek", None)
     return peek

@@ -69,7 +69,7 @@ def _read_again(model: PreTrainedModel, texts: Sequence[Text]) -> list[torch.Ten
 
 
 def check_begun(empty: int, begun: int, beginning: str) -> None:
-    """Whether a model writes texts at all.
+    """Returns whether a model writes texts at all.
 
     Args:
         empty: Texts that ended where they began.

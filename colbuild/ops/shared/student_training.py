@@ -254,7 +254,7 @@ def _compared(task: Task) -> tuple[float, tuple[int, ...]]:
 
 
 def _compiles(task: Task, accelerator: Accelerator) -> bool:
-    """Whether student and teacher are compiled: the recipe wants that or it is worth it, and it can be done."""
+    """Returns whether student and teacher are compiled: the recipe wants that or it is worth it, and it can be done."""
     recipe, device = task.recipe, accelerator.device
     above, below = (forward_flops(one.structure, recipe.sequence) for one in (task.teacher, task.start))
     flops = distillation_flops(trained_tokens(recipe), above, below)
@@ -293,7 +293,7 @@ def _keeper(task: Task, accelerator: Accelerator) -> Keeper:
     step, main = task.step, accelerator.is_main_process
 
     def stopping() -> bool:
-        """What the main process is told, told to all: they stop after the same step."""
+        """Shares the main process's stop request with all processes, so that they stop after the same step."""
         asked = torch.tensor(float(main and step.stopping()), device=accelerator.device)
         return bool(accelerator.reduce(asked, "sum") > 0)
 

@@ -36,7 +36,7 @@ class Text:
 
     @property
     def drawn(self) -> int:
-        """How many ids were drawn."""
+        """The number of sampled ids."""
         return len(self.nats)
 
 

@@ -78,7 +78,7 @@ def _walk_items(
 
 
 def _are_named(value: Any) -> bool:
-    """Whether a value is a list of items that their names tell apart."""
+    """Returns whether a value is a list of items that their names tell apart."""
     if not isinstance(value, list | tuple):
         return False
     names = [item.get("name") if isinstance(item, Mapping) else None for item in value]

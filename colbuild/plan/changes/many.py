@@ -41,12 +41,12 @@ class Together:
 
     @property
     def steps(self) -> int:
-        """How many different steps there are."""
+        """The number of different steps."""
         return sum(self.states.values())
 
     @property
     def pending(self) -> int:
-        """How many of them are not in the store."""
+        """The number of steps that are not in the store."""
         return self.steps - self.states.get(State.CACHED, 0)
 
 

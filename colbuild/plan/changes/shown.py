@@ -26,7 +26,7 @@ def where(places: Places, path: Path) -> str:
 
 
 def from_to(change: Change) -> str:
-    """What a value was and is."""
+    """Returns a text with the old and the new value."""
     return f"{shown(change.before)} -> {shown(change.after)}"
 
 

@@ -59,7 +59,7 @@ class Since:
 
     @property
     def pending(self) -> tuple[Rebuild, ...]:
-        """Those of the rebuilt steps that are not in the store."""
+        """The rebuilt steps that are not in the store."""
         return tuple(step for step in self.rebuilt if not step.built)
 
 

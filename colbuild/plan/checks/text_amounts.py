@@ -71,11 +71,11 @@ class Known:
     heldout: float
 
     def tokens(self, split: str) -> int | None:
-        """How many there are, if that is known."""
+        """The number of tokens; None if unknown."""
         return None if self.counts is None else sum(self.counts[part].tokens for part in _SPLITS[split])
 
     def expected(self, split: str) -> int | None:
-        """How many there are likely to be."""
+        """The probable number of tokens; None if unknown."""
         share = {"train": 1.0 - self.heldout, "heldout": self.heldout}.get(split, 1.0)
         return None if self.likely is None else round(self.likely * share)
 
@@ -117,7 +117,7 @@ class _Need:
     required: bool = True
 
     def fits(self, tokens: int) -> bool:
-        """Whether a corpus of so many tokens has enough; see `colbuild.train.corpus.packing.window_count`."""
+        """Returns whether a corpus of so many tokens has enough; see `colbuild.train.corpus.packing.window_count`."""
         if not self.required:
             return tokens >= self.tokens
         window = min(self.window, max(1, tokens - 1))

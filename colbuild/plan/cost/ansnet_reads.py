@@ -40,7 +40,7 @@ class Reads:
 
 
 def ansnet_reads(chain: Chain, graph: BuildGraph, works: Mapping[str, Work]) -> Reads | None:
-    """What the whole family takes of the AnsNet, whatever of it is in the store."""
+    """Returns the AnsNet's reads for the whole family, independent of the store."""
     by_ansnet = []
     for step in graph.steps:
         operation = OPERATIONS[step.op]

@@ -84,7 +84,7 @@ def machine_speed() -> MachineSpeed:
 
 
 def cache_path() -> Path | None:
-    """Where speeds are remembered: in `COLBUILD_CACHE`, else in the user's cache folder; None for a user without a home."""
+    """Returns the file of remembered speeds, in `COLBUILD_CACHE` or the user's cache folder; None without a home."""
     if own := os.environ.get(CACHE_VARIABLE):
         return Path(own) / "machine.json"
     try:
@@ -95,7 +95,7 @@ def cache_path() -> Path | None:
 
 
 def this_machine() -> Machine:
-    """What this machine is known by."""
+    """Returns the identity of this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # The libraries of matrices, torch's too, obey this variable.
     asked = os.environ.get("OMP_NUM_THREADS", "")

@@ -47,7 +47,7 @@ class Demand:
 
 
 def machine() -> Resources:
-    """What this machine leaves to this process: its cores, its memory limit, the GPUs it may see."""
+    """Returns the resources of this process: its cores, its memory limit, the GPUs it may use."""
     return Resources(_cores(), _memory(), _gpus())
 
 
@@ -66,7 +66,7 @@ def demand_of(op: str, memory: int, resources: Resources) -> Demand:
 
 
 def fits(demand: Demand, running: Mapping[str, Demand], resources: Resources) -> bool:
-    """Whether a step can run beside those that do."""
+    """Returns whether a step can run beside those that do."""
     return (
         demand.cores + sum(other.cores for other in running.values()) <= resources.cores
         and demand.memory + sum(other.memory for other in running.values()) <= resources.memory

@@ -126,7 +126,7 @@ def _rounded(rate: float) -> str:
 
 
 def _same_kind(run: Run, params: Mapping[str, object]) -> bool:
-    """Whether a run computed in the same way: other precisions take another time for the same work."""
+    """Returns whether a run computed in the same way: other precisions take another time for the same work."""
     return _kind(run.record.params) == _kind(params)
 
 

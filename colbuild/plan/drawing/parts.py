@@ -134,7 +134,7 @@ class Parts:
         return known
 
     def inputs(self, step: Step, result_of: Callable[[str], str | None]) -> dict[str, str | None]:
-        """What a step's key says of its inputs: name -> digest, None where that is not known.
+        """Returns the inputs in a step's key: name -> digest, None if unknown.
 
         Args:
             step: The step.

@@ -50,7 +50,7 @@ class Step:
 
     @property
     def reads(self) -> dict[str, Read]:
-        """Everything that the step reads of other steps, by the name that it has in the key: "corpus", "teacher.weights"."""
+        """Everything that the step reads of other steps, by its name in the key: "corpus", "teacher.weights"."""
         found: dict[str, Read] = {}
         for role, needed in self.inputs.items():
             parts = self.parts.get(role)

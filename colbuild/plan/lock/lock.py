@@ -68,7 +68,7 @@ class LockState:
 
     @property
     def line(self) -> str:
-        """How it stands, in one line."""
+        """Its state, in one line."""
         frozen = "frozen, " if self.mode is LockMode.FROZEN else ""
         if self.problem is not None:
             place = f"  {self.problem.place}" if self.problem.place else ""

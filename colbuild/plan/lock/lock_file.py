@@ -90,15 +90,15 @@ class Lock:
     tokenizer: int | None = None
 
     def describes(self, uri: str, digest: str | None) -> bool:
-        """Whether `ansnet` is the configuration of an AnsNet from this source with this content."""
+        """Returns whether `ansnet` is the configuration of an AnsNet from this source with this content."""
         return self._pins(uri, digest) and self.spec.get("ansnet", {}).get("source") == uri
 
     def counts(self, uri: str, digest: str | None) -> bool:
-        """Whether `vocabulary` is that of a bridge's tokenizer from this source with this content."""
+        """Returns whether `vocabulary` is that of a bridge's tokenizer from this source with this content."""
         return self._pins(uri, digest) and (self.spec.get("bridge") or {}).get("tokenizer") == uri
 
     def measures(self, uri: str, digest: str | None) -> bool:
-        """Whether `tokenizer` is that of the family's tokenizer, from this source with this content."""
+        """Returns whether `tokenizer` is that of the family's tokenizer, from this source with this content."""
         named = (self.spec.get("bridge") or {}).get("tokenizer")
         source = named if isinstance(named, str) and named != SAME else self.spec.get("ansnet", {}).get("source")
         return self._pins(uri, digest) and source == uri
@@ -112,7 +112,7 @@ _LOCK = TypeAdapter(Lock)
 
 
 def lock_path(spec: Path) -> Path:
-    """Where a family's lock lies: beside the family's file, under its name."""
+    """Returns the path of a family's lock: beside the family's file, with its name."""
     return spec.with_suffix(".lock")
 
 
@@ -238,5 +238,5 @@ def lock_error(problem: Problem) -> SpecError:
 
 
 def missing_lock(name: str) -> SpecError:
-    """What to tell who asked for a lock that does not exist."""
+    """Returns the error for a missing lock."""
     return SpecError(f"there is no {name}", hint="write it with 'colbuild lock', and commit it beside the spec")

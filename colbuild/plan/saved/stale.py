@@ -36,7 +36,7 @@ def require_current(saved: SavedPlan, now: SavedPlan, places: Places) -> None:
 
 
 def changes(saved: SavedPlan, now: SavedPlan, places: Places) -> Iterator[str]:
-    """Everything that differs, causes before what follows from them; nothing exactly when the plan still holds."""
+    """Yields all differences, causes first; none if the plan is still valid."""
     causes = [*_spec(saved, now, places), *_outside(saved, now), *_colbuild(saved, now)]
     yield from causes
     store = list(_store(saved, now))

@@ -52,7 +52,7 @@ class Bridged:
 
 
 def tokenizer_source(bridge: Bridge | None) -> str | None:
-    """Where a bridge's tokenizer comes from; None for one that is trained or the AnsNet's."""
+    """Returns the source of a bridge's tokenizer; None for a trained one or the AnsNet's."""
     return (
         bridge.tokenizer
         if bridge is not None and isinstance(bridge.tokenizer, str) and bridge.tokenizer != SAME

@@ -44,7 +44,7 @@ class _Owner:
         return None if profile.operators == "contrib" and profile.static is None and self.groups else self.window
 
     def refuses(self, profile: Device, length: int) -> tuple[str, str]:
-        """Why a context is too long, and what else there is to do."""
+        """Returns the reason why a context is too long, and an alternative."""
         if self.positions is not None and length > self.positions:
             return self.told, ", or leave it out"
         return (
@@ -77,7 +77,7 @@ class _Asked:
 
 
 def position_problems(loaded: LoadedFamily, config: Mapping[str, Any]) -> list[Problem]:
-    """Each length that is too long, at its place: of a training, a package, or a text that the AnsNet writes.
+    """Returns a problem for each length beyond the positions: of a training, a package, or generated text.
 
     Args:
         loaded: The family.

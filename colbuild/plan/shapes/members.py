@@ -37,12 +37,12 @@ class Member:
 
     @property
     def size(self) -> str:
-        """Its parameters, as messages say them."""
+        """Its parameters, as in messages."""
         return format_count(self.parameters)
 
     @property
     def called(self) -> str:
-        """What messages call the AnsNet, the bridge or an anchor."""
+        """Its name in messages: the AnsNet, the bridge or an anchor."""
         return HEADS.get(self.name, f"anchor '{self.name}'")
 
 
@@ -92,7 +92,7 @@ class Members:
 
 
 def excess(inner: Shape, outer: Shape, relation: str = "more than") -> str:
-    """Which axes of `inner` exceed those of `outer`; told from the smaller side when the relation is "less than"."""
+    """Returns the axes of `inner` that exceed those of `outer`; from the smaller side if the relation is "less than"."""
     parts = []
     for axis in ("layers", "hidden", "ffn", "kv_heads"):
         ours, theirs = getattr(inner, axis), getattr(outer, axis)

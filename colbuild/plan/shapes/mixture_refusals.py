@@ -13,7 +13,7 @@ _WIDTHS = ("hidden", "ffn", "heads", "kv_heads")
 
 
 def method_problems(loaded: LoadedFamily, desnets: Sequence[Placed], recipes: Mapping[str, Recipe]) -> list[Problem]:
-    """What is wrong with DesNets' strategies, each at its place.
+    """Returns the problems of DesNets' strategies, each at its place.
 
     Args:
         loaded: The family.

@@ -87,12 +87,12 @@ def over_limit(structure: Structure, desnet: DesNet, tokenizer: int | None) -> P
 
 
 def fitting(start: Structure, desnet: DesNet, tokenizer: int | None) -> Callable[[Shape], bool]:
-    """Whether a DesNet's packages keep their limits in a shape."""
+    """Returns whether a DesNet's packages keep their limits in a shape."""
     return lambda shape: over_limit(start.at(shape), desnet, tokenizer) is None
 
 
 def ffn_multiple(desnet: DesNet) -> int:
-    """What a DesNet's FFN width must be a multiple of, so that all its profiles are served."""
+    """Returns the common multiple of a DesNet's FFN width for all its profiles."""
     return lcm(*(profile.multiples.ffn for profile in desnet.exports))
 
 

@@ -151,7 +151,7 @@ def _last(
 
 
 def too_small(desnet: DesNet, ansnet: Structure, upper: Shape, multiple: int, tokenizer: int | None) -> tuple[str, str]:
-    """What is wrong with a `max_package` that no shape keeps, and the smallest that one does."""
+    """Returns the message for a `max_package` that no shape keeps, and the smallest possible one."""
     group = ansnet.shape.heads // ansnet.shape.kv_heads
     least = replace(upper, layers=1, hidden=group * 8, ffn=lcm(multiple, 8), heads=group, kv_heads=1)
     structure = ansnet.at(least)

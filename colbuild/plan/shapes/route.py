@@ -108,7 +108,7 @@ def wide_gaps(parameters: Sequence[int], max_gap: float) -> list[int]:
 
 
 def legal_gap(teacher: int, student: int, max_gap: float) -> bool:
-    """Whether a model of `teacher` parameters may teach one of `student` parameters."""
+    """Returns whether a model of `teacher` parameters may teach one of `student` parameters."""
     return teacher / student <= max_gap
 
 

@@ -62,7 +62,7 @@ def draw(draft: Draft, name: str, data: Data, source: str, tokenizer: str, place
 
 
 def text_params(data: Data) -> dict[str, Any]:
-    """How text is read, as a step's parameters."""
+    """Returns the reading of a text as parameters of a step."""
     form = data.format
     if data.generate is not None:
         form = JSONL
@@ -76,7 +76,7 @@ def text_params(data: Data) -> dict[str, Any]:
 def raw_text(
     draft: Draft, name: str, data: Data, source: str, place: FamilyPath
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Where a text comes from: (inputs, sources) of the step that reads it."""
+    """Returns the inputs and sources of the step that reads a text."""
     if data.generate is None:
         return {}, {"raw": data.content or ""}
     return {"raw": generate.draw(draft, name, data.generate, source, (*place, "generate"))}, {}

@@ -65,7 +65,7 @@ def distill_params(chain: Chain, index: int, split: str) -> dict[str, Any]:
 
 
 def elastic_of(chain: Chain, anchor: str, recipe: Recipe) -> Elastic | None:
-    """How an anchor trains sub-shapes too; None where its recipe asks for none, or no DesNet would be made of them.
+    """Returns the elastic settings of an anchor; None without them, or without a DesNet in the interval.
 
     ::
 

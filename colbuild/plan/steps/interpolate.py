@@ -60,7 +60,7 @@ class InterpolateParams(Params):
         return self.split, self.tokens
 
     def candidates(self, *, nested: bool) -> int:
-        """How many mixtures are scored, at most."""
+        """Returns the largest number of scored mixtures."""
         if self.alpha not in (None, "auto") or self.method not in CANDIDATES:
             return 0
         if self.fill not in (None, "donor"):

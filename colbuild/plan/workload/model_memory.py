@@ -159,5 +159,5 @@ def scored_bytes(model: Structure, computed: int, *, compared: bool) -> int:
 
 
 def block_bytes(model: Structure, tokens: int, computed: int) -> int:
-    """What one block computes of some tokens, nothing of which is kept."""
+    """Returns the bytes of one block's temporary tensors for some tokens."""
     return tokens * kept_bytes(model, WINDOW, computed) // model.shape.layers

@@ -22,7 +22,7 @@ from colbuild.spec.model.recipe import Elastic, Recipe
 
 
 def steps_of(recipe: Recipe) -> int:
-    """How many optimiser steps a recipe's tokens make: at least one."""
+    """Returns the number of optimiser steps for a recipe's tokens: at least one."""
     return max(1, round(recipe.tokens / (recipe.batch * recipe.sequence)))
 
 

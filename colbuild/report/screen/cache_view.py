@@ -128,7 +128,7 @@ def _short(locks: Sequence[str]) -> list[str]:
 
 
 def listing_to_json(listing: Listing) -> dict[str, Any]:
-    """What lies in a store, as JSON values."""
+    """Returns the contents of a store as JSON values."""
     return {
         "format": LISTING_FORMAT,
         "store": str(listing.root),
@@ -205,7 +205,7 @@ def print_collected(listing: Listing, collected: Collected, console: Console) ->
 
 
 def collected_to_json(store: Store, collected: Collected) -> dict[str, Any]:
-    """What nobody needs, or what was removed, as JSON values."""
+    """Returns unused or removed results as JSON values."""
     return {
         "format": COLLECTED_FORMAT,
         "store": str(store.root),
@@ -248,7 +248,7 @@ def print_checked(store: Store, checked: Checked, console: Console) -> None:
 
 
 def checked_to_json(store: Store, checked: Checked) -> dict[str, Any]:
-    """What reading everything found, as JSON values."""
+    """Returns the result of verifying a store as JSON values."""
     return {"format": CHECKED_FORMAT, "store": str(store.root), **asdict(checked)}
 
 
@@ -299,7 +299,7 @@ def print_pulled(pulled: Pulled, url: str, console: Console) -> None:
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was: "2 h ago"; of what lies in the future, "just now"."""
+    """Returns the time since an event: "2 h ago"; "just now" for the future."""
     return f"{format_duration(seconds)} ago" if seconds >= 1 else "just now"
 
 

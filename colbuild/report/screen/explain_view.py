@@ -63,7 +63,7 @@ def print_explanation(explained: Explanation, console: Console) -> None:
 
 
 def explanation_to_json(plan: FamilyPlan, explained: Explanation) -> dict[str, Any]:
-    """All that is known of one step, as JSON values."""
+    """Returns an explanation as JSON values."""
     step, last = explained.plan, explained.last
     return {
         "format": WHY_FORMAT,

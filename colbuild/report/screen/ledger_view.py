@@ -18,7 +18,7 @@ _NONE = "–"
 
 
 def told_ledger(noted: Mapping[str, Any]) -> str:
-    """What a step noted: "702 tokens/s, 5.2 GB of memory, KL 0.310 to its teacher"; empty if it is no training."""
+    """Returns the figures of a step: "702 tokens/s, 5.2 GB of memory, KL 0.310 to its teacher"; empty if it is no training."""
     ledger = ledger_from_json(noted)
     if ledger is None:
         return ""
@@ -33,7 +33,7 @@ def told_ledger(noted: Mapping[str, Any]) -> str:
 
 
 def reference(rows: Sequence[Row]) -> str:
-    """What models are compared with token by token: the AnsNet, or a bridge of another vocabulary."""
+    """Returns the model of token-level comparisons: the AnsNet, or a bridge with another vocabulary."""
     return "the bridge" if any(row.reference == BRIDGE for row in rows) else "the AnsNet"
 
 

@@ -78,7 +78,7 @@ def live_listener(console: Console, clock: Clock = time.monotonic) -> Iterator[L
 
 
 def event_listener(console: Console) -> AbstractContextManager[Listener]:
-    """How events are shown to people: bars on a terminal, plain lines elsewhere."""
+    """Returns a listener that shows events to people: bars on a terminal, plain lines elsewhere."""
     return live_listener(console) if console.is_terminal else nullcontext(plain_listener(console))
 
 
@@ -105,7 +105,7 @@ class Meter:
     _start: tuple[float, int] = field(default=(0.0, 0), init=False)
 
     def is_new(self, progress: Progress) -> bool:
-        """Whether a report begins another piece of work; a phase's name may change within one."""
+        """Returns whether a report begins another piece of work; a phase's name may change within one."""
         last = self._last
         return last is None or (last.unit, last.total) != (progress.unit, progress.total) or progress.done < last.done
 

@@ -33,7 +33,7 @@ def print_verified(found: Verified, console: Console) -> None:
 
 
 def verified_to_json(found: Verified) -> dict[str, Any]:
-    """What checking a package found, as JSON values."""
+    """Returns the result of checking a package as JSON values."""
     return {
         "format": VERIFY_FORMAT,
         "package": str(found.package),

@@ -50,7 +50,7 @@ def open_console(*, stderr: bool = False) -> Console:
 
 
 def as_text(show: Callable[[Console], None]) -> str:
-    """What a function prints, as text without colours."""
+    """Returns the output of a printing function as text without colours."""
     console = Screen()
     console.width, console.no_color = _LOG_WIDTH, True
     with console.capture() as captured:

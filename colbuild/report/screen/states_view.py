@@ -23,5 +23,5 @@ WORDS: Final[Mapping[State, str]] = {
 
 
 def lock_line(state: LockState) -> str:
-    """How a lock stands, as plan, build and status print it."""
+    """Returns the state of a lock, as plan, build and status print it."""
     return f"lock: {state.line}"

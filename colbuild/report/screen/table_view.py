@@ -111,7 +111,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
 
 
 def status_to_json(plan: FamilyPlan, rows: Sequence[Row]) -> dict[str, Any]:
-    """How the family stands, as JSON values."""
+    """Returns the state of a family as JSON values."""
     return {
         "format": STATUS_FORMAT,
         "family": plan.loaded.family.name,

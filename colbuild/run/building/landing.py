@@ -52,7 +52,7 @@ def outputs_of(graph: BuildGraph, out: Path, family: str) -> Outputs:
 
 
 def package_folder(folder: Path, model: str, profile: str) -> Path:
-    """Where a package lies below a family's folder."""
+    """Returns the path of a package below a family's folder."""
     return folder / model / profile
 
 

@@ -37,7 +37,7 @@ from colbuild.spec.text.problems import in_line
 
 
 def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: Listener = silent) -> Since:
-    """What a plan does that the family's spec, recipes and profiles of a git revision did not ask for.
+    """Returns the steps of a plan that a git revision of the spec, recipes and profiles did not have.
 
     The lock has no say in it: both are solved by this colbuild, for the AnsNet, and the bridge's tokenizer, as they are now.
 
@@ -78,7 +78,7 @@ def _graph_of(loaded: LoadedFamily, plan: FamilyPlan, workspace: Workspace, list
 
 
 def plans_together(plans: Sequence[FamilyPlan], workspaces: Sequence[Workspace]) -> Together:
-    """What several plans come to, with the steps that they share counted once."""
+    """Returns the total of several plans, with shared steps counted once."""
     return together(
         [
             (plan.loaded.family.name, workspace.store.root, plan.loaded.root, plan.graph, plan.steps)
@@ -88,7 +88,7 @@ def plans_together(plans: Sequence[FamilyPlan], workspaces: Sequence[Workspace])
 
 
 def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
-    """What a plan is going to cost, from the runs that the store remembers, else from this machine's speed.
+    """Estimates the cost of a plan, from recorded runs in the store, else from this machine's speed.
 
     That is measured once, which takes a fifth of a second, and remembered in the user's cache folder.
     """
@@ -140,7 +140,7 @@ def check_plan(saved: SavedPlan, plan: FamilyPlan, workspace: Workspace) -> None
 
 
 def explain_step(plan: FamilyPlan, workspace: Workspace, name: str) -> Explanation:
-    """All that is known of one step of a family, given by its id or by what it makes.
+    """Explains one step of a family, given by its id or by its product.
 
     Raises:
         UnknownNameError: The family has no such step, or several.

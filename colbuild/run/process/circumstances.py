@@ -44,7 +44,7 @@ _LONGEST: Final = 200
 
 
 def circumstances(threads: int, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What a step that runs now is made with, as JSON values.
+    """Returns the conditions of a step that runs now, as JSON values.
 
     Args:
         threads: How many threads it computes with.

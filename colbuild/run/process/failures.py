@@ -64,12 +64,12 @@ def _size(number: str, unit: str) -> str:
 
 
 def is_transient(error: ColbuildError) -> bool:
-    """Whether the same step might succeed if it is run again. What a check refused will be refused again."""
+    """Returns whether the same step might succeed if it is run again. What a check refused will be refused again."""
     return isinstance(error, UnexpectedError | OutOfMemoryError | SourceUnavailableError)
 
 
 def crash(code: int | None, log: Path) -> str:
-    """What to say of a process that ended without a word.
+    """Returns the message for a process that ended without a result.
 
     Args:
         code: Its exit code, or a signal's number below zero; None if nobody knows.

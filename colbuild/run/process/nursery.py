@@ -115,7 +115,7 @@ class Nursery:
             _send(self._control, _Signal(child.number, number))
 
     def ended_by(self, child: Child) -> int | None:
-        """How a child whose connection ended has ended: its exit code, or a signal's number below zero; None: unknown."""
+        """Returns the exit code of an ended child, or minus a signal's number; None if unknown."""
         self._control.settimeout(_STOP_GRACE)
         with suppress(OSError, EOFError):
             while child.number not in self._ended:

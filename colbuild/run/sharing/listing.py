@@ -105,7 +105,7 @@ class Listing:
 
 
 def list_store(store: Store, now: float | None = None) -> Listing:
-    """Everything that takes space in a store, which need not exist.
+    """Lists everything that takes space in a store, which need not exist.
 
     Raises:
         BuildError: A root is damaged.

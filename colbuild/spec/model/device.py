@@ -187,7 +187,7 @@ class Device(Model):
 
     @property
     def stored(self) -> Precision:
-        """How its weights are stored: the row of its precision."""
+        """The row of its precision."""
         return PRECISIONS[self.precision]
 
     @property

@@ -108,7 +108,7 @@ class Interpolate(Typed):
         return self.method not in _LARGER_ALONE and self.alpha != 0
 
     def params(self) -> dict[str, Any]:
-        """What decides the result, as JSON values; what follows from the method alone is not there."""
+        """The values that decide the result, as JSON values, without those that follow from the method."""
         values = self.model_dump(mode="json")
         usual = {"refit": "never", **{key: default for key, (default, _) in self._own.items()}}
         found = {key: value for key, value in values.items() if key != "tokens" and value != usual.get(key)}

@@ -117,7 +117,7 @@ class Elastic(Model):
         return _LARGER_END[self.form]
 
     def mean(self, larger: int, smaller: int) -> int:
-        """What a sequence takes on average, of what one takes at each end. Random sub-shapes lie in the interval's middle."""
+        """Returns the mean cost of a sequence from the costs at both ends; random sub-shapes count as the middle."""
         place = self.share / 2 + (1.0 - self.share) * self.larger_end
         return smaller + round(place * (larger - smaller))
 

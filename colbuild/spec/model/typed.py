@@ -15,7 +15,7 @@ PARTIAL: Final = "partial"
 
 
 def partial(info: ValidationInfo) -> bool:
-    """Whether what is validated may not be all of it yet."""
+    """Returns whether what is validated may not be all of it yet."""
     return bool(info.context and info.context.get(PARTIAL))
 
 

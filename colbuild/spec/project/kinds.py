@@ -42,7 +42,7 @@ _MADE: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def mistaken(node: Node | None, model: type[BaseModel], file: str) -> tuple[str, str] | None:
-    """What a file is, and what it is for, if its keys say that it is of another kind than was asked for.
+    """Returns the actual kind of a file and its use, if its keys are those of another kind than the requested one.
 
     Args:
         node: Its tree.

@@ -47,7 +47,7 @@ class Resolved:
 
     @property
     def origin(self) -> str:
-        """Its place in words: "recipes/distill.yaml:9" or "default"."""
+        """Its place as text: "recipes/distill.yaml:9" or "default"."""
         return str(self.place) if self.place else DEFAULT
 
 
@@ -166,5 +166,5 @@ def _lines(path: Path, value: Mapping[str, Any], known: Mapping[Path, Place], in
 
 
 def _nested(value: Any) -> bool:
-    """Whether a value is a list of mappings, which takes a line for each of their keys."""
+    """Returns whether a value is a list of mappings, which takes a line for each of their keys."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)

@@ -36,7 +36,7 @@ class Range:
     unit: str = ""
 
     def holds(self, value: float) -> bool:
-        """Whether a value is usual; none at all is."""
+        """Returns whether a value is usual; none at all is."""
         return value == 0 or self.least <= value <= self.most
 
     def text(self, bound: float) -> str:

@@ -166,7 +166,7 @@ class Project:
 
 
 def unreadable(error: ValueError) -> str:
-    """Why a file cannot be read, where the system is not the one to say."""
+    """Returns the reason why a file cannot be read, if the system gives none."""
     return str(error) if isinstance(error, MalformedError) else "this cannot be a path"
 
 

@@ -83,7 +83,7 @@ def load_at(loaded: LoadedFamily, revision: Revision) -> LoadedFamily:
 
 
 def changed_since(root: Path, revision: Revision, paths: Sequence[str]) -> frozenset[str]:
-    """Those of some files and folders of a project whose content git has seen change since a revision.
+    """Returns the files and folders of a project that git has seen change since a revision.
 
     What git does not follow counts as unchanged: nobody knows what it was.
     """

@@ -49,7 +49,7 @@ _FOLDERS: Final = frozenset(
 
 
 def source_mistake(text: str, *, dataset: bool = False) -> Mistake | None:
-    """What is wrong with a text that is no source, and what to write instead; None for a text of no known kind.
+    """Returns the mistake in a text that is not a source, with a suggestion; None for an unknown kind of text.
 
     Args:
         text: As the user wrote it.

@@ -42,16 +42,16 @@ class Scheme:
 
     @property
     def beginning(self) -> str:
-        """What a source begins with."""
+        """The beginning of a source."""
         return self.begins[0]
 
     @property
     def example(self) -> str:
-        """How a source is written, for a hint."""
+        """An example of a source, for a hint."""
         return self.forms[0] if self.written is None else self.written
 
     def rest(self, text: str) -> str:
-        """What follows the beginning of a source."""
+        """Returns the rest of a source after its beginning."""
         return text.removeprefix(self.beginning)
 
 
@@ -98,7 +98,7 @@ def scheme_of(text: str) -> Scheme | None:
 
 
 def supported() -> str:
-    """How sources are written, all of them, as a message lists them."""
+    """Returns all forms of sources, for a message."""
     return _listed([form for row in SCHEMES.values() for form in row.forms])
 
 

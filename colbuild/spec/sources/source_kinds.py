@@ -25,7 +25,7 @@ class Source:
 
     @property
     def file_name(self) -> str:
-        """What its file or folder is called."""
+        """The name of its file or folder."""
         raise NotImplementedError
 
     @property
@@ -35,7 +35,7 @@ class Source:
 
 
 def is_plain_path(path: str) -> bool:
-    """Whether a relative path stays below where it begins: no empty part, no "." and no ".."."""
+    """Returns whether a relative path stays below where it begins: no empty part, no "." and no ".."."""
     return all(part not in ("", ".", "..") for part in path.split("/"))
 
 

@@ -91,7 +91,7 @@ def plain(node: Node) -> object:
 
 
 def is_null(node: Node | None) -> bool:
-    """Whether a value is absent or written as null."""
+    """Returns whether a value is absent or written as null."""
     return node is None or (isinstance(node, Scalar) and node.value is None)
 
 

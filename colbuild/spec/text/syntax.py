@@ -48,7 +48,7 @@ _MEANINGS: Final[Sequence[tuple[tuple[str, ...], str, str | None]]] = (
 
 
 def explain(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> tuple[Point, str, str | None]:
-    """Where a syntax error is, what is wrong, and what to do about it."""
+    """Returns the place of a syntax error, its message and a hint."""
     said = f"{error.context or ''} {error.problem or ''}"
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)

@@ -58,7 +58,7 @@ def size_of(path: Path) -> int:
 
 
 def changed_at(path: Path) -> float:
-    """When a file or folder last changed, by the later of its times: a move shows in the second only."""
+    """Returns the time of the last change of a file or folder: the later of its two times, since a move changes only one."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -67,5 +67,5 @@ def changed_at(path: Path) -> float:
 
 
 def newest_in(path: Path) -> float:
-    """When a folder, or any file in its tree, last changed."""
+    """Returns the time of the last change of a folder or any file in its tree."""
     return max([changed_at(path), *(max(status.st_mtime, status.st_ctime) for status in stats_in(path))])

@@ -42,7 +42,7 @@ _ADAPTER = TypeAdapter(Pin)
 
 
 def is_prefix(text: str) -> bool:
-    """Whether a text can only be the beginning of a digest."""
+    """Returns whether a text can only be the beginning of a digest."""
     return SHORTEST_PREFIX <= len(text) <= 64 and set(text) <= _HEX
 
 

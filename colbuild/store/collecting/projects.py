@@ -45,7 +45,7 @@ def make_project_id(project: Path) -> str:
 
 
 def same_folder(first: Path, second: Path) -> bool:
-    """Whether two paths lead to one folder that is there."""
+    """Returns whether two paths lead to one folder that is there."""
     try:
         return first.samefile(second)
     except OSError:

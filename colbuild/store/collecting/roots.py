@@ -242,7 +242,7 @@ def _earlier(store: Store, path: Path, now: Root, folder: Path) -> Iterator[tupl
 
 
 def _has_become(store: Store, root: Root, now: Root, folder: Path) -> bool:
-    """Whether the project of a root is the one in `folder` now."""
+    """Returns whether the project of a root is the one in `folder` now."""
     if root.project not in ("", now.project):
         return False
     if root.lock == now.lock:

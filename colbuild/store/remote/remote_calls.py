@@ -67,7 +67,7 @@ class Calls:
         return self.again(lambda: self.once(what, lambda: next(waiting, None) or start()))
 
     def again(self, run: Callable[[], T]) -> T:
-        """What `run` returns, which is started anew where trouble may pass. Raises what its last attempt raises."""
+        """Returns the result of `run`, with retries after transient errors. Raises the last attempt's error."""
         for pause in self.pauses:
             try:
                 return run()

@@ -101,7 +101,7 @@ def _entry(row: Any) -> TreeEntry:
 
 
 def is_confined(path: str) -> bool:
-    """Whether a path stays inside the folder that it is put into, on every system, and is one that a file can have."""
+    """Returns whether a path stays inside the folder that it is put into, on every system, and is one that a file can have."""
     if not path.isprintable() or any(letter in path for letter in "\\:"):
         return False
     try:

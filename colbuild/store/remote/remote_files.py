@@ -284,7 +284,7 @@ def _http_client() -> Any:
 
 
 def _is_empty_range(error: BaseException | None) -> bool:
-    """Whether a server refused to give a part of a file that has no bytes at all, as S3 does."""
+    """Returns whether a server refused to give a part of a file that has no bytes at all, as S3 does."""
     return isinstance(error, OSError) and error.errno == errno.EINVAL and "range" in str(error).lower()
 
 

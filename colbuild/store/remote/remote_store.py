@@ -127,7 +127,7 @@ def _timeout() -> float:
 
 
 def check(remote: Remote) -> bool:
-    """Whether anything was pushed to a remote; also tells whether it answers, and can be understood.
+    """Returns whether anything was pushed to a remote; also tells whether it answers, and can be understood.
 
     Raises:
         RemoteError: It does not answer, is something else, or was written by a newer colbuild.
@@ -148,7 +148,7 @@ def check(remote: Remote) -> bool:
 
 
 def look(remote: Remote, key: str, key_of: KeyOf | None = None) -> ActionRecord | None:
-    """What a remote says of an action; None if it does not know it. Its result is not asked for.
+    """Returns a remote's record of an action, without its result; None if it has none.
 
     Args:
         remote: Where to look.
@@ -254,12 +254,12 @@ def _receive(remote: Remote, digest: str, entry: TreeEntry, place: Path) -> Iter
 
 
 def object_path(digest: str) -> str:
-    """Where a tree lies in a remote."""
+    """Returns the path of a tree in a remote."""
     return _NAMES.object(digest).as_posix()
 
 
 def action_path(key: str) -> str:
-    """Where the record of an action lies in a remote."""
+    """Returns the path of an action's record in a remote."""
     return _NAMES.action(key).as_posix()
 
 

@@ -75,7 +75,7 @@ class Crossing:
 
 
 def cross(batch: Batch, student: Reader, teacher: Reader, positions: int) -> Crossing:
-    """What a teacher with another tokenizer reads of a batch.
+    """Returns a batch in the tokens of a teacher with another tokenizer.
 
     Args:
         batch: The student's.

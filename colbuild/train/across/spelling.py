@@ -61,7 +61,7 @@ class Spelling:
 
     @cached_property
     def by_bytes(self) -> dict[bytes, int]:
-        """What is spelled -> the lowest id that spells it."""
+        """Spelled bytes -> the lowest id with this spelling."""
         found: dict[bytes, int] = {}
         for index, token in enumerate(self.spelled):
             if token:
@@ -190,7 +190,7 @@ def _ends_by_character(text: str, encoding: Encoding) -> NDArray[np.int64]:
 
 
 def _mentions(value: Any, kind: str) -> bool:
-    """Whether a part of a tokenizer's description is of a type."""
+    """Returns whether a part of a tokenizer's description is of a type."""
     if isinstance(value, dict):
         parts = (value.get(key) for key in ("pre_tokenizer", "decoder", "pretokenizers", "decoders"))
         return value.get("type") == kind or any(_mentions(part, kind) for part in parts)

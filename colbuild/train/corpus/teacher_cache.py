@@ -70,7 +70,7 @@ class Teachings:
 
     @property
     def kept(self) -> int:
-        """How many ids are kept of a token; `top_k` leaves at least one to the rest."""
+        """Returns the number of stored ids of a token; `top_k` leaves at least one to the rest."""
         size = self._id.itemsize
         if self.type == "sampled":
             return (RECORD - _HALF.itemsize) // size
@@ -96,7 +96,7 @@ class Teachings:
 
 
 def offsets(seed: int, window: int, sequence: int) -> torch.Tensor:
-    """Each token's u [sequence] in [0, 1), float64; Philox's bits are the same in every version of numpy."""
+    """Returns each token's u [sequence] in [0, 1), float64; Philox's bits are the same in every version of numpy."""
     bits: NDArray[np.uint64] = np.random.Philox(key=(seed << 64) | window).random_raw(sequence)
     return torch.from_numpy((bits >> np.uint64(11)) * 2.0**-53)
 
@@ -175,7 +175,7 @@ class Lessons:
         self._records = records
 
     def samples(self, batch: Batch) -> TeacherSamples | TeacherTop:
-        """What the teacher said of a batch's tokens, row after row, on the batch's device.
+        """Returns the teacher's stored distributions for a batch, row after row, on the batch's device.
 
         Raises:
             BuildError: A window of the batch was not taught, or the records are damaged.

@@ -78,7 +78,7 @@ def stored(begin: Sequence[int], separator: int) -> tuple[int, ...]:
 
 
 def stride(stream: Stream, sequence: int) -> int:
-    """How many tokens further the next window begins: `sequence` without the place of the beginning.
+    """Returns the number of tokens between two windows: `sequence` without the place of the beginning.
 
     Raises:
         BuildError: A window has no place for more than the beginning.

@@ -23,7 +23,7 @@ _RAISED: Final = {kind.__name__: kind for kind in (BuildError, StoppedError)}
 
 
 def processes() -> int:
-    """How many processes a training has here: one for each GPU that this process may use, else one."""
+    """Returns the number of processes of a training: one for each GPU that this process may use, else one."""
     return max(1, torch.cuda.device_count())
 
 
@@ -38,7 +38,7 @@ def open_accelerator() -> Accelerator:
 
 
 def computing_type(precision: str, device: torch.device) -> torch.dtype:
-    """What forward and backward passes are computed in.
+    """Returns the type of forward and backward passes.
 
     A CPU that has no instructions for bf16 computes in fp32 instead: it would only be slower in bf16, and less exact.
     """
@@ -49,7 +49,7 @@ def computing_type(precision: str, device: torch.device) -> torch.dtype:
 
 
 def forward_type() -> torch.dtype:
-    """What models that are not trained are computed in here: bf16, or fp32 on a CPU that has no instructions for it."""
+    """Returns the type of models that are not trained: bf16, or fp32 on a CPU without bf16 instructions."""
     return computing_type(FORWARD, torch.device("cpu"))
 
 

@@ -53,7 +53,7 @@ class Rows:
 
 
 def rows_of(step: int, rows: int, share: float, largest: float) -> Rows:
-    """How a step shares out its rows: `share` of them to a random sub-shape, of the rest `largest` to the larger end.
+    """Returns the rows of each pass: `share` of them through a random sub-shape, `largest` of the rest through the larger end.
 
     Where that is no whole number it is so over the steps: after any number of them each part is within one row of its share.
     """
@@ -149,7 +149,7 @@ class Nested:
         self.shapes = tuple(dict.fromkeys(draws))
 
     def passes(self, step: int, rows: int) -> tuple[Pass, ...]:
-        """How a step's rows pass through the student: a function of the seed, the step and their number only."""
+        """Returns the passes of a step's rows through the student: a function of the seed, the step and their number only."""
         share = rows_of(step, rows, self._share, self._largest)
         found: list[Pass] = []
         for shape, count in (

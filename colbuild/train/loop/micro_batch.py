@@ -39,7 +39,7 @@ class Micro:
 
 
 def first_micro(recipe: Recipe, student: Structure, teacher: Structure, device: torch.device) -> Micro:
-    """What a training begins with.
+    """Returns the first micro-batch size of a training.
 
     Args:
         recipe: Says `micro_batch` and `gradient_checkpointing`.
@@ -61,7 +61,7 @@ def first_micro(recipe: Recipe, student: Structure, teacher: Structure, device: 
 
 
 def smaller(micro: Micro) -> Micro:
-    """What is tried after memory ran out: half as many sequences at once, then activations that are not kept.
+    """Returns the next size after memory ran out: half as many sequences, then gradient checkpointing.
 
     Raises:
         BuildError: Nothing is left to give way.

@@ -55,7 +55,7 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
 
 
 def fits(path: Path, weights: Mapping[str, torch.Tensor], step: int) -> bool:
-    """Whether the tensors in a file are those of these weights after so many steps."""
+    """Returns whether the tensors in a file are those of these weights after so many steps."""
     try:
         with safe_open(path, "pt") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)

@@ -15,7 +15,7 @@ _NATS_BEFORE = 10.0
 
 
 def trouble(losses: Sequence[float], loss: float, norm: float) -> str | None:
-    """Why a step must not be taken; None if all is well.
+    """Returns the reason to discard a step; None if the step is good.
 
     Args:
         losses: Of the steps that were taken.

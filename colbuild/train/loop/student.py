@@ -27,7 +27,7 @@ class Trained(Protocol):
     """What the optimiser changes in the place of a student's weights."""
 
     def start(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """Where a training begins: an fp32 tensor of its own, for the weight that the model has."""
+        """Returns a new fp32 tensor with the model's weight, for the optimiser."""
 
     def computed(self, name: str, master: torch.Tensor) -> torch.Tensor:
         """The weight that computes, for such a tensor."""

@@ -96,7 +96,7 @@ class State:
 
     @property
     def step(self) -> int:
-        """How many steps are done."""
+        """The number of finished steps."""
         return len(self.readings)
 
 

@@ -110,7 +110,7 @@ def _at_the_end(
     cache_position: torch.Tensor | None = None,
     **_: Any,
 ) -> bool:
-    """Whether the last query is the last key; before transformers 5.4 positions come as a tensor."""
+    """Returns whether the last query is the last key; before transformers 5.4 positions come as a tensor."""
     if cache_position is not None:
         return int(cache_position[-1]) + 1 == kv_length
     return isinstance(q_offset, int) and q_offset + q_length == kv_length
@@ -136,7 +136,7 @@ def use_blocked_attention(model: PreTrainedModel) -> bool:
 
 
 def apart(documents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What keeps the documents of a sequence apart.
+    """Returns the mask and positions that keep the documents of a sequence apart.
 
     Args:
         documents: [rows, tokens], rising by one wherever a document begins.

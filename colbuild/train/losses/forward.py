@@ -11,7 +11,7 @@ from colbuild.train.losses.attention import apart
 
 
 def final_hidden(model: PreTrainedModel, tokens: torch.Tensor, documents: torch.Tensor | None = None) -> torch.Tensor:
-    """What a model's head reads, divided by what the model divides logits by, where it does.
+    """Returns the input of a model's head, divided by the model's divisor of logits, if any.
 
     Args:
         model: The model.

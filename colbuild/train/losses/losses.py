@@ -64,7 +64,7 @@ class TeacherSamples:
     entropy: torch.Tensor
 
     def at(self, rows: torch.Tensor) -> TeacherSamples:
-        """Those of some tokens."""
+        """Returns the part for some tokens."""
         return TeacherSamples(self.ids[rows], self.weights[rows], self.entropy[rows])
 
 
@@ -81,7 +81,7 @@ class TeacherTop:
     log_likely: torch.Tensor
 
     def at(self, rows: torch.Tensor) -> TeacherTop:
-        """Those of some tokens."""
+        """Returns the part for some tokens."""
         return TeacherTop(self.ids[rows], self.log_likely[rows])
 
 

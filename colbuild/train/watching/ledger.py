@@ -128,7 +128,7 @@ def training_ledger(
 
 
 def worsened_remark(start: float, end: float) -> str:
-    """What is told of a training whose start is kept, with the losses of its start and its end."""
+    """Returns the warning for a training whose start is kept, with the losses of its start and its end."""
     return (
         f"WARNING: the training made the model worse on held-out text, {start:.3f} to {end:.3f} nats per token: its initial "
         "weights are kept; lower optimizer.lr or raise tokens in the recipe"

@@ -39,7 +39,7 @@ class Worsened:
 
 
 def worsened(start: HeldOut | None, end: HeldOut | None) -> Worsened | None:
-    """What a training came to, if its end is worse than its start by more than noise; else None.
+    """Returns the losses of a training whose end is worse than its start by more than noise; else None.
 
     Args:
         start: Measured before the first step; None where there is no held-out text.

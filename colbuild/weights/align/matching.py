@@ -15,7 +15,7 @@ LAYER_TOKENS: Final = 1024
 
 
 def layers_alike(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """How alike what our blocks add is to what theirs add [ours, theirs], whatever basis each is in.
+    """Returns the similarity of our blocks' outputs with theirs [ours, theirs], independent of the basis.
 
     Linear CKA (Kornblith et al., arXiv 1905.00414, section 3): the same however channels are permuted or the stream is turned.
 
@@ -84,7 +84,7 @@ def assign(alike: torch.Tensor) -> torch.Tensor:
 def channels_alike(
     ours: torch.Tensor, our_writes: torch.Tensor, theirs: torch.Tensor, their_writes: torch.Tensor
 ) -> torch.Tensor:
-    """How alike what our FFN channels write is to what each of theirs writes [n, n].
+    """Returns the similarity of our FFN channels' outputs with theirs [n, n].
 
     What a channel writes on a token is its activation times its column of the output projection.
 

@@ -118,7 +118,7 @@ def write_block(structure: Structure, block: Block, layer: int) -> dict[str, tor
 
 
 def _lies_on_its_side(architecture: Architecture, part: str) -> bool:
-    """Whether a projection is stored [in, out]."""
+    """Returns whether a projection is stored [in, out]."""
     writes = part in ("output", "down")
     return architecture.axes_of(part).index("hidden") == (1 if writes else 0)
 

@@ -31,7 +31,7 @@ def fit_norms(model: PreTrainedModel, structure: Structure, roles: Collection[Ro
 
 
 def norm_hooks(model: PreTrainedModel, structure: Structure, roles: Collection[Role]) -> list[RemovableHandle]:
-    """What does so in the next forward pass, just before each norm is used."""
+    """Returns hooks that do so in the next forward pass, just before each norm."""
     modules, offset = dict(model.named_modules()), structure.architecture.norm_offset
     names = [tensor.name for tensor in tensors(structure) if tensor.role in roles]
     return [modules[name.rsplit(".", 1)[0]].register_forward_pre_hook(_set_length(offset)) for name in names]
@@ -48,7 +48,7 @@ def _set_length(offset: float) -> Callable[[nn.Module, tuple[Any, ...]], None]:
 def inverse_lengths(
     model: PreTrainedModel, structure: Structure, roles: Collection[Role], windows: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """What stands best for division by the length that each norm reads: of what a head reads, one number for each head.
+    """Returns the best constants for division by the length of each norm's input; for heads, one number for each head.
 
     Args:
         model: A model with such norms.

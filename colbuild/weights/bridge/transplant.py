@@ -54,7 +54,7 @@ class Spelled(Protocol):
 
     @property
     def by_bytes(self) -> Mapping[bytes, int]:
-        """What is spelled -> id."""
+        """Spelled bytes -> id."""
 
     def prefix(self, text: bytes) -> int | None:
         """The longest token that a text begins with; None if there is none."""

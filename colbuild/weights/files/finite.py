@@ -11,7 +11,7 @@ from colbuild.errors import BuildError
 
 
 def finite(weights: torch.Tensor) -> bool:
-    """Whether every entry is a finite number."""
+    """Returns whether every entry is a finite number."""
     # A sum is one pass over memory, and is no number if an entry is none; only then is it looked at closely. It is of the
     # entries' own type: torch adds bfloat16 up in float32 all the same, and three times as fast as when asked to.
     return bool(torch.isfinite(weights.sum())) or bool(torch.isfinite(weights).all())

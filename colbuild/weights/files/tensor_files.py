@@ -42,7 +42,7 @@ class Stored:
 
     @property
     def bytes(self) -> int:
-        """How many bytes it takes."""
+        """The number of bytes."""
         return prod(self.lengths) * self.dtype.itemsize
 
     @property

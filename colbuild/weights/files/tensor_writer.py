@@ -35,7 +35,7 @@ class Planned:
 
     @property
     def bytes(self) -> int:
-        """How many bytes it takes."""
+        """The number of bytes."""
         return prod(self.lengths) * self.dtype.itemsize
 
 
@@ -104,7 +104,7 @@ def _cut(tensors: Sequence[Planned], shard: int) -> list[list[Planned]]:
 
 
 def header(tensors: Sequence[Planned], metadata: Mapping[str, str]) -> bytes:
-    """What stands before the tensors in a safetensors file: its length, and where each of them is."""
+    """Returns the header of a safetensors file: its length, and the place of each tensor."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for tensor in tensors:

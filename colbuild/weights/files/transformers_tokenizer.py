@@ -151,7 +151,7 @@ def _with_class(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_tokenizer_class(name: Any) -> bool:
-    """Whether transformers has a tokenizer of this name, or nothing at all, which it passes over."""
+    """Returns whether transformers has a tokenizer of this name, or nothing at all, which it passes over."""
     if not isinstance(name, str):
         return False
     found = getattr(transformers, name, None) or getattr(transformers, name.removesuffix("Fast"), None)

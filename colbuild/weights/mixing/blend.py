@@ -84,7 +84,7 @@ class Blend:
         return self.needs_partner or self.keep != 1.0 or self.scale != 1.0 or self.rest != 1.0
 
     def partner_rows(self, start: int, stop: int) -> range:
-        """Which rows of the partner to read for the rows from `start` to `stop`: they lie together."""
+        """Returns the partner's rows for the rows from `start` to `stop`: they are contiguous."""
         meet = self._mixed_rows(start, stop)
         if self.copied is None or not meet:
             return meet
@@ -154,7 +154,7 @@ def _at(rows: Index, columns: Index) -> tuple[Index, Index]:
 
 
 def prefix_of(whole: Sequence[int], part: Sequence[int]) -> torch.Tensor:
-    """Where a prefix along every factor of a dimension lies in that dimension, rising.
+    """Returns the places of a prefix along every factor of a dimension, in rising order.
 
     Args:
         whole: The dimension's factors, slowest first.
@@ -165,7 +165,7 @@ def prefix_of(whole: Sequence[int], part: Sequence[int]) -> torch.Tensor:
 
 
 def places_of(whole: Sequence[int], part: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where each entry of a dimension lies in a smaller one that is repeated along every factor.
+    """Returns the place of each entry of a dimension in a smaller one that is repeated along every factor.
 
     Args:
         whole: The dimension's factors, slowest first.
@@ -184,7 +184,7 @@ def places_of(whole: Sequence[int], part: Sequence[int]) -> tuple[torch.Tensor, 
 
 
 def rest_of(whole: int, places: torch.Tensor) -> torch.Tensor:
-    """All other places of a dimension, rising."""
+    """Returns all other places of a dimension, in rising order."""
     there = torch.zeros(whole, dtype=torch.bool)
     there[places] = True
     return torch.nonzero(~there).squeeze(1)

@@ -35,7 +35,7 @@ class Asked:
 
 
 def asked_of(params: InterpolateParams) -> Asked:
-    """What the parameters of a step ask for."""
+    """Returns the strategy in the parameters of a step."""
     alpha = "auto" if params.alpha is None else params.alpha
     return Asked(params.method, params.fill or "donor", alpha, params.seed or 0)
 
@@ -72,7 +72,7 @@ CONTROLS: Final[Mapping[str, Callable[[Asked, Checkpoint, Shape], Checkpoint]]] 
 
 
 def is_subset(asked: Asked) -> bool:
-    """Whether a strategy takes the larger anchor's subset, so that it needs no smaller one."""
+    """Returns whether a strategy takes the larger anchor's subset, so that it needs no smaller one."""
     return asked.method == "subset" or (asked.method == "global_alpha" and asked.alpha == 0)
 
 
@@ -94,7 +94,7 @@ def _given_alpha(asked: Asked, ends: Ends) -> Mix | None:
 
 
 def distance(ends: Ends) -> float:
-    """How far from the larger anchor a DesNet is on the way to the smaller one, in parameters: 0 to 1.
+    """Returns a DesNet's distance from the larger anchor on the way to the smaller one, in parameters: 0 to 1.
 
     It is the alpha of Chain-of-Learngene (arXiv 2605.07783, section 3.3).
     """

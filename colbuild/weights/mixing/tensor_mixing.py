@@ -18,7 +18,7 @@ _NOTHING = torch.arange(0)
 def blend(
     structure: Structure, smaller: Structure, partners: Sequence[int | None], tensor: Tensor, how: Mix
 ) -> tuple[str, Blend]:
-    """How one tensor of a DesNet is made.
+    """Returns the blend of one tensor of a DesNet.
 
     Args:
         structure: The DesNet.
@@ -125,5 +125,5 @@ def _last_of_branch(architecture: Architecture) -> tuple[Role, ...]:
 
 
 def _centres(architecture: Architecture) -> bool:
-    """Whether norms take the mean off first (LayerNorm): then channels of 0 change more than a scale."""
+    """Returns whether norms take the mean off first (LayerNorm): then channels of 0 change more than a scale."""
     return any(pattern.role is Role.NORM_BIAS for pattern in architecture.tensors)

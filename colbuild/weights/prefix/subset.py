@@ -15,7 +15,7 @@ from colbuild.weights.files.checkpoint import Checkpoint, Lineage
 
 
 def kept_layers(lineage: Lineage, count: int) -> tuple[int, ...]:
-    """Which layers (positions in the model) a model of `count` layers keeps: the highest ranked, in their order."""
+    """Returns the layers (positions in the model) that a model of `count` layers keeps: the highest ranked, in their order."""
     ranked = [layer for layer in lineage.ranking if layer in lineage.layers][:count]
     return tuple(position for position, layer in enumerate(lineage.layers) if layer in ranked)
 
@@ -96,12 +96,12 @@ def subset(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
 
 
 def subset_facts(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
-    """Everything of it but its weights."""
+    """Returns the checkpoint without its weights."""
     lineage, structure = checkpoint.ordered, checkpoint.structure
     smaller, kept = structure.at(shape), kept_layers(lineage, shape.layers)
 
     def places(names: Callable[[Structure], list[str]]) -> list[int]:
-        """Where the norms of the smaller model come among those of the larger one."""
+        """Returns the places of the smaller model's norms among those of the larger one."""
         of_larger, wanted = {name: place for place, name in enumerate(names(structure))}, set(names(smaller))
         return [
             of_larger[tensor.name if tensor.layer is None else at_layer(tensor.name, tensor.layer, kept[tensor.layer])]
