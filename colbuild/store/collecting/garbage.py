@@ -124,14 +124,14 @@ def _marks(roots: Iterable[Root]) -> _Marks:
 
 
 def is_over(noted: Noted, policy: Policy, now: float) -> bool:
-    """Whether a root keeps nothing any more. One that was seen in the future is fresh: the clock was set back since."""
+    """Returns whether a root keeps nothing any more. One that was seen in the future is fresh: the clock was set back since."""
     if noted.standing is Standing.LOST:
         return not is_leased(noted.last_seen, now, policy.lost)
     return noted.standing is Standing.ENDED
 
 
 def _is_lost(store: Store, noted: Noted, marks: _Marks) -> bool:
-    """Whether the project of a root cannot be found, though something in the store is kept by no other `marks`."""
+    """Returns whether the project of a root cannot be found, though something in the store is kept by no other `marks`."""
     if noted.standing is not Standing.LOST:
         return False
     own = _marks([noted.root])

@@ -36,12 +36,12 @@ SPLITS: Final = {"train": ("train",), "heldout": ("heldout",), "all": ("train", 
 
 
 def tokens_path(folder: Path, split: str) -> Path:
-    """Where a split's token ids are."""
+    """Returns the path of a split's token ids."""
     return folder / f"{split}.bin"
 
 
 def index_path(folder: Path, split: str) -> Path:
-    """Where a split's parts are listed."""
+    """Returns the path of a split's list of parts."""
     return folder / f"{split}.index.bin"
 
 
