@@ -16,11 +16,13 @@ import ast
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from colbuild.arch import ARCHITECTURES
 from colbuild.plan.steps.operations import OPERATIONS, epochs
+from colbuild.spec.sources.formats import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("epochs.json")
@@ -30,6 +32,12 @@ results are found and stored has versions of its own."""
 
 FILES = ("plan.workload.at_once",)
 """Modules below these packages that decide results all the same."""
+
+NAMED: Mapping[str, Sequence[str]] = {
+    "colbuild.arch.known": [f"colbuild.arch.known.{name}" for name in ARCHITECTURES],
+    "colbuild.fetch.texts.readers": [row.reader for row in FORMATS.values()],
+}
+"""Module -> the modules that it imports by a name that stands in a table."""
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -57,7 +65,7 @@ def sources(op: str) -> list[Path]:
         path = _file(module)
         if path is not None and path not in found and _counts(module):
             found.add(path)
-            pending += [*_imports(path), module.rpartition(".")[0]]
+            pending += [*_imports(path), *NAMED.get(module, ()), module.rpartition(".")[0]]
     return sorted(found)
 
 

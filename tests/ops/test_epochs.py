@@ -61,6 +61,7 @@ def test_every_operation_has_an_epoch_and_a_module():
             ("train/watching/measure.py", "ops/shared/running_models.py"),
             ("weights/prefix/subset.py", "train/loop/loop.py", "train/losses/losses.py"),
         ),
+        ("source", ("ops/source/gguf_weights.py", "arch/known/llama.py"), ("train/loop/loop.py",)),
         ("order", ("weights/prefix/importance.py", "weights/prefix/selection.py"), ("train/losses/losses.py",)),
         (
             "corpus",
