@@ -61,3 +61,9 @@ def test_no_message_and_no_hint_ends_a_sentence_that_may_go_on(kind):
     assert str(kind("no hint.")) == "no hint"
     assert kind("and more...").message == "and more..."
     assert kind("no hint").hint is None
+
+
+def test_a_command_prints_message_and_hint_once(colbuild):
+    ran = colbuild("plan", "specs/nope.yaml")
+    assert ran.err.count("there is no file specs/nope.yaml") == 1
+    assert ran.err.count("hint:") == 1
