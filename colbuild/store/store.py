@@ -5,10 +5,10 @@ Reading never writes, so that `plan` and `status` work on a store that belongs t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from colbuild.store.layout import Layout
 from colbuild.store.leases import renew_while_shared, shared
 from colbuild.store.locks import hold, remove, remove_stale, scratch_path
 from colbuild.store.objects import Tree, publish, read_tree
+from colbuild.store.older_records import OlderRecords
 from colbuild.store.outputs import Placement
 from colbuild.store.records import ActionRecord, record_from_json, record_to_json
 
@@ -47,10 +48,12 @@ class Store:
     layout: Layout
     former: Former | None = None
     _checking: Checking = field(init=False, repr=False, compare=False)
-    _translated: list[Mapping[str, ActionRecord]] = field(default_factory=list, repr=False, compare=False)
+    _older: OlderRecords | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_checking", Checking(self.layout))
+        older = None if self.former is None else OlderRecords(self.layout, partial(self.former, self))
+        object.__setattr__(self, "_older", older)
 
     @property
     def root(self) -> Path:
@@ -70,8 +73,8 @@ class Store:
         Only a file with another stamp than noted is read; see `colbuild.store.stamps`.
         """
         record = record_from_json(read_json(self.layout.action(key)))
-        if record is None:
-            record = self._former_records().get(key)
+        if record is None and self._older is not None:
+            record = self._older.records().get(key)
         if record is None or record.key != key or self._checking.look(record.output).damage is not None:
             return None
         return record
@@ -81,14 +84,6 @@ class Store:
         with shared(self.layout):
             record = self.lookup(key)
             return record if record is not None and renew_while_shared(self.layout, record.output) else None
-
-    def _former_records(self) -> Mapping[str, ActionRecord]:
-        """Records of an older version of colbuild, by the keys that they would have now; nothing once they are written down."""
-        if self.former is None or self.layout.translated.exists():
-            return {}
-        if not self._translated:
-            self._translated.append(self.former(self))
-        return self._translated[0]
 
     def last(self, family: str, step: str) -> ActionRecord | None:
         """Returns the record of a step's last action; None if there is none."""
@@ -155,20 +150,8 @@ class Store:
         with storage_errors(self.root):
             layouts.create(self.layout)
             remove_stale(self.layout.folder("tmp"))
-            self._write_former_records()
-
-    def _write_former_records(self) -> None:
-        """Writes the records of an older version down under the keys that they have now, once for a store."""
-        if self.former is None or self.layout.translated.exists():
-            return
-        found = self._former_records()
-        for key, record in found.items():
-            if not self.layout.action(key).exists():
-                write_json(self.layout.folder("tmp"), self.layout.action(key), record_to_json(record))
-        if found:
-            # The mark must not outlive them: what they name took hours to make.
-            os.sync()
-        write_json_durably(self.layout.folder("tmp"), self.layout.translated, {"parts": True})
+            if self._older is not None:
+                self._older.write_down()
 
     def mend(self) -> None:
         """Makes a damaged mark of the store again, as long as the other one is whole, and folders that are missing.

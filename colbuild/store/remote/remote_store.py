@@ -34,7 +34,8 @@ from colbuild.store.objects import Tree, read_tree
 from colbuild.store.records import ActionRecord, record_to_json
 from colbuild.store.remote.remote_calls import MissingError, RejectedError, RemoteError
 from colbuild.store.remote.remote_check import RECORD_LIMIT, TREE_LIMIT, KeyOf, checked_record, checked_tree
-from colbuild.store.remote.remote_files import RemoteFiles, open_files
+from colbuild.store.remote.remote_files import RemoteFiles
+from colbuild.store.remote.remote_opening import open_files
 from colbuild.store.store import Store
 
 __all__ = [
