@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from colbuild.arch import read_structure
 from colbuild.export.package.verify import verify_package
+from colbuild.export.rounding import fitting
 from colbuild.plan.drawing.build_graph import build_graph
+from colbuild.plan.shapes import package_size
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.package_size import package_bytes
 from colbuild.spec import load_family
-from colbuild.spec.model.device import Device, Profile
+from colbuild.spec.model.device import Device, Kind, Profile
 from colbuild.spec.model.precision import COMPUTING, PRECISIONS, Bound, Precision
 from colbuild.spec.project.schema import profile_schema
 from tests.export.conftest import _forks, tiny_model  # noqa: F401  (fixtures)
@@ -117,6 +120,10 @@ def test_the_documentation_has_a_row_for_each_precision():
     assert [line.split()[0] for line in lying[1].splitlines() if line.startswith("onnx/")] == [
         *dict.fromkeys(row.graph for row in PRECISIONS.values())
     ]
+
+
+def test_each_kind_of_matrix_that_keeps_8_bits_is_counted_and_found():
+    assert set(get_args(Kind)) - {"first", "last"} == set(package_size._KINDS) == set(fitting.KINDS)
 
 
 TABLE = "colbuild/spec/model/precision.py"
