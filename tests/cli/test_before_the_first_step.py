@@ -21,7 +21,7 @@ def test_more_tokens_than_the_text_has_are_told_at_their_line(project, colbuild,
     replace_in(project / SPEC, "  tokens: 4k", "  tokens: 20M")
     ran = colbuild(command, SPEC)
     assert ran.code == EXIT_SPEC_ERROR
-    assert f"{SPEC}:20:11: 'tokens' asks for 19,999,744 tokens: ./.tiny/corpus.txt has at most" in ran.err
+    assert f"{SPEC}:20:11: 'tokens' needs 19,999,744 tokens: ./.tiny/corpus.txt has at most" in ran.err
     assert ran.err.count("20:11") == 1, "once for all anchors"
     replace_in(project / "recipes" / "distill.yaml", "epochs: once", "epochs: allow")
     assert colbuild("plan", SPEC).code == 0
@@ -32,7 +32,7 @@ def test_more_tokens_than_the_text_is_likely_to_have_are_a_warning(project, colb
     ran = colbuild("plan", SPEC)
     assert ran.code == 0
     assert (
-        f"warning: {SPEC}:20:11: 'tokens' asks for 99,840 tokens: the train split of ./.tiny/corpus.txt is likely"
+        f"warning: {SPEC}:20:11: 'tokens' needs 99,840 tokens: the train split of ./.tiny/corpus.txt probably"
         in ran.out
     )
 
