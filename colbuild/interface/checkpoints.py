@@ -19,6 +19,7 @@ from colbuild.errors import BuildError
 from colbuild.interface.arguments import Shown, StrPath, as_path, checked, listening
 from colbuild.interface.scratch import SPLIT, Scratch, Texts, copy_to, tokens_in
 from colbuild.plan.shapes.by_hand import completed, requested
+from colbuild.plan.steps.interpolate import REFIT_TEXT
 from colbuild.report.html_table import html_facts
 from colbuild.spec.model.family import Generate, Sized
 from colbuild.spec.model.mixing import Interpolate
@@ -135,8 +136,9 @@ def interpolate(
         found = _between(above.structure, below.structure, size)
         inputs, nested = {}, is_nested((larger, above), (smaller, below))
         if how.reads_text or not nested:
-            inputs["corpus"] = corpus = scratch.corpus(text, larger, wanted.tokens, wanted.seed)
-            looked = {"split": SPLIT, "tokens": tokens_in(corpus, wanted.tokens)}
+            parts = REFIT_TEXT if how.refit == "auto" else 1
+            inputs["corpus"] = corpus = scratch.corpus(text, larger, parts * wanted.tokens, wanted.seed)
+            looked = {"split": SPLIT, "tokens": tokens_in(corpus, parts * wanted.tokens) // parts}
         if not nested:
             larger = scratch.run("order", {"model": larger, **inputs}, looked)
             if how.reads_smaller:

@@ -60,6 +60,20 @@ def test_what_was_ordered_and_mixed_is_mixed_again_as_it_is(between, models):
     assert {event.step for event in heard} <= {"interpolate"}
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"method": "layer_alpha"},
+        {"method": "random", "seed": 3},
+        {"method": "global_alpha", "alpha": 0.5, "refit": "auto"},
+    ],
+    ids=str,
+)
+def test_methods_and_refits_work_on_plain_folders(how, models):
+    made = colbuild.interpolate(models / "large", models / "small", params="400k", text=TEXT, tokens=128, **how)
+    assert made.parameters == pytest.approx(400_000, rel=0.01)
+
+
 def test_temporary_folders_go_with_the_last_object(models):
     made = colbuild.interpolate(
         models / "large", models / "small", params="400k", method="global_alpha", alpha=0.5, **QUICK
