@@ -17,7 +17,7 @@ class BoundError(OSError):
 
 @dataclass(frozen=True)
 class Bound:
-    """How much of something may arrive.
+    """A limit on the size of an input, with its reason.
 
     Attributes:
         bytes: The most.

@@ -45,7 +45,7 @@ _SIZES: Final = Path("/proc/self/statm")
 
 @dataclass(frozen=True)
 class Task:
-    """What a child does.
+    """The task of a child process.
 
     Attributes:
         module: It is imported in the child before the bounds begin.
@@ -65,7 +65,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long a child may take, and how much memory.
+    """The limits of a child process: time and memory.
 
     Attributes:
         seconds: Until the next value or beat, while it is waited for.

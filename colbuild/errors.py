@@ -58,7 +58,7 @@ class StoppedError(ColbuildError):
 
 
 class SpecError(ColbuildError):
-    """What the user wrote is wrong; the message already holds every problem with its place."""
+    """A mistake in the user's files; the message already holds every problem with its place."""
 
     exit_code: ClassVar[int] = EXIT_SPEC_ERROR
 

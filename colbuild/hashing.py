@@ -20,7 +20,7 @@ from colbuild.errors import BuildError
 
 
 class Tag(StrEnum):
-    """What a digest is of."""
+    """The domain of a digest."""
 
     ACTION = "colbuild.action.v1"  # an operation with its parameters and inputs: the key of a result
     SIGNATURE = "colbuild.signature.v1"  # a step and the signatures of its inputs, before any of them is built

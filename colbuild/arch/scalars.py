@@ -11,7 +11,7 @@ from colbuild.arch.architecture import Structure
 
 @dataclass(frozen=True)
 class Scalars:
-    """What a model multiplies and divides by.
+    """The multipliers and divisors of a model.
 
     `Architecture.scalars` names them, or "attention" for a number that scores are multiplied by.
 

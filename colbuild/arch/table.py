@@ -17,7 +17,7 @@ from colbuild.arch.value_kinds import Kind
 
 
 class Role(Enum):
-    """What a tensor does in a block: enough for operators to treat it without knowing its name.
+    """The function of a tensor in a block: enough for operators to treat it without its name.
 
     `NORM` reads the residual stream, `BRANCH_NORM` what a branch is about to write into it, `HEAD_NORM` each head's queries
     or keys, or those of all heads together. A bias has the role of the weight it goes with, but for a norm's, which is
@@ -77,7 +77,7 @@ def layer_norm(name: str) -> tuple[TensorPattern, TensorPattern]:
 
 @dataclass(frozen=True)
 class Rotary:
-    """How positions turn queries and keys.
+    """The rotation of queries and keys by position.
 
     Attributes:
         scalings: The kinds of scaling that a graph computes as transformers does.
@@ -105,7 +105,7 @@ class Scalar:
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What the exporter must know.
+    """The facts that the exporter needs.
 
     Attributes:
         grouped: Whether onnxruntime's grouped attention computes the architecture's: all layers see the same tokens, and whole

@@ -70,7 +70,7 @@ class ModelFacts(Part):
 
 
 class Graph(Part):
-    """How to call the ONNX graph.
+    """The ONNX graph and its inputs and outputs.
 
     `past` and `present` name the cache's tensors, float32 [batch, kv_heads, length, head_dim]; `{layer}` runs over
     `range(layers)`. The first call has a past of length 0; what comes out as `present` goes in as the next `past`.
@@ -113,7 +113,7 @@ class Graph(Part):
 
 
 class Parity(Part):
-    """How far the package's logits are from those of the PyTorch model in float32, on fixed prompts.
+    """The difference of the package's logits from the PyTorch model's in float32, on fixed prompts.
 
     Attributes:
         prompts: For each prompt the largest absolute difference of a logit.
@@ -135,7 +135,7 @@ class Parity(Part):
 
 
 class Quality(Part):
-    """What the package is worth on held-out text.
+    """The package's perplexity on held-out text.
 
     Attributes:
         tokens: How many were predicted.

@@ -86,7 +86,7 @@ def extract(
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is asked of an archive: a file, or of a folder the files that a glob matches."""
+    """The requested members of an archive: a file, or the files of a folder that a glob matches."""
 
     member: str
     globs: tuple[str, ...]

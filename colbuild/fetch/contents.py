@@ -25,7 +25,7 @@ from colbuild.spec.text.problems import render
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a family's sources are looked up.
+    """Looks up a family's sources.
 
     Attributes:
         root: The project's root, which relative paths start at.

@@ -56,7 +56,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Record:
-    """What a source was when it was first fetched.
+    """A source's digest, size and origin at its first fetch.
 
     Attributes:
         uri: The source.
@@ -75,7 +75,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Pin:
-    """What a lock says of a source.
+    """A lock's pin of a source.
 
     Attributes:
         digest: Of its content.

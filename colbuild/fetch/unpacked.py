@@ -91,7 +91,7 @@ class Unpacked:
 
 
 class _Xz:
-    """What lies in an xz file, with a bound on the memory that unpacking takes."""
+    """The content of an xz file, with a limit on the memory of unpacking."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._packed = file, b""

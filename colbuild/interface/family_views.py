@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a build would do.
+    """The steps of a build.
 
     Attributes:
         of: The plan as the planner made it.
@@ -203,7 +203,7 @@ class Packages(Named[Package]):
 
 @dataclass(frozen=True, eq=False)
 class Status:
-    """How a family stands.
+    """The state of a family.
 
     Attributes:
         family: Its name.
@@ -226,7 +226,7 @@ class Status:
 
 @dataclass(frozen=True, eq=False)
 class BuildResult:
-    """What a build did.
+    """The result of a build.
 
     Attributes:
         family: The family.
@@ -258,7 +258,7 @@ class BuildResult:
 
 @dataclass(frozen=True, eq=False)
 class Why:
-    """Why a step runs, or need not.
+    """The reason why a step runs, or does not.
 
     Attributes:
         step: All that is known of it.

@@ -24,7 +24,7 @@ REMOTE_VARIABLE = "COLBUILD_REMOTE"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a family is built.
+    """The folders of a family's build.
 
     Attributes:
         store: What was built.
@@ -37,7 +37,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was asked for of a family, and what was not.
+    """The selected and the remaining steps of a family.
 
     Attributes:
         targets: As they were asked for: "watch", "+watch", "watch+".

@@ -22,7 +22,7 @@ Node = str | tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Placing:
-    """Where everything lies, in units: columns count from 0, rows are in heights of a box.
+    """The place of each box, in units: columns count from 0, rows are in heights of a box.
 
     Attributes:
         boxes: Box -> (column, row).

@@ -15,7 +15,7 @@ from colbuild.store import ActionRecord
 
 @dataclass(frozen=True)
 class Executed:
-    """What came of a graph.
+    """The results of a graph's steps.
 
     Attributes:
         records: Step id -> the record of its result.
@@ -36,7 +36,7 @@ class StepError(ColbuildError):
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """What came of the steps so far.
+    """The outcomes of the steps so far.
 
     Attributes:
         records: Step id -> the record of its result, for those that are done.

@@ -20,7 +20,7 @@ OnFinished = Callable[[Step, ActionRecord], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How a build is carried out; nothing of it changes a result.
+    """The options of a build; none changes a result.
 
     Attributes:
         jobs: How many steps run side by side at most; as many as the resources allow by default.

@@ -16,7 +16,7 @@ _ASKING: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "
 
 @dataclass(eq=False)
 class Interrupts:
-    """How often somebody has asked the build to stop."""
+    """The number of requests to stop the build."""
 
     count: int = field(default=0)
 

@@ -50,7 +50,7 @@ class DamagedTreeError(BuildError):
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at a published tree found.
+    """The result of checking a published tree.
 
     Attributes:
         damage: What is wrong with it; None if nothing is.

@@ -28,7 +28,7 @@ from colbuild.store.stamps import Stamp, Stamps, stamp_from_json, stamps_of
 
 @dataclass(frozen=True)
 class Placement:
-    """What placing a tree did.
+    """The result of placing a tree.
 
     Attributes:
         changed: Whether it was not there already.

@@ -70,7 +70,7 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """What a GGUF model says about itself.
+    """The header of a GGUF model.
 
     Attributes:
         parts: Its files; several where it is split.

@@ -119,7 +119,7 @@ def graph_weights(config: Mapping[str, Any], weights: Weights) -> Weights:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a matrix [rows, columns] of a graph comes from.
+    """The origin of a graph's matrix [rows, columns].
 
     Attributes:
         parameter: The model's tensor that it is a part of.

@@ -57,7 +57,7 @@ from colbuild.weights.files.tensor_files import WEIGHTS
 
 @dataclass(frozen=True)
 class Texts:
-    """What a package is fitted to, windows [windows, length + 1] of token ids, and measured on; None where it is not."""
+    """The calibration and evaluation windows [windows, length + 1] of token ids of a package; None without."""
 
     calibration: torch.Tensor | None = None
     heldout: HeldOutText | None = None
@@ -65,7 +65,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Exported:
-    """What is packaged.
+    """The model to package.
 
     Attributes:
         folder: A Hugging Face folder: configuration, weights, and the files that go along.

@@ -135,7 +135,7 @@ def package_logits(decoder: Decoder, prompt: Prompt) -> Logits:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What is added up over compared positions."""
+    """Sums over compared positions."""
 
     error: float = 0.0
     power: float = 0.0

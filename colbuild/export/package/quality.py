@@ -21,7 +21,7 @@ from colbuild.train.batch import IGNORED
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a model says on a window of text: the nats of each token that came, and the token that it found likeliest."""
+    """A model's predictions on a window: the nats of each next token, and the most likely token."""
 
     nats: numpy.typing.NDArray[numpy.float64]
     likeliest: numpy.typing.NDArray[numpy.int64]

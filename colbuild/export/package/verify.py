@@ -17,7 +17,7 @@ CLEAR: Final = 0.05
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found.
+    """The result of verifying a package.
 
     Attributes:
         package: Its folder, or the file that it was packed into.

@@ -69,7 +69,7 @@ def stacked(every: Sequence[Blocks]) -> Blocks:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a matrix multiplies, as a rounding is fitted to it.
+    """Statistics of a matrix's inputs, for its rounding.
 
     Attributes:
         importance: How much an error of each column weighs [columns].

@@ -42,7 +42,7 @@ _LAYER: Final = re.compile(r"\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Form:
-    """How a matrix can be stored.
+    """A form in which a matrix can be stored.
 
     Attributes:
         bits: 4 or 8.

@@ -50,7 +50,7 @@ _IN_GRAPH: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What one matrix saw.
+    """Input statistics of one matrix.
 
     Attributes:
         strips: `moments`, some rows at a time, from the diagonal on: what lies left of it is the same, and all matrices' are
@@ -134,7 +134,7 @@ def _sides(module: nn.Module) -> tuple[int, int]:
 
 
 class _Sums:
-    """What is added up for one matrix."""
+    """Sums for one matrix."""
 
     def __init__(self, columns: int, rows: int) -> None:
         self.inputs: torch.Tensor | None = None

@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class ScaledParameters:
-    """What is trained in the place of a model's parameters; see `colbuild.train.loop.student.Trained`.
+    """The trained parameters in place of a model's; see `colbuild.train.loop.student.Trained`.
 
     Attributes:
         parts: Name of a parameter -> the parts that make up all of it.

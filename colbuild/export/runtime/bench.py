@@ -16,7 +16,7 @@ NEW_TOKENS: Final = 64
 
 @dataclass(frozen=True)
 class Speed:
-    """What running a package costs.
+    """The speed and memory of a running package.
 
     Attributes:
         threads: Threads that computed; None: all cores.

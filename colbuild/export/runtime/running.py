@@ -148,7 +148,7 @@ def _encode(package: Package, prompt: str, template: ChatTemplate | None) -> lis
 
 @dataclass(frozen=True)
 class _Choice:
-    """How the next token is chosen."""
+    """The choice of the next token."""
 
     temperature: float
     random: numpy.random.Generator

@@ -55,7 +55,7 @@ class Decoder:
 
 @dataclass(frozen=True, eq=False)
 class Cache:
-    """What a decoder remembers of the tokens before.
+    """A decoder's key/value cache.
 
     Attributes:
         values: Keys and values as onnxruntime holds them, in the order of `Decoder.past_names`.

@@ -34,7 +34,7 @@ _MOST_DASHES: Final = 20
 
 @dataclass(frozen=True)
 class Offer:
-    """What one place has of a project.
+    """The archives of a project in one place.
 
     Attributes:
         place: Its address as messages show it.

@@ -20,7 +20,7 @@ from colbuild.train.corpus.text_beginning import stored
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a document stands in its split: [first, last) in tokens and in rows of the index."""
+    """The place of a document in its split: [first, last) in tokens and in rows of the index."""
 
     rank: float
     tokens: tuple[int, int]

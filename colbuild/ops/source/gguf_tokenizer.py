@@ -25,7 +25,7 @@ _INSTEAD: Final = "use the model's safetensors folder instead"
 
 @dataclass(frozen=True)
 class Cutting:
-    """What `tokenizer.ggml.pre` stands for, as tokenizer.json says it.
+    """The text splitting of a `tokenizer.ggml.pre`, in the terms of tokenizer.json.
 
     Attributes:
         pre_tokenizer: How text is cut before its bytes are merged.

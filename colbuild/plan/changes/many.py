@@ -27,7 +27,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Together:
-    """What several plans come to.
+    """The total of several plans.
 
     Attributes:
         families: Their names.

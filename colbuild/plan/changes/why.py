@@ -17,7 +17,7 @@ from colbuild.store import ActionRecord, Store
 
 @dataclass(frozen=True)
 class InputUse:
-    """What plays a role in a step.
+    """An input of a step, with its role.
 
     Attributes:
         role: "teacher.weights", "corpus", ...

@@ -41,7 +41,7 @@ _SPLITS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Counts:
-    """What one side of a packed corpus holds."""
+    """Counts of one side of a packed corpus."""
 
     documents: int
     tokens: int
@@ -50,7 +50,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a corpus.
+    """The known facts of a corpus.
 
     Attributes:
         step: The step that packs it.

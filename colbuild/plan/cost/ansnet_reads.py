@@ -22,7 +22,7 @@ _HEADS: Final = frozenset(step_id(op, ANSNET) for op in ("source", "order"))
 
 @dataclass(frozen=True)
 class Reads:
-    """How much of the AnsNet's work a family takes, beside the same DesNets distilled from the AnsNet one by one.
+    """The AnsNet's work for a family, compared with distilling its DesNets one by one.
 
     Attributes:
         tokens: Tokens that the AnsNet reads to teach them; for lessons that are kept once, however many read these.

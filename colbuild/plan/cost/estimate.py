@@ -25,7 +25,7 @@ PACKED: Final = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a step that is not in the store is going to cost.
+    """The estimated cost of a step that is not in the store.
 
     Attributes:
         step: Its id.
@@ -50,7 +50,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Estimates:
-    """What a plan is going to cost.
+    """The estimated cost of a plan.
 
     Attributes:
         steps: Id of each step that is not in the store -> its estimate.
@@ -135,7 +135,7 @@ def peak_memory(graph: BuildGraph, chain: Chain) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Written:
-    """What a step writes.
+    """The bytes that a step writes.
 
     Attributes:
         least: Bytes that it surely writes; 0 for one that may not run.

@@ -38,7 +38,7 @@ _BUDGET = 0.05
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine is known by.
+    """The identity of a machine.
 
     Attributes:
         host: Its name.
@@ -55,7 +55,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class MachineSpeed:
-    """How fast a machine is.
+    """The speed of a machine.
 
     Attributes:
         matrices: FLOPs per second of multiplying fp32 matrices on these cores, each by itself.

@@ -17,7 +17,7 @@ _GPU: Final = re.compile(r"nvidia[0-9]+")
 
 @dataclass(frozen=True)
 class Resources:
-    """What a build may use.
+    """The resources that a build may use.
 
     Attributes:
         cores: Processor cores.
@@ -32,7 +32,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a step needs while it runs.
+    """The resources that a running step needs.
 
     Attributes:
         cores: As many threads it computes with. It follows from the operation and the machine alone, never from what runs

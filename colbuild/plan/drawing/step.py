@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Read:
-    """What an input of a step is read from.
+    """The origin of a step's input.
 
     Attributes:
         step: Id of the step whose result it is.

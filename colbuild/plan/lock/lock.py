@@ -29,7 +29,7 @@ from colbuild.spec.model.family import Family
 
 
 class LockMode(Enum):
-    """What a family's lock is taken for."""
+    """The use of a family's lock."""
 
     REFRESH = "refresh"
     """Used as far as it holds; a build writes it again where it does not."""
@@ -41,7 +41,7 @@ class LockMode(Enum):
 
 @dataclass(frozen=True)
 class LockState:
-    """How a family's lock stands.
+    """The state of a family's lock.
 
     Attributes:
         path: Where it lies, or would.

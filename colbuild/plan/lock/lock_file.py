@@ -67,7 +67,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Lock:
-    """What a spec alone does not decide.
+    """The values that a spec leaves open.
 
     Attributes:
         ansnet: The AnsNet's config.json.

@@ -43,7 +43,7 @@ class Nodes:
 
 
 class _MisplacedError(Exception):
-    """What is wrong with a DesNet, and what would be right: (message, hint)."""
+    """The mistake in a DesNet's place, and a hint: (message, hint)."""
 
 
 def place_desnet(loaded: LoadedFamily, index: int, chain: Nodes, further: Further) -> Placed:

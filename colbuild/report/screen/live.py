@@ -87,7 +87,7 @@ def event_listener(console: Console) -> AbstractContextManager[Listener]:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast work goes: units per second and seconds left; None where not known yet."""
+    """The pace of work: units per second and seconds left; None if unknown."""
 
     rate: float | None = None
     left: float | None = None

@@ -20,7 +20,7 @@ _FLAGS: Final = (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)
 
 
 class OutputLostError(ColbuildError):
-    """What a command prints cannot be written."""
+    """A command's output cannot be written."""
 
     def __init__(self, error: OSError) -> None:
         self.silent = error.errno == errno.EPIPE

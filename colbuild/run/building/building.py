@@ -36,7 +36,7 @@ DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Built:
-    """What a build left.
+    """The result of a build.
 
     Attributes:
         rows: One line for each model of the family.

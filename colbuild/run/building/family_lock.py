@@ -18,7 +18,7 @@ from colbuild.spec import LoadedFamily
 
 @dataclass(frozen=True)
 class Relocked:
-    """What locking a family did.
+    """The result of locking a family.
 
     Attributes:
         before: How the lock stood.

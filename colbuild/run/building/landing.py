@@ -22,7 +22,7 @@ CHECKPOINT = "checkpoint"
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a family's results go.
+    """The places of a family's results.
 
     Attributes:
         places: Step id -> folders that its result is put at.

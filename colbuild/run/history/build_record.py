@@ -30,7 +30,7 @@ RUN_ENDED: Final = "run_ended"
 
 
 class Outcome(StrEnum):
-    """What became of a build."""
+    """The outcome of a build."""
 
     DONE = "done"
     FAILED = "failed"

@@ -152,7 +152,7 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 @dataclass
 class _Told:
-    """What the lines of a record have told so far."""
+    """The facts from the lines of a record so far."""
 
     family: str | None = None
     started: float | None = None

@@ -160,7 +160,7 @@ def list_store(store: Store, now: float | None = None) -> Listing:
 
 @dataclass
 class Maker:
-    """What is known of where a result came from: the steps that make it, their families, and when it was first made."""
+    """The known origin of a result: the steps that make it, their families, and the time of its first build."""
 
     steps: set[str] = field(default_factory=set)
     families: set[str] = field(default_factory=set)

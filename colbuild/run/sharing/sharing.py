@@ -22,7 +22,7 @@ from colbuild.store.remote.remote_store import Pushed, RejectedError, Remote, ch
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did.
+    """The result of a pull.
 
     Attributes:
         objects: How many results came.

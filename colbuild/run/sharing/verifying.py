@@ -39,7 +39,7 @@ class Damaged:
 
 @dataclass(frozen=True)
 class Checked:
-    """What reading everything found: how many results and sources were read, their bytes, and what is damaged."""
+    """The result of verifying a store: the numbers of results and sources, their bytes, and the damaged ones."""
 
     objects: int
     downloads: int

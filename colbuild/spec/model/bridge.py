@@ -63,7 +63,7 @@ else:
 
 
 class BridgeForm(Model):
-    """What the bridge is: all of it but its recipe. What is left out is the AnsNet's."""
+    """The bridge without its recipe. Omitted values are the AnsNet's."""
 
     architecture: Annotated[
         ArchitectureName | None,

@@ -16,7 +16,7 @@ from colbuild.spec.model.fields import Model
 
 
 class Mark(Enum):
-    """How a field differs from others, which decide a result and enter a step's parameters as they are."""
+    """Marks fields that differ from others, which decide a result and enter a step's parameters unchanged."""
 
     STEERS = "steers"
     """Steers a run and changes nothing in its result: in no key, lock or saved plan."""

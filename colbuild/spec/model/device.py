@@ -272,6 +272,6 @@ class DeviceProfile(Device):
 
 
 class Profile(DeviceProfile):
-    """Where a package ships: one device profile, `exports/<name>.yaml`."""
+    """A device profile, `exports/<name>.yaml`."""
 
     name: Annotated[Name, Mark.APART]

@@ -88,7 +88,7 @@ class SizedByDevice(Sized):
 
 
 class Text(Model):
-    """How text is read from a source, and how much of it.
+    """The reading of a text from a source, and its amount.
 
     `limit` counts bytes of extracted text. `heldout` is the share of documents kept out of training, chosen by a stable
     hash of each document.
@@ -194,7 +194,7 @@ class DataSection(Model):
 
 
 class Order(Model):
-    """How the AnsNet's axes are ranked: by activation statistics over `tokens` calibration tokens."""
+    """The ranking of the AnsNet's axes: by activation statistics over `tokens` calibration tokens."""
 
     tokens: Annotated[Count, Field(description="Calibration tokens for measuring importance.")] = 16384
 
@@ -204,7 +204,7 @@ MAX_GAP: Final = 2.5
 
 
 class ChainRules(Model):
-    """Which distillations are made, of those that the anchors allow."""
+    """The choice of distillations among those that the anchors allow."""
 
     max_gap: Annotated[
         float,
@@ -302,7 +302,7 @@ class Bridge(BridgeForm):
 
 
 class Automatic(Model):
-    """What is decided of the anchors where colbuild places them itself (`anchors: auto`): the recipe of each."""
+    """The recipe of anchors that colbuild places (`anchors: auto`)."""
 
     recipe: Recipe
 

@@ -32,7 +32,7 @@ def _alpha(value: object) -> object:
 
 
 class Interpolate(Typed):
-    """How a DesNet is made of the two anchors around it; mixtures are scored on `tokens` calibration tokens."""
+    """The interpolation of a DesNet from the two anchors around it; mixtures are scored on `tokens` calibration tokens."""
 
     _own: ClassVar[Mapping[str, tuple[float | str, tuple[str, ...]]]] = {
         "fill": ("donor", ("global_alpha", "expand")),

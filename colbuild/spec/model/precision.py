@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 @dataclass(frozen=True)
 class Bound:
-    """What a package must keep of the PyTorch model, or the export fails.
+    """The accuracy that a package must keep of the PyTorch model, or the export fails.
 
     Attributes:
         measure: The attribute of `colbuild.export.manifest.Parity` that is compared.

@@ -150,7 +150,7 @@ def _micro_batch(value: object) -> object:
 
 
 class Recipe(Model):
-    """How to train; the same for distilling an anchor and for recovering a DesNet."""
+    """A recipe of training, for distilling an anchor and for recovering a DesNet."""
 
     tokens: Annotated[Count, Field(description="The number of training tokens.")] = 20_000_000
     seed: Annotated[int, Field(ge=0, lt=2**32, description="The seed of the order of the text.")] = 0

@@ -23,7 +23,7 @@ from colbuild.units import format_bytes, format_count
 
 @dataclass(frozen=True)
 class Range:
-    """What a value usually is.
+    """The usual range of a value.
 
     Attributes:
         least: A smaller one is hardly meant; 0 for any.

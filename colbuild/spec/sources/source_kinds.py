@@ -21,7 +21,7 @@ _HUB_SLASHED: Final = re.compile(r"^(refs/(?:pr|convert)/[^/]+)(?:/(.*))?$")
 
 
 class Source:
-    """What a source's text names; each scheme has a kind of its own."""
+    """A parsed source; each scheme has its own kind."""
 
     @property
     def file_name(self) -> str:

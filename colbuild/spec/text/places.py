@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """Where each value of a resolved family was written; what a built-in default filled in has no place of its own.
+    """The place of each value of a resolved family; a built-in default has none.
 
     Attributes:
         known: Path in the resolved family -> place.

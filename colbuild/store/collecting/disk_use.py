@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Links:
-    """How often each file occurs in what is to be removed: a file is freed only if no name of it is elsewhere."""
+    """The number of names of each file to be removed: a file is freed only if it has no other name."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], int] = {}

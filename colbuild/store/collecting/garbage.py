@@ -20,7 +20,7 @@ _DAY: Final = 24 * 3600.0
 
 
 class Kind(StrEnum):
-    """What can be garbage."""
+    """The kinds of garbage."""
 
     OBJECT = "object"
     DOWNLOAD = "download"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """How long what nobody needs is kept.
+    """The times for which unused results are kept.
 
     Attributes:
         lease: Seconds for which a result, a download or a damaged result stays after it was last used.
@@ -73,7 +73,7 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Collected:
-    """What a collection found.
+    """The result of a collection.
 
     Attributes:
         garbage: What nobody needs, by kind and name.
@@ -106,7 +106,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class _Marks:
-    """What is needed: digests of objects and names of downloads."""
+    """The needed results: digests of objects and names of downloads."""
 
     objects: Set[str]
     downloads: Set[str]

@@ -31,7 +31,7 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Root:
-    """What one lock needs.
+    """The results that one lock needs.
 
     Attributes:
         lock: The absolute path of the lock file.

@@ -36,7 +36,7 @@ _PLACES: Final = 4
 
 
 class Standing(StrEnum):
-    """What became of a root's lock: it is there; its project is there without it; its project is nowhere to be found."""
+    """The state of a root's lock: present; missing in a present project; in a missing project."""
 
     LIVES = "lives"
     ENDED = "ended"

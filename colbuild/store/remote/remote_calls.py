@@ -44,7 +44,7 @@ class MissingError(RemoteError):
 
 @dataclass(frozen=True)
 class Calls:
-    """How one remote is called.
+    """The calls to one remote.
 
     Attributes:
         name: Its URL without what is secret in it.

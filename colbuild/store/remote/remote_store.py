@@ -79,7 +79,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did.
+    """The result of a push.
 
     Attributes:
         objects: How many results had to be sent, in part or as a whole.

@@ -39,7 +39,7 @@ _TINY: Final = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class AcrossView:
-    """What the teacher knows of a batch.
+    """The teacher's view of a batch.
 
     Attributes:
         hidden: Its final hidden states [positions, hidden].

@@ -28,7 +28,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """How one side reads.
+    """One side's reading of text.
 
     Attributes:
         spelling: Its tokenizer.

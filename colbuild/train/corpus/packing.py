@@ -47,7 +47,7 @@ def index_path(folder: Path, split: str) -> Path:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What a split holds.
+    """Counts of a split.
 
     Attributes:
         documents: How many.

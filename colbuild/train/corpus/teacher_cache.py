@@ -50,7 +50,7 @@ _LEAST: Final = float(np.finfo(np.float16).min)
 
 @dataclass(frozen=True)
 class Teachings:
-    """What is kept, and of what.
+    """The settings of a teacher's cache.
 
     Attributes:
         type: "sampled" or "top_k".
@@ -161,7 +161,7 @@ def _first_beyond(ends: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 class Lessons:
-    """What was kept, memory-mapped.
+    """A teacher's cache, memory-mapped.
 
     Attributes:
         folder: Where it is.

@@ -39,7 +39,7 @@ learn with them."""
 
 @dataclass(frozen=True)
 class Rows:
-    """How many rows of a batch pass through what.
+    """The numbers of rows of a batch in each pass.
 
     Attributes:
         full: Through the whole student.

@@ -27,7 +27,7 @@ def milestones(steps: int) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Keeping:
-    """What may interrupt a training, and what it keeps for that case.
+    """The interruptions of a training, and its checkpoints.
 
     Attributes:
         folder: Where checkpoints go; nothing else lies there. None: nothing is kept.

@@ -45,7 +45,7 @@ Listen = Callable[[State, float], None]
 
 @dataclass
 class Running:
-    """Where a training runs and who hears of it; nothing here changes its result, but for rounding.
+    """The device and the observers of a training; they change only the rounding of its result.
 
     Attributes:
         accelerator: The device and the processes.
@@ -66,7 +66,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Sums:
-    """What one batch came to, in nats per token that was asked for."""
+    """The sums of one batch, in nats per target token."""
 
     loss: float
     kl: float

@@ -23,7 +23,7 @@ _GPU_SHARE: Final = 0.8
 
 @dataclass(frozen=True)
 class Micro:
-    """How a batch passes through the models.
+    """The division of a batch into micro-batches.
 
     Attributes:
         rows: Sequences at once.

@@ -24,7 +24,7 @@ Forward = Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Trained(Protocol):
-    """What the optimiser changes in the place of a student's weights."""
+    """The parameters of the optimiser in place of a student's weights."""
 
     def start(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """Returns a new fp32 tensor with the model's weight, for the optimiser."""

@@ -23,7 +23,7 @@ from colbuild.train.losses.losses import LossWeights, TeacherView, Teaching, chu
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What the teacher says.
+    """The teacher's view of a batch.
 
     Attributes:
         view: Of the tokens that follow; None where only the text says something.
@@ -49,7 +49,7 @@ class Lesson:
 
 @dataclass(frozen=True, eq=False)
 class Across:
-    """How a teacher of another vocabulary is read.
+    """The reading of a teacher with another vocabulary.
 
     Attributes:
         student: How the student reads.

@@ -43,7 +43,7 @@ class LossWeights:
 
 @dataclass(frozen=True, eq=False)
 class TeacherView:
-    """What the teacher knows of the tokens: its final hidden states [tokens, hidden] and its head [vocabulary, hidden]."""
+    """The teacher's final hidden states [tokens, hidden] and its head [vocabulary, hidden]."""
 
     hidden: torch.Tensor
     head: torch.Tensor

@@ -41,7 +41,7 @@ NOTHING = Score(0, 0.0, 0)
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a model is worth on held-out text, in nats per token.
+    """A model's loss on held-out text, in nats per token.
 
     Attributes:
         loss: Cross-entropy with the text.

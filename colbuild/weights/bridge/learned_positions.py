@@ -37,7 +37,7 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Rotary:
-    """How a model turns queries and keys.
+    """The rotation of a model's queries and keys.
 
     Attributes:
         base: Frequency of pair k is base^(-2k / width).

@@ -110,7 +110,7 @@ def inner_model(ordered: Checkpoint, structure: Structure) -> Checkpoint:
 
 @dataclass(frozen=True)
 class Composed:
-    """What a new token's embedding is made of.
+    """The old tokens that a new token's embedding is composed of.
 
     Attributes:
         same: The id of the old token that it is; None for one that is composed.

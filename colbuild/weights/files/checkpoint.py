@@ -45,7 +45,7 @@ tokenizer step (`colbuild.plan.drawing.parts`)."""
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where an ordered model's layers come from.
+    """The origin of an ordered model's layers.
 
     Attributes:
         layers: For each layer, its index in the AnsNet.

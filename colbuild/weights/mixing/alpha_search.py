@@ -24,7 +24,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Axes:
-    """Which coordinates of a mixture make a difference: those of parts that exist.
+    """The coordinates of a mixture that have an effect: those of existing parts.
 
     Attributes:
         fill: The larger anchor alone has some channels or heads.

@@ -20,7 +20,7 @@ Index = slice | torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class Copied:
-    """Which entries of a partner are used, some of them more than once.
+    """The used entries of a partner, some of them more than once.
 
     Attributes:
         rows: The partner's row for each row that is mixed.
@@ -45,7 +45,7 @@ class Copied:
 
 @dataclass(frozen=True, eq=False)
 class Blend:
-    """How a tensor of the larger anchor's subset is mixed with its partner in the smaller anchor.
+    """The mixing of a tensor of the larger anchor's subset with its partner in the smaller anchor.
 
     Attributes:
         rows: Which rows are mixed with the partner's, rising.

@@ -23,7 +23,7 @@ are none; with `zero` they are 0, and an RMS norm before them is rescaled for it
 
 @dataclass(frozen=True)
 class Mix:
-    """How much of the smaller anchor goes into each group; 0 is all larger, 1 is all smaller.
+    """The share of the smaller anchor in each group; 0 is all larger, 1 is all smaller.
 
     Attributes:
         embedding: Embedding, head and norms.

@@ -19,7 +19,7 @@ from colbuild.weights.prefix.controls import random_subset, uniform_subset
 
 @dataclass(frozen=True)
 class Asked:
-    """What a DesNet's `interpolate` says.
+    """A DesNet's `interpolate`.
 
     Attributes:
         method: The strategy.

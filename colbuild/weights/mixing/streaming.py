@@ -122,7 +122,7 @@ def _chosen(model: Model, facts: Checkpoint) -> tuple[Part, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Mixed:
-    """How a tensor is mixed, and where its partner lies; None where that one makes no difference."""
+    """The mixing of a tensor, and the place of its partner; None if the partner has no effect."""
 
     how: Blend
     partner: Stored | None

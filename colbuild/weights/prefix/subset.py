@@ -22,7 +22,7 @@ def kept_layers(lineage: Lineage, count: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Part:
-    """Where one tensor of a smaller model lies in the larger one.
+    """The place of one tensor of a smaller model in the larger one.
 
     Attributes:
         name: What it is called in the smaller model.
