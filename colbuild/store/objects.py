@@ -137,7 +137,7 @@ def entries_from_json(rows: Any) -> tuple[TreeEntry, ...] | None:
 
 
 def look(layout: Layout, digest: str, known: Stamps | None = None, *, full: bool = False) -> Look:
-    """Returns whether a tree is what its digest says. Names, sizes and stamps are compared; nothing is written.
+    """Checks a tree against its digest. Names, sizes and stamps are compared; nothing is written.
 
     Args:
         layout: Of the store.

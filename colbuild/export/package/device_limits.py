@@ -43,7 +43,7 @@ def read_for_a_token(manifest: Manifest) -> int:
 
 
 def size_limit(size: int, limits: Limits) -> str | None:
-    """Returns whether a package of so many bytes is too large."""
+    """Returns a message if a package of so many bytes is too large; else None."""
     if limits.max_package is None or size <= limits.max_package:
         return None
     return (
@@ -53,7 +53,7 @@ def size_limit(size: int, limits: Limits) -> str | None:
 
 
 def quality_limit(quality: Quality | None, limits: Limits) -> str | None:
-    """Returns whether its perplexity is too high."""
+    """Returns a message if its perplexity is too high; else None."""
     most = limits.max_perplexity_increase
     if most is None or quality is None or quality.increase <= most:
         return None
@@ -76,7 +76,7 @@ def bandwidth_limit(weights: int, profile: Device) -> str | None:
 
 
 def speed_limits(speed: Speed, limits: Limits) -> list[str]:
-    """Returns whether it takes too much memory, or is too slow."""
+    """Returns a message for each: too much memory, too slow."""
     found = []
     if limits.max_memory is not None and speed.peak_memory > limits.max_memory:
         more = format_bytes(speed.peak_memory - limits.max_memory)

@@ -69,7 +69,7 @@ def _read_again(model: PreTrainedModel, texts: Sequence[Text]) -> list[torch.Ten
 
 
 def check_begun(empty: int, begun: int, beginning: str) -> None:
-    """Returns whether a model writes texts at all.
+    """Checks that a model does not write empty texts.
 
     Args:
         empty: Texts that ended where they began.

@@ -134,7 +134,7 @@ def _cutting(header: GGUFHeader) -> Cutting | None:
 
 
 def _around(header: GGUFHeader, cutting: Cutting | None) -> dict[str, bool]:
-    """Returns whether a text gets a token in front and one behind. Where the file does not say, as in llama.cpp."""
+    """Returns whether a text gets a token in front, and one behind; llama.cpp's defaults without a setting."""
     begins = cutting.begins if cutting is not None else header.metadata.get("tokenizer.ggml.model") == "llama"
     usual = {"bos": begins, "eos": False}
     return {place: bool(header.metadata.get(f"tokenizer.ggml.add_{place}_token", usual[place])) for place in usual}

@@ -87,7 +87,7 @@ def over_limit(structure: Structure, desnet: DesNet, tokenizer: int | None) -> P
 
 
 def fitting(start: Structure, desnet: DesNet, tokenizer: int | None) -> Callable[[Shape], bool]:
-    """Returns whether a DesNet's packages keep their limits in a shape."""
+    """Returns a check whether a DesNet's packages keep their limits in a shape."""
     return lambda shape: over_limit(start.at(shape), desnet, tokenizer) is None
 
 

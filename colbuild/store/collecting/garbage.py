@@ -1,4 +1,4 @@
-"""What nobody needs in a store: found, and left where it is."""
+"""Finds unused results in a store, without removing them."""
 
 from __future__ import annotations
 
