@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -52,12 +49,10 @@ def test_stopped_after_each_step_equals_uninterrupted(tmp_path, op, precision):
     step = steps_to_take(op, precision)
     whole = scan_tree(carry_out(op, *step))
     assert "training.json" in {entry.path for entry in whole}
-    for stop_after in range(1, STEPS):
-        partial = tmp_path / str(stop_after)
-        partial.mkdir()
-        assert attempt(op, step, partial, stop_after=stop_after) is None
-        assert {path.suffix for path in partial.iterdir()} == {".json", ".safetensors"}
-        assert attempt(op, step, partial) == whole
+    for _ in range(1, STEPS):
+        assert attempt(op, step, tmp_path, stop_after=1) is None
+        assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+    assert attempt(op, step, tmp_path) == whole
 
 
 def test_checkpoint_of_another_model_starts_the_training_anew(tmp_path):
@@ -67,14 +62,15 @@ def test_checkpoint_of_another_model_starts_the_training_anew(tmp_path):
     assert attempt("distill", step, tmp_path) == scan_tree(carry_out("distill", *step))
 
 
-CHILD = """
-import json, sys
-from pathlib import Path
-from tests.helpers.steps import run_step
-given = json.loads(sys.argv[1])
-inputs = {role: Path(path) for role, path in given["inputs"].items()}
-run_step(given["op"], inputs, given["params"], Path(given["output"]), partial=Path(given["partial"]), checkpoint_every=0.0)
-"""
+FORKED = get_context("forkserver")
+"""Processes that share one import of torch."""
+
+FORKED.set_forkserver_preload([__name__])
+
+
+def carry_on(inputs, params, output, partial):
+    os.fsync = lambda _: None  # a killed process loses nothing that it has written
+    run_step("distill", inputs, params, output, partial=partial, checkpoint_every=0.0)
 
 
 @pytest.mark.slow
@@ -82,32 +78,26 @@ def test_killed_at_random_moments_equals_uninterrupted(tmp_path):
     recipe = recipe_of(tokens=150 * 128, precision="bf16")
     inputs, params = distilled(ordered(), recipe, layers=3, ffn=72)
     whole = scan_tree(carry_out("distill", inputs, params))
-    root, partial, output = Path(__file__).parents[2], tmp_path / "partial", tmp_path / "output"
-    given = {
-        "op": "distill",
-        "inputs": {role: str(path) for role, path in inputs.items()},
-        "params": params,
-        "output": str(output),
-        "partial": str(partial),
-    }
+    partial, output = tmp_path / "partial", tmp_path / "output"
     kills, reached = 0, []
     while True:
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
-        command = [sys.executable, "-c", CHILD, json.dumps(given)]
-        child = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+        child = FORKED.Process(target=carry_on, args=(inputs, params, output, partial))
+        child.start()
         before = newest(partial)
         # Ever later after it made headway: each time the blow falls elsewhere between or inside steps and writings.
-        while kills < 6 and child.poll() is None and newest(partial) <= before + 7 * kills:
+        while kills < 6 and child.is_alive() and newest(partial) <= before + 7 * kills:
             time.sleep(0.001)
-        if kills < 6 and child.poll() is None:
+        if kills < 6 and child.is_alive():
             time.sleep(0.003 * kills)
-            child.send_signal(signal.SIGKILL)
+            child.kill()
             kills += 1
-            child.wait()
+            child.join()
             reached.append(newest(partial))
             continue
-        assert child.wait() == 0
+        child.join()
+        assert child.exitcode == 0
         break
     assert kills == 6
     assert reached == sorted(set(reached))

@@ -275,7 +275,7 @@ def test_what_is_mutated_is_a_plan_before(place):
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=700, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(name=NAMES, edits=TREE)
 def test_broken_values_give_a_plan_or_a_located_error(place, name, edits):
     write(place[0], {name: edit_tree(FILES[name], edits)})
