@@ -15,7 +15,7 @@ from colbuild.plan.changes.states import StepPlan, plan_steps
 from colbuild.plan.checks.beginnings import check_beginning
 from colbuild.plan.checks.readable_texts import check_texts
 from colbuild.plan.checks.start_checkpoints import check_starts
-from colbuild.plan.checks.text_amounts import META, known_texts, text_problems
+from colbuild.plan.checks.text_amounts import known_texts, text_problems
 from colbuild.plan.drawing.build_graph import BuildGraph, build_graph
 from colbuild.plan.drawing.target import parse_target, restrict, select
 from colbuild.plan.family_plan import FamilyPlan, Selection, Workspace, silent
@@ -26,6 +26,7 @@ from colbuild.plan.lock.named_sources import source_uris
 from colbuild.plan.remembered import ansnet_config, bridge_vocabulary, packed_tokenizer
 from colbuild.plan.shapes.chain import Chain, resolve_chain
 from colbuild.plan.shapes.context_lengths import position_problems, with_contexts
+from colbuild.plan.steps.corpus import META
 from colbuild.spec import LoadedFamily, spec_error
 from colbuild.spec.project.plausible import unlikely
 from colbuild.store import Store

@@ -18,10 +18,10 @@ from colbuild.fetch.texts.text_documents import documents
 from colbuild.ops.corpus.split_writer import SplitWriter, fill_empty
 from colbuild.ops.corpus.tokens import Vocabulary, load_vocabulary, tokenise
 from colbuild.ops.step_run import StepRun
-from colbuild.plan.steps.corpus import CorpusParams
+from colbuild.plan.steps.corpus import META, CorpusParams
 from colbuild.progress import Progress
 from colbuild.spec.sources.formats import FORMATS
-from colbuild.train.corpus.packing import FORMAT, META, SplitCounts
+from colbuild.train.corpus.packing import FORMAT, SplitCounts
 from colbuild.train.corpus.text_beginning import stored
 
 

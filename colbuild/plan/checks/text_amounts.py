@@ -18,6 +18,7 @@ from typing import Any, Final
 from colbuild.plan.changes.states import State, StepPlan
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.step import Step
+from colbuild.plan.steps.corpus import SPLITS
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import LoadedFamily, Problem
 from colbuild.spec.text.places import Path
@@ -28,15 +29,6 @@ USUAL: Final = 4.0
 
 UNPACKED: Final = 4
 """How many times larger than its compressed file a usual text is, at most."""
-
-META: Final = "corpus.json"
-"""Where a packed corpus says how much it holds; see `colbuild.train.corpus.packing`."""
-
-_SPLITS: Final[Mapping[str, tuple[str, ...]]] = {
-    "train": ("train",),
-    "heldout": ("heldout",),
-    "all": ("train", "heldout"),
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ class Known:
 
     def tokens(self, split: str) -> int | None:
         """The number of tokens; None if unknown."""
-        return None if self.counts is None else sum(self.counts[part].tokens for part in _SPLITS[split])
+        return None if self.counts is None else sum(self.counts[part].tokens for part in SPLITS[split])
 
     def expected(self, split: str) -> int | None:
         """The probable number of tokens; None if unknown."""
@@ -223,7 +215,7 @@ def _counts(meta: Any) -> dict[str, Counts] | None:
                 int(meta["splits"][name]["tokens"]),
                 int(meta["splits"][name]["bytes"]),
             )
-            for name in _SPLITS["all"]
+            for name in SPLITS["all"]
         }
     except (KeyError, TypeError, ValueError, OverflowError):
         return None  # written by another version of colbuild

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +13,16 @@ from colbuild.plan.steps import generate
 from colbuild.plan.workload.model_memory import STREAMED, TOKEN
 from colbuild.spec.model.family import Data, Family
 from colbuild.spec.sources.formats import AUTO, FORMATS, JSONL, detect_format
+
+META: Final = "corpus.json"
+"""The file of a packed corpus that says how much the corpus holds."""
+
+SPLITS: Final[Mapping[str, tuple[str, ...]]] = {
+    "train": ("train",),
+    "heldout": ("heldout",),
+    "all": ("train", "heldout"),
+}
+"""Split of a corpus that a step asks for -> the files that it is made of."""
 
 _ROW_GROUP: Final = 105_000_000
 """Memory that reading a text in columns takes."""

@@ -23,16 +23,14 @@ from numpy.typing import NDArray
 
 from colbuild.documents import read_json_file
 from colbuild.errors import BuildError
+from colbuild.plan.steps.corpus import META, SPLITS
 
 if TYPE_CHECKING:
     pass
 
 FORMAT: Final = 1
-META: Final = "corpus.json"
 INDEX_DTYPE: Final = "<i8"
 INDEX_WIDTH: Final = 3
-SPLITS: Final = {"train": ("train",), "heldout": ("heldout",), "all": ("train", "heldout")}
-"""What can be asked for, and the files that it is made of."""
 
 
 def tokens_path(folder: Path, split: str) -> Path:
