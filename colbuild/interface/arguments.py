@@ -39,7 +39,7 @@ def as_path(given: StrPath, what: str) -> Path:
     except TypeError:
         path = None
     if not isinstance(path, str) or not path or "\0" in path:
-        raise BuildError(f"{what} is no path: {_told(given)}", hint="give a string or a pathlib.Path")
+        raise BuildError(f"{what} is not a path: {_told(given)}", hint="give a string or a pathlib.Path")
     return Path(path).expanduser()
 
 
@@ -68,7 +68,7 @@ def checked(model: type[M], values: Mapping[str, Any]) -> M:
         text = json.dumps(given)
     except (TypeError, ValueError):
         odd = next(f"{key}={_told(value)}" for key, value in given.items() if not _is_plain(value))
-        raise BuildError(f"{odd} is no value of this argument", hint=_HINT) from None
+        raise BuildError(f"{odd} is not a valid value of this argument", hint=_HINT) from None
     root = read_yaml(text.encode(), "arguments").root
     assert root is not None
     found, problems = check(model, root)
@@ -87,7 +87,7 @@ def words(given: Iterable[str], what: str) -> tuple[str, ...]:
     found = tuple(given)
     for name in found:
         if not isinstance(name, str):
-            raise BuildError(f"{what} is no text: {_told(name)}", hint="give a string")
+            raise BuildError(f"{what} is not a text: {_told(name)}", hint="give a string")
     return found
 
 

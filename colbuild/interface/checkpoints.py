@@ -218,7 +218,7 @@ def _between(larger: Structure, smaller: Structure, size: Sized) -> Shape:
     check_kind(larger, smaller)
     if not contains(larger.shape, smaller.shape):
         raise BuildError(
-            f"no model lies between these two: {_lengths(smaller.shape)} does not fit inside {_lengths(larger.shape)}",
+            f"there is no model between these two: {_lengths(smaller.shape)} does not fit inside {_lengths(larger.shape)}",
             hint="the smaller model has at most the larger one's lengths, and as many heads for each kv head",
         )
     ends = parameters(smaller), parameters(larger)
@@ -232,14 +232,14 @@ def _between(larger: Structure, smaller: Structure, size: Sized) -> Shape:
             )
         if not contains(larger.shape, shape) or not contains(shape, smaller.shape):
             raise BuildError(
-                f"{_lengths(shape)} does not lie between the two models",
+                f"{_lengths(shape)} is not between the two models",
                 hint=f"keep every length between those of {_lengths(smaller.shape)} and {_lengths(larger.shape)}",
             )
         return shape
     assert size.params is not None
     if not ends[0] <= size.params <= ends[1]:
         raise BuildError(
-            f"{format_count(size.params)} does not lie between the two models, which have {format_count(ends[0])} and "
+            f"{format_count(size.params)} is not between the two models, which have {format_count(ends[0])} and "
             f"{format_count(ends[1])}",
             hint=limits,
         )
@@ -247,7 +247,7 @@ def _between(larger: Structure, smaller: Structure, size: Sized) -> Shape:
         return solve_between(larger, larger.shape, smaller.shape, size.params)
     except NoShapeError as error:
         raise BuildError(
-            f"no model of this size lies between the two: {error}", hint="ask for another size, or give a shape"
+            f"there is no model of this size between the two: {error}", hint="ask for another size, or give a shape"
         ) from None
 
 

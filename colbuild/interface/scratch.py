@@ -124,7 +124,9 @@ class Scratch:
     def _written(self, texts: Iterable[str]) -> Path:
         listed = list(texts) if isinstance(texts, Iterable) else [texts]
         if odd := [text for text in listed if not isinstance(text, str)]:
-            raise BuildError(f"the text is no text: {odd[0]!r:.60}", hint="give a file, or a list of strings")
+            raise BuildError(
+                f"the text holds a value that is not text: {odd[0]!r:.60}", hint="give a file, or a list of strings"
+            )
         file = self.folder("texts") / "texts.jsonl"
         file.write_text("".join(json.dumps({"text": text}) + "\n" for text in listed), encoding="utf-8")
         return file

@@ -126,7 +126,7 @@ def test_nothing_is_written(branch, project):
 def test_an_unknown_revision_is_told(branch, revision):
     ran = branch("plan", SPEC, f"--since={revision}")
     assert ran.code == EXIT_FAILED
-    assert f"git knows no revision '{revision}'" in ran.err
+    assert f"git has no revision '{revision}'" in ran.err
     assert "a branch, a tag" in ran.err
 
 

@@ -74,16 +74,16 @@ def test_hostile_names_do_not_become_html(family, project):
 
 WRONG = {
     "no file": (lambda f: colbuild.load("specs/nope.yaml"), "there is no file", "did you mean specs/"),
-    "no path": (lambda f: colbuild.load(5), "no path", "pathlib"),
+    "not a path": (lambda f: colbuild.load(5), "not a path", "pathlib"),
     "no target": (lambda f: f.plan("nope"), "no step or model 'nope'", "models: 'ansnet'"),
-    "a number as target": (lambda f: f.plan(3), "a target is no text", "string"),
+    "a number as target": (lambda f: f.plan(3), "a target is not a text", "string"),
     "another lock": (lambda f: f.plan(lock="open"), "lock is 'open'", "refresh, locked, frozen"),
     "no step": (lambda f: f.why("nope"), "no step or model 'nope'", "models"),
     "no model": (lambda f: f.models["larg"], "tiny has no model 'larg'", "did you mean 'large'?"),
     "no package": (lambda f: f.packages["x"], "tiny has no package 'x'", "build the family first"),
     "jobs as text": (lambda f: f.build(jobs="x"), "jobs", "whole number"),
     "retries below 0": (lambda f: f.build(retries=-1), "retries", "whole number"),
-    "a number as remote": (lambda f: f.build(remote=3), "remote cache's URL is no text", "string"),
+    "a number as remote": (lambda f: f.build(remote=3), "remote cache's URL is not a text", "string"),
     "no progress": (lambda f: f.build(progress="x"), "progress is 'x'", "True, False"),
     "not built": (lambda f: os.fspath(f.models["large"]), "'large' is not built yet", "build the family"),
     "not built, mixed": (

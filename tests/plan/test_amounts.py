@@ -161,7 +161,7 @@ def test_nothing_to_measure_on_is_an_error_at_its_line(tmp_path):
     data = "  train: {source: ./corpus.txt, heldout: 0}\n"
     for built in (False, True):
         (errors, _), _ = judged(tmp_path, size=(10**9, False), data=data, built=built, meta=packed(10**9, 0))
-        assert errors == ["specs/family.yaml:5: 'heldout' is 0, so there are no documents to measure on"]
+        assert errors == ["specs/family.yaml:5: 'heldout' is 0, so there are no documents for evaluation"]
     (errors, _), _ = judged(tmp_path, size=(10**9, False), data=f"{data}  eval: {{split: all}}\n")
     assert errors == []
 

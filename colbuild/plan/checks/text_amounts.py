@@ -171,7 +171,7 @@ def _nothing_held(text: Known, graph: BuildGraph, loaded: LoadedFamily) -> Probl
     """A family that measures on documents that are kept out of training, and keeps none out."""
     place = loaded.places.nearest(graph.origins[text.step]["heldout"])
     hint = "hold out a share of the documents, such as heldout: 0.02, or give 'eval' a 'source' of its own, or 'split: all'"
-    return Problem(place, "'heldout' is 0, so there are no documents to measure on", hint)
+    return Problem(place, "'heldout' is 0, so there are no documents for evaluation", hint)
 
 
 def text_bytes(texts: Mapping[str, Known]) -> dict[str, int]:

@@ -169,7 +169,7 @@ def _outside(member: Member, nodes: tuple[Member, ...]) -> _MisplacedError:
     sides = ((excess(shape, larger.shape), larger), (excess(smaller.shape, shape, "less than"), smaller))
     wrong = " and ".join(f"{text} of {node.called}" for text, node in sides if text)
     return _MisplacedError(
-        f"DesNet '{member.name}' ({member.size}) lies between no two members of the chain: {wrong}",
+        f"DesNet '{member.name}' ({member.size}) is not between two members of the chain: {wrong}",
         f"keep every axis between those of {smaller.called} ({_lengths(smaller.shape)}) and {larger.called} "
         f"({_lengths(larger.shape)}), or add an anchor with this very shape",
     )

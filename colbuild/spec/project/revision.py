@@ -56,7 +56,7 @@ def find_revision(root: Path, asked: str) -> Revision:
     found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked}^{{commit}}")
     if not asked or found.returncode != 0:
         raise GitError(
-            f"git knows no revision '{asked}'",
+            f"git has no revision '{asked}'",
             hint="name a branch, a tag, a commit's hash or HEAD~1, and fetch a remote branch first",
         )
     return Revision(asked, found.stdout.decode().strip())

@@ -184,7 +184,7 @@ def mixing(pair: Neighbours, how: Mix) -> Neighbours:
     if not how.nested:
         return pair
     if pair.nested is None:
-        raise BuildError("there is no nested student to mix with")
+        raise BuildError("there is no nested student for a mixture")
     return Neighbours(pair.base, pair.nested, tuple(range(len(pair.partner))))
 
 
