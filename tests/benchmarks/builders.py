@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from colbuild.arch import ARCHITECTURES, read_structure
 from colbuild.export.graph.decoder import decoder_graph
-from colbuild.export.graph.nodes import fill_float
+from colbuild.export.graph.graph_nodes import fill_float
 from colbuild.export.graph.onnx_file import write_onnx
 from colbuild.ops.shared.running_models import model_of
 from colbuild.weights.files.checkpoint import load_checkpoint

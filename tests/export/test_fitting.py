@@ -197,7 +197,7 @@ def test_an_embedding_of_its_own_is_not_read_for_a_token(tmp_path: Path):
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
 def test_every_matrix_of_a_block_is_seen(name: str):
     from colbuild.export.graph.decoder import decoder_graph
-    from colbuild.export.graph.nodes import linears, lookups
+    from colbuild.export.graph.graph_nodes import linears, lookups
 
     checkpoint = random_checkpoint(random_config(name, 0))
     model = build_model(checkpoint.config, checkpoint.tensors, dtype=torch.float32)

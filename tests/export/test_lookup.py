@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbuild.export.graph.nodes import Use, add_initializer, replace_node
+from colbuild.export.graph.graph_nodes import Use, add_initializer, replace_node
 from colbuild.export.rounding.block_rounding import Blocks, round_blocks
 from colbuild.export.rounding.quantise_lookup import look_up
 from colbuild.export.rounding.quantised_graph import packed

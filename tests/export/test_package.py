@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 
 from colbuild.export.graph import onnx_file
 from colbuild.export.graph.decoder import decoder_graph
-from colbuild.export.graph.nodes import fill_float
+from colbuild.export.graph.graph_nodes import fill_float
 from colbuild.export.manifest import check_files, read_manifest
 from colbuild.export.package import companions
 from colbuild.export.runtime.running import generate, open_package

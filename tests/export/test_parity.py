@@ -12,7 +12,7 @@ import torch
 
 from colbuild.errors import BuildError
 from colbuild.export.graph import decoder
-from colbuild.export.graph.nodes import set_value
+from colbuild.export.graph.graph_nodes import set_value
 from colbuild.export.package import packaging as package
 from colbuild.export.package.packaging import build_package, exported_model
 from colbuild.export.package.parity import parity_prompts

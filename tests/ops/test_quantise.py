@@ -14,7 +14,7 @@ import torch
 from colbuild.arch import ARCHITECTURES
 from colbuild.errors import StoppedError
 from colbuild.export.graph.decoder import decoder_graph, matrix_origins
-from colbuild.export.graph.nodes import linears, lookups
+from colbuild.export.graph.graph_nodes import linears, lookups
 from colbuild.export.manifest import read_manifest
 from colbuild.export.rounding.block_rounding import Blocks, round_blocks
 from colbuild.export.rounding.fitting import fit

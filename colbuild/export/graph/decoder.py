@@ -23,8 +23,8 @@ from colbuild import __version__
 from colbuild.arch import ARCHITECTURES, Architecture, Role, read_structure, scalars_of, shared_window
 from colbuild.arch.correspondence import biased
 from colbuild.errors import BuildError
+from colbuild.export.graph.graph_nodes import set_value
 from colbuild.export.graph.grouped_attention import can_group, group
-from colbuild.export.graph.nodes import set_value
 from colbuild.export.graph.opset import in_opset
 from colbuild.weights.files.transformers_config import transformers_config
 

@@ -19,7 +19,7 @@ import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from colbuild.arch import ARCHITECTURES, rotary_settings
-from colbuild.export.graph.nodes import CONTRIB, add_initializer, replace_node
+from colbuild.export.graph.graph_nodes import CONTRIB, add_initializer, replace_node
 
 _STEADY: Final = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary tables whose angles grow evenly with the position."""

@@ -19,8 +19,8 @@ from colbuild.arch.files.model_folder import CONFIG_FILE
 from colbuild.arch.files.tokenizer_file import load_tokenizer
 from colbuild.errors import BuildError
 from colbuild.export.graph.decoder import decoder_graph
+from colbuild.export.graph.graph_nodes import fill_float
 from colbuild.export.graph.grouped_attention import is_grouped
-from colbuild.export.graph.nodes import fill_float
 from colbuild.export.graph.onnx_file import write_onnx
 from colbuild.export.manifest import (
     INPUTS,

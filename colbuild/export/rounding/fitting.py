@@ -13,7 +13,7 @@ import torch
 
 from colbuild.errors import BuildError
 from colbuild.export.graph.decoder import EmptyDecoder
-from colbuild.export.graph.nodes import linears, lookups
+from colbuild.export.graph.graph_nodes import linears, lookups
 from colbuild.export.rounding.block_rounding import Blocks, inputs_of, round_blocks
 from colbuild.export.rounding.matrix_statistics import HEAD, Seen, harm, seen_by
 from colbuild.export.rounding.rounded_tables import embeddings, round_tables

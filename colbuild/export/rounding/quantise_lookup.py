@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy
 import onnx_ir
 
-from colbuild.export.graph.nodes import Array, Use, add_initializer
+from colbuild.export.graph.graph_nodes import Array, Use, add_initializer
 from colbuild.export.rounding.block_rounding import Blocks
 
 

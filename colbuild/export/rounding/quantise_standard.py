@@ -13,7 +13,7 @@ import numpy
 import onnx_ir
 import torch
 
-from colbuild.export.graph.nodes import Array, Use, add_initializer, lookups
+from colbuild.export.graph.graph_nodes import Array, Use, add_initializer, lookups
 from colbuild.export.rounding.block_rounding import Blocks
 
 

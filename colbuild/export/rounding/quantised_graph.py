@@ -23,8 +23,7 @@ import onnx_ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from colbuild.export.graph.grouped_attention import read_stacked
-from colbuild.export.graph.nodes import (
+from colbuild.export.graph.graph_nodes import (
     CONTRIB,
     Array,
     Use,
@@ -35,6 +34,7 @@ from colbuild.export.graph.nodes import (
     replace_node,
     replace_nodes,
 )
+from colbuild.export.graph.grouped_attention import read_stacked
 from colbuild.export.rounding.block_rounding import Blocks, stacked
 from colbuild.export.rounding.quantise_lookup import look_up
 from colbuild.export.rounding.quantise_standard import StandardForm

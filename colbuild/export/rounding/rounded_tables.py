@@ -8,7 +8,7 @@ from typing import Final
 import onnx_ir
 import torch
 
-from colbuild.export.graph.nodes import linears, lookups
+from colbuild.export.graph.graph_nodes import linears, lookups
 from colbuild.export.rounding.block_rounding import Blocks, Inputs, inputs_of, round_blocks, stacked
 from colbuild.export.rounding.matrix_statistics import Seen
 
