@@ -30,11 +30,14 @@ from tests.e2e.builds import (
 )
 from tests.helpers.project import ROOT
 
-KILLS = 100
+KILLS = 50
+MOST_KILLS = 100
+"""Until a kill has met a training, from which the next build goes on."""
+
 LONGEST = 2.0
 """Seconds after its start at which a build is killed at the latest: longer than any of its steps takes."""
 
-MOMENTS_EACH = 3
+MOMENTS_EACH = 2
 
 
 @dataclass
@@ -49,6 +52,9 @@ class Tally:
     resumed: int = 0
     most_lost: float = 0.0
     slowest_end: float = 0.0
+
+    def goes_on(self) -> bool:
+        return self.kills < (KILLS if self.resumed else MOST_KILLS)
 
     def counts(self) -> dict[str, Any]:
         inside = ", ".join(f"{number} {op}" for op, number in self.killed_inside.most_common())
@@ -175,11 +181,11 @@ def uninterrupted(builder, tmp_path_factory, tiny_inputs):
 @pytest.mark.slow
 def test_build_that_is_killed_at_random_moments_loses_nothing(builder, tmp_path, tiny_inputs, uninterrupted, count):
     rng, tally, fruitless = random.Random(5), Tally(), 0
-    while tally.kills < KILLS:
+    while tally.goes_on():
         cores = 1 + tally.families % 2
         family = Killed(builder, faults_project(tmp_path / str(tally.families), tiny_inputs), cores, tally)
         done = False
-        while not done and tally.kills < KILLS:
+        while not done and tally.goes_on():
             before = len(family.finished)
             # On a machine that has other things to do, a step may take longer than that.
             done = family.strike(after=rng.uniform(0.02, LONGEST * 1.5 ** (fruitless // 4)))
