@@ -1,7 +1,8 @@
 """Architectures as tables of named axes; counts and shapes from them alone, without any weights.
 
 `known` has one file for each architecture, `files` reads configurations and headers of models, and the modules beside them
-count parameters and solve shapes. The room may import `spec` and the modules at the root; never PyTorch.
+count parameters and solve shapes. The room may import the
+modules at the root; never PyTorch.
 """
 
 from __future__ import annotations

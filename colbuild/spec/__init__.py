@@ -1,7 +1,8 @@
 """What the user writes: YAML files read with the place of every value, validated, every default filled in.
 
 `text` reads YAML and tells mistakes, `model` says what may be written, `sources` how a source is named, `project` which files
-belong together. The room may import the modules at the root alone.
+belong together. The room may import `arch` and
+the modules at the root.
 """
 
 from __future__ import annotations
