@@ -230,7 +230,7 @@ def test_of_a_folder_only_the_chosen_files_count(root: Path, downloads: Path) ->
 @pytest.mark.parametrize(
     ("uri", "says", "hint"),
     [
-        ("./model#files=train-*", "./model: no file matches 'files: train-*'", "there are: config.json, weights"),
+        ("./model#files=train-*", "./model: no file matches 'files: train-*'", "available files: config.json, weights"),
         ("./text.txt#files=*", "./text.txt is a file, and 'files: *' chooses files of a folder", "remove 'files'"),
     ],
 )
