@@ -74,7 +74,7 @@ def test_values_come_as_they_are_made(tried):
         ("eating", "the file x needs more than 200.0 MB of memory, the limit"),
         ("crashing", r"the file x ends the process that reads it \(SIGABRT\)"),
         ("failing", "the file x cannot be used: KeyError: 'vocab'"),
-        ("refusing", "^no$"),
+        ("refusing", "^no\nhint: try another$"),
     ],
 )
 def test_whatever_happens_is_one_kind_of_error(function, told, tried):

@@ -52,7 +52,7 @@ def test_a_family_without_text_in_another_architecture_and_vocabulary_is_built_a
     planned = " ".join(run("plan", "specs/crossed.yaml").out.split())
     assert (
         "started from the AnsNet approximately, since the AnsNet has no norms over each head's queries and keys, "
-        "as the family is qwen3 and the AnsNet llama and it has a vocabulary of its own" in planned
+        "as the family is qwen3 and the AnsNet llama and it has its own vocabulary" in planned
     )
 
     answered = run("run", "out/crossed/middle/tiny-int8", "--raw", "--prompt", "Ada", "--max-tokens", "4")
