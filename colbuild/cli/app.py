@@ -72,7 +72,6 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build the family: run the steps that are not in the store."""
-    from colbuild.report.screen.explain_view import print_left
     from colbuild.report.screen.states_view import lock_line
     from colbuild.report.screen.table_view import print_built
 
@@ -97,7 +96,10 @@ def build(
         built = colbuild.build(plan, workspace, listener, options)
     if not as_json:
         print_built(plan, built, console)
-        print_left(plan, built.left, console)
+        if plan.selection:
+            from colbuild.report.screen.explain_view import print_left
+
+            print_left(plan, built.left, console)
 
 
 @app.command()

@@ -62,7 +62,6 @@ def _show_one(
     spec: Path, targets: Sequence[str], output: Path | None, store: Path | None, mode: LockMode, *, as_json: bool
 ) -> bool:
     """Shows a family's plan, and saves it if that is asked for; returns whether there is anything to do."""
-    from colbuild.report.screen.explain_view import print_left
     from colbuild.report.screen.plan_view import print_plan, print_saved
 
     found, workspace = planned(spec, store, targets, mode)
@@ -77,7 +76,10 @@ def _show_one(
     if not as_json:
         console = open_console()
         print_plan(found, estimates, console)
-        print_left(found, found.selection.left if found.selection else (), console)
+        if found.selection:
+            from colbuild.report.screen.explain_view import print_left
+
+            print_left(found, found.selection.left, console)
         if output is not None:
             print_saved(output, console)
     return bool(found.pending)

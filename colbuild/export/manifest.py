@@ -15,10 +15,10 @@ from colbuild.bounds import MANIFEST_BYTES, PACKED_FILES, SAMPLE_TOKENS
 from colbuild.documents import MalformedError, parse_json, read_regular
 from colbuild.errors import BuildError
 from colbuild.hashing import TreeEntry, scan_tree
+from colbuild.plan.steps.export import MANIFEST
 from colbuild.spec.model.device import Device
 from colbuild.unpack import UnpackError, inner_parts
 
-MANIFEST: Final = "manifest.json"
 SCHEMA_VERSION: Final = 1
 AGAIN: Final = "copy or build the package again"
 """What to do where a package is damaged."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colbuild.errors import BuildError
-from colbuild.export.manifest import MANIFEST, Manifest, Quality
+from colbuild.export.manifest import Manifest, Quality
 from colbuild.export.runtime.bench import Speed, bench_package
+from colbuild.plan.steps.export import MANIFEST
 from colbuild.spec.model.device import Device, Limits
 from colbuild.spec.model.precision import stored_bytes
 from colbuild.units import format_bytes

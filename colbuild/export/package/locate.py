@@ -9,7 +9,8 @@ from typing import Final
 from colbuild.bounds import MANIFEST_BYTES
 from colbuild.documents import read_json_file, unreadable
 from colbuild.errors import BuildError
-from colbuild.export.manifest import MANIFEST, PACKAGE_HINT
+from colbuild.export.manifest import PACKAGE_HINT
+from colbuild.plan.steps.export import MANIFEST
 
 _DEEPEST: Final = 3
 """Folders between `out` and a package: the family, the model, the profile."""

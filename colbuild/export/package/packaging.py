@@ -24,7 +24,6 @@ from colbuild.export.graph.grouped_attention import is_grouped
 from colbuild.export.graph.onnx_file import write_onnx
 from colbuild.export.manifest import (
     INPUTS,
-    MANIFEST,
     SCHEMA_VERSION,
     Graph,
     Manifest,
@@ -46,6 +45,7 @@ from colbuild.export.rounding.rounded_file import read_rounded
 from colbuild.export.runtime.chat_template import read_template
 from colbuild.export.runtime.session import open_decoder
 from colbuild.hashing import hash_file, scan_tree
+from colbuild.plan.steps.export import MANIFEST
 from colbuild.process_memory import give_back_pages
 from colbuild.progress import Progress, Report
 from colbuild.spec.model.device import Device

@@ -15,8 +15,9 @@ from typing import IO, Any, Final
 
 from colbuild.bounds import MANIFEST_BYTES, PACKED_FILES, PACKED_RATIO, PACKED_SPARE, PACKED_WINDOW
 from colbuild.errors import BuildError
-from colbuild.export.manifest import MANIFEST, own_files, parse_manifest, read_manifest
+from colbuild.export.manifest import own_files, parse_manifest, read_manifest
 from colbuild.hashing import hash_file
+from colbuild.plan.steps.export import MANIFEST
 from colbuild.units import format_bytes
 from colbuild.unpack import Bounded, Target, UnpackError, inner_parts
 

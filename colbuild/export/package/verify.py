@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from colbuild.export.manifest import MANIFEST, Manifest, changed_files, check_files, read_manifest
+from colbuild.export.manifest import Manifest, changed_files, check_files, read_manifest
 from colbuild.export.package.packed import unpacked
 from colbuild.export.runtime.guard import try_package
 from colbuild.hashing import scan_tree
+from colbuild.plan.steps.export import MANIFEST
 
 CLEAR: Final = 0.05
 """A lead of the chosen token's logit below which another processor may rightly choose the second."""

@@ -34,6 +34,9 @@ from colbuild.spec.model.decides import own_params
 from colbuild.spec.model.device import Profile
 from colbuild.spec.model.family import DataSection
 
+MANIFEST: Final = "manifest.json"
+"""The file in which a package describes itself."""
+
 _FITTING: Final = 3
 """How many times as long an export takes whose rounding is fitted; from one run of each (`tests.benchmarks.packages`)."""
 

@@ -11,11 +11,11 @@ from typing import Any
 from colbuild.arch import Shape
 from colbuild.bounds import MANIFEST_BYTES
 from colbuild.documents import MalformedError, read_regular
-from colbuild.export.manifest import MANIFEST
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.family_plan import FamilyPlan, Workspace
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import ANSNET, Member, Placed
+from colbuild.plan.steps.export import MANIFEST
 from colbuild.store import ActionRecord
 from colbuild.store.durable_files import read_json
 from colbuild.train.watching.ledger import Ledger, ledger_from_json

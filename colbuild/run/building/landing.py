@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from colbuild.events import Listener, Notice, Packaged
-from colbuild.export.manifest import MANIFEST
 from colbuild.hashing import TreeEntry
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.parts import CARRIED, homes_of, part_of
 from colbuild.plan.drawing.step import Step
+from colbuild.plan.steps.export import MANIFEST
 from colbuild.store import ActionRecord, Store
 from colbuild.store.assembling import Choose, all_files
 from colbuild.store.durable_files import read_json

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from colbuild.errors import SpecError
 from colbuild.events import Listener
-from colbuild.plan.changes.many import Together, together
-from colbuild.plan.changes.since import Since
-from colbuild.plan.changes.since import compare as compare_graphs
-from colbuild.plan.changes.why import Explanation, explain
 from colbuild.plan.checks.text_amounts import text_bytes
 from colbuild.plan.cost.estimate import Estimates, estimate
 from colbuild.plan.cost.machine import machine_speed
@@ -25,15 +22,18 @@ from colbuild.plan.lock.named_sources import source_uris
 from colbuild.plan.operation import WEIGHTS
 from colbuild.plan.planning import export_versions, plan_sources, unbuilt
 from colbuild.plan.remembered import ansnet_config, bridge_vocabulary
-from colbuild.plan.saved.plan_file import SavedPlan, saved_plan
-from colbuild.plan.saved.stale import require_current
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.context_lengths import with_contexts
 from colbuild.run.building.capacity import disk_warnings, memory_warnings
 from colbuild.spec import LoadedFamily
-from colbuild.spec.project.revision import changed_since, find_revision, load_at
 from colbuild.spec.sources.grammar import parse_source
 from colbuild.spec.text.problems import in_line
+
+if TYPE_CHECKING:
+    from colbuild.plan.changes.many import Together
+    from colbuild.plan.changes.since import Since
+    from colbuild.plan.changes.why import Explanation
+    from colbuild.plan.saved.plan_file import SavedPlan
 
 
 def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: Listener = silent) -> Since:
@@ -46,6 +46,10 @@ def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: 
         SpecError: The spec was not there then, or had mistakes.
         SourceError: The tokenizer that its bridge named then cannot be read.
     """
+    # Each question imports its own part: `colbuild plan` asks the estimate alone.
+    from colbuild.plan.changes.since import compare
+    from colbuild.spec.project.revision import changed_since, find_revision, load_at
+
     loaded = plan.loaded
     found = find_revision(loaded.root, revision)
     before = load_at(loaded, found)
@@ -56,7 +60,7 @@ def plan_since(plan: FamilyPlan, workspace: Workspace, revision: str, listener: 
     now = _graph_of(loaded, plan, workspace, listener)
     local = {uri: path for uri in source_uris(loaded.family) if (path := parse_source(uri).local_path) is not None}
     changed = changed_since(loaded.root, found, list(local.values()))
-    return compare_graphs(
+    return compare(
         old,
         now,
         plan.steps,
@@ -79,6 +83,8 @@ def _graph_of(loaded: LoadedFamily, plan: FamilyPlan, workspace: Workspace, list
 
 def plans_together(plans: Sequence[FamilyPlan], workspaces: Sequence[Workspace]) -> Together:
     """Returns the total of several plans, with shared steps counted once."""
+    from colbuild.plan.changes.many import together
+
     return together(
         [
             (plan.loaded.family.name, workspace.store.root, plan.loaded.root, plan.graph, plan.steps)
@@ -117,6 +123,8 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
 
 def save_plan(plan: FamilyPlan, workspace: Workspace, estimates: Estimates | None = None) -> SavedPlan:
     """A plan as a value that can be written to a file, and be checked later; see `colbuild.plan.saved.plan_file`."""
+    from colbuild.plan.saved.plan_file import saved_plan
+
     told = estimates or estimate_plan(plan, workspace)
     saved = saved_plan(
         plan.loaded,
@@ -136,6 +144,8 @@ def check_plan(saved: SavedPlan, plan: FamilyPlan, workspace: Workspace) -> None
     Raises:
         StalePlanError: The spec, a source, colbuild, a library or the store changed since; it says what.
     """
+    from colbuild.plan.saved.stale import require_current
+
     require_current(saved, save_plan(plan, workspace), plan.loaded.places)
 
 
@@ -145,6 +155,8 @@ def explain_step(plan: FamilyPlan, workspace: Workspace, name: str) -> Explanati
     Raises:
         UnknownNameError: The family has no such step, or several.
     """
+    from colbuild.plan.changes.why import explain
+
     return explain(
         find_step(plan.graph, name, unbuilt(plan.chain, plan.graph)).id,
         plan.graph,
