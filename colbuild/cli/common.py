@@ -71,7 +71,9 @@ def warn_of_threads(threads: Iterable[int | None]) -> None:
     there = colbuild.machine().cores
     for asked in threads:
         if asked is not None and asked > there:
-            print_warning(f"{asked} threads: this machine has {there} cores, and more threads are slower")
+            print_warning(
+                f"{asked} threads: this machine has {there} core{'s' if there > 1 else ''}, and more threads are slower"
+            )
 
 
 def event_listener(console: Console, *, as_json: bool) -> AbstractContextManager[Listener]:

@@ -99,7 +99,7 @@ def run(
     """Answer a prompt with a package, in onnxruntime; prints tokens as they are generated."""
     warn_of_threads([threads])
     if temperature > HOT:
-        print_warning(f"--temperature {temperature:g}: above {HOT:g} tokens are drawn almost at random")
+        print_warning(f"--temperature {temperature:g}: above {HOT:g}, tokens are drawn almost at random")
     generation = colbuild.answer(
         _found(package),
         prompt,
@@ -117,6 +117,7 @@ def run(
         write_text(piece)
         sys.stdout.flush()
     write_text("\n")
+    sys.stdout.flush()
     console.print(generation.summary(), style="dim", highlight=False)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, StoppedError
 from colbuild.interface.arguments import Shown, StrPath, as_path, listening, whole, words
 from colbuild.interface.family_views import BuildResult, Model, Models, Packages, Plan, Status, Why
 from colbuild.interface.packages import Package
@@ -104,13 +104,18 @@ class Family:
 
         Raises:
             ColbuildError: A step failed. What was finished is kept, and the next build goes on from there.
+            KeyboardInterrupt: It was interrupted. The same holds.
         """
         most = None if jobs is None else whole(jobs, "jobs")
         url = remote_url(None if remote is None else words([remote], "the remote cache's URL")[0])
         options = Options(most, keep_going, whole(retries, "retries", least=0), None, url, push)
         with listening(progress) as listener:
             found = make_plan(self._loaded, self._workspace, listener, words(targets, "a target"), _mode(lock))
-            return BuildResult(self, found, build(found, self._workspace, listener, options))
+            try:
+                return BuildResult(self, found, build(found, self._workspace, listener, options))
+            except StoppedError as error:
+                # Whoever goes on after a ColbuildError must not go on after Ctrl-C.
+                raise KeyboardInterrupt(error.message) from error
 
     def lock(self, *, progress: Shown = False) -> Path:
         """Brings the family's lock up to date, and returns its file.

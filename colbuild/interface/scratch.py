@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from colbuild.errors import BuildError
-from colbuild.events import Listener, Notice, StepProgress
+from colbuild.events import Event, Listener, Notice, StepProgress
 from colbuild.interface.arguments import StrPath, existing
 from colbuild.progress import Progress
 from colbuild.store.durable_files import storage_errors
@@ -26,6 +27,9 @@ _LONGEST_TEXT: Final = 256
 _HINTS: Final = {"source": "give a folder that transformers loads, or a GGUF file"}
 """Operation -> the hint of an error that has none of its own."""
 _BUG: Final = "report this bug of colbuild or a library, with the exception above"
+
+_ONE_AT_A_TIME: Final = threading.Lock()
+"""Models are built with settings of torch that hold for the whole process: its default type, weights without memory."""
 
 Texts = StrPath | Iterable[str] | None
 """Text to look at: a file or folder, or a list of texts; None: text that the model writes itself."""
@@ -44,6 +48,7 @@ class Scratch:
     def __init__(self, listener: Listener) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="colbuild-"))
         self._listener = listener
+        self._raised: BaseException | None = None
         self._made = 0
         self.notes: dict[str, Any] = {}
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -67,19 +72,30 @@ class Scratch:
         output = self.folder(op)
 
         def report(progress: Progress) -> None:
-            self._listener(StepProgress(op, progress))
+            self._tell(StepProgress(op, progress))
 
         def remark(text: str) -> None:
-            self._listener(Notice(f"{op}: {text}"))
+            self._tell(Notice(f"{op}: {text}"))
 
         step = StepRun(inputs, output, report, settings=settings or {}, note=self.notes.update, remark=remark)
         try:
-            OPERATIONS[op].carry_out(step, params)
+            with _ONE_AT_A_TIME:
+                OPERATIONS[op].carry_out(step, params)
         except Exception as error:
+            if self._raised is not None:
+                # The caller's own error, which ended the operation.
+                raise self._raised from None
             told = explain(error, output, output)
             told.hint = _BUG if isinstance(told, UnexpectedError) else told.hint or _HINTS.get(op)
             raise told from error
         return output
+
+    def _tell(self, event: Event) -> None:
+        try:
+            self._listener(event)
+        except BaseException as error:
+            self._raised = error
+            raise
 
     def folder(self, name: str) -> Path:
         """A new, empty folder."""

@@ -82,6 +82,9 @@ def execute(request: BuildRequest) -> Executed:
             _carry_out(build)
         except KeyboardInterrupt:
             _note_ended(build, build.running.end_at_once())
+            if not interrupts.count:
+                # It comes from a listener, which wants to be rid of the build.
+                raise
     if interrupts.count:
         raise build.outcomes.interrupted(request)
     if build.outcomes.failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 import torch
@@ -151,3 +152,28 @@ def test_a_damaged_model_is_told(models, tmp_path):
     with pytest.raises(colbuild.ColbuildError) as caught:
         colbuild.order(tmp_path)
     assert caught.value.hint
+
+
+def test_an_error_of_the_callers_function_comes_out_as_it_is(models):
+    def tell(event):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        colbuild.order(models / "small", **QUICK, progress=tell)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_two_threads_take_turns(models):
+    made = []
+
+    def order():
+        made.append(colbuild.order(models / "small", **QUICK).parameters)
+
+    threads = [threading.Thread(target=order) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 2
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.nn.Linear(2, 2).weight.device.type == "cpu"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import colbuild
+from colbuild.errors import StoppedError
+from colbuild.interface import families
 from tests.helpers.project import command, replace_in
 
 SPEC = "specs/tiny.yaml"
@@ -131,3 +133,12 @@ def test_a_built_family_gives_its_models_and_packages(finished_project, monkeypa
     between = colbuild.interpolate(*ends, params="270k", method="global_alpha", alpha=0.5, progress=heard.append)
     assert {event.step for event in heard} <= {"interpolate"}
     assert between.parameters == pytest.approx(270_000, rel=0.01)
+
+
+def test_an_interrupt_is_no_error_that_a_loop_would_swallow(family, monkeypatch):
+    def stopped(*_):
+        raise StoppedError("interrupted: 0 of 18 steps are in the store")
+
+    monkeypatch.setattr(families, "build", stopped)
+    with pytest.raises(KeyboardInterrupt, match="0 of 18"):
+        family.build()

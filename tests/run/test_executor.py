@@ -341,3 +341,13 @@ def test_a_step_s_readings_lie_beside_its_log_and_compiled_code_in_the_store(bui
     assert (tmp_path / "logs/evaluate a1.5.log").exists()
     assert (tmp_path / "logs/evaluate a1.5.metrics.jsonl").read_text() == "x {'compile': 'auto'}\n"
     assert (builds.store.layout.folder("compiled") / "kernel").read_text() == "x"
+
+
+def test_an_interrupt_that_a_listener_raises_ends_the_build_and_comes_out(builds):
+    def hear(event):
+        if isinstance(event, StepStarted):
+            raise KeyboardInterrupt
+
+    builds.hear = hear
+    with pytest.raises(KeyboardInterrupt):
+        builds.run(step("a", ("sleep", 30)), step("b", needs=("a",)))
