@@ -104,9 +104,14 @@ def name_and_spec(words: list[str]) -> tuple[str, Path | None]:
     """A name and the family's file behind it, if one is named.
 
     A step's id has a space in it, and need not be quoted: `why distill a100 specs/family.yaml`.
+
+    Raises:
+        typer.BadParameter: The family's file alone is named.
     """
     *name, last = words
-    if name and Path(last).suffix in (".yaml", ".yml"):
+    if Path(last).suffix in (".yaml", ".yml"):
+        if not name:
+            raise typer.BadParameter(f"name a step, model or package in front of {last}")
         return " ".join(name), Path(last)
     return " ".join(words), None
 

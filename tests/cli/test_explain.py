@@ -302,3 +302,9 @@ def test_every_command_is_documented():
     commands = [command.name or command.callback.__name__ for command in app.registered_commands]
     assert {"plan", "build", "why", "show", "graph"} <= set(commands)
     assert [name for name in commands if f"| [`{name}`](" not in documented] == []
+
+
+def test_a_file_alone_is_no_step(colbuild):
+    ran = colbuild("why", "specs/tiny.yaml")
+    assert ran.code != 0
+    assert "name a step, model or package in front of specs/tiny.yaml" in ran.err

@@ -73,14 +73,13 @@ def print_sum(sum_: Together, console: Console) -> None:
     """Prints what several plans come to, and the steps that they share."""
     told = ", ".join(f"{sum_.states[state]} {word}" for state, word in WORDS.items() if sum_.states.get(state))
     shared = f"; {len(sum_.shared)} shared steps are counted once" if sum_.shared else ""
-    console.print(
-        f"Together: {len(sum_.families)} families, {sum_.steps} different steps{shared}: {told}.", soft_wrap=True
-    )
+    families = "1 family" if len(sum_.families) == 1 else f"{len(sum_.families)} families"
+    console.print(f"Together: {families}, {sum_.steps} different steps{shared}: {told}.", soft_wrap=True)
     groups: dict[tuple[str, ...], list[str]] = {}
     for step in sum_.shared:
         groups.setdefault(tuple(step.steps), []).append(next(iter(step.steps.values())))
-    for families, steps in groups.items():
-        console.print(f"  shared by {', '.join(families)}: {', '.join(steps)}", soft_wrap=True)
+    for sharing, steps in groups.items():
+        console.print(f"  shared by {', '.join(sharing)}: {', '.join(steps)}", soft_wrap=True)
 
 
 def plans_to_json(saved: Sequence[Mapping[str, Any]], sum_: Together) -> dict[str, Any]:
