@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -98,7 +99,7 @@ def run(
 ) -> None:
     """Answer a prompt with a package, in onnxruntime; prints tokens as they are generated."""
     warn_of_threads([threads])
-    if temperature > HOT:
+    if HOT < temperature < inf:
         print_warning(f"--temperature {temperature:g}: above {HOT:g}, tokens are drawn almost at random")
     generation = colbuild.answer(
         _found(package),

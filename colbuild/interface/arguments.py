@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from colbuild.errors import BuildError
+from colbuild.errors import BuildError, ColbuildError, system_reason
 from colbuild.events import Listener
 from colbuild.plan.family_plan import silent
 from colbuild.spec.text.check import check
@@ -25,6 +25,14 @@ Shown = bool | Listener
 """Whether to show progress as the command line does; or a function that is given each event of `colbuild.events`."""
 
 M = TypeVar("M", bound=BaseModel)
+_ADVICE: Final = {
+    "name a file with -o": "name a file in a folder that is there",
+    "use a bridge": "choose two models of one architecture and vocabulary",
+    "check the data section": "give text that holds more than blanks",
+    "choose files:": "name one file, or a folder with files of one format",
+    "choose some with 'files'": "name one file, or a folder with files of one format",
+}
+"""Beginning of a hint about a spec or the command line -> what to do from Python."""
 _HINT: Final = "help() of the function says what each argument may be"
 
 
@@ -40,7 +48,25 @@ def as_path(given: StrPath, what: str) -> Path:
         path = None
     if not isinstance(path, str) or not path or "\0" in path:
         raise BuildError(f"{what} is not a path: {_told(given)}", hint="give a string or a pathlib.Path")
-    return Path(path).expanduser()
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise BuildError(
+            f"{what} is in a home folder that nobody has: {_told(path)}", hint="write the whole path"
+        ) from None
+
+
+@contextmanager
+def looked_at(what: str) -> Iterator[None]:
+    """Tells what the system says of a path that cannot be looked at, such as one that is too long.
+
+    Raises:
+        BuildError: It refuses the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BuildError(f"{what} cannot be used: {system_reason(error)}", hint="give another path") from None
 
 
 def existing(given: StrPath, what: str) -> Path:
@@ -50,8 +76,10 @@ def existing(given: StrPath, what: str) -> Path:
         BuildError: It is no path, or nothing is there.
     """
     path = as_path(given, what)
-    if not path.exists():
-        beside = sorted(one.name for one in path.parent.iterdir())[:5] if path.parent.is_dir() else []
+    with looked_at(what):
+        found = path.exists()
+        beside = sorted(one.name for one in path.parent.iterdir())[:5] if not found and path.parent.is_dir() else []
+    if not found:
         there = f"{path.parent} holds {', '.join(beside)}" if beside else f"the working directory is {Path.cwd()}"
         raise BuildError(f"{what} does not exist: {path}", hint=there)
     return path
@@ -74,7 +102,10 @@ def checked(model: type[M], values: Mapping[str, Any]) -> M:
     found, problems = check(model, root)
     if found is None:
         hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
-        raise BuildError("; ".join(problem.message for problem in problems), hint="; ".join(hints) or _HINT)
+        raise BuildError(
+            "; ".join(problem.message.removesuffix(" in the file") for problem in problems),
+            hint="; ".join(hints) or _HINT,
+        )
     return found
 
 
@@ -104,6 +135,35 @@ def whole(value: int | str, name: str, *, least: int = 1) -> int:
     if found < least:
         raise BuildError(f"{name} is {found}", hint=f"give a number from {least} on")
     return found
+
+
+def switches(**given: object) -> None:
+    """Checks truth values that the caller gave.
+
+    Raises:
+        BuildError: One of them is none.
+    """
+    for name, value in given.items():
+        if not isinstance(value, bool):
+            raise BuildError(f"{name} is {_told(value)}", hint="give True or False")
+
+
+def python_hint(hint: str | None) -> str | None:
+    """A hint of a spec or of the command line, as advice about arguments."""
+    if hint is None:
+        return None
+    told = next((told for begin, told in _ADVICE.items() if hint.startswith(begin)), hint)
+    return told.replace("--store", "load(store=…)")
+
+
+@contextmanager
+def python_hints() -> Iterator[None]:
+    """Gives errors of the block the hints that a caller from Python can follow; a decorator of functions too."""
+    try:
+        yield
+    except ColbuildError as error:
+        error.hint = python_hint(error.hint)
+        raise
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from colbuild.arch import Shape, Structure, parameters
 from colbuild.arch.solving import NoShapeError, contains, refusals, solve_between
 from colbuild.errors import BuildError
-from colbuild.interface.arguments import Shown, StrPath, as_path, checked, listening
+from colbuild.interface.arguments import Shown, StrPath, as_path, checked, listening, looked_at, python_hints
 from colbuild.interface.scratch import SPLIT, Scratch, Texts, copy_to, tokens_in
 from colbuild.plan.shapes.by_hand import completed, requested
 from colbuild.plan.steps.interpolate import REFIT_TEXT
@@ -81,6 +81,7 @@ class Checkpoint:
         return html_facts("Checkpoint", facts)
 
 
+@python_hints()
 def interpolate(
     first: StrPath,
     second: StrPath,
@@ -135,6 +136,10 @@ def interpolate(
         (larger, above), (smaller, below) = sorted(pair, key=lambda one: -parameters(one[1].structure))
         found = _between(above.structure, below.structure, size)
         inputs, nested = {}, is_nested((larger, above), (smaller, below))
+        if not nested:
+            from colbuild.ops.align import check_same_words
+
+            check_same_words(smaller, larger)
         if how.reads_text or not nested:
             parts = REFIT_TEXT if how.refit == "auto" else 1
             inputs["corpus"] = corpus = scratch.corpus(text, larger, parts * wanted.tokens, wanted.seed)
@@ -150,6 +155,7 @@ def interpolate(
     return Checkpoint(made, above.structure.at(found), scratch.notes["interpolation"]["best"], scratch)
 
 
+@python_hints()
 def order(
     model: StrPath, *, text: Texts = None, tokens: int | str = TOKENS, seed: int = 0, progress: Shown = False
 ) -> Checkpoint:
@@ -184,9 +190,16 @@ def new_folder(to: StrPath) -> Path:
         BuildError: It is no path, or there is something already.
     """
     target = as_path(to, "the place to write to").absolute()
-    if target.is_dir() and not any(target.iterdir()):
-        return target
-    if target.exists():
+    with looked_at("the place to write to"):
+        if target.is_symlink():
+            raise BuildError(f"{target} is a link", hint="name the folder itself")
+        if target.is_dir() and not any(target.iterdir()):
+            return target
+        there = target.exists()
+        above = next(place for place in target.parents if place.exists())
+    if not above.is_dir():
+        raise BuildError(f"{target} cannot be made: {above} is a file", hint="name a place inside a folder")
+    if there:
         raise BuildError(f"{target} is there already", hint="name a folder that does not exist, or remove this one")
     return target
 
@@ -238,6 +251,11 @@ def _between(larger: Structure, smaller: Structure, size: Sized) -> Shape:
         return shape
     assert size.params is not None
     if not ends[0] <= size.params <= ends[1]:
+        if ends[0] == ends[1]:
+            raise BuildError(
+                f"both models have {ends[0]:,} parameters: there is no other size between them",
+                hint="give two models of different sizes",
+            )
         raise BuildError(
             f"{format_count(size.params)} is not between the two models, which have {format_count(ends[0])} and "
             f"{format_count(ends[1])}",

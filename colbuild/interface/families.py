@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from colbuild.errors import BuildError, StoppedError
-from colbuild.interface.arguments import Shown, StrPath, as_path, listening, whole, words
+from colbuild.interface.arguments import Shown, StrPath, as_path, listening, python_hints, switches, whole, words
 from colbuild.interface.family_views import BuildResult, Model, Models, Packages, Plan, Status, Why
 from colbuild.interface.packages import Package
 from colbuild.plan.family_plan import FamilyPlan, Workspace, open_workspace, remote_url
@@ -28,6 +28,7 @@ from colbuild.spec import LoadedFamily, load_family
 Lock = Literal["refresh", "locked", "frozen"]
 
 
+@python_hints()
 def load(spec: StrPath, *, store: StrPath | None = None) -> Family:
     """Reads a family's file, with its recipes and device profiles.
 
@@ -63,6 +64,7 @@ class Family:
         """Its file."""
         return self._loaded.path
 
+    @python_hints()
     def plan(self, *targets: str, lock: Lock = "refresh", progress: Shown = False) -> Plan:
         """Plans the family: the steps of a build, and why. Nothing is built.
 
@@ -79,6 +81,7 @@ class Family:
         check_possible(found)
         return Plan(found, self._workspace)
 
+    @python_hints()
     def build(
         self,
         *targets: str,
@@ -107,7 +110,14 @@ class Family:
             KeyboardInterrupt: It was interrupted. The same holds.
         """
         most = None if jobs is None else whole(jobs, "jobs")
-        url = remote_url(None if remote is None else words([remote], "the remote cache's URL")[0])
+        switches(keep_going=keep_going, push=push)
+        if remote is not None:
+            from colbuild.store.remote.remote_opening import protocol_of
+
+            protocol_of(words([remote], "the remote cache's URL")[0])
+        url = remote_url(remote)
+        if push and url is None:
+            raise BuildError("push is True, and there is no remote", hint="give 'remote', or set COLBUILD_REMOTE")
         options = Options(most, keep_going, whole(retries, "retries", least=0), None, url, push)
         with listening(progress) as listener:
             found = make_plan(self._loaded, self._workspace, listener, words(targets, "a target"), _mode(lock))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.interface.arguments import StrPath, as_path
+from colbuild.interface.arguments import StrPath, as_path, python_hints
 from colbuild.interface.packages import Package
 from colbuild.plan.changes.states import StepPlan
 from colbuild.plan.changes.why import Explanation
@@ -56,6 +56,7 @@ class Plan:
         """The estimated time, memory and disk."""
         return estimate_plan(self.of, self._workspace)
 
+    @python_hints()
     def save(self, to: StrPath) -> Path:
         """Writes it to a file, for `colbuild build --plan FILE`.
 
@@ -167,7 +168,7 @@ class Named(Mapping[str, T], Generic[T]):
     things: Mapping[str, T]
 
     def __getitem__(self, name: str) -> T:
-        if name in self.things:
+        if isinstance(name, str) and name in self.things:
             return self.things[name]
         likely = suggest(str(name), list(self.things))
         listed = ", ".join(self.things) or "none; build the family first"

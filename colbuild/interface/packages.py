@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Final, Literal, overload
 
 from colbuild.errors import BuildError
-from colbuild.interface.arguments import Shown, StrPath, existing, listening, whole, words
+from colbuild.interface.arguments import Shown, StrPath, existing, listening, python_hints, switches, whole, words
 from colbuild.interface.checkpoints import TOKENS, new_folder
 from colbuild.interface.scratch import SPLIT, Scratch, Texts, copy_to, tokens_in
+from colbuild.plan.cost.machine_resources import machine
 from colbuild.report.html_table import html_facts
 from colbuild.spec.model.decides import own_params
 from colbuild.spec.model.device import Profile
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from colbuild.export.manifest import Manifest
     from colbuild.export.package.verify import Verified
     from colbuild.export.runtime.generation import Generation
+
+_THREADS: Final = 8
+"""No more threads for each core are of any use."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Package:
         return html_facts(str(self.folder), facts)
 
 
+@python_hints()
 def export(
     model: StrPath,
     profile: StrPath,
@@ -94,7 +99,7 @@ def export(
         ColbuildError: The model or the profile cannot be read, or the package breaks a limit of the profile.
     """
     device, target = load_profile(existing(profile, "the profile")), new_folder(to)
-    wanted = whole(tokens, "tokens")
+    wanted, seed = whole(tokens, "tokens"), whole(seed, "seed", least=0)
     with listening(progress) as listener:
         scratch = Scratch(listener)
         from colbuild.plan.planning import export_versions
@@ -110,7 +115,7 @@ def export(
             inputs["rounded"] = _rounded(device, scratch, inputs)
             del inputs["corpus"]
         if heldout is not None:
-            inputs["heldout"] = scratch.corpus(heldout, inputs["model"], wanted, seed)
+            inputs["heldout"] = scratch.corpus(heldout, inputs["model"], wanted, seed, "the held-out text")
         params = {"profile": own_params(device), **asked}
         copy_to(scratch.run("export", inputs, params), target)
     return Package(target)
@@ -197,15 +202,21 @@ def generate(
     """
     folder = existing(package, "the package")
     words([prompt], "the prompt")
-    warm = isinstance(temperature, int | float) and not isinstance(temperature, bool) and 0 <= temperature < inf
-    if not warm:
-        raise BuildError(
-            f"temperature is {temperature!r:.60}", hint="give a number from 0 on; 0 takes the most likely token"
-        )
+    switches(chat=chat, stream=stream)
     most, count = whole(max_tokens, "max_tokens"), None if threads is None else whole(threads, "threads")
     drawn = whole(seed, "seed", least=0)
     given = answer(folder, prompt, max_tokens=most, temperature=temperature, seed=drawn, threads=count, chat=chat)
     return given.pieces if stream else "".join(given.pieces)
+
+
+def _is_warm(temperature: object) -> bool:
+    """Whether a temperature is a finite number from 0 on."""
+    try:
+        return (
+            isinstance(temperature, int | float) and not isinstance(temperature, bool) and 0 <= float(temperature) < inf
+        )
+    except OverflowError:
+        return False
 
 
 def answer(
@@ -227,6 +238,16 @@ def answer(
     from colbuild.export.package.locate import find_package
     from colbuild.export.runtime.guard import answer_package
 
+    if not _is_warm(temperature):
+        raise BuildError(
+            f"temperature is {temperature!r:.60}", hint="give a number from 0 on; 0 takes the most likely token"
+        )
+    cores = machine().cores
+    if threads is not None and threads > _THREADS * cores:
+        raise BuildError(
+            f"threads is {threads:,}, and this machine has {cores} cores",
+            hint=f"give at most {_THREADS * cores} threads",
+        )
     try:
         prompt.encode()
     except UnicodeEncodeError:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from colbuild.errors import BuildError
 from colbuild.events import Event, Listener, Notice, StepProgress
-from colbuild.interface.arguments import StrPath, existing
+from colbuild.interface.arguments import StrPath, existing, python_hint
 from colbuild.progress import Progress
 from colbuild.store.durable_files import storage_errors
 
@@ -86,7 +86,7 @@ class Scratch:
                 # The caller's own error, which ended the operation.
                 raise self._raised from None
             told = explain(error, output, output)
-            told.hint = _BUG if isinstance(told, UnexpectedError) else told.hint or _HINTS.get(op)
+            told.hint = _BUG if isinstance(told, UnexpectedError) else python_hint(told.hint) or _HINTS.get(op)
             raise told from error
         return output
 
@@ -115,7 +115,7 @@ class Scratch:
         path = existing(given, what)
         return path if (path / ORIGIN).is_file() else self.run("source", {"raw": path.resolve()}, {})
 
-    def corpus(self, texts: Texts, model: Path, tokens: int, seed: int) -> Path:
+    def corpus(self, texts: Texts, model: Path, tokens: int, seed: int, what: str = "the text") -> Path:
         """Text in a model's tokens.
 
         Args:
@@ -123,6 +123,7 @@ class Scratch:
             model: The model, which writes `tokens` tokens itself where no text is given.
             tokens: How many.
             seed: Of what it writes.
+            what: The text's name in messages.
 
         Raises:
             BuildError: There is no text, or it cannot be read.
@@ -131,18 +132,22 @@ class Scratch:
             wanted = {"tokens": round(tokens * _MARGIN), "temperature": 1.0, "prompts": [], "length": _LONGEST_TEXT}
             raw = self.run("generate", {"model": model}, {**wanted, "seed": seed})
         elif isinstance(texts, str | os.PathLike):
-            raw = existing(texts, "the text").resolve()
+            raw = existing(texts, what).resolve()
         else:
-            raw = self._written(texts)
+            raw = self._written(texts, what)
         params = {"format": "auto", "text": "text", "limit": None, "heldout": 0.0}
         return self.run("corpus", {"raw": raw, "tokenizer": model}, params)
 
-    def _written(self, texts: Iterable[str]) -> Path:
+    def _written(self, texts: Iterable[str], what: str) -> Path:
+        if isinstance(texts, Mapping | bytes):
+            raise BuildError(f"{what} is a {type(texts).__name__}", hint="give a file, or a list of strings")
         listed = list(texts) if isinstance(texts, Iterable) else [texts]
         if odd := [text for text in listed if not isinstance(text, str)]:
             raise BuildError(
-                f"the text holds a value that is not text: {odd[0]!r:.60}", hint="give a file, or a list of strings"
+                f"{what} holds a value that is not text: {odd[0]!r:.60}", hint="give a file, or a list of strings"
             )
+        if not any(text.strip() for text in listed):
+            raise BuildError(f"{what} is empty", hint="give text that holds more than blanks")
         file = self.folder("texts") / "texts.jsonl"
         file.write_text("".join(json.dumps({"text": text}) + "\n" for text in listed), encoding="utf-8")
         return file

@@ -37,7 +37,7 @@ def run(step: StepRun, params: AlignParams) -> None:
             hint=f"write shape: {{layers: {own.layers}, hidden: {own.hidden}, ffn: {own.ffn}, heads: {own.heads}, "
             f"kv_heads: {own.kv_heads}}}",
         )
-    _check_same_words(folder, above)
+    check_same_words(folder, above)
     candidate, predecessor = load_checkpoint(folder), load_checkpoint(above)
     model, teacher = (model_of(one, forward_type()) for one in (candidate, predecessor))
     windows = calibration(step.inputs["corpus"], params.split, params.tokens, teacher)[:, :-1]
@@ -47,7 +47,7 @@ def run(step: StepRun, params: AlignParams) -> None:
     save_checkpoint(replace(aligned, lineage=lineage), step.output, above)
 
 
-def _check_same_words(folder: Path, above: Path) -> None:
+def check_same_words(folder: Path, above: Path) -> None:
     """Two vocabularies of one size may still be two."""
     files = [one / TOKENIZER for one in (folder, above)]
     if not all(path.exists() for path in files):
@@ -55,6 +55,6 @@ def _check_same_words(folder: Path, above: Path) -> None:
     ours, theirs = (json.loads(path.read_text(encoding="utf-8")).get("model", {}).get("vocab") for path in files)
     if ours != theirs:
         raise BuildError(
-            "the checkpoint's tokenizer has the teacher's number of tokens, but other tokens",
+            "the two models' tokenizers have the same number of tokens, but other tokens",
             hint="use a bridge to go from one vocabulary to another",
         )

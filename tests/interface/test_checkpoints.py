@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import colbuild
+from tests.helpers.project import ROOT
 from tests.helpers.tiny import make_tiny_tokenizer, tiny_documents
 
 TEXT = tiny_documents(30)
@@ -108,6 +110,17 @@ WRONG = {
     "tokens as text": (interpolate(params="400k", tokens="many"), "'many' is not a count", "20k"),
     "no text": (interpolate(params="400k", text=[1, 2]), "a value that is not text", "list of strings"),
     "no text file": (interpolate(params="400k", text="nowhere.txt"), "the text does not exist", ""),
+    "a home of nobody": (lambda models: colbuild.order("~nouser/x"), "home folder that nobody has", "whole path"),
+    "too long a path": (lambda models: colbuild.order("x" * 300), "file name too long", "another path"),
+    "no texts": (interpolate(params="400k", text=[]), "the text is empty", "more than blanks"),
+    "a mapping as text": (interpolate(params="400k", text={"a": 1}), "the text is a dict", "list of strings"),
+    "several formats": (interpolate(params="400k", text=ROOT / "specs"), "several formats", "name one file"),
+    "no token count": (interpolate(params="400k", tokens=None), "'tokens' is missing", "help()"),
+    "one size": (
+        lambda models: colbuild.interpolate(models / "large", models / "large", params="900M"),
+        "both models have 548,064 parameters",
+        "different sizes",
+    ),
     "no progress": (interpolate(params="400k", progress=3), "progress is 3", "True, False"),
     "no prefix": (
         lambda models: colbuild.interpolate(models / "large", models / "tall", params="400k"),
@@ -134,7 +147,39 @@ def test_two_architectures_are_refused(models, tmp_path):
     make_tiny_tokenizer(tmp_path / "other")
     with pytest.raises(colbuild.ColbuildError, match="different architectures") as caught:
         colbuild.interpolate(models / "large", tmp_path / "other", params="100k")
-    assert caught.value.hint
+    assert caught.value.hint == "choose two models of one architecture and vocabulary"
+
+
+def test_two_tokenizers_of_one_size_are_refused_before_anything_runs(models, tmp_path):
+    shutil.copytree(models / "small", tmp_path / "other")
+    file = tmp_path / "other/tokenizer.json"
+    told = json.loads(file.read_text())
+    words = told["model"]["vocab"]
+    last = max(words, key=words.get)
+    words[last + "x"] = words.pop(last)
+    told["model"]["merges"].pop()
+    file.write_text(json.dumps(told))
+    heard = []
+    with pytest.raises(colbuild.ColbuildError, match="but other tokens") as caught:
+        colbuild.interpolate(models / "large", tmp_path / "other", params="400k", progress=heard.append, **QUICK)
+    assert caught.value.hint == "choose two models of one architecture and vocabulary"
+    assert {event.step for event in heard} <= {"source"}
+
+
+def test_places_that_cannot_be_written_to_are_named(between, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name, message in {
+        "link": "link is a link",
+        "dangling": "dangling is a link",
+        "file/x": "file is a file",
+        "x" * 300: "file name too long",
+    }.items():
+        with pytest.raises(colbuild.ColbuildError, match=message) as caught:
+            between.save(tmp_path / name)
+        assert caught.value.hint
 
 
 def test_a_folder_that_holds_something_is_not_overwritten(between, tmp_path):

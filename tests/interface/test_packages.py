@@ -8,7 +8,7 @@ import pytest
 
 import colbuild
 from colbuild.units import format_bytes
-from tests.helpers.project import ROOT
+from tests.helpers.project import ROOT, command
 from tests.helpers.tiny import tiny_documents
 
 PROFILE = ROOT / "exports/tiny-int8.yaml"
@@ -72,6 +72,16 @@ WRONG = {
     "text for a number": (lambda p, m: colbuild.generate(p, "x", max_tokens="many"), "max_tokens", "whole number"),
     "no tokens": (lambda p, m: colbuild.generate(p, "x", max_tokens=0), "max_tokens is 0", "from 1 on"),
     "hot": (lambda p, m: colbuild.generate(p, "x", temperature="hot"), "temperature is 'hot'", "from 0 on"),
+    "boiling": (lambda p, m: colbuild.generate(p, "x", temperature=10**400), "temperature is 1000", "from 0 on"),
+    "a million threads": (lambda p, m: colbuild.generate(p, "x", threads=10**6), "threads is 1,000,000", "at most"),
+    "chat as text": (lambda p, m: colbuild.generate(p, "x", chat="no"), "chat is 'no'", "True or False"),
+    "stream as text": (lambda p, m: colbuild.generate(p, "x", stream=1), "stream is 1", "True or False"),
+    "a seed as text": (lambda p, m: colbuild.export(m / "small", PROFILE, to="x", seed="x"), "seed", "whole number"),
+    "nothing held out": (
+        lambda p, m: colbuild.export(m / "small", PROFILE, to="x", heldout=[]),
+        "the held-out text is empty",
+        "more than blanks",
+    ),
     "a seed below 0": (lambda p, m: colbuild.generate(p, "x", seed=-1), "negative", "whole number"),
 }
 
@@ -94,3 +104,12 @@ def test_a_profile_that_is_fitted_and_recovered_needs_no_text(models, tmp_path):
     made = colbuild.export(models / "small", profile, to=tmp_path / "watch", tokens=512)
     assert made.manifest.profile.precision == "int4"
     assert colbuild.verify(made).problems == ()
+
+
+@pytest.mark.parametrize("temperature", ["inf", "nan"])
+def test_the_command_refuses_the_same_temperatures(temperature, package, monkeypatch, capsys):
+    run = command(package.folder.parent, monkeypatch, capsys)
+    ran = run("run", str(package.folder), "-p", "x", "--temperature", temperature)
+    assert ran.code == 1
+    assert f"error: temperature is {temperature}\nhint: give a number from 0 on" in ran.err
+    assert "warning" not in ran.err

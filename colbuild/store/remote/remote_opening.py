@@ -20,11 +20,7 @@ def open_files(url: str, timeout: float, pauses: tuple[float, ...]) -> RemoteFil
         RemoteError: It does not answer.
     """
     name, secrets = shown(url)
-    protocol, separator, rest = url.partition("://")
-    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.:-]*", protocol):
-        raise BuildError(
-            f"'{name}' is not a URL, so it cannot be a remote", hint="write file:///folder, s3://bucket/folder, …"
-        )
+    protocol, rest = protocol_of(url), url.partition("://")[2]
     from fsspec.core import url_to_fs
 
     calls = Calls(name, timeout, pauses, secrets)
@@ -47,6 +43,21 @@ def open_files(url: str, timeout: float, pauses: tuple[float, ...]) -> RemoteFil
     if not rest.strip("/") or not base:
         raise BuildError(f"{name} has no bucket or folder", hint=f"write {protocol}://… with a bucket or folder")
     return RemoteFiles(calls, fs, base)
+
+
+def protocol_of(url: str) -> str:
+    """The protocol that a URL begins with.
+
+    Raises:
+        BuildError: It is no URL.
+    """
+    protocol, separator, _ = url.partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.:-]*", protocol):
+        name, _ = shown(url)
+        raise BuildError(
+            f"'{name}' is not a URL, so it cannot be a remote", hint="write file:///folder, s3://bucket/folder, …"
+        )
+    return protocol
 
 
 def _http_client() -> Any:
