@@ -52,7 +52,7 @@ def as_path(given: StrPath, what: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise BuildError(
-            f"{what} is in a home folder that nobody has: {_told(path)}", hint="write the whole path"
+            f"{what} is in the home folder of an unknown user: {_told(path)}", hint="write the whole path"
         ) from None
 
 

@@ -110,7 +110,7 @@ WRONG = {
     "tokens as text": (interpolate(params="400k", tokens="many"), "'many' is not a count", "20k"),
     "no text": (interpolate(params="400k", text=[1, 2]), "a value that is not text", "list of strings"),
     "no text file": (interpolate(params="400k", text="nowhere.txt"), "the text does not exist", ""),
-    "a home of nobody": (lambda models: colbuild.order("~nouser/x"), "home folder that nobody has", "whole path"),
+    "a home of nobody": (lambda models: colbuild.order("~nouser/x"), "folder of an unknown user", "whole path"),
     "too long a path": (lambda models: colbuild.order("x" * 300), "file name too long", "another path"),
     "no texts": (interpolate(params="400k", text=[]), "the text is empty", "more than blanks"),
     "a mapping as text": (interpolate(params="400k", text={"a": 1}), "the text is a dict", "list of strings"),

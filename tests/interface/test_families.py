@@ -91,7 +91,7 @@ WRONG = {
     "nowhere to push to": (lambda f: f.build(push=True), "there is no remote", "COLBUILD_REMOTE"),
     "a text as switch": (lambda f: f.build(keep_going="no"), "keep_going is 'no'", "True or False"),
     "a list as name": (lambda f: f.models[["a"]], "has no model", "models here"),
-    "a home of nobody": (lambda f: colbuild.load("~nouser/x"), "home folder that nobody has", "whole path"),
+    "a home of nobody": (lambda f: colbuild.load("~nouser/x"), "folder of an unknown user", "whole path"),
     "a file as store": (lambda f: colbuild.load(SPEC, store=SPEC), "it is a file", "load(store=…)"),
     "a folder as plan": (lambda f: f.plan().save("specs"), "cannot be saved", "name a file in a folder"),
     "no progress": (lambda f: f.build(progress="x"), "progress is 'x'", "True, False"),

@@ -106,10 +106,9 @@ def test_a_profile_that_is_fitted_and_recovered_needs_no_text(models, tmp_path):
     assert colbuild.verify(made).problems == ()
 
 
-@pytest.mark.parametrize("temperature", ["inf", "nan"])
-def test_the_command_refuses_the_same_temperatures(temperature, package, monkeypatch, capsys):
+def test_the_command_refuses_an_infinite_temperature_too(package, monkeypatch, capsys):
     run = command(package.folder.parent, monkeypatch, capsys)
-    ran = run("run", str(package.folder), "-p", "x", "--temperature", temperature)
+    ran = run("run", str(package.folder), "-p", "x", "--temperature", "inf")
     assert ran.code == 1
-    assert f"error: temperature is {temperature}\nhint: give a number from 0 on" in ran.err
+    assert "error: temperature is inf\nhint: give a number from 0 on" in ran.err
     assert "warning" not in ran.err
