@@ -160,7 +160,7 @@ def options(
 
 
 def run_command(arguments: list[str]) -> int:
-    """Runs one command; returns its exit code. A user's mistake is told, never thrown."""
+    """Runs one command; returns its exit code. Prints a user's mistake instead of a traceback."""
     command = typer.main.get_command(app)
     spec = named_spec(arguments)
     try:

@@ -286,17 +286,12 @@ class Operation(Generic[P]):
         besides = None if self.reads_besides is None else self.reads_besides(role, values)
         return self.reads.get(role, ()) if besides is None else besides
 
-    def work_of(self, values: Mapping[str, Any], scene: Scene) -> Work | None:
+    def work_of(self, params: P, scene: Scene) -> Work | None:
         """The work of a step with these parameters; None if a model that it works on is not known."""
-        params = self.params.read(values)
         try:
             return self.work(params, scene)
         except UnknownModelError:
             return None
-
-    def model_of(self, values: Mapping[str, Any], inputs: Mapping[str, Structure], like: Structure) -> Structure | None:
-        """The model that a step with these parameters makes, see `made`."""
-        return self.made(self.params.read(values), inputs, like)
 
     def carry_out(self, step: Any, values: Mapping[str, Any]) -> None:
         """Runs a step (`colbuild.ops.step_run.StepRun`) with these parameters."""

@@ -24,7 +24,8 @@ def run_step(
 
 def work_of(op: str, params: Mapping[str, Any], *scene: Any, **rest: Any) -> Work | None:
     """The work of a step; what follows the parameters are fields of Scene."""
-    return OPERATIONS[op].work_of(params, Scene(*scene, **rest))
+    operation = OPERATIONS[op]
+    return operation.work_of(operation.params.read(params), Scene(*scene, **rest))
 
 
 class NamedStep(Step):

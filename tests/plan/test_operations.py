@@ -108,10 +108,10 @@ def test_every_kind_names_a_module_and_says_what_it_takes(op):
 
 
 def test_work_on_a_model_that_is_not_known_is_unknown_and_a_mistake_is_not():
-    assert WEIGH.work_of({"unit": 1}, Scene({})) is None
-    assert WEIGH.work_of({"unit": 1}, Scene({"model": ANSNET})) is not None
+    assert WEIGH.work_of(WEIGH.params.read({"unit": 1}), Scene({})) is None
+    assert WEIGH.work_of(WEIGH.params.read({"unit": 1}), Scene({"model": ANSNET})) is not None
     with pytest.raises(TypeError):
-        WEIGH.work_of({"units": 1}, Scene({"model": ANSNET}))
+        WEIGH.work_of(WEIGH.params.read({"units": 1}), Scene({"model": ANSNET}))
 
 
 def test_parameters_of_every_step_are_read_as_they_are_written(tmp_path):

@@ -171,7 +171,7 @@ def _weights(folder: Path) -> Iterator[Entry]:
 def _with_head(
     config: dict[str, Any], structure: Structure, found: dict[str, Entry]
 ) -> tuple[dict[str, Any], dict[str, Entry], list[str]]:
-    """The configuration and the tensors with the head that the model has; what was changed is told."""
+    """Returns the configuration and the tensors with the model's own head, and remarks on each change."""
     patterns = structure.architecture.tensors
     head, embedding = (
         next(pattern.name for pattern in patterns if pattern.role is role) for role in (Role.HEAD, Role.EMBEDDING)

@@ -11,7 +11,7 @@ from colbuild.plan.changes.states import State, StepPlan
 from colbuild.plan.cost.ansnet_reads import Reads, ansnet_reads
 from colbuild.plan.cost.machine import MachineSpeed
 from colbuild.plan.cost.rates import Run, WeightsOf, known_models, recorded_runs, runs_told, time_of
-from colbuild.plan.cost.works import structures, works_of
+from colbuild.plan.cost.works import works_of
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.operation import Work
 from colbuild.plan.shapes.chain import Chain
@@ -106,8 +106,7 @@ def estimate(
         weights_of: Digest of a result -> digest of the weights in it, as keys name them; None if its list of files is lost.
     """
     every_step = whole or graph
-    made = structures(every_step, chain)
-    works = works_of(every_step, made, texts or {})
+    made, works = works_of(every_step, chain, texts or {})
     pending = [plan for plan in steps if plan.state is not State.CACHED]
     runs = recorded_runs(records(), known_models(steps, made), chain.top.structure, weights_of) if pending else []
     measured = cache(speed)
@@ -130,7 +129,8 @@ def estimate(
 
 def peak_memory(graph: BuildGraph, chain: Chain) -> dict[str, int]:
     """Step id -> bytes that it needs at its peak; what a build keeps steps apart by."""
-    return {step: work.memory for step, work in works_of(graph, structures(graph, chain), {}).items()}
+    _, works = works_of(graph, chain, {})
+    return {step: work.memory for step, work in works.items()}
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def written(graph: BuildGraph, chain: Chain, steps: Sequence[StepPlan], texts: M
         steps: What each is going to do.
         texts: Step that packs a corpus -> bytes of text that it reads, where these are known.
     """
-    works = works_of(graph, structures(graph, chain), texts)
+    _, works = works_of(graph, chain, texts)
     found = {}
     for plan in steps:
         if plan.state is State.CACHED:

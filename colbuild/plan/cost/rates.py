@@ -69,11 +69,12 @@ def recorded_runs(
         read = {role_of(name): digest for name, digest in record.inputs.items() if part_named(name) in (None, WEIGHTS)}
         try:
             operation = OPERATIONS[record.op]
-            made = known.get(record.output) or operation.model_of(record.params, inputs, like)
+            params = operation.params.read(record.params)
+            made = known.get(record.output) or operation.made(params, inputs, like)
             alone = read.get("model") == read.get("reference")
             scene = Scene(inputs, made, alone=alone, nested=read.get("smaller") in segments)
-            work = operation.work_of(record.params, scene)
-            if operation.params.read(record.params).keeps_nested:
+            work = operation.work_of(params, scene)
+            if params.keeps_nested:
                 segments |= {record.output, weights_of(record.output) or record.output}
         except (KeyError, TypeError, ValueError):
             continue  # written by another version of colbuild, with other parameters: it says nothing of this one

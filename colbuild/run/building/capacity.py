@@ -11,6 +11,7 @@ from colbuild.errors import BuildError
 from colbuild.plan.checks.text_amounts import text_bytes
 from colbuild.plan.cost.estimate import Written, written
 from colbuild.plan.family_plan import FamilyPlan, Workspace
+from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.run.building.landing import outputs_of
 from colbuild.spec import Problem
 from colbuild.store.space import free_bytes, same_file_system
@@ -63,7 +64,11 @@ def memory_warnings(plan: FamilyPlan, memory: Mapping[str, int], available: int)
             continue
         places = plan.graph.origins[step.id]
         place = plan.loaded.places.nearest(places.get("recipe", places[""]))
-        hint = _TRAINING_HINT if "recipe" in step.params else "build on a larger machine, or choose a smaller model"
+        hint = (
+            _TRAINING_HINT
+            if OPERATIONS[step.op].follows_recipe
+            else "build on a larger machine, or choose a smaller model"
+        )
         message = (
             f"'{step.id}' needs about {format_bytes(needed)} of memory, and this machine has {format_bytes(available)}"
         )
