@@ -120,7 +120,7 @@ def _search(
     scoring = Scoring(pair, model, windows, step.check, targets)
     search = SEARCHES[asked.method](asked, pair, scoring.slopes)
     axes = Axes(fill=pair.has_fill, depth=pair.has_depth, nested=pair.nested is not None)
-    scored = search(scoring.loss, axes, step.reached)
+    scored = search(scoring.scores, axes, step.reached)
     best = best_of(scored)
     if not math.isfinite(best.loss):
         raise BuildError(f"every mixture of the two anchors has a loss of {best.loss}: the weights of one are damaged")
@@ -128,7 +128,7 @@ def _search(
 
 
 def _scored(entry: Scored) -> dict[str, Any]:
-    return {**entry.mix.to_json(), "loss": entry.loss}
+    return {**entry.mix.to_json(), "loss": entry.loss, **({"part": True} if entry.part else {})}
 
 
 def _facts(best: dict[str, Any] | None, scored: Sequence[Scored] = (), tokens: int = 0) -> dict[str, Any]:

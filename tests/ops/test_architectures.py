@@ -110,7 +110,7 @@ def test_anchors_and_the_desnet_between_them_load_strictly(name):
     sizes = [_loaded(folder).num_parameters() for folder in (larger, made, smaller)]
     assert sizes == sorted(sizes, reverse=True)
     told = interpolation_of(made)
-    assert told["best"]["loss"] <= min(entry["loss"] for entry in told["candidates"])
+    assert told["best"]["loss"] <= min(entry["loss"] for entry in told["candidates"] if "part" not in entry)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -14,7 +14,7 @@ from colbuild.plan.drawing.parts import Parts
 from colbuild.plan.operation import WEIGHTS
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.route import distillation_flops
-from colbuild.plan.steps.interpolate import CANDIDATES
+from colbuild.plan.steps.interpolate import SCORINGS
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.plan.workload.training import trained_tokens
 from colbuild.spec.model.recipe import Recipe
@@ -87,7 +87,7 @@ def test_interpolation_scores_every_candidate(fresh):
     chain = resolve_chain(load(fresh.root / "project"), ANSNET)
     phone = chain.desnets[0].member.structure
     found = estimated(fresh).steps["interpolate phone"]
-    assert found.flops == CANDIDATES["group_alpha"] * 4096 * forward_flops(phone, 512)
+    assert found.flops == SCORINGS["group_alpha"].windows(8) * 512 * forward_flops(phone, 512)
 
 
 def test_evaluating_the_ansnet_runs_it_once(fresh):

@@ -9,7 +9,7 @@ import pytest
 from colbuild.arch import forward_flops, parameters
 from colbuild.plan.changes.states import result_of
 from colbuild.plan.shapes.route import distillation_flops
-from colbuild.plan.steps.interpolate import CANDIDATES, FILLED_CANDIDATES, NESTED_CANDIDATES
+from colbuild.plan.steps.interpolate import FILLED_CANDIDATES, NESTED_SCORINGS, SCORINGS
 from colbuild.plan.steps.teach import LESSON
 from tests.plan.built import world
 from tests.plan.families import ANCHORS, ANSNET, DISTILL, RECOVER, chain, graph
@@ -210,15 +210,16 @@ def test_another_fill_is_searched_on_a_line(tmp_path):
     found = {
         desnets: estimated(world(tmp_path), desnets=desnets).steps["interpolate phone"] for desnets in (BETWEEN, filled)
     }
-    assert found[filled].flops * CANDIDATES["group_alpha"] == found[BETWEEN].flops * FILLED_CANDIDATES
+    assert found[filled].flops * SCORINGS["group_alpha"].windows(8) == found[BETWEEN].flops * FILLED_CANDIDATES * 8
 
 
 def test_interpolation_scores_the_nested_student_too(tmp_path):
     place = world(tmp_path)
     plain = estimated(place, desnets=BETWEEN).steps["interpolate phone"]
     segment = estimated(place, distill=elastic("segment"), desnets=BETWEEN).steps["interpolate phone"]
-    more = CANDIDATES["group_alpha"] + NESTED_CANDIDATES["group_alpha"]
-    assert segment.flops * CANDIDATES["group_alpha"] == plain.flops * more
+    plainly = SCORINGS["group_alpha"]
+    more = plainly.plus(NESTED_SCORINGS["group_alpha"])
+    assert segment.flops * plainly.windows(8) == plain.flops * more.windows(8)
     assert segment.memory > plain.memory
     place.build(distill=elastic("segment"), desnets=BETWEEN)
     slower = [replace(one, built_at=one.built_at + (one.op == "interpolate")) for one in place.store.records()]

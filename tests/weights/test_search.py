@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbuild.plan.steps.interpolate import CANDIDATES, FILLED_CANDIDATES
+from colbuild.plan.steps.interpolate import FILLED_CANDIDATES, NESTED_SCORINGS, SCORINGS
 from colbuild.progress import Progress, silent
 from colbuild.weights.mixing.alpha_search import (
     GRID,
     Axes,
     Scored,
+    Scores,
     best_of,
     donor_alpha,
     expanded_alpha,
     group_alpha,
+    lowest_point,
     nested_alpha,
 )
 from colbuild.weights.mixing.layer_alpha import STEPS, Slopes, layer_alpha
@@ -34,25 +36,52 @@ def values_of(how):
     return astuple(how)[:5]
 
 
+def alike(score):
+    """Scores in which the first part of the text says the same as all of it."""
+    return Scores(score, score)
+
+
 def bowl(target, nested=False):
     """A loss with one lowest point, of mixtures with the smaller anchor or the nested student; the others are worse by far."""
-    return lambda how: (
-        3.0 + sum((a - b) ** 2 for a, b in zip(values_of(how), target, strict=True)) + 9.0 * (how.nested != nested)
+    return alike(
+        lambda how: (
+            3.0 + sum((a - b) ** 2 for a, b in zip(values_of(how), target, strict=True)) + 9.0 * (how.nested != nested)
+        )
     )
 
 
 def rough(seed):
-    """Any loss at all, the same for the same mixture."""
-    return lambda how: random.Random(f"{seed}:{astuple(how)}").random()
+    """Any loss at all, the same for the same mixture; another one on the first part of the text."""
+
+    def score(text):
+        return lambda how: random.Random(f"{seed}:{text}:{astuple(how)}").random() / 20
+
+    return Scores(score("whole"), score("part"))
 
 
 @given(st.integers(0, 10**6), AXES)
 @settings(max_examples=60, deadline=None)
-def test_group_alpha_is_never_worse_than_what_else_there_is(seed, axes):
-    score = rough(seed)
-    best = best_of(group_alpha(score, axes, silent)).loss
-    assert best <= best_of(donor_alpha(score, axes, silent)).loss
-    assert best <= min(score(axes.without_absent(SUBSET)), score(axes.without_absent(EXPAND)))
+def test_group_alpha_is_never_worse_than_both_ends(seed, axes):
+    scores = rough(seed)
+    best = best_of(group_alpha(scores, axes, silent)).loss
+    # No loss is a tenth higher than another: the first part of the text rules out neither end.
+    assert best <= min(scores.whole(axes.without_absent(end)) for end in (SUBSET, EXPAND))
+
+
+@given(st.integers(0, 10**6), AXES)
+@settings(max_examples=30, deadline=None)
+def test_group_alpha_scores_few_mixtures_and_takes_one_of_those_scored_on_all_of_the_text(seed, axes):
+    found = group_alpha(rough(seed), axes, silent)
+    part, whole = (sum(entry.part is wanted for entry in found) for wanted in (True, False))
+    assert part <= SCORINGS["group_alpha"].part + (NESTED_SCORINGS["group_alpha"].part if axes.nested else 0)
+    assert whole <= SCORINGS["group_alpha"].whole + (NESTED_SCORINGS["group_alpha"].whole if axes.nested else 0)
+    assert not best_of(found).part
+
+
+def test_an_end_that_is_far_worse_on_part_of_the_text_is_not_scored_on_all_of_it():
+    found = group_alpha(bowl((0.0,) * 5), FULL, silent)
+    assert [entry.mix for entry in found if not entry.part] == [SUBSET]
+    assert {entry.mix for entry in found if entry.part} >= {SUBSET, EXPAND}
 
 
 @given(st.integers(0, 10**6), AXES)
@@ -61,7 +90,7 @@ def test_a_nested_student_only_adds_candidates(seed, axes):
     for search in (donor_alpha, group_alpha):
         without = search(rough(seed), replace(axes, nested=False), silent)
         having = search(rough(seed), replace(axes, nested=True), silent)
-        assert {entry.mix for entry in without} <= {entry.mix for entry in having}
+        assert set(without) <= set(having)
         added = {entry.mix for entry in having if entry.mix.nested}
         assert replace(EXPAND, fill=0.0, depth=0.0, nested=True) in added
         # It lacks nothing, so coordinates of what is lacking are not searched.
@@ -73,15 +102,15 @@ def test_a_nested_student_only_adds_candidates(seed, axes):
 def test_group_alpha_comes_near_the_lowest_point_of_a_nested_student(target):
     best = best_of(group_alpha(bowl((*target, 0.0, 0.0), nested=True), replace(FULL, nested=True), silent))
     assert best.mix.nested
-    assert all(abs(a - b) <= 0.126 for a, b in zip(values_of(best.mix), target, strict=False))
+    assert all(abs(a - b) <= 1 / 32 for a, b in zip(values_of(best.mix), target, strict=False))
 
 
 @given(st.tuples(*[st.floats(0, 1)] * 5))
 @settings(max_examples=30, deadline=None)
 def test_group_alpha_comes_near_the_lowest_point(target):
     best = best_of(group_alpha(bowl(target), FULL, silent))
-    # A grid of quarters and one finer step: no coordinate is further off than an eighth.
-    assert all(abs(a - b) <= 0.126 for a, b in zip(values_of(best.mix), target, strict=True))
+    # A parabola is met exactly, and rounded to a multiple of a sixteenth.
+    assert all(abs(a - b) <= 1 / 32 for a, b in zip(values_of(best.mix), target, strict=True))
 
 
 @given(st.integers(0, 10**6), AXES)
@@ -90,15 +119,30 @@ def test_search_is_deterministic_and_asks_for_no_mixture_twice(seed, axes):
     for search in (donor_alpha, group_alpha):
         first, second = search(rough(seed), axes, silent), search(rough(seed), axes, silent)
         assert first == second
-        assert len({entry.mix for entry in first}) == len(first)
+        assert len({(entry.mix, entry.part) for entry in first}) == len(first)
         assert all(0.0 <= value <= 1.0 for entry in first for value in values_of(entry.mix))
 
 
 def test_coordinates_without_parts_are_not_searched():
     found = group_alpha(bowl((0.3, 0.6, 0.9, 0.1, 0.1)), Axes(fill=False, depth=False), silent)
-    tried = {(entry.mix.embedding, entry.mix.attention, entry.mix.mlp) for entry in found}
+    tried = {(entry.mix.embedding, entry.mix.attention, entry.mix.mlp, entry.part) for entry in found}
     # Two mixtures that differ in parts that do not exist are one: it is scored once.
     assert len(tried) == len(found)
+
+
+@given(st.floats(-1, 2), st.floats(0.1, 5), st.floats(-3, 3))
+def test_the_lowest_point_of_a_parabola_is_found(where, bend, height):
+    found = lowest_point(*(height + bend * (value - where) ** 2 for value in (0.0, 0.5, 1.0)))
+    if found is None:
+        assert not 1 / 32 < where < 1 - 1 / 32
+    else:
+        assert abs(found - where) <= 1 / 32 + 1e-9
+        assert found * 16 == int(found * 16)
+
+
+@pytest.mark.parametrize("three", [(1.0, 2.0, 1.0), (1.0, 1.0, 1.0), (1.0, math.inf, 1.0), (math.nan, 1.0, 2.0)])
+def test_losses_that_make_no_parabola_have_no_lowest_point(three):
+    assert lowest_point(*three) is None
 
 
 def test_another_expansion_is_tried_on_a_line():
@@ -111,9 +155,10 @@ def test_another_expansion_is_tried_on_a_line():
 @settings(max_examples=20, deadline=None)
 def test_nested_alpha_looks_at_mixtures_with_the_prefix_and_the_subset_alone(seed):
     found = nested_alpha(rough(seed), replace(FULL, nested=True), silent)
-    assert [entry.mix for entry in found if not entry.mix.nested] == [SUBSET]
+    assert {entry.mix for entry in found if not entry.mix.nested} == {SUBSET}
     assert Mix(1.0, 1.0, 1.0, 0.0, 0.0, nested=True) in {entry.mix for entry in found}
-    assert len({entry.mix for entry in found}) == len(found) <= CANDIDATES["nested"]
+    assert sum(entry.part for entry in found) <= SCORINGS["nested"].part
+    assert sum(not entry.part for entry in found) <= SCORINGS["nested"].whole
 
 
 @given(st.lists(st.floats(0.05, 0.95), min_size=4, max_size=4))
@@ -129,7 +174,7 @@ def test_layer_alpha_goes_down_to_the_lowest_point(target):
         along = [2.0 * (a - b) for a, b in zip((how.embedding, *how.layers), target, strict=True)]
         return Slopes(loss(how), along[0], tuple(along[1:]))
 
-    found = layer_alpha(slopes, [False, False, True])(loss, Axes(fill=False, depth=True), silent)
+    found = layer_alpha(slopes, [False, False, True])(alike(loss), Axes(fill=False, depth=True), silent)
     line, descent = found[:-STEPS], found[-STEPS:]
     assert all(not entry.mix.layers for entry in line)
     assert all(0.0 <= alpha <= 1.0 for entry in descent for alpha in entry.mix.layers)

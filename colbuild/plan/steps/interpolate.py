@@ -15,10 +15,50 @@ from colbuild.plan.workload.at_once import WINDOW
 from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, STREAMED, scored_bytes
 from colbuild.spec.model.mixing import Interpolate
 
-CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 40, "global_alpha": 10, "layer_alpha": 46, "nested": 23}
-"""How many mixtures each way of interpolating scores, at most; a step down the slopes of layer_alpha counts three times."""
+_PART: Final = 2
 
-NESTED_CANDIDATES: Final[Mapping[str, int]] = {"group_alpha": 22, "global_alpha": 4, "layer_alpha": 4, "nested": 0}
+
+def first_windows(windows: int) -> int:
+    """Returns how many windows the first part of a calibration text has: half of them, at least one."""
+    return max(1, windows // _PART)
+
+
+@dataclass(frozen=True)
+class Scorings:
+    """How many mixtures a way of interpolating scores, at most.
+
+    Attributes:
+        whole: On all of the calibration tokens; a step down the slopes of layer_alpha counts three times.
+        part: On the first part of them.
+    """
+
+    whole: int
+    part: int = 0
+
+    def windows(self, count: int) -> int:
+        """Returns how many windows are read of a text of `count`: what the first part scored is not read again."""
+        first = first_windows(count)
+        return self.whole * count + (self.part - min(self.whole, self.part)) * first
+
+    def plus(self, more: Scorings) -> Scorings:
+        """Both together."""
+        return Scorings(self.whole + more.whole, self.part + more.part)
+
+
+SCORINGS: Final[Mapping[str, Scorings]] = {
+    "group_alpha": Scorings(3, part=19),
+    "global_alpha": Scorings(10),
+    "layer_alpha": Scorings(46),
+    "nested": Scorings(3, part=12),
+}
+"""Of each way that scores mixtures."""
+
+NESTED_SCORINGS: Final[Mapping[str, Scorings]] = {
+    "group_alpha": Scorings(2, part=11),
+    "global_alpha": Scorings(4),
+    "layer_alpha": Scorings(4),
+    "nested": Scorings(0),
+}
 """How many more there are where a nested student lies beside the smaller anchor."""
 
 FILLED_CANDIDATES: Final = 5
@@ -59,13 +99,14 @@ class InterpolateParams(Params):
         assert self.tokens is not None
         return self.split, self.tokens
 
-    def candidates(self, *, nested: bool) -> int:
+    def scorings(self, *, nested: bool) -> Scorings:
         """Returns the largest number of scored mixtures."""
-        if self.alpha not in (None, "auto") or self.method not in CANDIDATES:
-            return 0
+        if self.alpha not in (None, "auto") or self.method not in SCORINGS:
+            return Scorings(0)
         if self.fill not in (None, "donor"):
-            return FILLED_CANDIDATES
-        return CANDIDATES[self.method] + (NESTED_CANDIDATES[self.method] if nested else 0)
+            return Scorings(FILLED_CANDIDATES)
+        found = SCORINGS[self.method]
+        return found.plus(NESTED_SCORINGS[self.method]) if nested else found
 
     def texts(self, roles: Collection[str]) -> Iterable[TextNeed]:
         """See `Params`."""
@@ -123,9 +164,9 @@ def _work(params: InterpolateParams, scene: Scene) -> Work:
 
 
 def _flops(params: InterpolateParams, tokens: int, made: Structure, larger: Structure, *, nested: bool) -> int:
-    """Every candidate reads the text once; a refit reads more of it, with the larger anchor's FFNs beside its own."""
-    forward = forward_flops(made, WINDOW)
-    flops = params.candidates(nested=nested) * tokens * forward
+    """A candidate reads the text once, or its first part; a refit reads more, with the larger anchor's FFNs beside its own."""
+    forward, windows = forward_flops(made, WINDOW), max(1, tokens // WINDOW)
+    flops = params.scorings(nested=nested).windows(windows) * tokens // windows * forward
     if params.refit == "auto":
         flops += REFIT_TEXT * tokens * (forward + forward_flops(larger, WINDOW))
     return flops
@@ -133,7 +174,7 @@ def _flops(params: InterpolateParams, tokens: int, made: Structure, larger: Stru
 
 INTERPOLATE: Final = Operation(
     op="interpolate",
-    epoch=2,
+    epoch=3,
     params=InterpolateParams,
     module="colbuild.ops.interpolate",
     work=_work,

@@ -76,10 +76,7 @@ def held_out(
         targets: What is asked [windows, length], `IGNORED` where nothing is; by default each token after the first.
         room: Memory for logits that may be used again.
     """
-    scores, room = [], room or Room()
-    for window, wanted in zip(windows, windows[:, 1:] if targets is None else targets, strict=True):
-        between()
-        scores.append(score_window(model, window[None, :-1], wanted, reference, room))
+    scores = _each_window(model, reference, windows, between, targets, room)
     total = _sum(scores)
     each = tuple(score.nats / max(1, score.tokens) for score in scores)
     return HeldOut(total.nats / total.tokens, None if reference is None else total.kl / total.tokens, each)
@@ -94,6 +91,32 @@ def mean_loss(
 ) -> float:
     """Mean loss in nats per token that is asked for, over windows as `held_out` takes them."""
     return held_out(model, None, windows, between, targets, room).loss
+
+
+def score_windows(
+    model: PreTrainedModel,
+    windows: torch.Tensor,
+    between: Callable[[], None] = go_on,
+    targets: torch.Tensor | None = None,
+    room: Room | None = None,
+) -> Score:
+    """The sums over windows as `held_out` takes them: those of other windows can be added."""
+    return _sum(_each_window(model, None, windows, between, targets, room))
+
+
+def _each_window(
+    model: PreTrainedModel,
+    reference: PreTrainedModel | None,
+    windows: torch.Tensor,
+    between: Callable[[], None],
+    targets: torch.Tensor | None,
+    room: Room | None,
+) -> list[Score]:
+    scores, room = [], room or Room()
+    for window, wanted in zip(windows, windows[:, 1:] if targets is None else targets, strict=True):
+        between()
+        scores.append(score_window(model, window[None, :-1], wanted, reference, room))
+    return scores
 
 
 # Not `inference_mode`: what a model computes once and keeps, such as a mask, must be of use to a training too.
@@ -146,10 +169,10 @@ def _view(model: PreTrainedModel, tokens: torch.Tensor, count: int, wanted: torc
 
 def _score_chunk(ours: _View, targets: torch.Tensor, theirs: _View | None, room: Room) -> Score:
     logits, count = ours.logits(room), targets.shape[0]
-    likeliest = logits.argmax(dim=-1)
+    likeliest = None if theirs is None else logits.argmax(dim=-1)
     likely = room.log_softmax("log student", room.cast("student", logits, torch.float32))
     nats = functional.nll_loss(likely, targets, reduction="none").double().sum()
-    if theirs is None:
+    if theirs is None or likeliest is None:
         return Score(count, float(nats), count)
     reference = theirs.logits(room).to(likely.device)
     agreed = int((likeliest == reference.argmax(dim=-1)).sum())

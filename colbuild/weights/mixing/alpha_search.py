@@ -5,21 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from colbuild.progress import Progress, Report
 from colbuild.weights.mixing.mixture import EXPAND, PATCH, SUBSET, Fill, Mix, even
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
-_FINE = 0.125
+
+_PROBES: Final = (0.0, 0.5, 1.0)
+"""Where the loss along one coordinate is measured: a parabola has three numbers."""
+
+_STEP: Final = 1 / 16
+"""The lowest point of a parabola is taken at multiples of this: bf16 rounding moves a loss by more than a finer step does."""
+
+_FAR: Final = 0.1
+"""An end of the space that is worse by as many nats per token on part of the text is not scored on all of it."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A mixture and its loss in nats per token."""
+    """A mixture and its loss in nats per token.
+
+    Attributes:
+        mix: The mixture.
+        loss: Its loss.
+        part: Whether only the first part of the text was scored.
+    """
 
     mix: Mix
     loss: float
+    part: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,11 +64,25 @@ class Axes:
 Score = Callable[[Mix], float]
 """The loss of a mixture in nats per token."""
 
-Search = Callable[[Score, Axes, Report], list[Scored]]
-"""What tries mixtures: all that it has scored."""
+
+@dataclass(frozen=True)
+class Scores:
+    """How mixtures are scored.
+
+    Attributes:
+        whole: On all calibration tokens.
+        part: On the first half of them.
+    """
+
+    whole: Score
+    part: Score
 
 
-def donor_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
+Search = Callable[[Scores, Axes, Report], list[Scored]]
+"""What tries mixtures: all that it has scored. The best one of the whole text is taken (see `best_of`)."""
+
+
+def donor_alpha(scores: Scores, axes: Axes, report: Report) -> list[Scored]:
     """One alpha for everything both anchors have, donor fill for the rest; subset and expand are scored too.
 
     Donor layers are both kept whole and scaled by 1 - alpha. With a nested student, so is one alpha between the larger
@@ -66,73 +95,135 @@ def donor_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
             candidates.append(even(alpha))
     candidates.append(PATCH)
     if axes.nested:
-        candidates += _nested_line()
-    return _score_line(candidates, score, axes, report)
+        candidates += [Mix(alpha, alpha, alpha, 0.0, 0.0, nested=True) for alpha in GRID[1:]]
+    return _score_line(candidates, scores, axes, report)
 
 
 def expanded_alpha(expansion: Fill) -> Search:
     """One alpha between the larger anchor's subset and the smaller anchor, expanded in a given way."""
 
-    def search(score: Score, axes: Axes, report: Report) -> list[Scored]:
-        return _score_line([even(alpha, expansion) for alpha in GRID], score, axes, report)
+    def search(scores: Scores, axes: Axes, report: Report) -> list[Scored]:
+        return _score_line([even(alpha, expansion) for alpha in GRID], scores, axes, report)
 
     return search
 
 
-def nested_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
-    """The nested student's prefix alone, and mixed with the larger anchor's subset: with one alpha, then one for each group."""
-    scored = _score_line([SUBSET, *_nested_line()], score, axes, report)
-    return _descend(scored, [(True, axes.names(nested=True))], score, report)
-
-
-def group_alpha(score: Score, axes: Axes, report: Report) -> list[Scored]:
-    """An alpha for each group: coordinate descent over a coarse grid from the best single alpha, then finer steps.
-
-    With a nested student both are searched, mixtures with the smaller anchor and with it. Never worse than the candidates
-    of `donor_alpha`, subset and expand among them, on the tokens it is scored with.
-    """
-    scored = donor_alpha(score, axes, report)
-    searches = [(nested, axes.names(nested)) for nested in ((False, True) if axes.nested else (False,))]
-    return _descend(scored, searches, score, report)
-
-
-def _nested_line() -> list[Mix]:
-    return [Mix(alpha, alpha, alpha, 0.0, 0.0, nested=True) for alpha in GRID[1:]]
-
-
-def _score_line(candidates: Sequence[Mix], score: Score, axes: Axes, report: Report) -> list[Scored]:
+def _score_line(candidates: Sequence[Mix], scores: Scores, axes: Axes, report: Report) -> list[Scored]:
     distinct = list(dict.fromkeys(axes.without_absent(candidate) for candidate in candidates))
-    return _score_all(distinct, score, report, len(distinct))
+    tried = _Tried(scores, axes, report, len(distinct))
+    for candidate in distinct:
+        tried.whole(candidate)
+    return tried.scored
 
 
-def _descend(
-    scored: list[Scored], searches: Sequence[tuple[bool, tuple[str, ...]]], score: Score, report: Report
-) -> list[Scored]:
-    """What was scored, and what coordinate descent from the best of it tries: (in nested mixtures, along which names)."""
-    budget = len(scored) + sum(len(names) for _, names in searches) * (len(GRID) + 1)
-    for nested, names in searches:
-        for values in (_coarse, _fine):
-            for name in names:
-                best = min((entry for entry in scored if entry.mix.nested == nested), key=loss_of)
-                known = {entry.mix for entry in scored}
-                candidates = [_with(best.mix, name, value) for value in values(getattr(best.mix, name))]
-                new = [candidate for candidate in candidates if candidate not in known]
-                scored += _score_all(new, score, report, budget, len(scored))
-    return scored
+@dataclass(frozen=True)
+class _Space:
+    """The mixtures of the larger anchor with one other model.
+
+    Attributes:
+        begin: The search starts at the best of these.
+        ends: What the result is compared with on all of the text.
+    """
+
+    begin: tuple[Mix, ...]
+    ends: tuple[Mix, ...]
+
+
+_PREFIX: Final = Mix(1.0, 1.0, 1.0, 0.0, 0.0, nested=True)
+"""The nested student's prefix alone."""
+
+_DONOR: Final = _Space((SUBSET, Mix(0.5, 0.5, 0.5, 0.0, 0.0), PATCH), (SUBSET, EXPAND))
+_NESTED: Final = _Space((Mix(0.5, 0.5, 0.5, 0.0, 0.0, nested=True), _PREFIX), (_PREFIX,))
+
+
+def nested_alpha(scores: Scores, axes: Axes, report: Report) -> list[Scored]:
+    """The nested student's prefix alone, and mixed with the larger anchor's subset, as `group_alpha` searches."""
+    return _search([replace(_NESTED, ends=(SUBSET, _PREFIX))], scores, axes, report)
+
+
+def group_alpha(scores: Scores, axes: Axes, report: Report) -> list[Scored]:
+    """An alpha for each group: for one coordinate after the other, the lowest point of a parabola through three losses.
+
+    The search starts at the best of three mixtures: the larger anchor's subset, the smaller anchor with the larger one's
+    parts beside it, and the middle of both. It reads the first half of the text. Its result is then scored on all of the text,
+    and so are subset and expand, unless the first half rules them out. With a nested student both are searched, mixtures with
+    the smaller anchor and with it. The best is never worse than an end that was scored on all of the text.
+    """
+    return _search([_DONOR, _NESTED] if axes.nested else [_DONOR], scores, axes, report)
+
+
+def _search(spaces: Sequence[_Space], scores: Scores, axes: Axes, report: Report) -> list[Scored]:
+    """All that is scored: in each space a search on half of the text, then its result and the ends on all of it."""
+    along = [axes.names(space.begin[-1].nested) for space in spaces]
+    most = [
+        len(space.begin) + len(_PROBES) * len(names) + 2 * len(space.ends) + 1
+        for space, names in zip(spaces, along, strict=True)
+    ]
+    tried = _Tried(scores, axes, report, sum(most))
+    for space, names in zip(spaces, along, strict=True):
+        best = min(map(tried.part, space.begin), key=loss_of)
+        for name in names:
+            best = _along(best, name, tried)
+        near = [end for end in space.ends if not loss_of(tried.part(end)) > loss_of(best) + _FAR]
+        for candidate in (best.mix, *near):
+            tried.whole(candidate)
+    return tried.scored
+
+
+def _along(best: Scored, name: str, tried: _Tried) -> Scored:
+    """The best along one coordinate: of three mixtures, or the lowest point of the parabola through their losses."""
+    three = [tried.part(_with(best.mix, name, value)) for value in _PROBES]
+    lowest = lowest_point(*(entry.loss for entry in three))
+    if lowest is not None:
+        three.append(tried.part(_with(best.mix, name, lowest)))
+    return min(three, key=loss_of)
+
+
+def lowest_point(zero: float, half: float, one: float) -> float | None:
+    """Where a parabola through the values at 0, 1/2 and 1 is lowest; None where that is none of its inner points."""
+    bend = zero - 2 * half + one
+    if not (math.isfinite(bend) and bend > 0.0):
+        return None
+    where = round((0.5 + (zero - one) / (4 * bend)) / _STEP) * _STEP
+    return where if 0.0 < where < 1.0 else None
+
+
+class _Tried:
+    """What was scored, each mixture at most once on part of the text and once on all of it.
+
+    Args:
+        scores: How mixtures are scored.
+        axes: Their coordinates that have an effect.
+        report: Told of each.
+        total: How many there will be at most.
+    """
+
+    def __init__(self, scores: Scores, axes: Axes, report: Report, total: int) -> None:
+        self.scored: list[Scored] = []
+        self._scores, self._axes, self._report, self._total = scores, axes, report, total
+        self._known: dict[tuple[Mix, bool], Scored] = {}
+
+    def part(self, how: Mix) -> Scored:
+        """A mixture's score on the first part of the text."""
+        return self._score(self._axes.without_absent(how), part=True)
+
+    def whole(self, how: Mix) -> Scored:
+        """Its score on all of it."""
+        return self._score(self._axes.without_absent(how), part=False)
+
+    def _score(self, how: Mix, *, part: bool) -> Scored:
+        if (how, part) not in self._known:
+            entry = Scored(how, (self._scores.part if part else self._scores.whole)(how), part)
+            self._known[how, part] = entry
+            self.scored.append(entry)
+            count = len(self.scored)
+            self._report(Progress(count, max(self._total, count), "candidates", "scoring", {"loss": entry.loss}))
+        return self._known[how, part]
 
 
 def best_of(scored: Sequence[Scored]) -> Scored:
-    """The mixture of lowest loss; the earliest one where several tie."""
-    return min(scored, key=loss_of)
-
-
-def _score_all(mixes: Sequence[Mix], score: Score, report: Report, total: int, done: int = 0) -> list[Scored]:
-    scored = []
-    for candidate in mixes:
-        scored.append(Scored(candidate, score(candidate)))
-        count = done + len(scored)
-        report(Progress(count, max(total, count), "candidates", "scoring", {"loss": scored[-1].loss}))
-    return scored
+    """The mixture of lowest loss on all of the text; the earliest one where several tie."""
+    return min((entry for entry in scored if not entry.part), key=loss_of)
 
 
 def loss_of(entry: Scored) -> float:
@@ -143,11 +234,3 @@ def loss_of(entry: Scored) -> float:
 def _with(mix: Mix, name: str, value: float) -> Mix:
     change: dict[str, Any] = {name: value}
     return replace(mix, **change)
-
-
-def _coarse(_: float) -> tuple[float, ...]:
-    return GRID
-
-
-def _fine(value: float) -> tuple[float, ...]:
-    return tuple(near for near in (value - _FINE, value + _FINE) if 0.0 <= near <= 1.0)

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 
 from colbuild.progress import Progress, Report
-from colbuild.weights.mixing.alpha_search import Axes, Score, Scored, Search, donor_alpha, loss_of
+from colbuild.weights.mixing.alpha_search import Axes, Scored, Scores, Search, donor_alpha, loss_of
 from colbuild.weights.mixing.mixture import Mix
 
 STEPS: Final = 12
@@ -42,8 +42,8 @@ def layer_alpha(slopes: Callable[[Mix], Slopes], alone: Sequence[bool]) -> Searc
         alone: For each layer of the DesNet, whether only the larger anchor has it.
     """
 
-    def search(score: Score, axes: Axes, report: Report) -> list[Scored]:
-        scored = donor_alpha(score, axes, report)
+    def search(scores: Scores, axes: Axes, report: Report) -> list[Scored]:
+        scored = donor_alpha(scores, axes, report)
         total = len(scored) + STEPS
         # A layer's alpha silences what only the larger anchor has in it; mixtures that keep all of that are of another kind.
         alike = [one for one in scored if not one.mix.nested and (not axes.fill or one.mix.fill == one.mix.mlp)]

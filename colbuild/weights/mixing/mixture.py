@@ -20,6 +20,9 @@ are none; with `zero` they are 0, and an RMS norm before them is rescaled for it
 (`colbuild.arch.wide_norms`) sees the larger anchor's heads too: there `donor` keeps the function only where all are shared.
 """
 
+Shares = tuple[bool, Fill, float, float, float]
+"""Of one tensor: `nested`, `expansion`, alpha, and by how much the output of what only the larger anchor has is silenced."""
+
 
 @dataclass(frozen=True)
 class Mix:
@@ -59,6 +62,12 @@ class Mix:
             return self.alpha(tensor)
         return self.fill if what == "fill" else self.depth
 
+    def shares(self, tensor: Tensor) -> Shares:
+        """All of a mixture that decides about one tensor: mixtures that have these in common make the same of it."""
+        writes = tensor.role in WRITES
+        silenced = (self.silence(tensor, "fill"), self.silence(tensor, "depth")) if writes else (0.0, 0.0)
+        return self.nested, self.expansion, self.alpha(tensor), *silenced
+
     def to_json(self) -> dict[str, Any]:
         """Its fields; those beyond the groups only where they say something."""
         found: dict[str, Any] = {name: getattr(self, name) for name in _ALWAYS}
@@ -82,6 +91,9 @@ _GROUP: Final = {
     Role.FFN_IN: "mlp",
     Role.FFN_OUT: "mlp",
 }
+
+WRITES: Final = (Role.ATTENTION_OUT, Role.FFN_OUT, Role.BRANCH_NORM)
+"""The roles of tensors that decide how much a branch writes into the residual stream."""
 
 
 def even(alpha: float, expansion: Fill = "donor") -> Mix:
