@@ -3,9 +3,9 @@
     python -m tests.benchmarks.alphas [--quick] [--json FILE] [--work FOLDER]
 
 The pairs of anchors are those of `init_quality`, and so are the calibration tokens; both share a work folder. The descent
-scores every single alpha on a grid of quarters, then five alphas for each group, then finer steps; each mixture is written whole
-into the model and scored on all of the text. Seconds are the process's own (CPU), so that other load matters less; both ways run in turns.
-Losses are of held-out text in nats per token. `--quick` trains less, and leaves SmolLM2 out.
+scores every single alpha on a grid of quarters, then five alphas for each group, then finer steps; each mixture is written
+whole into the model and scored on all of the text. Seconds are the process's own (CPU), so that other load matters less; both
+ways run in turns. Losses are of held-out text in nats per token. `--quick` trains less, and leaves SmolLM2 out.
 """
 
 from __future__ import annotations
