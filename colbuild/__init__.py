@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from colbuild.plan.saved.plan_file import read_plan as read_plan
     from colbuild.plan.saved.plan_file import write_plan as write_plan
     from colbuild.run.build_request import Options as Options
+    from colbuild.run.building.ansnet_forms import planned_alternatives as planned_alternatives
     from colbuild.run.building.building import build as build
     from colbuild.run.building.family_lock import lock_family as lock_family
     from colbuild.run.building.family_rows import family_shapes as family_shapes
@@ -97,6 +98,7 @@ _NAMES = {
     "colbuild.plan.planning": ("check_possible", "make_plan"),
     "colbuild.plan.saved.plan_file": ("plan_schema_text", "read_plan", "write_plan"),
     "colbuild.run.build_request": ("Options",),
+    "colbuild.run.building.ansnet_forms": ("planned_alternatives",),
     "colbuild.run.building.building": ("build",),
     "colbuild.run.building.family_lock": ("lock_family",),
     "colbuild.run.building.family_rows": ("family_shapes", "family_status"),

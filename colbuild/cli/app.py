@@ -111,15 +111,16 @@ def status(spec: Spec = DEFAULT_SPEC, store: StorePath = None, as_json: AsJson =
 
     found, workspace = planned(spec, store)
     rows = colbuild.family_status(found, workspace)
+    instead = colbuild.planned_alternatives(found, workspace)
     records = workspace.store.layout.folder("runs")
     history = colbuild.family_history(records, found.loaded.family.name, found.loaded.path)
     if as_json:
-        write_json({**status_to_json(found, rows), "builds": history_to_json(history)})
+        write_json({**status_to_json(found, rows, instead), "builds": history_to_json(history)})
     else:
         console = open_console()
         console.print(lock_line(found.lock), soft_wrap=True)
         print_history(history, console, spec=found.loaded.path)
-        print_status(found, rows, console)
+        print_status(found, rows, instead, console)
 
 
 app.command()(explain_commands.why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from colbuild.arch import forward_flops
 from colbuild.plan.drawing.build_graph import BuildGraph
@@ -16,6 +16,11 @@ from colbuild.plan.shapes.members import ANSNET
 from colbuild.plan.shapes.route import distillation_flops
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.plan.workload.training import lessons_params, trained_tokens
+
+_ABOUT: Final = 0.05
+"""Costs that differ by less than this share count as equal: both are estimates."""
+
+Cheaper = Literal["chain", "direct", "equal"]
 
 _HEADS: Final = frozenset(step_id(op, ANSNET) for op in ("source", "order"))
 
@@ -37,6 +42,13 @@ class Reads:
     flops: int
     direct_tokens: tuple[int, ...]
     direct_flops: int
+
+    @property
+    def cheaper(self) -> Cheaper:
+        """Which of the two takes less compute: making the family by its chain, or distilling each DesNet directly."""
+        if abs(self.direct_flops - self.flops) <= _ABOUT * self.flops:
+            return "equal"
+        return "chain" if self.flops < self.direct_flops else "direct"
 
 
 def ansnet_reads(chain: Chain, graph: BuildGraph, works: Mapping[str, Work]) -> Reads | None:

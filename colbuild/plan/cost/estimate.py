@@ -15,6 +15,7 @@ from colbuild.plan.cost.works import works_of
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.operation import Work
 from colbuild.plan.shapes.chain import Chain
+from colbuild.plan.shapes.rounded_ansnet import Alternatives
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import Problem
 from colbuild.store import ActionRecord
@@ -62,6 +63,7 @@ class Estimates:
         memory: Bytes that the steps need at the fullest moment, if all of them run.
         reads: The AnsNet's part; None for a family whose models are all the AnsNet.
         warnings: What this machine may lack for it.
+        instead: The AnsNet in fewer bits, beside the packages of the family; None if nobody asked.
     """
 
     steps: Mapping[str, Estimate]
@@ -73,6 +75,7 @@ class Estimates:
     memory: int
     reads: Reads | None
     warnings: tuple[Problem, ...] = ()
+    instead: Alternatives | None = None
 
 
 def unknown_weights(_: str) -> str | None:

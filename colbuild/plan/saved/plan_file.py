@@ -18,6 +18,7 @@ from colbuild.documents import MalformedError, read_json_file, shallow
 from colbuild.errors import BuildError
 from colbuild.hashing import canonical_json, hash_bytes
 from colbuild.plan.changes.states import StepPlan
+from colbuild.plan.cost.ansnet_reads import Cheaper, Reads
 from colbuild.plan.cost.estimate import Estimates
 from colbuild.plan.drawing.build_graph import BuildGraph, sources
 from colbuild.plan.shapes.chain import Chain
@@ -120,6 +121,47 @@ class SavedReads(PlanPart):
         tuple[int, ...], Field(description="For each DesNet, the tokens of distilling it directly.")
     ]
     direct_flops: Annotated[int, Field(description="FLOPs of these distillations.")]
+    cheaper: Annotated[
+        Cheaper | None,
+        Field(description="Which takes fewer FLOPs: the family's chain, or direct distillation; null in older plans."),
+    ] = None
+
+
+class SavedForm(PlanPart):
+    """The AnsNet as a package of fewer bits."""
+
+    form: Annotated[str, Field(description="The form: int8, int4, '4 bits in all', or another precision.")]
+    asked: Annotated[str, Field(description="The lines of a device profile that asks for it.")]
+    size: Annotated[int, Field(description="Bytes of the package; at most, unless it is built.")]
+    profile: Annotated[str | None, Field(description="The AnsNet's profile of this form; null if it has none.")]
+    built: Annotated[bool, Field(description="Whether the package is in the store.")]
+    bits_per_byte: Annotated[float | None, Field(description="On held-out text; null if not measured.")]
+    agreement: Annotated[
+        float | None, Field(description="How often its most likely token is the AnsNet's; null if not measured.")
+    ]
+
+
+class SavedReached(PlanPart):
+    """A DesNet's package that a form of the AnsNet is about as small as."""
+
+    package: Annotated[str, Field(description="The package, as in 'phone/phone-int8'.")]
+    size: Annotated[int, Field(description="Its bytes; at most, unless it is built.")]
+    built: Annotated[bool, Field(description="Whether it is in the store.")]
+    bits_per_byte: Annotated[float | None, Field(description="On held-out text; null if not measured.")]
+    form: Annotated[str, Field(description="The form of the AnsNet that is compared with it.")]
+    ansnet_is_better: Annotated[
+        bool | None, Field(description="Whether that form has fewer bits per byte; null if one is not measured.")
+    ]
+
+
+class SavedAlternatives(PlanPart):
+    """The AnsNet in fewer bits, beside the packages of the DesNets."""
+
+    forms: Annotated[tuple[SavedForm, ...], Field(description="From large to small.")]
+    reached: Annotated[
+        tuple[SavedReached, ...], Field(description="The packages that a form is about as small as, within a tenth.")
+    ]
+    packages: Annotated[int, Field(description="The number of packages of DesNets.")]
 
 
 class SavedPlan(PlanPart):
@@ -144,6 +186,9 @@ class SavedPlan(PlanPart):
     steps: Annotated[tuple[SavedStep, ...], Field(description="In an order in which they can run.")]
     totals: Annotated[SavedTotals, Field(description="The sum of the estimates.")]
     ansnet_reads: Annotated[SavedReads | None, Field(description="Null if every DesNet is the AnsNet.")]
+    instead: Annotated[
+        SavedAlternatives | None, Field(description="The AnsNet's own packages of fewer bits; null in older plans.")
+    ] = None
 
 
 def saved_plan(
@@ -205,8 +250,13 @@ def saved_plan(
         warnings=chain.warnings,
         steps=tuple(_step(step, estimates) for step in steps),
         totals=totals,
-        ansnet_reads=SavedReads(**asdict(estimates.reads)) if estimates.reads else None,
+        ansnet_reads=_reads(estimates.reads) if estimates.reads else None,
+        instead=SavedAlternatives.model_validate(asdict(estimates.instead)) if estimates.instead else None,
     )
+
+
+def _reads(reads: Reads) -> SavedReads:
+    return SavedReads(**asdict(reads), cheaper=reads.cheaper)
 
 
 def _model(member: Member) -> SavedModel:

@@ -18,6 +18,7 @@ from colbuild.plan.shapes.bridge_shape import Bridged
 from colbuild.plan.shapes.chain import Chain, Distillation
 from colbuild.plan.shapes.members import HEADS, Member, Placed
 from colbuild.plan.steps.distill import elastic_of, lower_end
+from colbuild.report.screen.alternatives_view import forms_line, remarks
 from colbuild.report.screen.states_view import STYLES, WORDS, lock_line
 from colbuild.spec.model.family import DesNet
 from colbuild.spec.model.recipe import Recipe
@@ -32,12 +33,20 @@ PLAN_COLUMNS: Final = ("step", "state", "why", "estimate")
 """What a plan tells of each step."""
 
 
+_CHEAPER: Final = {
+    "chain": "the chain is cheaper",
+    "direct": "distilling directly is cheaper",
+    "equal": "both cost about the same",
+}
+
+
 def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None:
     """Prints a plan: the family, a line for each step, the sum, and the AnsNet's part in it."""
     console.print(_headline(plan), soft_wrap=True)
     console.print(lock_line(plan.lock), soft_wrap=True)
     # Printed at once: of thousands of models each call would cost.
-    if lines := [*_models(plan), *(f"  text {text.told}" for text in plan.texts.values())]:
+    forms = [] if estimates.instead is None else [f"  {forms_line(estimates.instead)}"]
+    if lines := [*_models(plan), *forms, *(f"  text {text.told}" for text in plan.texts.values())]:
         console.print("\n".join(lines), soft_wrap=True)
     for warning in plan.chain.warnings:
         console.print(f"warning: {warning}", soft_wrap=True, style="yellow")
@@ -59,6 +68,9 @@ def print_plan(plan: FamilyPlan, estimates: Estimates, console: Console) -> None
     console.print(_summary(plan, estimates), soft_wrap=True)
     if plan.pending and estimates.reads is not None:
         console.print(_ansnet_reads(estimates.reads), soft_wrap=True)
+    if estimates.instead is not None:
+        for remark in remarks(estimates.instead):
+            console.print(remark, soft_wrap=True)
 
 
 def plan_cells(step: StepPlan, estimates: Estimates) -> tuple[str, str, str, str]:
@@ -208,7 +220,7 @@ def _ansnet_reads(reads: Reads) -> str:
     )
     return (
         f"AnsNet reads: {format_count(reads.tokens)} tokens{times}. Distilling each DesNet directly: {direct}, "
-        f"{reads.direct_flops / reads.flops:.1f}x the compute (from FLOPs)."
+        f"{reads.direct_flops / reads.flops:.1f}x the compute: {_CHEAPER[reads.cheaper]} (from FLOPs)."
     )
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from colbuild.plan.shapes.rounded_ansnet import Alternatives
+from colbuild.report.screen.alternatives_view import form_cells, remarks
 from colbuild.report.screen.ledger_view import print_trainings, reference
 from colbuild.report.screen.naming import naming
 from colbuild.run.building.family_rows import Row
@@ -30,7 +32,7 @@ _LEFT: Final = ("model", "made from", "package")
 def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
     """Prints what a build left: the table, then what was done."""
     total = len(plan.graph.steps)
-    print_rows(built.rows, console)
+    print_rows(built.rows, built.instead, console)
     if not built.ran:
         console.print(f"Nothing to do: all {total} steps of {plan.loaded.family.name} are in the store.")
         return
@@ -45,9 +47,9 @@ def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
         console.print(f"Try one: {example}", soft_wrap=True)
 
 
-def print_status(plan: FamilyPlan, rows: Sequence[Row], console: Console) -> None:
+def print_status(plan: FamilyPlan, rows: Sequence[Row], instead: Alternatives, console: Console) -> None:
     """Prints how the family stands."""
-    print_rows(rows, console)
+    print_rows(rows, instead, console)
     print_trainings(rows, console)
     pending = len(plan.pending)
     name, spec = plan.loaded.family.name, plan.loaded.path
@@ -91,13 +93,15 @@ def model_cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def print_rows(rows: Sequence[Row], console: Console) -> None:
-    """Prints the table."""
+def print_rows(rows: Sequence[Row], instead: Alternatives, console: Console) -> None:
+    """Prints the table, with the AnsNet in fewer bits below its models."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in MODEL_COLUMNS:
         table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
     for row in rows:
         table.add_row(*model_cells(row), style="dim" if row.kind == "anchor" else "")
+    for form in instead.forms:
+        table.add_row(*form_cells(form), style="dim")
     console.print()
     console.print(table)
     console.print()
@@ -108,9 +112,11 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
             f"agrees: most likely next token equals {head}'s; KL: nats per token to {head}",
             soft_wrap=True,
         )
+    for remark in remarks(instead):
+        console.print(remark, soft_wrap=True)
 
 
-def status_to_json(plan: FamilyPlan, rows: Sequence[Row]) -> dict[str, Any]:
+def status_to_json(plan: FamilyPlan, rows: Sequence[Row], instead: Alternatives) -> dict[str, Any]:
     """Returns the state of a family as JSON values."""
     return {
         "format": STATUS_FORMAT,
@@ -120,13 +126,11 @@ def status_to_json(plan: FamilyPlan, rows: Sequence[Row]) -> dict[str, Any]:
         "models": [
             {
                 **asdict(row),
-                "packages": [
-                    {"profile": package.profile, "size": package.size, "folder": str(package.folder)}
-                    for package in row.packages
-                ],
+                "packages": [{**asdict(package), "folder": str(package.folder)} for package in row.packages],
             }
             for row in rows
         ],
+        "instead": asdict(instead),
     }
 
 

@@ -20,7 +20,9 @@ from colbuild.plan.planning import (
     plan_sources,
     steps_of,
 )
+from colbuild.plan.shapes.rounded_ansnet import Alternatives
 from colbuild.run.build_request import BuildRequest, Options
+from colbuild.run.building.ansnet_forms import built_alternatives, planned_alternatives
 from colbuild.run.building.capacity import check_disk, memory_warnings
 from colbuild.run.building.family_lock import refreshed
 from colbuild.run.building.family_rows import Row, family_status, rows_of
@@ -43,11 +45,13 @@ class Built:
         ran: Ids of the steps that ran.
         seconds: How long it took.
         left: Steps that are not in the store, since no target needed them.
+        instead: The AnsNet in fewer bits, beside the family's packages.
     """
 
     rows: tuple[Row, ...]
     ran: tuple[str, ...]
     seconds: float
+    instead: Alternatives
     left: tuple[StepPlan, ...] = ()
 
 
@@ -151,8 +155,9 @@ def _build(plan: FamilyPlan, workspace: Workspace, listener: Listener, options: 
     seconds = time.monotonic() - started
     listener(BuildFinished(len(done.ran), len(plan.graph.steps) - len(done.ran), seconds))
     if plan.selection is None:
-        return Built(rows_of(plan, workspace, done.records), done.ran, seconds)
+        instead = built_alternatives(plan, workspace, done.records)
+        return Built(rows_of(plan, workspace, done.records), done.ran, seconds, instead)
     # What no target needed may stand in the store all the same, or be there now that its inputs are known.
     steps = steps_of(plan.loaded, plan.selection.whole, store, plan_sources(plan, workspace))
     now = FamilyPlan(plan.loaded, plan.chain, plan.selection.whole, steps, plan.lock)
-    return Built(family_status(now, workspace), done.ran, seconds, now.pending)
+    return Built(family_status(now, workspace), done.ran, seconds, planned_alternatives(now, workspace), now.pending)

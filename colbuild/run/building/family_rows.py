@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,19 @@ from colbuild.plan.family_plan import FamilyPlan, Workspace
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import ANSNET, Member, Placed
 from colbuild.plan.steps.export import MANIFEST
+from colbuild.run.building.measured import metrics_in, package_bits_per_byte, package_facts
 from colbuild.store import ActionRecord
-from colbuild.store.durable_files import read_json
 from colbuild.train.watching.ledger import Ledger, ledger_from_json
 
 
 @dataclass(frozen=True)
 class PackageRow:
-    """A package: its profile, the bytes in its folder and where that is."""
+    """A package: its profile, the bytes in its folder, where that is, and its bits per byte of held-out text, if measured."""
 
     profile: str
     size: int
     folder: Path
+    bits_per_byte: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _row(
     ledgers: Mapping[str, Mapping[str, Any]],
     out: Path,
 ) -> Row:
-    metrics = _metrics(results.get(graph.metrics.get(member.name, "")))
+    metrics = metrics_in(results.get(graph.metrics.get(member.name, "")))
     built = {
         profile: results[step]
         for (model, profile), step in graph.packages.items()
@@ -143,7 +143,7 @@ def _row(
         agreement=metrics.get("top1_agreement"),
         kl=metrics.get("kl"),
         packages=tuple(
-            PackageRow(profile, _size(stored), folders[profile])
+            PackageRow(profile, _size(stored), folders[profile], package_bits_per_byte(package_facts(stored), metrics))
             for profile, stored in built.items()
             if profile in placed
         ),
@@ -161,16 +161,6 @@ def _is_placed(stored: Path, folder: Path) -> bool:
         return read_regular(folder / MANIFEST, MANIFEST_BYTES) == read_regular(stored / MANIFEST, MANIFEST_BYTES)
     except (OSError, MalformedError):
         return False
-
-
-def _metrics(folder: Path | None) -> Mapping[str, Any]:
-    if folder is None:
-        return {}
-    found = read_json(folder / "metrics.json")
-    if not isinstance(found, dict):
-        return {}
-    # A result that was damaged is found and built again by the next build; until then nothing is told of it.
-    return {name: value for name, value in found.items() if isinstance(value, int | float) and isfinite(value)}
 
 
 def _size(folder: Path) -> int:

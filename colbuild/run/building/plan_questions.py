@@ -24,6 +24,7 @@ from colbuild.plan.planning import export_versions, plan_sources, unbuilt
 from colbuild.plan.remembered import ansnet_config, bridge_vocabulary
 from colbuild.plan.shapes.chain import resolve_chain
 from colbuild.plan.shapes.context_lengths import with_contexts
+from colbuild.run.building.ansnet_forms import planned_alternatives
 from colbuild.run.building.capacity import disk_warnings, memory_warnings
 from colbuild.spec import LoadedFamily
 from colbuild.spec.sources.grammar import parse_source
@@ -118,7 +119,7 @@ def estimate_plan(plan: FamilyPlan, workspace: Workspace) -> Estimates:
     )
     memory = {step: found.memory for step, found in estimates.steps.items()}
     warnings = (*memory_warnings(plan, memory, resources.memory), *disk_warnings(plan, workspace))
-    return replace(estimates, warnings=warnings)
+    return replace(estimates, warnings=warnings, instead=planned_alternatives(plan, workspace))
 
 
 def save_plan(plan: FamilyPlan, workspace: Workspace, estimates: Estimates | None = None) -> SavedPlan:
