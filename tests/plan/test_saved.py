@@ -78,6 +78,15 @@ def test_a_plan_survives_its_file(saver, tmp_path):
     assert value["targets"] == ["phone", "+watch"]
 
 
+def test_a_plan_of_an_older_colbuild_is_read(saver, tmp_path):
+    value = saver.save().model_dump(mode="json")
+    assert value["ansnet_reads"]["cheaper"] in ("chain", "direct", "equal")
+    del value["instead"], value["ansnet_reads"]["cheaper"]
+    (tmp_path / "plan.json").write_text(json.dumps(value))
+    read = read_plan(tmp_path / "plan.json")
+    assert (read.instead, read.ansnet_reads.cheaper) == (None, None)
+
+
 def test_the_same_world_gives_the_same_bytes(saver, tmp_path):
     for name in ("one", "two"):
         write_plan(saver.save(), tmp_path / name)

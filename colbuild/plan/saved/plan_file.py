@@ -12,32 +12,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from colbuild.documents import MalformedError, read_json_file, shallow
 from colbuild.errors import BuildError
 from colbuild.hashing import canonical_json, hash_bytes
 from colbuild.plan.changes.states import StepPlan
-from colbuild.plan.cost.ansnet_reads import Cheaper, Reads
+from colbuild.plan.cost.ansnet_reads import Reads
 from colbuild.plan.cost.estimate import Estimates
 from colbuild.plan.drawing.build_graph import BuildGraph, sources
+from colbuild.plan.saved.plan_comparisons import PlanPart, SavedAlternatives, SavedReads
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import Member
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import LoadedFamily
 from colbuild.spec.model.decides import deciding
-from colbuild.spec.model.fields import Model
 from colbuild.spec.project.schema import schema_of
 
 FORMAT: Final = "colbuild.plan.v1"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class PlanPart(Model):
-    """A frozen part of a saved plan. Fields that a later colbuild added are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
 
 
 class SavedSpec(PlanPart):
@@ -111,59 +105,6 @@ class SavedTotals(PlanPart):
     memory: Annotated[int, Field(description="The largest number of bytes of memory needed at one time.")]
 
 
-class SavedReads(PlanPart):
-    """The AnsNet's reads for the whole family, compared with distilling each DesNet from it."""
-
-    tokens: Annotated[int, Field(description="Tokens that the AnsNet reads to teach; a cached teacher counts once.")]
-    times: Annotated[int, Field(description="Steps in which the AnsNet teaches.")]
-    flops: Annotated[int, Field(description="FLOPs of making all models of the family.")]
-    direct_tokens: Annotated[
-        tuple[int, ...], Field(description="For each DesNet, the tokens of distilling it directly.")
-    ]
-    direct_flops: Annotated[int, Field(description="FLOPs of these distillations.")]
-    cheaper: Annotated[
-        Cheaper | None,
-        Field(description="Which takes fewer FLOPs: the family's chain, or direct distillation; null in older plans."),
-    ] = None
-
-
-class SavedForm(PlanPart):
-    """The AnsNet as a package of fewer bits."""
-
-    form: Annotated[str, Field(description="The form: int8, int4, '4 bits in all', or another precision.")]
-    asked: Annotated[str, Field(description="The lines of a device profile that asks for it.")]
-    size: Annotated[int, Field(description="Bytes of the package; at most, unless it is built.")]
-    profile: Annotated[str | None, Field(description="The AnsNet's profile of this form; null if it has none.")]
-    built: Annotated[bool, Field(description="Whether the package is in the store.")]
-    bits_per_byte: Annotated[float | None, Field(description="On held-out text; null if not measured.")]
-    agreement: Annotated[
-        float | None, Field(description="How often its most likely token is the AnsNet's; null if not measured.")
-    ]
-
-
-class SavedReached(PlanPart):
-    """A DesNet's package that a form of the AnsNet is about as small as."""
-
-    package: Annotated[str, Field(description="The package, as in 'phone/phone-int8'.")]
-    size: Annotated[int, Field(description="Its bytes; at most, unless it is built.")]
-    built: Annotated[bool, Field(description="Whether it is in the store.")]
-    bits_per_byte: Annotated[float | None, Field(description="On held-out text; null if not measured.")]
-    form: Annotated[str, Field(description="The form of the AnsNet that is compared with it.")]
-    ansnet_is_better: Annotated[
-        bool | None, Field(description="Whether that form has fewer bits per byte; null if one is not measured.")
-    ]
-
-
-class SavedAlternatives(PlanPart):
-    """The AnsNet in fewer bits, beside the packages of the DesNets."""
-
-    forms: Annotated[tuple[SavedForm, ...], Field(description="From large to small.")]
-    reached: Annotated[
-        tuple[SavedReached, ...], Field(description="The packages that a form is about as small as, within a tenth.")
-    ]
-    packages: Annotated[int, Field(description="The number of packages of DesNets.")]
-
-
 class SavedPlan(PlanPart):
     """A plan of a family, complete enough to detect later changes of spec, sources and store."""
 
@@ -188,7 +129,7 @@ class SavedPlan(PlanPart):
     ansnet_reads: Annotated[SavedReads | None, Field(description="Null if every DesNet is the AnsNet.")]
     instead: Annotated[
         SavedAlternatives | None, Field(description="The AnsNet's own packages of fewer bits; null in older plans.")
-    ] = None
+    ]
 
 
 def saved_plan(
@@ -323,8 +264,16 @@ def read_plan(path: Path) -> SavedPlan:
         found = f"its format is '{form}'" if form else "it names no format"
         raise BuildError(f"{path} is not a saved plan of this version: {found}, not '{FORMAT}'", hint=hint)
     try:
-        return SavedPlan.model_validate_json(json.dumps(value))
+        return SavedPlan.model_validate_json(json.dumps(_with_later_fields(value)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BuildError(f"the saved plan {path} is damaged: {where}: {first['msg']}", hint=hint) from None
+
+
+def _with_later_fields(value: dict[str, Any]) -> dict[str, Any]:
+    """A plan with the fields that a later colbuild of the same version added to its form."""
+    reads = value.get("ansnet_reads")
+    if isinstance(reads, dict):
+        value = {**value, "ansnet_reads": {"cheaper": None, **reads}}
+    return {"instead": None, **value}
