@@ -155,17 +155,19 @@ class Work:
         bytes: Bytes that it reads or converts, for steps whose time goes by these; None as above.
         disk: Bytes of its result; None if only its source could tell.
         memory: Bytes that it needs at its peak.
+        slower: FLOPs that would take as long as its slower part takes beyond its own FLOPs.
     """
 
     flops: int | None
     bytes: int | None
     disk: int | None
     memory: int
+    slower: int = 0
 
     @property
     def amount(self) -> int | None:
         """The figure that the step's time is proportional to."""
-        return self.flops if self.flops is not None else self.bytes
+        return self.flops + self.slower if self.flops is not None else self.bytes
 
 
 class UnknownModelError(Exception):

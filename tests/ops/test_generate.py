@@ -16,7 +16,7 @@ from colbuild.hashing import scan_tree
 from colbuild.ops.corpus.tokens import load_vocabulary
 from colbuild.ops.shared.authorship import check_author
 from colbuild.ops.shared.running_models import model_of, running_model
-from colbuild.ops.shared.text_writing import _drawn, draw_texts
+from colbuild.ops.shared.text_writing import draw_texts, drawn_tokens
 from colbuild.train.losses.attention import BLOCKED, blocked_attention
 from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.beginnings import beginning_with
@@ -143,7 +143,9 @@ def test_a_row_is_the_same_whatever_the_others_are():
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():
     logits = torch.tensor([0.5, 2.0, -torch.inf, 1.0]).repeat(20_000, 1)
-    drawn = _drawn(logits, 0.7, torch.rand(20_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    drawn = drawn_tokens(
+        logits, 0.7, torch.rand(20_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    )
     shares = torch.bincount(torch.tensor([token for token, _ in drawn]), minlength=4) / 20_000
     torch.testing.assert_close(shares, (logits[0] / 0.7).softmax(dim=-1), rtol=0.0, atol=0.01)
     assert drawn[0][1] == pytest.approx(-float(logits[0].log_softmax(dim=-1)[drawn[0][0]]))
@@ -156,7 +158,7 @@ def test_a_number_falls_to_the_token_that_the_sums_of_all_probabilities_say(voca
     chances = torch.rand(500, generator=generator, dtype=torch.float64)
     chances[:2] = torch.tensor([0.0, 1.0 - 2.0**-53], dtype=torch.float64)
     sums = logits.double().softmax(dim=-1).cumsum(dim=-1)
-    found = torch.tensor([token for token, _ in _drawn(logits, 1.0, chances)])
+    found = torch.tensor([token for token, _ in drawn_tokens(logits, 1.0, chances)])
     expected = torch.searchsorted(sums, chances[:, None], right=True).squeeze(1).clamp(max=vocabulary - 1)
     assert (found == expected).float().mean() > 0.995  # numbers that lie between two tokens but for rounding
     assert int(found.max()) < vocabulary

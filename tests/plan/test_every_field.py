@@ -35,6 +35,8 @@ ANCHOR_FIELDS = {
     "reverse": "loss: {type: reverse_kl}",
     "text alone": "loss: {kd_weight: 0, ce_weight: 1}",
     "hidden": "loss: {hidden_weight: 0.5}",
+    "on policy": "on_policy: {share: 0.5}",
+    "on policy, chat": "on_policy: {share: 1.0, prompt: chat}, loss: {type: reverse_kl}",
     "apart": "documents: apart, precision: fp32, sequence: 128, batch: 2",
 }
 BRIDGES = {

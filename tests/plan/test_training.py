@@ -233,3 +233,42 @@ def test_elastic_students_read_the_same_lessons_as_plain_ones(tmp_path):
         for recipe in (DISTILL, elastic("segment"))
     )
     assert plain == segment
+
+
+# -- text of the student's own ----------------------------------------------------------------------------------------
+
+
+def test_text_of_the_students_own_is_in_the_key_only_where_it_is_asked_for(tmp_path):
+    plain = steps(tmp_path / "plain")["distill a100"]
+    own = steps(tmp_path / "own", distill=DISTILL + "on_policy: {share: 0.25}\n")["distill a100"]
+    assert "on_policy" not in plain.params["recipe"]
+    assert own.params["recipe"] == {
+        **plain.params["recipe"],
+        "on_policy": {"share": 0.25, "every": 8, "prompt": 64},
+    }
+    assert own.inputs == plain.inputs
+
+
+def test_answers_need_the_chat_template_and_nothing_else_does(tmp_path):
+    chat = "on_policy: {prompt: chat}\n"
+    built = steps(tmp_path, distill=DISTILL + chat, recover=RECOVER + chat)
+    for step, teacher in (("distill a100", "order ansnet"), ("distill a76", "distill a100")):
+        assert built[step].inputs["chat"] == built[step].inputs["teacher"] == teacher
+        # A changed template trains again; the teacher's weights alone are read beside it.
+        assert set(built[step].parts["chat"]) == {"tokenizer", "chat"}
+        assert set(built[step].parts["teacher"]) == {"weights"}
+        assert set(built[step].parts["chat"].values()) == {"source ansnet"}
+    assert "chat" in built["recover kiosk"].inputs
+
+
+def test_writing_is_counted_in_flops_time_and_memory(tmp_path):
+    student = chain(tmp_path).anchors[0].structure
+    plain, own = (
+        estimated(world(tmp_path / name), distill=DISTILL + text).steps["distill a100"]
+        for name, text in (("plain", ""), ("own", "on_policy: {share: 0.5, every: 64}\n"))
+    )
+    writing = TRAINED // 2 * forward_flops(student, 256)
+    assert own.flops == plain.flops + writing
+    # A FLOP of writing takes longer than one of training.
+    assert own.seconds / plain.seconds == pytest.approx((plain.flops + 2 * writing) / plain.flops)
+    assert own.memory > plain.memory

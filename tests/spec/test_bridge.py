@@ -31,6 +31,10 @@ def mistakes(root, **parts):
         ("{loss: {across: kl}}", ["'across' cannot be 'kl'"]),
         ("{params: 90M, shape: {layers: 20}}", ["the bridge has both 'params' and 'shape'"]),
         ("{start: copy}", ["'start' cannot be 'copy'"]),
+        (
+            "{tokenizer: {train: 16k}, on_policy: {share: 0.5}}",
+            ["'on_policy' is for students with their teacher's vocabulary", "remove it from 'bridge'"],
+        ),
     ],
 )
 def test_a_mistake_in_a_bridge_is_told_at_its_place(tmp_path, bridge, says):

@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 from colbuild.arch import forward_flops
 from colbuild.errors import BuildError
 from colbuild.ops.shared.running_models import running_model
+from colbuild.ops.shared.student_writing import own_text
 from colbuild.ops.shared.training_task import Task, check_models, check_tokens
 from colbuild.plan.shapes.route import distillation_flops
-from colbuild.plan.workload.training import steps_of, trained_tokens
+from colbuild.plan.workload.training import steps_of, trained_tokens, written_flops
 from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.recipe import Recipe
 from colbuild.train.batch import Batch
@@ -72,6 +73,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
     check_models(task, model, corpus)
     taught = _teacher(task, dtype, accelerator)
     student, wanted = _student(task, model)
+    own = own_text(recipe, corpus, model, step.inputs)
     room = Room()
     micro = first_micro(recipe, task.start.structure, task.teacher.structure, accelerator.device)
     if micro.recompute:
@@ -91,7 +93,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
         running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report, room)
         compiled = _compiles(task, accelerator)
         with _compiled(task, student, taught, compiled):
-            state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running)
+            state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running, own)
         if not accelerator.is_main_process:
             return
         forward = 0 if taught.model is None else forward_flops(task.teacher.structure, recipe.sequence)
@@ -99,6 +101,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
             state,
             go_back=student.go_back,
             teacher_forward=forward,
+            writing=written_flops(recipe, task.start.structure),
             device=accelerator.device,
             devices=accelerator.num_processes,
         )

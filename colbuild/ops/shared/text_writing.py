@@ -76,7 +76,7 @@ def draw_texts(
     chances = torch.rand(length + 1, len(starts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     texts = [Text(list(start[:read]), []) for start in starts]
     rows = list(range(len(starts)))
-    cache = _roomy_cache(model, length + 1)
+    cache = roomy_cache(model, length + 1)
     # Since transformers 5.24 it has the shorter name.
     kept = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     fed = torch.tensor([text.ids for text in texts], device=device)
@@ -86,7 +86,7 @@ def draw_texts(
         if place % _TIDY == 0:
             give_back_pages()
         logits = model(input_ids=fed, use_cache=True, logits_to_keep=1, **{kept: cache}).logits[:, -1].float().cpu()
-        drawn = _drawn(logits, temperature, chances[place, rows])
+        drawn = drawn_tokens(logits, temperature, chances[place, rows])
         following = []
         for row, (index, cost) in zip(rows, drawn, strict=True):
             given = place < len(starts[row])
@@ -110,16 +110,19 @@ def draw_texts(
     return texts
 
 
-def _drawn(logits: torch.Tensor, temperature: float, chances: torch.Tensor) -> list[tuple[int, float]]:
+def drawn_tokens(
+    logits: torch.Tensor,
+    temperature: float,
+    chances: torch.Tensor,
+    damaged: str = "the AnsNet computes NaN or infinity: its weights are damaged",
+) -> list[tuple[int, float]]:
     """A token for each row of logits [rows, vocabulary] and number in [0, 1), and what it costs in nats at temperature 1.
 
     One number a row, looked up among the sums of the probabilities, instead of one for each token of the vocabulary.
     """
     whole = logits.logsumexp(dim=-1)
     if not torch.isfinite(whole).all():
-        raise BuildError(
-            "the AnsNet computes NaN or infinity: its weights are damaged", hint="run colbuild cache verify"
-        )
+        raise BuildError(damaged, hint="run colbuild cache verify")
     likely = (logits / temperature).softmax(dim=-1)
     # Sums of whole blocks first, then those within one of them: sums over a whole vocabulary take longer than all the rest.
     blocks = functional.pad(likely, (0, -likely.shape[1] % _BLOCK)).reshape(len(likely), -1, _BLOCK)
@@ -171,8 +174,8 @@ class _Roomy(DynamicLayer):  # type: ignore[misc]
         return states.new_zeros(rows, heads, self.length, width)
 
 
-def _roomy_cache(model: PreTrainedModel, length: int) -> DynamicCache:
-    """An empty cache with room for texts of this length; a layer that sees a window alone keeps its own."""
+def roomy_cache(model: PreTrainedModel, length: int, *, whole: bool = False) -> DynamicCache:
+    """An empty cache with room for texts of this length; a layer that sees a window alone keeps its own, unless `whole`."""
     cache = DynamicCache(config=model.config)
-    cache.layers = [_Roomy(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [_Roomy(length) if whole or type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -15,7 +15,7 @@ from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import ANSNET
 from colbuild.plan.shapes.route import distillation_flops
 from colbuild.plan.steps.operations import OPERATIONS
-from colbuild.plan.workload.training import lessons_params, trained_tokens
+from colbuild.plan.workload.training import lessons_params, trained_tokens, written_flops
 
 _ABOUT: Final = 0.05
 """Costs that differ by less than this share count as equal: both are estimates."""
@@ -77,7 +77,7 @@ def ansnet_reads(chain: Chain, graph: BuildGraph, works: Mapping[str, Work]) -> 
             lessons = tuple(lessons_params(recipe, "").values())
             above = 0 if lessons in kept else above
             kept.add(lessons)
-        flops += distillation_flops(direct[-1], above, below)
+        flops += distillation_flops(direct[-1], above, below) + written_flops(recipe, placed.member.structure)
     if not direct:
         return None
     making = [step for step in graph.steps if OPERATIONS[step.op].counts_as_making]

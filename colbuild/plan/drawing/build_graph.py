@@ -32,7 +32,7 @@ from colbuild.plan.shapes.members import ANSNET, HEADS, Member
 from colbuild.plan.shapes.package_size import limit_of
 from colbuild.plan.steps import align, bridge, corpus, distill, interpolate, order, recover, source, tokenizer
 from colbuild.plan.steps.operations import OPERATIONS
-from colbuild.plan.steps.teach import draw_lessons
+from colbuild.plan.steps.teach import chat_input, draw_lessons
 from colbuild.spec.model.device import Profile
 from colbuild.spec.model.family import DesNet, Family
 
@@ -164,6 +164,7 @@ def _chain(draft: Draft, family: Family, chain: Chain, top: str, text: str) -> d
         if start is not None:
             inputs["start"] = align.draw(draft, start, member, path, inputs, split)
         inputs |= draw_lessons(draft, recipe, (*path, "recipe"), teacher.name, member.name, inputs, split)
+        inputs |= chat_input(recipe, inputs)
         made[member.name] = distill.draw(draft, chain, index, path, inputs, split)
     return made
 
@@ -207,4 +208,5 @@ def _desnet(draft: Draft, family: Family, chain: Chain, index: int, models: Mapp
     above = placed.larger if placed.smaller is not None else chain.teachers.get(placed.larger.name, placed.larger)
     inputs = {"start": made, "teacher": models[_as_start(above)], "corpus": text}
     inputs |= draw_lessons(draft, desnet.recover, (*path, "recover"), above.name, desnet.name, inputs, split)
+    inputs |= chat_input(desnet.recover, inputs)
     return recover.draw(draft, desnet.name, desnet.recover, path, inputs, split)

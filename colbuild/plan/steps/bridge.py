@@ -10,6 +10,7 @@ from colbuild.arch import Structure, parameters, structure_to_json
 from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath, FamilyTexts
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import (
+    CHAT,
     TOKENIZER,
     WEIGHTS,
     Operation,
@@ -21,7 +22,7 @@ from colbuild.plan.operation import (
 from colbuild.plan.shapes.bridge_shape import BRIDGE, Bridged
 from colbuild.plan.shapes.members import ANSNET
 from colbuild.plan.steps import corpus, order
-from colbuild.plan.steps.teach import draw_lessons
+from colbuild.plan.steps.teach import chat_input, draw_lessons
 from colbuild.plan.workload.at_once import WINDOW
 from colbuild.plan.workload.training import (
     bridge_recipe_params,
@@ -96,6 +97,7 @@ def draw(draft: Draft, family: Family, bridge: Bridged, source: str, texts: Fami
         params["split"] = "train"
     else:
         inputs |= draw_lessons(draft, recipe, (*path, "recipe"), ANSNET, BRIDGE, inputs, split)
+        inputs |= chat_input(recipe, inputs)
     return draft.add(Step("bridge", "", params, inputs=inputs, settings=recipe_settings(recipe)), places)
 
 
@@ -108,8 +110,8 @@ def _work(params: BridgeParams, scene: Scene) -> Work:
     made, recipe = scene.result, steered(params.recipe, scene.settings)
     if params.by_text:
         recipe = recipe.model_copy(update={"teacher": "cached"})
-    flops, memory = training_work(recipe, made, scene.model("teacher"))
-    return Work(flops, None, made.stored * parameters(made), memory)
+    flops, memory, slower = training_work(recipe, made, scene.model("teacher"))
+    return Work(flops, None, made.stored * parameters(made), memory, slower)
 
 
 BRIDGE_STEP: Final = Operation(
@@ -119,7 +121,7 @@ BRIDGE_STEP: Final = Operation(
     module="colbuild.ops.bridge",
     work=_work,
     title=lambda _: "the bridge",
-    reads={"teacher": (WEIGHTS, TOKENIZER), "tokenizer": (TOKENIZER,)},
+    reads={"teacher": (WEIGHTS, TOKENIZER), "tokenizer": (TOKENIZER,), "chat": (TOKENIZER, CHAT)},
     home="tokenizer",
     made=_made,
     flops_share=1.05,  # trains as distill does; no run

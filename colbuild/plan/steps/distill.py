@@ -9,7 +9,7 @@ from typing import Any, Final
 from colbuild.arch import Shape, parameters
 from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import WEIGHTS, Operation, Scene, TrainingParams, Work
+from colbuild.plan.operation import CHAT, TOKENIZER, WEIGHTS, Operation, Scene, TrainingParams, Work
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import Member, Placed
 from colbuild.plan.workload.training import (
@@ -98,12 +98,12 @@ def lower_end(chain: Chain, anchor: str) -> Member:
 
 def _work(params: DistillParams, scene: Scene) -> Work:
     made, teacher, recipe = scene.result, scene.model("teacher"), steered(params.recipe, scene.settings)
-    flops, memory = training_work(recipe, made, teacher, params.interval)
+    flops, memory, slower = training_work(recipe, made, teacher, params.interval)
     disk = made.stored * parameters(made)
     if params.keeps_nested:
         student, _ = trained_ends(recipe, made, teacher, params.interval)
         disk += student.stored * parameters(student)
-    return Work(flops, None, disk, memory)
+    return Work(flops, None, disk, memory, slower)
 
 
 DISTILL: Final = Operation(
@@ -112,7 +112,7 @@ DISTILL: Final = Operation(
     params=DistillParams,
     module="colbuild.ops.distill",
     work=_work,
-    reads={"teacher": (WEIGHTS,), "start": (WEIGHTS,)},
+    reads={"teacher": (WEIGHTS,), "start": (WEIGHTS,), "chat": (TOKENIZER, CHAT)},
     home="teacher",
     made=lambda params, inputs, like: like.at(params.shape),
     flops_share=1.05,  # 231 to 239, 4 runs

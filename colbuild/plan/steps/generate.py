@@ -9,7 +9,7 @@ from colbuild.arch import forward_flops, parameters
 from colbuild.plan.drawing.draft import Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import TOKENIZER, WEIGHTS, Operation, Params, Scene, Work
-from colbuild.plan.workload.model_memory import FORWARD, FULL, PROCESSES, TOKEN
+from colbuild.plan.workload.model_memory import FORWARD, FULL, KERNEL, KERNELS, PROCESSES, TOKEN
 from colbuild.spec.model.family import Generate
 
 GENERATED_AT_ONCE: Final = 64
@@ -20,12 +20,6 @@ _WORD: Final = 5
 
 _WRITING: Final = 100_000_000
 """Memory of a step that writes texts, beside its model's."""
-
-_KERNEL: Final = 650_000
-"""Memory that remains of attention over each number of tokens, as measured: oneDNN keeps kernels for each shape."""
-
-_KERNELS: Final = 1024
-"""The most shapes that oneDNN's cache keeps kernels for by default."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ def _work(params: GenerateParams, scene: Scene) -> Work:
     logits = (FORWARD + 4 * FULL) * GENERATED_AT_ONCE * shape.vocab
     stored = model.stored if model.stored != FORWARD else 0
     weights = (FORWARD + stored) * parameters(model)
-    kernels = _KERNEL * min(params.length, _KERNELS)
+    kernels = KERNEL * min(params.length, KERNELS)
     memory = PROCESSES + _WRITING + weights + cache + logits + kernels + TOKEN * shape.vocab
     return Work(tokens * forward_flops(model, params.length), None, _WORD * tokens, memory)
 

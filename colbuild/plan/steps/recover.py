@@ -9,7 +9,7 @@ from typing import Final
 from colbuild.arch import parameters
 from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
-from colbuild.plan.operation import WEIGHTS, Operation, Scene, TrainingParams, Work
+from colbuild.plan.operation import CHAT, TOKENIZER, WEIGHTS, Operation, Scene, TrainingParams, Work
 from colbuild.plan.workload.training import recipe_params, recipe_settings, steered, training_work
 from colbuild.spec.model.recipe import Recipe
 
@@ -30,8 +30,8 @@ def draw(draft: Draft, name: str, recipe: Recipe, path: FamilyPath, inputs: Mapp
 
 def _work(params: RecoverParams, scene: Scene) -> Work:
     made = scene.result
-    flops, memory = training_work(steered(params.recipe, scene.settings), made, scene.model("teacher"))
-    return Work(flops, None, made.stored * parameters(made), memory)
+    flops, memory, slower = training_work(steered(params.recipe, scene.settings), made, scene.model("teacher"))
+    return Work(flops, None, made.stored * parameters(made), memory, slower)
 
 
 RECOVER: Final = Operation(
@@ -40,7 +40,7 @@ RECOVER: Final = Operation(
     params=RecoverParams,
     module="colbuild.ops.recover",
     work=_work,
-    reads={"start": (WEIGHTS,), "teacher": (WEIGHTS,)},
+    reads={"start": (WEIGHTS,), "teacher": (WEIGHTS,), "chat": (TOKENIZER, CHAT)},
     home="start",
     made=lambda params, inputs, like: inputs.get("start"),
     flops_share=1.05,  # trains as distill does; no run

@@ -14,6 +14,7 @@ from colbuild.plan.shapes.members import ANSNET
 from colbuild.plan.workload.at_once import CHUNK_TOKENS, MICRO_TOKENS
 from colbuild.plan.workload.model_memory import COMPUTED, FULL, HEAP, PROCESSES, block_bytes
 from colbuild.plan.workload.training import lessons_params
+from colbuild.spec.model.on_policy import CHAT as ANSWERS
 from colbuild.spec.model.recipe import Recipe
 
 LESSON: Final = 64
@@ -74,6 +75,12 @@ def draw_lessons(
     name = f"{teacher} for {student}" if others else teacher
     settings = {"checkpoint_every": recipe.checkpoint_every}
     return {"lessons": draft.add(Step("teach", name, params, inputs=needed, settings=settings), places)}
+
+
+def chat_input(recipe: Recipe, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Returns the role of the teacher as the model whose chat template says where answers begin, if a student writes these."""
+    asked = recipe.on_policy
+    return {} if asked is None or asked.prompt != ANSWERS else {"chat": inputs["teacher"]}
 
 
 def _title(name: str) -> str:

@@ -20,5 +20,8 @@ faster; 128 are 7% slower."""
 QUERIES: Final = 128
 """Queries that attention takes at once; of 64, 128 and 256 the fastest on a CPU."""
 
+WRITTEN_AT_ONCE: Final = 64
+"""Texts that a student writes at once; more are faster, and need memory for their keys and values."""
+
 LONGEST_PROMPT: Final = 192
 """Tokens of the longest prompt that a package is compared on."""

@@ -18,7 +18,7 @@ from math import ceil
 from typing import Final
 
 from colbuild.arch import Structure, parameters
-from colbuild.plan.workload.at_once import CHUNK_TOKENS, WINDOW
+from colbuild.plan.workload.at_once import CHUNK_TOKENS, WINDOW, WRITTEN_AT_ONCE
 from colbuild.plan.workload.kept_activations import kept_bytes
 from colbuild.spec.model.precision import COMPUTING
 from colbuild.spec.model.recipe import Loss, Recipe
@@ -40,6 +40,12 @@ TRIED_TOKEN: Final = 1500
 
 ROUNDING: Final = 60_000_000
 """What rounding a model loads besides: what builds graphs."""
+
+KERNEL: Final = 650_000
+"""Memory that remains of attention over each number of tokens, as measured: oneDNN keeps kernels for each shape."""
+
+KERNELS: Final = 1024
+"""The most shapes that oneDNN's cache keeps kernels for by default."""
 
 FULL: Final = 4
 """Bytes of a number in fp32."""
@@ -87,8 +93,22 @@ def training_memory(student: Structure, smallest: Structure, teacher: Structure,
     weights = parameters(student) * (student.stored + computed + _MASTERS)
     weights += parameters(teacher) * (teacher.stored + (computed if online else 0))
     passing = _passing(student, smallest, recipe, tokens)
-    gradient = _head_gradient(student, recipe)
-    return PROCESSES + weights + round(HEAP * (passing + _loss(student, teacher, recipe) + gradient))
+    training = passing + _loss(student, teacher, recipe) + _head_gradient(student, recipe)
+    writing, kernels = _writing(student, recipe)
+    return PROCESSES + weights + kernels + round(HEAP * max(training, writing))
+
+
+def _writing(student: Structure, recipe: Recipe) -> tuple[int, int]:
+    """(what a student holds of the texts that it writes at once, what remains of it): between two steps, without gradients."""
+    asked, shape, computed = recipe.on_policy, student.shape, COMPUTED[recipe.precision]
+    if asked is None:
+        return 0, 0
+    texts = min(WRITTEN_AT_ONCE, ceil(asked.every * recipe.batch * asked.share))
+    cache = 2 * computed * texts * (recipe.sequence + 1) * shape.layers * shape.kv_heads * shape.head_dim
+    # Logits as computed, and four times in fp32, as where the AnsNet writes a corpus.
+    logits = (computed + 4 * FULL) * texts * shape.vocab
+    prompt = asked.prompt if isinstance(asked.prompt, int) else 0
+    return cache + logits + block_bytes(student, texts * prompt, computed), KERNEL * min(recipe.sequence, KERNELS)
 
 
 def quantise_memory(model: Structure, recipe: Recipe, tokens: int) -> int:

@@ -11,7 +11,7 @@ A value that means nothing to a step is not in its parameters, and so in no key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from colbuild.arch import Shape, Structure, forward_flops
 from colbuild.plan.shapes.route import distillation_flops
@@ -46,10 +46,21 @@ def steered(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     )
 
 
+_WRITING: Final = 2.0
+"""How much longer a FLOP of writing takes than one of training: tokens come one after the other."""
+
+
+def written_flops(recipe: Recipe, student: Structure) -> int:
+    """FLOPs of the text that a student writes for its own training; its prompts are read once, too."""
+    if recipe.on_policy is None:
+        return 0
+    return round(recipe.on_policy.share * trained_tokens(recipe)) * forward_flops(student, recipe.sequence)
+
+
 def training_work(
     recipe: Recipe, student: Structure, teacher: Structure, interval: Shape | None = None
-) -> tuple[int, int]:
-    """(FLOPs of a training, bytes of memory at its peak).
+) -> tuple[int, int, int]:
+    """(FLOPs of a training, bytes of memory at its peak, FLOPs that its slower part would have in its time besides).
 
     Args:
         recipe: How it trains; `teacher: cached` says that the teacher is not computed.
@@ -61,8 +72,10 @@ def training_work(
     above = 0 if recipe.teacher == "cached" else forward_flops(teacher, recipe.sequence)
     high, low = (forward_flops(model, recipe.sequence) for model in (trained, smallest))
     below = low if recipe.elastic is None else recipe.elastic.mean(high, low)
-    flops = distillation_flops(trained_tokens(recipe), above, below)
-    return flops, training_memory(trained, smallest, teacher, recipe, tokens_at_once(recipe))
+    writing = written_flops(recipe, trained)
+    flops = distillation_flops(trained_tokens(recipe), above, below) + writing
+    memory = training_memory(trained, smallest, teacher, recipe, tokens_at_once(recipe))
+    return flops, memory, round((_WRITING - 1.0) * writing)
 
 
 def trained_ends(

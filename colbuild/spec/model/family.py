@@ -298,6 +298,13 @@ class Bridge(BridgeForm):
                 "its own tokens"
             )
             refuse(clash(("recipe", "teacher"), message, "write teacher: online in 'bridge'"))
+        if self.tokenizer != SAME and self.recipe.on_policy is not None:
+            message = (
+                "'on_policy' is for students with their teacher's vocabulary: a bridge to another one learns from the corpus "
+                "alone, or with loss.across: seqkd from text that the AnsNet writes"
+            )
+            hint = "remove it from 'bridge'; if a parent recipe sets it, write on_policy: null"
+            refuse(clash(("recipe", "on_policy"), message, hint))
         return self
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     Field,
     PlainValidator,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from colbuild.spec.model.decides import Mark
 from colbuild.spec.model.fields import Beta, Count, Duration, Fraction, Model, RowOf
+from colbuild.spec.model.on_policy import OnPolicy, clashes_on_policy
 from colbuild.spec.model.precision import COMPUTING
 from colbuild.spec.model.typed import Typed, partial
 
@@ -149,6 +152,10 @@ def _micro_batch(value: object) -> object:
     )
 
 
+_LATER: Final = frozenset({"on_policy"})
+"""Fields that are in no JSON value while they are not set."""
+
+
 class Recipe(Model):
     """A recipe of training, for distilling an anchor and for recovering a DesNet."""
 
@@ -178,6 +185,9 @@ class Recipe(Model):
     )
     elastic: Annotated[
         Elastic | None, Mark.APART, Field(description="Train sub-shapes of the student too; distillations only.")
+    ] = None
+    on_policy: Annotated[
+        OnPolicy | None, Field(description="Train on text that the student writes too; with an online teacher only.")
     ] = None
     loss: Annotated[Loss, Field(description="The loss of the student.")] = Loss()
     optimizer: Annotated[Optimizer, Field(description="AdamW's settings.")] = Optimizer()
@@ -236,6 +246,11 @@ class Recipe(Model):
         Field(description="Services that receive readings, besides metrics.jsonl."),
     ] = ()
 
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A training without a newer feature has the key, lock and saved plan that it had before there was this feature."""
+        return {key: value for key, value in dump(self).items() if value is not None or key not in _LATER}
+
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Recipe:
         """Refuses values that exclude each other, all at once and each at its own place."""
@@ -246,6 +261,8 @@ class Recipe(Model):
     def _clashes(self) -> Iterator[InitErrorDetails]:
         if self.teacher == "cached":
             yield from _clashes_with_cached(self.loss)
+        if self.on_policy is not None:
+            yield from (clash(*found) for found in clashes_on_policy(self, self.on_policy))
         if isinstance(self.micro_batch, int) and self.micro_batch > self.batch:
             yield clash(
                 ("micro_batch",),

@@ -93,18 +93,18 @@ def stride(stream: Stream, sequence: int) -> int:
     return room
 
 
-def window(stream: Stream, place: int, sequence: int) -> NDArray[np.int64]:
-    """The tokens [sequence + 1] of a window; filled up with separators where the stream ends."""
+def window(stream: Stream, place: int, sequence: int, beyond: int = 0) -> NDArray[np.int64]:
+    """The tokens [sequence + 1 + beyond] of a window and beyond; with a beginning, separators follow the end of the stream."""
     step = stride(stream, sequence)
     start = place * step
     if not stream.begin:
-        return stream.read(start, start + sequence + 1)
+        return stream.read(start, start + sequence + 1 + beyond)
     opened = _opening(stream, start)
     if opened is None:
-        parts = [np.asarray(stream.begin, dtype=np.int64), stream.read(start, start + step + 1)]
+        parts = [np.asarray(stream.begin, dtype=np.int64), stream.read(start, start + step + 1 + beyond)]
     else:
-        parts = [stream.read(opened, opened + sequence + 1)]
-    short = sequence + 1 - sum(map(len, parts))
+        parts = [stream.read(opened, opened + sequence + 1 + beyond)]
+    short = sequence + 1 + beyond - sum(map(len, parts))
     return np.concatenate([*parts, np.full(short, stream.separator, dtype=np.int64)])
 
 

@@ -69,11 +69,15 @@ def read_windows(corpus: PackedCorpus, windows: Sequence[int], sequence: int, *,
         sequence: Tokens in each.
         apart: Whether the documents of a sequence see each other.
     """
+    return as_batch(corpus, _windows(corpus, windows, sequence), windows, apart=apart)
+
+
+def as_batch(corpus: PackedCorpus, rows: torch.Tensor, windows: Sequence[int], *, apart: bool) -> Batch:
+    """Rows [rows, sequence + 1] of text as `read_windows` makes a batch of them."""
     import torch
 
     from colbuild.train.batch import IGNORED, Batch
 
-    rows = _windows(corpus, windows, sequence)
     tokens, targets = rows[:, :-1].contiguous(), asked(rows, corpus.begin, corpus.separator)
     begins = openings(tokens, corpus.begin, corpus.separator)
     if apart:

@@ -86,6 +86,7 @@ class Keeper:
         failed = state.step
         state.readings.clear()
         state.optimizer.state.clear()
+        state.texts = None
         begin()
         if self._keeping.folder is not None:
             restore(state, self._keeping.folder, self._steps, self._milestones)

@@ -2,7 +2,7 @@
 
 ::
 
-    batch ──> teacher ──> lesson ─┐
+    batch ──> teacher ──> lesson ─┐                              some of a batch may be the student's own text (on_policy.py)
       └──> student's passes ──────┴─> loss ──> gradients, summed in fp32 ──> AdamW ──> weights that compute
 
 A batch passes through in parts as small as memory asks for, on as many processes as there are; neither changes the sum.
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from colbuild.spec.model.recipe import Loss, Recipe
 from colbuild.train.batch import IGNORED, Batch
 from colbuild.train.loop.keeper import Keeper
 from colbuild.train.loop.micro_batch import Micro, smaller
+from colbuild.train.loop.on_policy import OnPolicy, written_length
 from colbuild.train.loop.schedule import learning_rate
 from colbuild.train.loop.steady import WATCHED, trouble
 from colbuild.train.loop.student import Pass, Student
@@ -66,16 +68,23 @@ class Running:
 
 @dataclass(frozen=True)
 class Sums:
-    """The sums of one batch, in nats per target token."""
+    """The sums of one batch, in nats per target token: `ce` per token of the corpus, `written_kl` per token of the student."""
 
     loss: float
     kl: float
     ce: float
     hidden: float
+    written_kl: float = 0.0
 
 
 def train(
-    student: Student, teacher: Teacher, batches: Batches, recipe: Recipe, hidden_weight: float, running: Running
+    student: Student,
+    teacher: Teacher,
+    batches: Batches,
+    recipe: Recipe,
+    hidden_weight: float,
+    running: Running,
+    on_policy: OnPolicy | None = None,
 ) -> State:
     """Distils a teacher into a student, in place.
 
@@ -86,6 +95,7 @@ def train(
         recipe: How to train.
         hidden_weight: Weight of `hidden_cosine` over the student's blocks; 0 where the teacher tells no hidden states.
         running: Where, and who hears of it.
+        on_policy: The part of the text that the student writes; None: all of it is the corpus's.
 
     Raises:
         StoppedError: It was asked to stop between two steps.
@@ -103,7 +113,10 @@ def train(
     while state.step < steps:
         keeper.between(state)
         step, started = state.step, time.perf_counter()
-        accumulate = partial(_accumulate, student, teacher, batches(step), step, weights, hidden_weight, running)
+        batch = batches(step)
+        if on_policy is not None:
+            batch = _with_own_text(on_policy, student, batch, state, recipe, running)
+        accumulate = partial(_accumulate, student, teacher, batch, step, weights, hidden_weight, running)
         sums = _as_memory_allows(accumulate, student, running)
         norm = torch.nn.utils.clip_grad_norm_(masters, recipe.optimizer.clip).item()
         reason = trouble([reading.loss for reading in state.readings[-WATCHED:]], sums.loss, norm)
@@ -119,7 +132,8 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         student.renew()
-        state.readings.append(Reading(step, sums.loss, sums.kl, sums.ce, lr, norm, sums.hidden))
+        own = (_own_share(batch), sums.written_kl, written_length(batch))
+        state.readings.append(Reading(step, sums.loss, sums.kl, sums.ce, lr, norm, sums.hidden, *own))
         running.listen(state, time.perf_counter() - started)
         running.report(_progress(state, steps, recipe, f", no checkpoint: {keeper.trouble}" if keeper.trouble else ""))
     return state
@@ -164,14 +178,17 @@ def _accumulate(
     """Sums one batch's gradients in the masters."""
     accelerator = running.accelerator
     asked = max(1, _asked(batch))
-    totals = torch.zeros(4, dtype=torch.float64)
-    parts = _parts(student.passes(step, len(batch.windows)), running.micro.rows)
+    own = _own_share(batch)
+    totals = torch.zeros(5, dtype=torch.float64)
+    parts = _parts(student.passes(step, len(batch.windows)), running.micro.rows, batch.written)
     for way, start, stop in parts[accelerator.process_index :: accelerator.num_processes]:
         part = batch.part(start, stop).to(accelerator.device)
         lesson = teacher(part)
         with watching(student.blocks if hidden_weight else ()) as states:
             hidden, head = way.forward(part)
-        loss, kl, ce = lesson.loss(hidden, head, part.targets.flatten(), weights, running.room)
+        # What the student would say is no text to learn from, what its teacher says of it is.
+        mix = replace(weights, ce=0.0) if any(part.written) else weights
+        loss, kl, ce = lesson.loss(hidden, head, part.targets.flatten(), mix, running.room)
         apart = torch.zeros((), device=loss.device)
         # A pass through a part of the student has not run its blocks: nothing is compared there.
         if states:
@@ -179,7 +196,8 @@ def _accumulate(
         share, rows = _asked(part) / asked, len(part.windows) / len(batch.windows)
         whole = loss * share + hidden_weight * apart * rows
         accelerator.backward(whole)
-        values = (whole, kl * share, ce * share, apart * rows)
+        of_corpus, of_own = (0.0, share / own) if any(part.written) else (share / (1.0 - own or 1.0), 0.0)
+        values = (whole, kl * share, ce * of_corpus, apart * rows, kl * of_own)
         totals += torch.stack([value.detach().double().cpu() for value in values])
     if accelerator.num_processes > 1:
         totals = accelerator.reduce(totals.float().to(accelerator.device), "sum").double().cpu()
@@ -189,14 +207,43 @@ def _accumulate(
     return Sums(*totals.tolist())
 
 
-def _parts(passes: tuple[Pass, ...], rows: int) -> list[tuple[Pass, int, int]]:
-    """(pass, first row, row after the last) of what goes through the models at once."""
-    return [(way, start, min(start + rows, way.stop)) for way in passes for start in range(way.start, way.stop, rows)]
+def _parts(passes: tuple[Pass, ...], rows: int, written: tuple[bool, ...]) -> list[tuple[Pass, int, int]]:
+    """(pass, first row, row after the last) of what goes through the models at once: all written by the student, or none."""
+    found = []
+    for way in passes:
+        turns = [row for row in range(way.start + 1, way.stop) if written and written[row] != written[row - 1]]
+        for begin, end in pairwise((way.start, *turns, way.stop)):
+            found += [(way, start, min(start + rows, end)) for start in range(begin, end, rows)]
+    return found
 
 
 def _asked(batch: Batch) -> int:
     """How many tokens of a batch something is asked of."""
     return int((batch.targets != IGNORED).sum())
+
+
+def _own_share(batch: Batch) -> float:
+    """The share of the targets that the student wrote."""
+    if not batch.written:
+        return 0.0
+    asked = [int(count) for count in (batch.targets != IGNORED).sum(dim=1)]
+    return sum(count for count, own in zip(asked, batch.written, strict=True) if own) / max(1, sum(asked))
+
+
+def _with_own_text(
+    on_policy: OnPolicy, student: Student, corpus: Batch, state: State, recipe: Recipe, running: Running
+) -> Batch:
+    """A step's batch with text of the student's own, which it writes now if its last texts are used up."""
+    steps, alone = steps_of(recipe), running.accelerator.num_processes == 1
+
+    def beat(texts: int, tokens: int) -> None:
+        # Processes that write texts of different lengths do not meet here.
+        if alone:
+            running.keeper.between(state)
+        running.report(_progress(state, steps, recipe, f", the student writes {texts} texts: token {tokens}"))
+
+    state.texts = on_policy.texts(state.step, state.texts, running.accelerator, beat)
+    return on_policy.batch(state.step, corpus, state.texts, student.passes(state.step, len(corpus.windows)))
 
 
 # -- between batches --------------------------------------------------------------------------------------------------
@@ -246,4 +293,5 @@ def _progress(state: State, steps: int, recipe: Recipe, remark: str) -> Progress
     if setback is not None:
         remark = f", half the learning rate since {setback.reason} at step {setback.step + 1}{remark}"
     phase = f"step {state.step}/{steps}{remark}"
-    return Progress(state.step * size, steps * size, "tokens", phase, {"loss": state.readings[-1].loss})
+    readings = {"loss": state.readings[-1].loss} if state.readings else {}
+    return Progress(state.step * size, steps * size, "tokens", phase, readings)

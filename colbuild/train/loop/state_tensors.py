@@ -20,14 +20,19 @@ _AVERAGES: Final = ("exp_avg", "exp_avg_sq")
 """What torch's AdamW calls what it keeps of a weight, beside the count of its updates."""
 
 _RANDOM: Final = "random"
+_WRITTEN: Final = "written"
+"""In front of the names of what the student has written."""
 
 
-def tensors_of(weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Every tensor of a state: "weight/NAME", what the optimiser keeps of it as "exp_avg/NAME" and the like, "random"."""
+def tensors_of(
+    weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, written: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Every tensor of a state: "weight/NAME", "exp_avg/NAME" and the like of the optimiser, "random", "written/NAME"."""
     found: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
         kept = optimizer.state[weight]
         found |= {f"{kind}/{name}": tensor for kind, tensor in {_WEIGHT: weight, **kept}.items()}
+    found |= {f"{_WRITTEN}/{name}": tensor for name, tensor in written.items()}
     return {**found, _RANDOM: torch.get_rng_state()}
 
 
@@ -58,7 +63,8 @@ def fits(path: Path, weights: Mapping[str, torch.Tensor], step: int) -> bool:
     """Returns whether the tensors in a file are those of these weights after so many steps."""
     try:
         with safe_open(path, "pt") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+            names = [name for name in file.keys() if not name.startswith(f"{_WRITTEN}/")]  # noqa: SIM118  (no mapping)
+            parts = {name: file.get_slice(name) for name in names}
             found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
             counts = [file.get_tensor(name).item() for name in found if name.startswith(f"{_COUNT}/")]
     except (OSError, SafetensorError, ValueError, RuntimeError):
@@ -73,8 +79,12 @@ def fits(path: Path, weights: Mapping[str, torch.Tensor], step: int) -> bool:
     return found == expected and max(counts, default=0) == step
 
 
-def fill(path: Path, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Reads the tensors of a file that fits into weights and their optimiser, one at a time, and torch's random state."""
+def fill(path: Path, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Reads the tensors of a file that fits into weights and their optimiser, one at a time, and torch's random state.
+
+    Returns:
+        What the student had written, by name.
+    """
     with safe_open(path, "pt") as file, torch.no_grad():
         names = set(file.keys())
         for name, weight in weights.items():
@@ -86,3 +96,5 @@ def fill(path: Path, weights: Mapping[str, torch.Tensor], optimizer: torch.optim
                     kept = torch.empty(read.shape, device=weight.device) if kind == _COUNT else torch.empty_like(weight)
                     optimizer.state[weight][kind] = kept.copy_(read)
         torch.set_rng_state(file.get_tensor(_RANDOM).clone())
+        prefix = f"{_WRITTEN}/"
+        return {name.removeprefix(prefix): file.get_tensor(name).clone() for name in names if name.startswith(prefix)}

@@ -3,7 +3,7 @@
 ::
 
     partial/
-      step-00000040.safetensors   fp32 weights, the optimiser's averages and counts, torch's random state
+      step-00000040.safetensors   fp32 weights, the optimiser's averages and counts, torch's random state, the student's texts
       step-00000040.json          readings so far, digest of the tensors, digest of all the rest; written last
       step-00000080.safetensors
       step-00000080.json
@@ -28,6 +28,7 @@ import torch
 from colbuild.documents import read_json_file, shallow
 from colbuild.hashing import hash_bytes, hash_file, spaced_json
 from colbuild.store.durable_files import storage_errors, sync_folder
+from colbuild.train.loop.on_policy import Texts
 from colbuild.train.loop.state_tensors import fill, fits, tensors_of, write_tensors
 
 FORMAT: Final = "colbuild.training.v1"
@@ -50,6 +51,9 @@ class Reading:
         lr: The learning rate.
         norm: The gradient's norm before it was clipped.
         hidden: hidden_cosine, where it is part of the loss; else 0.
+        written: The share of the targets that the student wrote; cross-entropy is not asked of them, nor in `ce`.
+        written_kl: `kl` of these alone.
+        written_length: The mean number of tokens of its texts.
     """
 
     step: int
@@ -59,6 +63,9 @@ class Reading:
     lr: float
     norm: float
     hidden: float = 0.0
+    written: float = 0.0
+    written_kl: float = 0.0
+    written_length: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,14 @@ class State:
         optimizer: AdamW.
         readings: One for each step that is done.
         setback: Set once the training has diverged and was taken back; it goes on with half the learning rate.
+        texts: What the student wrote last, where it learns from its own text too.
     """
 
     weights: Mapping[str, torch.Tensor]
     optimizer: torch.optim.Optimizer
     readings: list[Reading]
     setback: Setback | None = None
+    texts: Texts | None = None
 
     @property
     def step(self) -> int:
@@ -110,7 +119,7 @@ def save(state: State, folder: Path, also: Collection[int] = ()) -> None:
     draft = folder / _DRAFT
     tensors, facts = _paths(folder, state.step)
     try:
-        digest = write_tensors(draft, tensors_of(state.weights, state.optimizer))
+        digest = write_tensors(draft, tensors_of(state.weights, state.optimizer, _written(state.texts)))
         draft.replace(tensors)
         values = {
             "format": FORMAT,
@@ -156,11 +165,21 @@ def restore(state: State, folder: Path, steps: int, only: Collection[int] | None
             progress = _sound(folder, step)
             if progress is not None and 0 < step < steps and fits(_paths(folder, step)[0], state.weights, step):
                 _remove_but(folder, [found for found in _steps_in(folder) if found <= step])
-                fill(_paths(folder, step)[0], state.weights, state.optimizer)
+                state.texts = _read(fill(_paths(folder, step)[0], state.weights, state.optimizer))
                 readings, state.setback = progress
                 state.readings.extend(readings)
                 return
         _remove_but(folder, [])
+
+
+def _written(texts: Texts | None) -> dict[str, torch.Tensor]:
+    if texts is None:
+        return {}
+    return {"period": torch.tensor([texts.period]), "tokens": texts.tokens, "drawn": texts.drawn.to(torch.uint8)}
+
+
+def _read(tensors: Mapping[str, torch.Tensor]) -> Texts | None:
+    return Texts(int(tensors["period"]), tensors["tokens"], tensors["drawn"].bool()) if tensors else None
 
 
 # -- the folder -------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def _forward_kl(log_student: torch.Tensor, log_teacher: torch.Tensor, _: float) 
 
 
 def _reverse_kl(log_student: torch.Tensor, log_teacher: torch.Tensor, _: float) -> torch.Tensor:
-    """KL(q || p): MiniLLM, arXiv 2306.08543, section 2; here token by token on the corpus's text, not on the student's own."""
+    """KL(q || p): MiniLLM, arXiv 2306.08543, section 2; here token by token."""
     return _kl(log_student, log_teacher)
 
 

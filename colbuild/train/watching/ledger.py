@@ -47,7 +47,7 @@ class Ledger:
     Attributes:
         tokens: How many the student learned from, those before an interruption included.
         teacher_flops: FLOPs of the teacher's forward passes; 0 where it was read from a cache.
-        student_flops: FLOPs of the student's forward and backward passes.
+        student_flops: FLOPs of the student's forward and backward passes, and of what it wrote.
         seconds: Spent in optimiser steps, in this run alone; measuring and checkpoints are apart.
         tokens_per_second: Over these seconds.
         mfu: FLOPs of the models per second, as a share of what the device can do; None where that is not known.
@@ -90,6 +90,7 @@ def training_ledger(
     heldout_loss: float | None = None,
     kl_to_teacher: float | None = None,
     given_up: float | None = None,
+    writing: int = 0,
 ) -> Ledger:
     """The ledger of a training that has just ended in this process.
 
@@ -106,15 +107,17 @@ def training_ledger(
         heldout_loss: See `Ledger`.
         kl_to_teacher: See `Ledger`.
         given_up: See `Ledger`.
+        writing: FLOPs of what the student wrote.
     """
     name = device_name(device)
     speed = timed_tokens / seconds if seconds > 0 else 0.0
     peak = peak_flops(name)
-    mfu = None if peak is None else speed * (teacher_forward + BACKWARD * student_forward) / (peak * devices)
+    each = teacher_forward + BACKWARD * student_forward + writing / tokens
+    mfu = None if peak is None else speed * each / (peak * devices)
     return Ledger(
         tokens=tokens,
         teacher_flops=tokens * teacher_forward,
-        student_flops=round(BACKWARD * tokens * student_forward),
+        student_flops=round(BACKWARD * tokens * student_forward) + writing,
         seconds=round(seconds, 3),
         tokens_per_second=round(speed, 1),
         mfu=None if mfu is None else round(mfu, 4),

@@ -79,7 +79,14 @@ class Observer:
             self._take(state, round(_COST * self._steps * self._batch_tokens))
 
     def finish(
-        self, state: State, *, go_back: Callable[[], None], teacher_forward: int, device: torch.device, devices: int
+        self,
+        state: State,
+        *,
+        go_back: Callable[[], None],
+        teacher_forward: int,
+        device: torch.device,
+        devices: int,
+        writing: int = 0,
     ) -> Ledger:
         """Measures a training that is over, takes it back where it did harm, and adds up what it took.
 
@@ -89,6 +96,7 @@ class Observer:
             teacher_forward: FLOPs of the teacher's forward pass for a token; 0 where it was read from a cache.
             device: Where this process computed.
             devices: How many like it worked together.
+            writing: FLOPs of what the student wrote.
         """
         self._take(state, HELD_OUT_TOKENS)
         self.worsened = worsened(self._began, self.latest)
@@ -102,6 +110,7 @@ class Observer:
             seconds=self._seconds,
             teacher_forward=teacher_forward,
             student_forward=forward,
+            writing=writing,
             device=device,
             devices=devices,
             final_loss=state.readings[-1].loss,

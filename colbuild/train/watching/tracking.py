@@ -78,6 +78,9 @@ class Tracker:
             "tokens_per_second": tokens_per_second,
             "seconds": seconds,
         }
+        if reading.written:
+            names = ("written", "written_kl", "written_length")
+            values |= {name: getattr(reading, name) for name in names}
         self._log("train", reading.step + 1, values)
 
     def held_out(self, step: int, found: HeldOut) -> None:

@@ -20,7 +20,7 @@ SHARD: Final = 5 * 10**9
 """Bytes of weights in one file, at most, as transformers cuts them."""
 
 _ALIGNED: Final = 8
-_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()} | {torch.uint8: "U8"}
+_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()} | {torch.uint8: "U8", torch.int64: "I64"}
 _METADATA: Final = {"format": "pt"}
 """The one metadata key that transformers asks for."""
 
