@@ -19,7 +19,7 @@ from colbuild.ops.shared.authorship import check_author, check_begun
 from colbuild.ops.shared.running_models import running_model
 from colbuild.ops.shared.text_writing import Text, draw_texts
 from colbuild.ops.step_run import StepRun
-from colbuild.plan.steps.generate import GENERATED_AT_ONCE, GenerateParams
+from colbuild.plan.steps.generate import GenerateParams, generated_at_once
 from colbuild.progress import Progress
 from colbuild.store.durable_files import checked, read_json, storage_errors, unchecked, write_json_durably
 from colbuild.train.loop.devices import forward_type, open_accelerator
@@ -49,8 +49,8 @@ def run(step: StepRun, params: GenerateParams) -> None:
 
     Inputs: `model` (the AnsNet). Params: `tokens`, `temperature`, `prompts` (taken in turn), `length`, `seed`. A text begins
     with what the tokenizer puts in front of texts, or else after the separator of documents, goes on with its prompt, and ends
-    with the separator or at its length. Texts of nothing but a prompt are left out. The output is `texts.jsonl`, a text to a
-    line.
+    with the separator, before the next beginning, or at its length. Texts of nothing but a prompt are left out. The output is
+    `texts.jsonl`, a text to a line.
 
     Each batch is drawn from its own seed, so an interrupted run, which leaves its batches in the step's `partial`, goes on to
     the same texts. Some texts of the first batch are read again, to see that the AnsNet takes them for its own.
@@ -61,20 +61,23 @@ def run(step: StepRun, params: GenerateParams) -> None:
         StoppedError: The step was asked to stop.
     """
     folder = step.inputs["model"]
-    model = running_model(load_checkpoint(folder), forward_type(), open_accelerator().device)
+    checkpoint = load_checkpoint(folder)
+    model = running_model(checkpoint, forward_type(), open_accelerator().device)
     vocabulary = load_vocabulary(folder)
     begin = vocabulary.opening
     length = min(params.length, int(model.config.max_position_embeddings) - 1)
     room = length + 1 - len(begin)
     prompts = [_prompt(text, vocabulary.tokenizer, room) for text in params.prompts] or [[]]
-    ends = {vocabulary.separator, *_ends(model)}
+    # A text is over as well where the model begins the next one: some are trained without a token that ends texts.
+    ends = {vocabulary.separator, *vocabulary.begin[:1], *_ends(model)}
+    at_once = generated_at_once(checkpoint.structure, length)
     written, begun, empty, batch = 0, 0, 0, 0
     wanted = params.tokens
     with (step.output / TEXTS).open("w", encoding="utf-8") as file:
         while written < wanted:
             kept = _kept(step.partial, batch)
             if kept is None:
-                rows = _rows(wanted - written, written / begun if written else length)
+                rows = _rows(at_once, wanted - written, written / begun if written else length)
                 starts = [[*begin, *prompts[(begun + row) % len(prompts)]] for row in range(rows)]
                 drawn = draw_texts(
                     model,
@@ -106,9 +109,9 @@ def _check(step: StepRun, written: int, wanted: int) -> None:
         raise StoppedError(f"stopped after {written:,} of {wanted:,} tokens")
 
 
-def _rows(missing: int, mean: float) -> int:
+def _rows(most: int, missing: int, mean: float) -> int:
     """How many texts to write at once: as many as are still missing, if they are as long as those before."""
-    return max(FEWEST, min(GENERATED_AT_ONCE, math.ceil(missing / mean)))
+    return max(FEWEST, min(most, math.ceil(missing / mean)))
 
 
 def _texts(tokenizer: Any, drawn: Sequence[Text], begin: int) -> list[tuple[str, int]]:

@@ -15,8 +15,8 @@ from transformers.cache_utils import DynamicLayer
 from colbuild.errors import BuildError
 from colbuild.process_memory import give_back_pages
 
-_TIDY: Final = 16
-"""Tokens after which holes in the heap are given back: with every token keys and values are larger than any hole before."""
+_TIDY: Final = 64
+"""Tokens after which holes in the heap are given back: in some models a tensor grows with every token, and fits no hole."""
 
 _BLOCK: Final = 512
 """Tokens whose probabilities are summed as one."""
@@ -85,7 +85,7 @@ def draw_texts(
         check()
         if place % _TIDY == 0:
             give_back_pages()
-        logits = model(input_ids=fed, use_cache=True, logits_to_keep=1, **{kept: cache}).logits[:, -1].float().cpu()
+        logits = model(input_ids=fed, use_cache=True, logits_to_keep=1, **{kept: cache}).logits[:, -1].cpu()
         drawn = drawn_tokens(logits, temperature, chances[place, rows])
         following = []
         for row, (index, cost) in zip(rows, drawn, strict=True):
@@ -120,17 +120,25 @@ def drawn_tokens(
 
     One number a row, looked up among the sums of the probabilities, instead of one for each token of the vocabulary.
     """
-    whole = logits.logsumexp(dim=-1)
+    rows, size = logits.shape
+    # In whole blocks, in one place, and not normalised: each pass over the vocabulary for many rows takes as long as a layer.
+    likely = logits.new_empty((rows, -(-size // _BLOCK) * _BLOCK), dtype=torch.float32)
+    likely[:, :size], likely[:, size:] = logits, -torch.inf
+    whole = None if temperature == 1.0 else likely.logsumexp(dim=-1)
+    if whole is not None:
+        likely /= temperature
+    peak = likely.amax(dim=-1, keepdim=True)
+    blocks = likely.sub_(peak).exp_().reshape(rows, -1, _BLOCK)
+    # Sums of whole blocks first, then those within one of them: sums over a whole vocabulary take longer than all the rest.
+    sums = blocks.sum(dim=-1).double().cumsum(dim=-1)
+    if whole is None:
+        whole = (peak + sums[:, -1:].log()).squeeze(1)
     if not torch.isfinite(whole).all():
         raise BuildError(damaged, hint="run colbuild cache verify")
-    likely = (logits / temperature).softmax(dim=-1)
-    # Sums of whole blocks first, then those within one of them: sums over a whole vocabulary take longer than all the rest.
-    blocks = functional.pad(likely, (0, -likely.shape[1] % _BLOCK)).reshape(len(likely), -1, _BLOCK)
-    sums = blocks.sum(dim=-1).double().cumsum(dim=-1)
     wanted = chances[:, None] * sums[:, -1:]
     block = _reached(sums, wanted)
     before = functional.pad(sums, (1, 0)).gather(1, block)
-    within = blocks[torch.arange(len(logits)), block.squeeze(1)].double().cumsum(dim=-1)
+    within = blocks[torch.arange(rows), block.squeeze(1)].double().cumsum(dim=-1)
     found = block * _BLOCK + _reached(within, wanted - before)
     costs = whole - logits.gather(1, found).squeeze(1)
     return list(zip(found.squeeze(1).tolist(), costs.tolist(), strict=True))

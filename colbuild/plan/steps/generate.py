@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from colbuild.arch import forward_flops, parameters
+from colbuild.arch import Structure, forward_flops, parameters
 from colbuild.plan.drawing.draft import Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import TOKENIZER, WEIGHTS, Operation, Params, Scene, Work
@@ -13,7 +13,13 @@ from colbuild.plan.workload.model_memory import FORWARD, FULL, KERNEL, KERNELS, 
 from colbuild.spec.model.family import Generate
 
 GENERATED_AT_ONCE: Final = 64
-"""Texts that are written at once; more are faster, and need memory for their keys and values."""
+"""Texts that are written at once at least."""
+
+_MOST_AT_ONCE: Final = 256
+"""More are hardly faster."""
+
+_ROOM: Final = 800_000_000
+"""Memory for keys, values and logits, within which more texts are written at once."""
 
 _WORD: Final = 5
 """Bytes of a token in a text."""
@@ -46,6 +52,18 @@ class GenerateParams(Params):
         return self.tokens
 
 
+def generated_at_once(model: Structure, length: int) -> int:
+    """Returns how many texts of at most `length` tokens are written at once: more of a small model's, which are faster."""
+    return max(GENERATED_AT_ONCE, min(_MOST_AT_ONCE, _ROOM // _text_bytes(model, length) // 64 * 64))
+
+
+def _text_bytes(model: Structure, length: int) -> int:
+    """A text's keys and values, and its logits: as computed, and four times in fp32."""
+    shape = model.shape
+    cache = 2 * FORWARD * length * shape.layers * shape.kv_heads * shape.head_dim
+    return cache + (FORWARD + 4 * FULL) * shape.vocab
+
+
 def draw(draft: Draft, name: str, wanted: Generate, source: str, place: FamilyPath) -> str:
     """Draws a text that the AnsNet writes."""
     params = wanted.model_dump(mode="json")
@@ -54,21 +72,19 @@ def draw(draft: Draft, name: str, wanted: Generate, source: str, place: FamilyPa
 
 
 def _work(params: GenerateParams, scene: Scene) -> Work:
-    """A model with the keys and values of many texts, and each text's logits: as computed, and four times in fp32."""
+    """A model with the keys and values of many texts, and each text's logits."""
     model, tokens = scene.model("model"), params.tokens
-    shape = model.shape
-    cache = 2 * FORWARD * GENERATED_AT_ONCE * params.length * shape.layers * shape.kv_heads * shape.head_dim
-    logits = (FORWARD + 4 * FULL) * GENERATED_AT_ONCE * shape.vocab
+    texts = generated_at_once(model, params.length) * _text_bytes(model, params.length)
     stored = model.stored if model.stored != FORWARD else 0
     weights = (FORWARD + stored) * parameters(model)
     kernels = KERNEL * min(params.length, KERNELS)
-    memory = PROCESSES + _WRITING + weights + cache + logits + kernels + TOKEN * shape.vocab
+    memory = PROCESSES + _WRITING + weights + texts + kernels + TOKEN * model.shape.vocab
     return Work(tokens * forward_flops(model, params.length), None, _WORD * tokens, memory)
 
 
 GENERATE: Final = Operation(
     op="generate",
-    epoch=2,
+    epoch=3,
     params=GenerateParams,
     module="colbuild.ops.generate",
     work=_work,

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
@@ -57,6 +58,10 @@ def blocked_attention(
     before = keys - tokens
     scale = width**-0.5 if scaling is None else scaling
     grouped = query.reshape(rows, kv_heads, heads // kv_heads, tokens, width)
+    if tokens == 1 and attention_mask is None:
+        # Text that is written: a product of matrices would copy all keys and values first, for a single query of each head.
+        found = functional.scaled_dot_product_attention(grouped.flatten(2, 3), key, value, scale=scale)
+        return found.reshape(rows, 1, heads, width), None
     blocks = []
     for start in range(0, tokens, QUERIES):
         stop = min(start + QUERIES, tokens)
