@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.on_policy [--quick] [--json FILE] [--kind KIND] [--seeds 1] [--tokens 128k] [--work FOLDER]
 
-SmolLM2-135M is distilled into a student of 100M parameters on a little text, off policy. From there each way goes on for as
+SmolLM2-135M is distilled into a student of 101M parameters on a little text, off policy. From there each way goes on for as
 many CPU seconds as `forward_kl` off policy takes for `--tokens`: how fast a way is, its first steps tell. Prose is Wikipedia;
 for chat the AnsNet writes conversations, both sides of them (Magpie, arXiv 2406.08464). No training measures itself, so that
 its end counts even where it is worse than its start.

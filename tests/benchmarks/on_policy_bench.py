@@ -16,7 +16,9 @@ from tests.benchmarks.distill_inputs import inputs_in
 from tests.helpers.steps import run_step
 
 KINDS: Final = ("prose", "chat")
-STUDENT: Final = 100_000_000
+STUDENT: Final = 0.75
+"""Of the AnsNet's parameters: 101M of SmolLM2-135M's."""
+
 SEQUENCE: Final = 256
 BATCH: Final = 4
 EVERY: Final = 8
@@ -132,11 +134,12 @@ class Bench:
 
     def start(self, kind: str) -> Path:
         """A student that has learned from a little of the text, off policy."""
+        from colbuild.arch import parameters
         from colbuild.arch.solving import solve_down
         from colbuild.weights.files.checkpoint import load_checkpoint
 
         structure = load_checkpoint(self._inputs.teacher).structure
-        shape = asdict(solve_down(structure, structure.shape, STUDENT))
+        shape = asdict(solve_down(structure, structure.shape, round(STUDENT * parameters(structure))))
         recipe = self._recipe({"tokens": self.setting.tokens // 2, "seed": 100})
         inputs = {"teacher": self._inputs.teacher, "corpus": self._blind(kind)}
         params = {"shape": shape, "recipe": recipe, "split": "train"}

@@ -12,7 +12,7 @@ from colbuild.progress import silent
 from colbuild.train.batch import IGNORED
 from colbuild.train.loop import loop
 from colbuild.train.loop.keeper import Keeping
-from colbuild.train.loop.on_policy import OnPolicy, Texts, written_length
+from colbuild.train.loop.own_text import OnPolicy, Texts, written_length
 from colbuild.train.loop.student import Pass
 from colbuild.train.loop.teaching import online
 from colbuild.train.loop.training_state import State, restore, save

@@ -1,4 +1,4 @@
-"""Writes the student's own part of a training's text (`colbuild.train.loop.on_policy`).
+"""Writes the student's own part of a training's text (`colbuild.train.loop.own_text`).
 
 A row alternates between text that is given and text that the student writes::
 
@@ -35,7 +35,7 @@ from colbuild.train.compiling import eagerly
 from colbuild.train.corpus.packing import PackedCorpus
 from colbuild.train.corpus.text_beginning import openings, stored, window
 from colbuild.train.corpus.text_windows import as_batch, training_windows
-from colbuild.train.loop.on_policy import Beat, OnPolicy
+from colbuild.train.loop.own_text import Beat, OnPolicy
 from colbuild.train.losses.attention import apart
 
 _TIDY: Final = 16

@@ -2,7 +2,7 @@
 
 ::
 
-    batch ──> teacher ──> lesson ─┐                              some of a batch may be the student's own text (on_policy.py)
+    batch ──> teacher ──> lesson ─┐                              some of a batch may be the student's own text (own_text.py)
       └──> student's passes ──────┴─> loss ──> gradients, summed in fp32 ──> AdamW ──> weights that compute
 
 A batch passes through in parts as small as memory asks for, on as many processes as there are; neither changes the sum.
@@ -28,7 +28,7 @@ from colbuild.spec.model.recipe import Loss, Recipe
 from colbuild.train.batch import IGNORED, Batch
 from colbuild.train.loop.keeper import Keeper
 from colbuild.train.loop.micro_batch import Micro, smaller
-from colbuild.train.loop.on_policy import OnPolicy, written_length
+from colbuild.train.loop.own_text import OnPolicy, written_length
 from colbuild.train.loop.schedule import learning_rate
 from colbuild.train.loop.steady import WATCHED, trouble
 from colbuild.train.loop.student import Pass, Student

@@ -28,7 +28,7 @@ import torch
 from colbuild.documents import read_json_file, shallow
 from colbuild.hashing import hash_bytes, hash_file, spaced_json
 from colbuild.store.durable_files import storage_errors, sync_folder
-from colbuild.train.loop.on_policy import Texts
+from colbuild.train.loop.own_text import Texts
 from colbuild.train.loop.state_tensors import fill, fits, tensors_of, write_tensors
 
 FORMAT: Final = "colbuild.training.v1"
