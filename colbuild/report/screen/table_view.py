@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,7 +44,9 @@ def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
     )
     packages = [package for row in built.rows if row.kind == "DesNet" for package in row.packages]
     if packages:
-        example = f"colbuild run {_relative(packages[0].folder)} --raw --prompt 'The city of Paris is'"
+        # The best one that is measured, else the first.
+        best = min(packages, key=lambda package: inf if package.bits_per_byte is None else package.bits_per_byte)
+        example = f"colbuild run {_relative(best.folder)} --raw --prompt 'The city of Paris is'"
         console.print(f"Try one: {example}", soft_wrap=True)
 
 
