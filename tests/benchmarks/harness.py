@@ -37,10 +37,11 @@ def at_least(name: str, value: float, bar: float) -> Bar:
 
 @dataclass(frozen=True)
 class Result:
-    """A benchmark's rows, all with the same keys, and its bars."""
+    """A benchmark's rows, all with the same keys, its bars, and notes: paragraphs that stand below the table."""
 
     rows: tuple[dict[str, Any], ...]
     bars: tuple[Bar, ...]
+    notes: tuple[str, ...] = ()
 
 
 def machine() -> dict[str, Any]:
@@ -95,6 +96,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 def _tell(name: str, command: str, result: Result, libraries: Sequence[str], arguments: argparse.Namespace) -> None:
     print(table(result.rows))
+    for note in result.notes:
+        print(note)
     for bar in result.bars:
         print(f"{'holds' if bar.holds else 'MISSED':7} {bar.name}: {bar.value:g} (bar {bar.bar:g})")
     if arguments.json:
@@ -107,6 +110,8 @@ def _tell(name: str, command: str, result: Result, libraries: Sequence[str], arg
             "rows": list(result.rows),
             "bars": [asdict(bar) for bar in result.bars],
         }
+        if result.notes:
+            document["notes"] = list(result.notes)
         arguments.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
