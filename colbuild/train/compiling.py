@@ -29,6 +29,9 @@ A CPU takes half a minute to compile what makes a training a fifth faster, and s
 guessed from its speed. Neither depends on what is in the cache: the same training is compiled, or not, every time.
 """
 
+FUSING_WORTH: Final = 1e12
+"""The same for fused passes on a CPU (`colbuild.train.fused`): these are compiled in two seconds, and so many FLOPs take ten."""
+
 _CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
 _SHAPES: Final = 64
 """How many versions of one function may be compiled; torch's 8 are less than a teacher, a student and their parts need."""
@@ -39,6 +42,11 @@ _ACTIVE: ContextVar[bool] = ContextVar("compiling", default=False)
 def worth_compiling(flops: int, device: torch.device) -> bool:
     """Returns whether a training of so many FLOPs is long enough to repay compiling."""
     return device.type in WORTH and flops >= WORTH[device.type]
+
+
+def worth_fusing(flops: int, device: torch.device) -> bool:
+    """Returns whether a training of so many FLOPs is long enough to repay compiling fused passes."""
+    return device.type == "cpu" and flops >= FUSING_WORTH
 
 
 def compiler_found(device: torch.device) -> bool:

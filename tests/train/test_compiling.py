@@ -9,7 +9,15 @@ import sys
 import pytest
 import torch
 
-from colbuild.train.compiling import WORTH, compiler_found, compiling, eagerly, worth_compiling
+from colbuild.train.compiling import (
+    FUSING_WORTH,
+    WORTH,
+    compiler_found,
+    compiling,
+    eagerly,
+    worth_compiling,
+    worth_fusing,
+)
 
 CPU = torch.device("cpu")
 
@@ -63,6 +71,9 @@ def test_only_long_trainings_are_worth_it_and_only_where_it_is_known_what_it_cos
         assert worth_compiling(int(least), torch.device(kind))
         assert not worth_compiling(int(least) - 1, torch.device(kind))
     assert not worth_compiling(10**20, torch.device("mps"))
+    assert worth_fusing(int(FUSING_WORTH), CPU)
+    assert not worth_fusing(int(FUSING_WORTH) - 1, CPU)
+    assert not worth_fusing(10**20, torch.device("cuda"))
 
 
 def test_without_a_compiler_there_is_none(monkeypatch):

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from colbuild.errors import BuildError
 from colbuild.train.batch import IGNORED
-from colbuild.train.losses import losses
+from colbuild.train.losses import chunks, losses
 from colbuild.train.losses.divergences import DIVERGENCES, coarsened
 from colbuild.train.losses.losses import (
     LossWeights,
@@ -56,6 +56,7 @@ def chunked(teacher, targets, weights):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
 def test_chunked_loss_and_its_gradients_equal_the_definition(monkeypatch, tokens, weights, temperature):
     monkeypatch.setattr(losses, "CHUNK_TOKENS", 8)
+    monkeypatch.setattr(chunks, "PRODUCT_BYTES", 16 * 8)
     mixed = LossWeights(*weights, temperature)
     hidden, head, teacher, targets = case(tokens, seed=tokens)
     expected = with_gradients(dense(teacher, targets, mixed), hidden, head)
@@ -75,6 +76,7 @@ def some_ignored(targets, share, *, seed=0):
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_ignored_tokens_count_neither_in_values_nor_in_gradients(monkeypatch, divergence, share, temperature):
     monkeypatch.setattr(losses, "CHUNK_TOKENS", 8)
+    monkeypatch.setattr(chunks, "PRODUCT_BYTES", 16 * 8)
     weights = LossWeights(0.9, 0.1, temperature, divergence, 0.1)
     hidden, head, teacher, targets = case(43)
     targets = some_ignored(targets, share)
@@ -104,7 +106,7 @@ def test_what_is_no_number_at_an_ignored_token_stays_there():
 
 
 def test_the_real_chunk_size_is_crossed_too():
-    hidden, head, teacher, targets = case(2 * losses.CHUNK_TOKENS + 3)
+    hidden, head, teacher, targets = case(chunks.PRODUCT_BYTES // 8 + losses.CHUNK_TOKENS + 3)
     weights = LossWeights(0.9, 0.1, 2.0)
     expected = with_gradients(dense(teacher, targets, weights), hidden, head)
     found = with_gradients(chunked(teacher, targets, weights), hidden, head)
@@ -184,6 +186,7 @@ def test_bf16_inputs_give_a_loss_near_the_exact_one_and_bf16_gradients():
 
 def test_whole_logits_never_exist(monkeypatch):
     monkeypatch.setattr(losses, "CHUNK_TOKENS", 4)
+    monkeypatch.setattr(chunks, "PRODUCT_BYTES", 8 * 8)
     seen = []
     chunk = losses._chunk
     for name in ("_chunk", "_compiled_chunk"):
@@ -229,6 +232,7 @@ def test_what_was_kept_of_a_teacher_gives_the_dense_loss_and_its_gradients(
     monkeypatch, kept, tokens, weights, temperature
 ):
     monkeypatch.setattr(losses, "CHUNK_TOKENS", 8)
+    monkeypatch.setattr(chunks, "PRODUCT_BYTES", 16 * 8)
     hidden, head, teacher, targets = case(tokens, seed=tokens)
     targets, lessons = some_ignored(targets, 0.2, seed=tokens), kept(teacher, temperature)
     mixed = LossWeights(*weights, temperature)

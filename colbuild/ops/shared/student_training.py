@@ -21,11 +21,20 @@ from colbuild.plan.workload.training import steps_of, trained_tokens, written_fl
 from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.recipe import Recipe
 from colbuild.train.batch import Batch
-from colbuild.train.compiling import compile_blocks, compiler_found, compiling, eagerly, worth_compiling
+from colbuild.train.compiling import (
+    compile_blocks,
+    compiler_found,
+    compiling,
+    eagerly,
+    worth_compiling,
+    worth_fusing,
+)
 from colbuild.train.corpus.packing import PackedCorpus, open_corpus
 from colbuild.train.corpus.teacher_cache import open_lessons
 from colbuild.train.corpus.text_beginning import asked
 from colbuild.train.corpus.text_windows import calibration_windows, read_windows, training_windows, window_count
+from colbuild.train.fused.kernels import fused
+from colbuild.train.fused.modules import fuse
 from colbuild.train.loop.devices import computing_type, open_accelerator, processes, side_by_side
 from colbuild.train.loop.elastic import Nested
 from colbuild.train.loop.keeper import Keeper, Keeping
@@ -44,6 +53,9 @@ from colbuild.weights.files.checkpoint import write_json
 
 CURVE: Final = 64
 """Readings of a training that its record keeps at most."""
+
+KERNELS: Final = "kernels"
+"""Where the store keeps the code of fused passes, beside what torch.compile keeps there."""
 
 Finish = Callable[[Mapping[str, torch.Tensor]], None]
 """Writes what a training has made into its step's output: weight by name, in the type that it was stored in."""
@@ -65,13 +77,21 @@ def train_checkpoint(task: Task, finish: Finish) -> None:
 
 
 def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
-    """What each process of a training does."""
-    recipe, step = task.recipe, task.step
+    """What each process of a training does, with passes over memory fused where they can be."""
     accelerator = open_accelerator()
+    with fused(None if task.step.compiled is None else task.step.compiled / KERNELS, wanted=_fuses(task, accelerator)):
+        _train_on(accelerator, task, corpus, finish)
+
+
+def _train_on(accelerator: Accelerator, task: Task, corpus: PackedCorpus, finish: Finish) -> None:
+    recipe, step = task.recipe, task.step
     dtype = computing_type(recipe.precision, accelerator.device)
     model = running_model(task.start, dtype, accelerator.device)
     check_models(task, model, corpus)
     taught = _teacher(task, dtype, accelerator)
+    parts = fuse(model)
+    if taught.model is not None:
+        fuse(taught.model)
     student, wanted = _student(task, model)
     own = own_text(recipe, corpus, model, step.inputs)
     room = Room()
@@ -91,7 +111,8 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
         student.renew()
         observer.begin()
         running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report, room)
-        compiled = _compiles(task, accelerator)
+        # The fused passes are faster than what torch.compile makes of them, and need no time for it.
+        compiled = parts == 0 and _compiles(task, accelerator)
         with _compiled(task, student, taught, compiled):
             state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running, own)
         if not accelerator.is_main_process:
@@ -114,7 +135,7 @@ def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
         stored = {name: tensor.dtype for name, tensor in task.start.tensors.items()}
         finish({name: weight.detach().cpu().to(stored[name]) for name, weight in model.named_parameters()})
     write_json(step.output / "training.json", _summary(recipe, corpus.tokens, state, observer))
-    rounding = {"micro_batch": running.micro.rows, "compiled": compiled}
+    rounding = {"micro_batch": running.micro.rows, "compiled": compiled or parts > 0}
     step.note({**ledger_to_json(ledger), **rounding, "training": _measured(state, observer)})
     if observer.worsened is not None:
         step.remark(worsened_remark(observer.worsened.start, observer.worsened.end))
@@ -256,13 +277,24 @@ def _compared(task: Task) -> tuple[float, tuple[int, ...]]:
     return weight, places
 
 
+def _fuses(task: Task, accelerator: Accelerator) -> bool:
+    """Returns whether passes over memory are fused: the recipe wants that or it is worth it, on a CPU."""
+    device, how = accelerator.device, task.recipe.compile
+    return device.type == "cpu" and (how == "always" or (how == "auto" and worth_fusing(_flops(task), device)))
+
+
 def _compiles(task: Task, accelerator: Accelerator) -> bool:
     """Returns whether student and teacher are compiled: the recipe wants that or it is worth it, and it can be done."""
     recipe, device = task.recipe, accelerator.device
-    above, below = (forward_flops(one.structure, recipe.sequence) for one in (task.teacher, task.start))
-    flops = distillation_flops(trained_tokens(recipe), above, below)
-    wanted = recipe.compile == "always" or (recipe.compile == "auto" and worth_compiling(flops, device))
+    wanted = recipe.compile == "always" or (recipe.compile == "auto" and worth_compiling(_flops(task), device))
     return wanted and compiler_found(device)
+
+
+def _flops(task: Task) -> int:
+    """FLOPs of a training."""
+    recipe = task.recipe
+    above, below = (forward_flops(one.structure, recipe.sequence) for one in (task.teacher, task.start))
+    return distillation_flops(trained_tokens(recipe), above, below)
 
 
 @contextmanager

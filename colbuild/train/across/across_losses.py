@@ -28,8 +28,9 @@ from colbuild.plan.workload.at_once import CHUNK_TOKENS
 from colbuild.train.across.aligned_text import Crossing
 from colbuild.train.across.vocabularies import Projection
 from colbuild.train.batch import IGNORED
+from colbuild.train.losses.chunks import MadeInForward, Turn, in_chunks, in_parts
 from colbuild.train.losses.logits_buffer import Room
-from colbuild.train.losses.losses import LossWeights, MadeInForward, in_chunks
+from colbuild.train.losses.losses import LossWeights
 
 CHUNK_TEMPERATURE: Final = 10.0
 """Softens the likelihoods of chunks: at 1 an unlikely chunk would hardly count."""
@@ -146,16 +147,20 @@ class _AcrossLoss(MadeInForward):
         apart, pulls = _chunks(hidden, head, view, targets, accurate)
         places = _places(view, len(targets), hidden.device)
 
-        def chunk(logits: torch.Tensor, part: torch.Tensor, _: Room) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            logits.requires_grad_()
-            with torch.enable_grad():
-                ce = functional.cross_entropy(logits, targets[part], reduction="none")
-                near = _next(logits, view, places[part], weights.temperature, accurate)
-                whole = weights.ce * ce.sum() + weights.kd * (near - (pulls[part] * ce).sum())
-                (gradient,) = torch.autograd.grad(whole, logits)
-            return near.detach(), ce.detach().sum(), gradient
+        def begin(part: torch.Tensor) -> Turn:
+            def chunk(logits: torch.Tensor, at: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+                rows = part[at]
+                logits.requires_grad_()
+                with torch.enable_grad():
+                    ce = functional.cross_entropy(logits, targets[rows], reduction="none")
+                    near = _next(logits, view, places[rows], weights.temperature, accurate)
+                    whole = weights.ce * ce.sum() + weights.kd * (near - (pulls[rows] * ce).sum())
+                    (gradient,) = torch.autograd.grad(whole, logits)
+                return near.detach(), ce.detach().sum(), gradient
 
-        return in_chunks(context, hidden, head, targets, weights, chunk, room, apart)
+            return in_parts(chunk, CHUNK_TOKENS, accurate, room)
+
+        return in_chunks(context, hidden, head, targets, weights, begin, room, apart)
 
 
 def _places(view: AcrossView | None, tokens: int, device: torch.device) -> torch.Tensor:

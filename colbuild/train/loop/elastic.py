@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from colbuild.arch import Shape, Structure, forward_flops, parameters
 from colbuild.arch.solving import NoShapeError, solve_between
 from colbuild.train.batch import Batch
+from colbuild.train.fused.modules import fuse
 from colbuild.train.loop.micro_batch import recompute
 from colbuild.train.loop.student import Forward, Pass, through
 from colbuild.train.losses.forward import owner_of
@@ -189,13 +190,14 @@ class Nested:
 
         The views stay in it until the next pass, since activations may be computed again in the backward one.
         """
-        if shape not in self._modules:
-            module = _without_weights(self._student, self._structure.at(shape))
+        known = self._modules.get(shape)
+        module = _without_weights(self._student, self._structure.at(shape)) if known is None else known
+        _install(module, self._parts[shape], self._weights)
+        if known is None:
+            fuse(module)
             if self._recomputes:
                 recompute(blocks_of(module, self._structure.at(shape)))
             self._modules[shape] = module
-        module = self._modules[shape]
-        _install(module, self._parts[shape], self._weights)
         return module
 
 

@@ -24,6 +24,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import sdpa_mask
 
 from colbuild.plan.workload.at_once import QUERIES
+from colbuild.train.fused.functions import CausalAttention
+from colbuild.train.fused.kernels import fits
 
 BLOCKED: Final = "colbuild_blocked"
 
@@ -57,6 +59,9 @@ def blocked_attention(
     kv_heads, keys = key.shape[1:3]
     before = keys - tokens
     scale = width**-0.5 if scaling is None else scaling
+    if attention_mask is None and not before and fits(query, key, value):
+        fused: torch.Tensor = CausalAttention.apply(query, key, value, scale)  # type: ignore[no-untyped-call]
+        return fused.transpose(1, 2).contiguous(), None
     grouped = query.reshape(rows, kv_heads, heads // kv_heads, tokens, width)
     if tokens == 1 and attention_mask is None:
         # Text that is written: a product of matrices would copy all keys and values first, for a single query of each head.

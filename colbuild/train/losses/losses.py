@@ -7,19 +7,20 @@ exist as a whole. A test holds value and gradient to the definition over whole l
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from colbuild.errors import BuildError
-from colbuild.plan.workload.at_once import CHUNK_TOKENS
-from colbuild.train.batch import IGNORED
+from colbuild.plan.workload.at_once import CACHED_LOGITS, CHUNK_TOKENS
 from colbuild.train.compiling import compiled_or_eager, is_compiling
+from colbuild.train.fused.kernels import fits, kernels
+from colbuild.train.losses.chunks import MadeInForward, Turn, in_chunks, in_parts
 from colbuild.train.losses.divergences import DIVERGENCES, coarse_kl_closed, sampled_kl_closed
-from colbuild.train.losses.logits_buffer import Room, add
+from colbuild.train.losses.logits_buffer import Room
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class TeacherSamples:
     weights: torch.Tensor
     entropy: torch.Tensor
 
-    def at(self, rows: torch.Tensor) -> TeacherSamples:
+    def at(self, rows: torch.Tensor | slice) -> TeacherSamples:
         """Returns the part for some tokens."""
         return TeacherSamples(self.ids[rows], self.weights[rows], self.entropy[rows])
 
@@ -80,7 +81,7 @@ class TeacherTop:
     ids: torch.Tensor
     log_likely: torch.Tensor
 
-    def at(self, rows: torch.Tensor) -> TeacherTop:
+    def at(self, rows: torch.Tensor | slice) -> TeacherTop:
         """Returns the part for some tokens."""
         return TeacherTop(self.ids[rows], self.log_likely[rows])
 
@@ -126,67 +127,6 @@ def chunked_distillation_loss(
     return loss, divergence, entropy
 
 
-Chunk = Callable[[torch.Tensor, torch.Tensor, Room], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-"""(some tokens' logits, their rows, memory to use again) -> (divergence and cross-entropy summed, gradient of the weighted loss
-by the logits). May overwrite the logits."""
-
-
-class MadeInForward(torch.autograd.Function):
-    """A loss of (hidden, head, ...) whose gradient by the logits is made in the forward pass, while a chunk is at hand."""
-
-    @staticmethod
-    def backward(context: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """The gradients that `in_chunks` kept, times the loss's own."""
-        grad_hidden, grad_head = context.saved_tensors
-        # A plain number: as a bf16 tensor, a third of a batch would weigh 0.2% too much.
-        scale = outer[0].item()
-        return grad_hidden * scale, grad_head * scale, None, None, None, None
-
-
-def in_chunks(
-    context: Any,
-    hidden: torch.Tensor,
-    head: torch.Tensor,
-    targets: torch.Tensor,
-    weights: LossWeights,
-    chunk: Chunk,
-    room: Room,
-    more: torch.Tensor | float = 0.0,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The forward pass of a `MadeInForward`: (loss, divergence, cross-entropy), each the mean over the tokens asked for.
-
-    Args:
-        context: Keeps the gradients by `hidden` and `head`.
-        hidden: The student's final hidden states [tokens, hidden].
-        head: Its head [vocabulary, hidden].
-        targets: The tokens that follow, [tokens]; those that are `IGNORED` are left out.
-        weights: How the parts are mixed.
-        chunk: The loss of some tokens.
-        room: Memory for logits.
-        more: A divergence beyond that of single tokens, summed.
-    """
-    asked = torch.nonzero(targets != IGNORED).squeeze(1)
-    count = max(1, asked.shape[0])
-    accurate = torch.promote_types(hidden.dtype, torch.float32)
-    grad_hidden = torch.zeros_like(hidden)
-    grad_head = torch.zeros_like(head, dtype=accurate)
-    sums = []
-    for part in torch.split(asked, CHUNK_TOKENS):
-        seen = hidden[part]
-        apart, ce, gradient = chunk(room.cast("student", room.product("narrow", seen, head.T), accurate), part, room)
-        sums.append(torch.stack([apart, ce]))
-        gradient = room.cast("narrow", gradient.div_(count), hidden.dtype)
-        grad_hidden[part] = gradient @ head
-        add(grad_head, room.product("head", gradient.T, seen))
-    context.save_for_backward(grad_hidden, grad_head.to(head.dtype))
-    # At the end, as a GPU is waited for here; on the CPU, as MPS has no float64.
-    divergence, entropy = torch.stack(sums).cpu().double().sum(dim=0).div(count).unbind()
-    divergence = divergence + more / count
-    loss = (weights.kd * divergence + weights.ce * entropy).to(hidden.device, accurate)
-    context.mark_non_differentiable(divergence, entropy)
-    return loss, divergence, entropy
-
-
 class _ChunkedLoss(MadeInForward):
     """The gradient by the logits has a closed form.
 
@@ -203,24 +143,65 @@ class _ChunkedLoss(MadeInForward):
         weights: LossWeights,
         room: Room,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        def chunk(
-            logits: torch.Tensor, part: torch.Tensor, room: Room
-        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            known = _known(teacher, part, logits.dtype, room)
-            # One shape alone is compiled: the rest of a batch is another for nearly every batch.
-            if is_compiling() and part.shape[0] == CHUNK_TOKENS:
-                return _compiled_chunk(logits, known, targets[part], weights)
-            return _chunk(logits, known, targets[part], weights, room)
+        def begin(part: torch.Tensor) -> Turn:
+            accurate = torch.promote_types(hidden.dtype, torch.float32)
+            known, following = _known(teacher, part, room), targets[part]
+            if not isinstance(known, TeacherTop) and fused_loss_fits(hidden, head, known, weights):
+                return partial(fused_loss, known=known, targets=following, weights=weights)
 
-        return in_chunks(context, hidden, head, targets, weights, chunk, room)
+            def chunk(logits: torch.Tensor, at: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+                of_teacher = (
+                    room.cast("teacher wide", known[at], accurate) if isinstance(known, torch.Tensor) else known.at(at)
+                )
+                # One shape alone is compiled: the rest of a batch is another for nearly every batch.
+                if is_compiling() and logits.shape[0] == at_once:
+                    return _compiled_chunk(logits, of_teacher, following[at], weights)
+                return _chunk(logits, of_teacher, following[at], weights, room)
+
+            return in_parts(chunk, at_once, accurate, room)
+
+        at_once = tokens_at_once(head)
+        return in_chunks(context, hidden, head, targets, weights, begin, room)
 
 
-def _known(teacher: Teaching, rows: torch.Tensor, accurate: torch.dtype, room: Room) -> Known:
+def tokens_at_once(head: torch.Tensor) -> int:
+    """How many tokens' logits are computed with at once: as many as a core's cache holds, or all that there may be."""
+    if head.device.type != "cpu" or is_compiling():
+        return CHUNK_TOKENS
+    return min(CHUNK_TOKENS, max(1, CACHED_LOGITS // len(head)))
+
+
+def fused_loss_fits(
+    hidden: torch.Tensor, head: torch.Tensor, known: torch.Tensor | TeacherSamples, weights: LossWeights
+) -> bool:
+    """Returns whether `fused_loss` may be used: where passes are fused, on bf16, with the forward KL."""
+    if weights.divergence != "forward_kl" or not fits(hidden, head):
+        return False
+    return hidden.dtype == torch.bfloat16 and (not isinstance(known, torch.Tensor) or fits(known))
+
+
+def fused_loss(
+    logits: torch.Tensor, count: int, known: torch.Tensor | TeacherSamples, targets: torch.Tensor, weights: LossWeights
+) -> torch.Tensor:
+    """A `Turn` in one pass over each token's logits, whose intermediate values stay in the processor's cache."""
+    sums = torch.empty(2, len(logits), dtype=torch.float64)
+    teacher, ids, drawn, entropy = (
+        (known, None, None, None)
+        if isinstance(known, torch.Tensor)
+        else (None, known.ids.contiguous(), known.weights.float().contiguous(), known.entropy.float().contiguous())
+    )
+    settings = (weights.temperature, weights.kd, weights.ce, float(count))
+    size = logits.shape
+    kept = 0 if ids is None else ids.shape[1]
+    given = (logits, teacher, ids, drawn, entropy, kept, targets.contiguous(), *size, *settings, sums[0], sums[1])
+    kernels().call("loss_rows", logits.dtype, *given)
+    return sums.sum(dim=1)
+
+
+def _known(teacher: Teaching, rows: torch.Tensor, room: Room) -> Known:
     """What is known of the teacher's distribution at some tokens."""
     if isinstance(teacher, TeacherView):
-        # The student's logits are the product itself where they need no cast.
-        narrow = "narrow" if teacher.head.dtype != accurate else "narrow teacher"
-        return room.cast("teacher", room.product(narrow, teacher.hidden[rows], teacher.head.T), accurate)
+        return room.product("teacher", teacher.hidden[rows], teacher.head.T)
     return teacher.at(rows)
 
 
