@@ -30,7 +30,7 @@ guessed from its speed. Neither depends on what is in the cache: the same traini
 """
 
 FUSING_WORTH: Final = 1e12
-"""The same for fused passes on a CPU (`colbuild.train.fused`): these are compiled in two seconds, and so many FLOPs take ten."""
+"""The same for fused passes on a CPU (`colbuild.train.fused`): they are compiled in two seconds, and these FLOPs take ten."""
 
 _CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
 _SHAPES: Final = 64

@@ -13,22 +13,15 @@ from transformers import PreTrainedModel
 
 from colbuild.arch import forward_flops
 from colbuild.errors import BuildError
+from colbuild.ops.shared.compiled_training import compiles, fuses
 from colbuild.ops.shared.running_models import running_model
 from colbuild.ops.shared.student_writing import own_text
 from colbuild.ops.shared.training_task import Task, check_models, check_tokens
-from colbuild.plan.shapes.route import distillation_flops
 from colbuild.plan.workload.training import steps_of, trained_tokens, written_flops
 from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.recipe import Recipe
 from colbuild.train.batch import Batch
-from colbuild.train.compiling import (
-    compile_blocks,
-    compiler_found,
-    compiling,
-    eagerly,
-    worth_compiling,
-    worth_fusing,
-)
+from colbuild.train.compiling import compile_blocks, compiling, eagerly
 from colbuild.train.corpus.packing import PackedCorpus, open_corpus
 from colbuild.train.corpus.teacher_cache import open_lessons
 from colbuild.train.corpus.text_beginning import asked
@@ -79,7 +72,9 @@ def train_checkpoint(task: Task, finish: Finish) -> None:
 def _train(task: Task, corpus: PackedCorpus, finish: Finish) -> None:
     """What each process of a training does, with passes over memory fused where they can be."""
     accelerator = open_accelerator()
-    with fused(None if task.step.compiled is None else task.step.compiled / KERNELS, wanted=_fuses(task, accelerator)):
+    with fused(
+        None if task.step.compiled is None else task.step.compiled / KERNELS, wanted=fuses(task, accelerator.device)
+    ):
         _train_on(accelerator, task, corpus, finish)
 
 
@@ -112,7 +107,7 @@ def _train_on(accelerator: Accelerator, task: Task, corpus: PackedCorpus, finish
         observer.begin()
         running = Running(accelerator, micro, _keeper(task, accelerator), observer, step.report, room)
         # The fused passes are faster than what torch.compile makes of them, and need no time for it.
-        compiled = parts == 0 and _compiles(task, accelerator)
+        compiled = parts == 0 and compiles(task, accelerator.device)
         with _compiled(task, student, taught, compiled):
             state = train(student, taught.teach, _batches(recipe, corpus), recipe, taught.hidden_weight, running, own)
         if not accelerator.is_main_process:
@@ -275,26 +270,6 @@ def _compared(task: Task) -> tuple[float, tuple[int, ...]]:
             hint="set loss.hidden_weight: 0 in the recipe",
         )
     return weight, places
-
-
-def _fuses(task: Task, accelerator: Accelerator) -> bool:
-    """Returns whether passes over memory are fused: the recipe wants that or it is worth it, on a CPU."""
-    device, how = accelerator.device, task.recipe.compile
-    return device.type == "cpu" and (how == "always" or (how == "auto" and worth_fusing(_flops(task), device)))
-
-
-def _compiles(task: Task, accelerator: Accelerator) -> bool:
-    """Returns whether student and teacher are compiled: the recipe wants that or it is worth it, and it can be done."""
-    recipe, device = task.recipe, accelerator.device
-    wanted = recipe.compile == "always" or (recipe.compile == "auto" and worth_compiling(_flops(task), device))
-    return wanted and compiler_found(device)
-
-
-def _flops(task: Task) -> int:
-    """FLOPs of a training."""
-    recipe = task.recipe
-    above, below = (forward_flops(one.structure, recipe.sequence) for one in (task.teacher, task.start))
-    return distillation_flops(trained_tokens(recipe), above, below)
 
 
 @contextmanager

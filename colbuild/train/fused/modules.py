@@ -113,9 +113,7 @@ def _norm_is_plain(module: nn.Module) -> bool:
     hidden, weight = _random(3, len(module.weight)), module.weight.detach().float()  # type: ignore[arg-type, operator]
     # In the module's own type, as its forward pass multiplies by its own weight.
     hidden = hidden.to(module.weight.dtype)  # type: ignore[arg-type]
-    expected = hidden.float() * torch.rsqrt(
-        hidden.float().square().mean(dim=-1, keepdim=True) + module.variance_epsilon
-    )
+    expected = hidden.float() * torch.rsqrt(hidden.float().square().mean(dim=-1, keepdim=True) + _eps(module))
     return _close(module.forward(hidden), expected * weight)
 
 
