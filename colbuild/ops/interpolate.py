@@ -10,13 +10,8 @@ from typing import Any, Final
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
-from colbuild.ops.shared.mixture_scores import Scoring
-from colbuild.ops.shared.refitting import refitted
-from colbuild.ops.shared.running_models import asked_of as targets_of
-from colbuild.ops.shared.running_models import calibration, model_of
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.interpolate import InterpolateParams
-from colbuild.train.loop.devices import forward_type
 from colbuild.weights.files.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -46,7 +41,8 @@ def run(step: StepRun, params: InterpolateParams) -> None:
 
     The output holds the model and `interpolation.json`: `best`, the mixture that was taken, `nested` where its origin is that
     prefix instead of the smaller anchor; `refit`, if that was asked for. The record of the run has the same with all candidates
-    and losses, as `interpolation`. A mixture that is given is streamed, in memory for some rows of a tensor, without a loss.
+    and losses, as `interpolation`. A mixture that is given is streamed, in memory for some rows of a tensor, without a loss and
+    without torch.
 
     Raises:
         BuildError: The anchors cannot be mixed, the strategy cannot make this DesNet of them, a weight is no number, or there
@@ -74,6 +70,8 @@ def run(step: StepRun, params: InterpolateParams) -> None:
     else:
         found, facts = _search(step, params, asked, _pair(step, shape))
     if refits:
+        from colbuild.ops.shared.refitting import refitted
+
         found, facts["refit"] = refitted(step, params, found)
     save_checkpoint(found, step.output, step.inputs["larger"])
     _tell(step, facts)
@@ -114,6 +112,12 @@ def _search(
     step: StepRun, params: InterpolateParams, asked: Asked, pair: Neighbours
 ) -> tuple[Checkpoint, dict[str, Any]]:
     """The best of the candidates on calibration tokens, and all of their scores."""
+    # Imports torch, which a mixture that is given does not need.
+    from colbuild.ops.shared.mixture_scores import Scoring
+    from colbuild.ops.shared.running_models import asked_of as targets_of
+    from colbuild.ops.shared.running_models import calibration, model_of
+    from colbuild.train.loop.devices import forward_type
+
     model = model_of(pair.base, forward_type())
     windows = calibration(step.inputs["corpus"], *params.text, model)
     targets = targets_of(step.inputs["corpus"], params.text[0], windows)

@@ -120,6 +120,7 @@ def _make(size: Size, which: str, folder: Path) -> None:
     import torch
 
     from colbuild.arch import NORMS, norm_sites, read_structure, tensors
+    from colbuild.weights.files.arrays import as_array, type_of
     from colbuild.weights.files.checkpoint import Checkpoint, Lineage, save_facts
     from colbuild.weights.files.tensor_writer import Planned, TensorWriter
     from colbuild.weights.mixing.streaming import as_bytes
@@ -129,13 +130,13 @@ def _make(size: Size, which: str, folder: Path) -> None:
     structure = read_structure(config | (size.narrow if which == "narrow" else {}))
     dtype, generator = getattr(torch, size.dtype), torch.Generator().manual_seed(sum(which.encode()))
     found = {tensor.name: tensor for tensor in tensors(structure)}
-    planned = [Planned(tensor.name, dtype, tensor.lengths) for tensor in found.values()]
+    planned = [Planned(tensor.name, type_of(torch.empty(0, dtype=dtype)), tensor.lengths) for tensor in found.values()]
     with TensorWriter(folder, planned, size.shard) as writer:
         for tensor in planned:
             count, around = tensor.bytes // dtype.itemsize, 1.0 if found[tensor.name].role in NORMS else 0.0
             for start in range(0, count, _PIECE):
                 noise = torch.empty(min(_PIECE, count - start)).normal_(around, 0.02, generator=generator)
-                writer.write(tensor.name, start * dtype.itemsize, as_bytes(noise.to(dtype)))
+                writer.write(tensor.name, start * dtype.itemsize, as_bytes(as_array(noise.to(dtype))))
     residual = torch.rand(len(norm_sites(structure)), structure.shape.hidden, generator=generator) + 0.5
     lineage = Lineage(ranking[: structure.shape.layers], ranking, residual)
     written = config | (size.narrow if which == "narrow" else {})

@@ -64,7 +64,7 @@ def rough(seed):
 def test_group_alpha_is_never_worse_than_both_ends(seed, axes):
     scores = rough(seed)
     best = best_of(group_alpha(scores, axes, silent)).loss
-    # No loss is a tenth higher than another: the first part of the text rules out neither end.
+    # No loss is 0.05 higher than another: the first part of the text rules out neither end.
     assert best <= min(scores.whole(axes.without_absent(end)) for end in (SUBSET, EXPAND))
 
 
@@ -102,15 +102,15 @@ def test_a_nested_student_only_adds_candidates(seed, axes):
 def test_group_alpha_comes_near_the_lowest_point_of_a_nested_student(target):
     best = best_of(group_alpha(bowl((*target, 0.0, 0.0), nested=True), replace(FULL, nested=True), silent))
     assert best.mix.nested
-    assert all(abs(a - b) <= 1 / 32 for a, b in zip(values_of(best.mix), target, strict=False))
+    assert all(abs(a - b) <= 1 / 16 for a, b in zip(values_of(best.mix), target, strict=False))
 
 
 @given(st.tuples(*[st.floats(0, 1)] * 5))
 @settings(max_examples=30, deadline=None)
 def test_group_alpha_comes_near_the_lowest_point(target):
     best = best_of(group_alpha(bowl(target), FULL, silent))
-    # A parabola is met exactly, and rounded to a multiple of a sixteenth.
-    assert all(abs(a - b) <= 1 / 32 for a, b in zip(values_of(best.mix), target, strict=True))
+    # A parabola is met exactly, but for rounding to a multiple of a sixteenth and gains that are too small to look at.
+    assert all(abs(a - b) <= 1 / 16 for a, b in zip(values_of(best.mix), target, strict=True))
 
 
 @given(st.integers(0, 10**6), AXES)
@@ -131,10 +131,11 @@ def test_coordinates_without_parts_are_not_searched():
 
 
 @given(st.floats(-1, 2), st.floats(0.1, 5), st.floats(-3, 3))
-def test_the_lowest_point_of_a_parabola_is_found(where, bend, height):
-    found = lowest_point(*(height + bend * (value - where) ** 2 for value in (0.0, 0.5, 1.0)))
+def test_the_lowest_point_of_a_parabola_is_found_unless_one_of_the_three_is_as_good(where, bend, height):
+    three = [height + bend * (value - where) ** 2 for value in (0.0, 0.5, 1.0)]
+    found = lowest_point(*three)
     if found is None:
-        assert not 1 / 32 < where < 1 - 1 / 32
+        assert not 0 < where < 1 or min(three) - height <= 5e-4 + bend / 32**2 + 1e-9
     else:
         assert abs(found - where) <= 1 / 32 + 1e-9
         assert found * 16 == int(found * 16)

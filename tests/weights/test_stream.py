@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -78,6 +80,23 @@ def test_a_streamed_mixture_is_the_one_made_in_memory(name, how, dtype, folders,
     save_checkpoint(replace(pair.base, tensors=mix(pair, how)), folder / "expected", folder)
     stream_mix(folder / "larger", folder / "smaller", shape, how, folder / "made", silent)
     _same(folder / "made", folder / "expected")
+
+
+def test_streaming_imports_no_torch(folders):
+    """Its import takes longer than a model of a billion parameters."""
+    larger, _, folder = folders("llama")
+    shape = smaller_shape(larger, layers=3, ffn=24)
+    code = (
+        "import sys; from pathlib import Path; from colbuild.arch import Shape; from colbuild.progress import silent\n"
+        "import colbuild.ops.interpolate; from colbuild.weights.mixing.mixture import even\n"
+        "from colbuild.weights.mixing.streaming import stream_mix, stream_subset\n"
+        f"folder, shape = Path({str(folder)!r}), Shape(**{asdict(shape)!r})\n"
+        "stream_subset(folder / 'larger', shape, folder / 'made', silent)\n"
+        "stream_mix(folder / 'larger', folder / 'smaller', shape, even(0.5), folder / 'expected', silent)\n"
+        "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (folder / "expected" / "model.safetensors").stat().st_size > 10_000
 
 
 def test_sharded_models_go_in_and_out(folders):

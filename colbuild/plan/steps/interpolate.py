@@ -15,12 +15,10 @@ from colbuild.plan.workload.at_once import WINDOW
 from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, STREAMED, scored_bytes
 from colbuild.spec.model.mixing import Interpolate
 
-_PART: Final = 2
-
 
 def first_windows(windows: int) -> int:
-    """Returns how many windows the first part of a calibration text has: half of them, at least one."""
-    return max(1, windows // _PART)
+    """Returns how many windows the first part of a calibration text has: half of them, rounded up."""
+    return (windows + 1) // 2
 
 
 @dataclass(frozen=True)

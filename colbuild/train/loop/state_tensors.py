@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError, safe_open
 
+from colbuild.weights.files.arrays import type_of
 from colbuild.weights.files.tensor_writer import Planned, header
 
 _WEIGHT: Final = "weight"
@@ -43,7 +44,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
     a text instead.
     """
     digest = hashlib.sha256()
-    planned = [Planned(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
+    planned = [Planned(name, type_of(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()]
     with path.open("wb") as file:
         for block in chain((memoryview(header(planned, {})),), map(bytes_of, tensors.values())):
             file.write(block)

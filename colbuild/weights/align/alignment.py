@@ -172,7 +172,7 @@ def _first(tensor: Tensor, dimension: int, pairs: _Pairs) -> torch.Tensor:
     """Which entries of the predecessor's tensor the candidate has too, along a dimension."""
     axis = tensor.axes[dimension]
     whole, part = (axis_factors(axis, one.lengths) for one in (pairs.predecessor.structure, pairs.structure))
-    return prefix_of(whole, part)
+    return torch.from_numpy(prefix_of(whole, part))
 
 
 def _residual(

@@ -11,11 +11,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import numpy as stored_arrays
 
 from colbuild.arch import Structure, norm_sites, read_structure, wide_norms
 from colbuild.arch.files.json_file import read_object
@@ -23,9 +23,13 @@ from colbuild.arch.files.model_files import CHAT_FILES, LICENCES, SETTINGS, TOKE
 from colbuild.arch.files.model_folder import CONFIG_FILE
 from colbuild.arch.files.safetensors_headers import check_lengths
 from colbuild.errors import BuildError
+from colbuild.weights.files.arrays import Array
 from colbuild.weights.files.finite import check_numbers
 from colbuild.weights.files.origin import ORIGIN, copy_files
 from colbuild.weights.files.tensor_files import WEIGHTS, weight_files
+
+if TYPE_CHECKING:
+    import torch
 
 LINEAGE = "lineage.json"
 RESIDUAL = "residual.safetensors"
@@ -43,6 +47,10 @@ COMPANIONS = (
 tokenizer step (`colbuild.plan.drawing.parts`)."""
 
 
+Energies = Any
+"""Mean squares [norms, channels]: a tensor in a model in memory, an array of numpy's where weights are left in their files."""
+
+
 @dataclass(frozen=True)
 class Lineage:
     """The origin of an ordered model's layers.
@@ -58,8 +66,8 @@ class Lineage:
 
     layers: tuple[int, ...]
     ranking: tuple[int, ...]
-    residual: torch.Tensor
-    heads: torch.Tensor | None = None
+    residual: Energies
+    heads: Energies | None = None
 
 
 @dataclass(frozen=True)
@@ -90,15 +98,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         BuildError: A file is missing or damaged, a weight is no number, or the tensors are not the ones that the configuration
             implies.
     """
+    import torch
+
     facts = load_facts(folder)
     stored = {name: tensor for path in weight_files(folder) for name, tensor in _read_tensors(path).items()}
     weights = {facts.structure.architecture.model_name(name): tensor for name, tensor in stored.items()}
     check_tensors(facts.structure, weights)
-    return replace(facts, tensors=weights)
+    lineage = facts.lineage
+    if lineage is not None:
+        heads = None if lineage.heads is None else torch.tensor(lineage.heads)
+        lineage = replace(lineage, residual=torch.tensor(lineage.residual), heads=heads)
+    return replace(facts, tensors=weights, lineage=lineage)
 
 
 def load_facts(folder: Path) -> Checkpoint:
-    """The same without any weights.
+    """The same without any weights, and without torch.
 
     Raises:
         BuildError: A file is missing or damaged.
@@ -118,8 +132,19 @@ def load_nested(folder: Path) -> Checkpoint | None:
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
     try:
-        found = load_file(path)
+        found: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BuildError(f"{path} cannot be read: {error}") from None
+    check_numbers(found, path)
+    return found
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    try:
+        found: dict[str, Array] = stored_arrays.load_file(path)
     except (OSError, SafetensorError) as error:
         raise BuildError(f"{path} cannot be read: {error}") from None
     check_numbers(found, path)
@@ -127,7 +152,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_lineage(folder: Path, structure: Structure) -> Lineage:
-    facts, tensors_found = read_object(folder / LINEAGE), _read_tensors(folder / RESIDUAL)
+    facts, tensors_found = read_object(folder / LINEAGE), _read_arrays(folder / RESIDUAL)
     try:
         layers, ranking = (tuple(facts[key]) for key in ("layers", "ranking"))
         lineage = Lineage(layers, ranking, tensors_found["residual"], tensors_found.get("heads"))
@@ -163,6 +188,8 @@ def save_nested(student: Checkpoint, folder: Path) -> None:
 
 
 def _write_model(checkpoint: Checkpoint, folder: Path) -> None:
+    from safetensors.torch import save_file
+
     named = checkpoint.structure.architecture.stored_name
     contiguous = {named(name): tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     # transformers asks for this one metadata key. More than one are written in random order: other bytes each time.
@@ -176,8 +203,9 @@ def save_facts(checkpoint: Checkpoint, folder: Path) -> None:
     if checkpoint.lineage is not None:
         lineage = checkpoint.lineage
         write_json(folder / LINEAGE, {"layers": list(lineage.layers), "ranking": list(lineage.ranking)})
-        heads = {} if lineage.heads is None else {"heads": lineage.heads.contiguous()}
-        save_file({"residual": lineage.residual.contiguous(), **heads}, folder / RESIDUAL)
+        energies = {"residual": lineage.residual, **({} if lineage.heads is None else {"heads": lineage.heads})}
+        kept = {name: np.ascontiguousarray(energy, dtype=np.float32) for name, energy in energies.items()}
+        stored_arrays.save_file(kept, folder / RESIDUAL)
 
 
 def copy_companions(source: Path, folder: Path) -> None:

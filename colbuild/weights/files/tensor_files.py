@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
-import torch
+import numpy as np
 
 from colbuild.arch.files.safetensors_headers import AGAIN, INDEX, WEIGHTS, Entry, check_kind_of, entries, weight_files
 from colbuild.errors import BuildError
+from colbuild.weights.files.arrays import BFLOAT16, Array
 
 __all__ = ["DTYPES", "INDEX", "WEIGHTS", "Stored", "TensorReader", "stored_tensors", "weight_files"]
 
-DTYPES: Final[Mapping[str, torch.dtype]] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": BFLOAT16,
+}
 """Types that weights may have, as files call them."""
 
 
@@ -37,7 +42,7 @@ class Stored:
     name: str
     path: Path
     offset: int
-    dtype: torch.dtype
+    dtype: np.dtype[Any]
     lengths: tuple[int, ...]
 
     @property
@@ -89,7 +94,7 @@ class TensorReader:
             os.close(file)
         self._files.clear()
 
-    def rows(self, tensor: Stored, start: int, stop: int, buffer: str) -> torch.Tensor:
+    def rows(self, tensor: Stored, start: int, stop: int, buffer: str) -> Array:
         """Rows of a tensor as a matrix [stop - start, columns].
 
         Args:
@@ -104,9 +109,7 @@ class TensorReader:
         row = tensor.width * tensor.dtype.itemsize
         memory = self._buffer(buffer, (stop - start) * row)
         self._fill(tensor, memory, tensor.offset + start * row)
-        return (
-            torch.frombuffer(memory, dtype=tensor.dtype).view(stop - start, tensor.width) if memory else _none(tensor)
-        )
+        return np.frombuffer(memory, tensor.dtype).reshape(stop - start, tensor.width)
 
     def _buffer(self, name: str, size: int) -> memoryview:
         buffers: dict[str, bytearray] = self._own.__dict__.setdefault("buffers", {})
@@ -133,7 +136,3 @@ class TensorReader:
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             return self._files[path]
-
-
-def _none(tensor: Stored) -> torch.Tensor:
-    return torch.empty(0, tensor.width, dtype=tensor.dtype)

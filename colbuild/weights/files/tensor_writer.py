@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
-import torch
+import numpy as np
 
 from colbuild.weights.files.tensor_files import DTYPES, INDEX, WEIGHTS
 
@@ -20,7 +20,8 @@ SHARD: Final = 5 * 10**9
 """Bytes of weights in one file, at most, as transformers cuts them."""
 
 _ALIGNED: Final = 8
-_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()} | {torch.uint8: "U8", torch.int64: "I64"}
+_WHOLE: Final = {np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64"}
+_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()} | _WHOLE
 _METADATA: Final = {"format": "pt"}
 """The one metadata key that transformers asks for."""
 
@@ -30,7 +31,7 @@ class Planned:
     """A tensor that is to be written: its name in the file, type and shape."""
 
     name: str
-    dtype: torch.dtype
+    dtype: np.dtype[Any]
     lengths: tuple[int, ...]
 
     @property

@@ -18,7 +18,10 @@ _PROBES: Final = (0.0, 0.5, 1.0)
 _STEP: Final = 1 / 16
 """The lowest point of a parabola is taken at multiples of this: bf16 rounding moves a loss by more than a finer step does."""
 
-_FAR: Final = 0.1
+_GAIN: Final = 5e-4
+"""A lowest point that promises less, in nats per token, is not scored."""
+
+_FAR: Final = 0.05
 """An end of the space that is worse by as many nats per token on part of the text is not scored on all of it."""
 
 
@@ -180,12 +183,13 @@ def _along(best: Scored, name: str, tried: _Tried) -> Scored:
 
 
 def lowest_point(zero: float, half: float, one: float) -> float | None:
-    """Where a parabola through the values at 0, 1/2 and 1 is lowest; None where that is none of its inner points."""
-    bend = zero - 2 * half + one
+    """Where a parabola through the values at 0, 1/2 and 1 is lowest; None where no other point is lower by `_GAIN`."""
+    bend, slope = 2 * (zero - 2 * half + one), 4 * half - 3 * zero - one
     if not (math.isfinite(bend) and bend > 0.0):
         return None
-    where = round((0.5 + (zero - one) / (4 * bend)) / _STEP) * _STEP
-    return where if 0.0 < where < 1.0 else None
+    where = round(-slope / (2 * bend) / _STEP) * _STEP
+    promised = zero + slope * where + bend * where**2
+    return where if 0.0 < where < 1.0 and promised < min(zero, half, one) - _GAIN else None
 
 
 class _Tried:

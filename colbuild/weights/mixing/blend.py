@@ -5,16 +5,17 @@ Every tensor is seen as a matrix here, [rows, columns]; a bias or a norm has one
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
+from math import prod
 
-import torch
+import numpy as np
 
-from colbuild.weights.prefix.subset import scaled
+from colbuild.weights.files.arrays import Array, mix_in, multiply, rescale
 
-Index = slice | torch.Tensor
+Index = slice | Array
 """Entries along one dimension: a slice where they lie together."""
 
 
@@ -29,18 +30,20 @@ class Copied:
         column_shares: The same for columns.
     """
 
-    rows: torch.Tensor
-    columns: torch.Tensor
-    row_shares: torch.Tensor | None = None
-    column_shares: torch.Tensor | None = None
+    rows: Array
+    columns: Array
+    row_shares: Array | None = None
+    column_shares: Array | None = None
 
-    def of(self, read: torch.Tensor, meet: range, first: int) -> torch.Tensor:
+    def of(self, read: Array, meet: range, first: int) -> Array:
         """The partner's entries for some of the rows that are mixed, of what was read from its row `first` on."""
         chosen = slice(meet.start, meet.stop)
-        found = read[self.rows[chosen] - first][:, self.columns]
+        found: Array = read[self.rows[chosen] - first][:, self.columns]
         if self.row_shares is not None:
-            found = (found * self.row_shares[chosen, None]).to(read.dtype)
-        return found if self.column_shares is None else (found * self.column_shares).to(read.dtype)
+            multiply(found, self.row_shares[chosen, None])
+        if self.column_shares is not None:
+            multiply(found, self.column_shares)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +64,10 @@ class Blend:
         partner_scale: What the partner's entries are multiplied by first, as `scale` says.
     """
 
-    rows: torch.Tensor
+    rows: Array
     columns: Index
     alpha: float = 0.0
-    beyond_rows: torch.Tensor | None = None
+    beyond_rows: Array | None = None
     beyond_columns: Index | None = None
     keep: float = 1.0
     scale: float = 1.0
@@ -91,7 +94,7 @@ class Blend:
         read = self.copied.rows[meet.start : meet.stop]
         return range(int(read.min()), int(read.max()) + 1)
 
-    def apply(self, mine: torch.Tensor, partner: torch.Tensor | None, start: int = 0) -> None:
+    def apply(self, mine: Array, partner: Array | None, start: int = 0) -> None:
         """Mixes some rows in place.
 
         Args:
@@ -101,27 +104,26 @@ class Blend:
         """
         stop = start + mine.shape[0]
         if self.scale != 1.0:
-            mine.copy_(scaled(mine, self.scale, self.offset))
+            rescale(mine, self.scale, self.offset)
         meet = self._mixed_rows(start, stop)
         rows = self._rows_at(meet, start)
         if self.rest != 1.0:
-            whole = mine.clone()
-            mine *= self.rest
+            whole = mine.copy()
+            multiply(mine, self.rest)
             mine[_at(rows, self.columns)] = whole[_at(rows, self.columns)]
         if partner is not None and meet:
             if self.copied is not None:
                 partner = self.copied.of(partner, meet, self.partner_rows(start, stop).start)
             if self.partner_scale != 1.0:
-                partner = scaled(partner, self.partner_scale, self.offset)
-            if isinstance(rows, slice) and isinstance(self.columns, slice):
-                mine[rows, self.columns].lerp_(partner, self.alpha)
-            else:
-                mine[_at(rows, self.columns)] = mine[_at(rows, self.columns)].lerp(partner, self.alpha)
+                partner = partner.copy()
+                rescale(partner, self.partner_scale, self.offset)
+            _change(mine, _at(rows, self.columns), partial(mix_in, other=partner, share=self.alpha))
         if self.keep != 1.0 and self.beyond_columns is not None:
-            mine[:, self.beyond_columns] *= self.keep
+            _change(mine, (slice(None), self.beyond_columns), partial(multiply, factor=self.keep))
         if self.keep != 1.0 and self.beyond_rows is not None:
-            first, last = torch.searchsorted(self.beyond_rows, torch.tensor([start, stop])).tolist()
-            mine[as_index(self.beyond_rows[first:last] - start)] *= self.keep
+            first, last = np.searchsorted(self.beyond_rows, (start, stop))
+            rows = as_index(self.beyond_rows[first:last] - start)
+            _change(mine, (rows, slice(None)), partial(multiply, factor=self.keep))
 
     def _rows_at(self, meet: range, start: int) -> Index:
         """Where rows that are mixed lie among those from `start` on."""
@@ -130,7 +132,7 @@ class Blend:
             return slice(begun + meet.start, begun + meet.stop) if meet else slice(0, 0)
         return as_index(self.rows[meet.start : meet.stop] - start)
 
-    @functools.cached_property
+    @cached_property
     def _together(self) -> slice | None:
         """`rows`, where they lie together: then no tensor is asked for every few rows."""
         found = as_index(self.rows)
@@ -142,8 +144,16 @@ class Blend:
             first, last = self._together.start, self._together.stop
             begun = min(max(start, first), last)
             return range(begun - first, min(max(stop, begun), last) - first)
-        first, last = torch.searchsorted(self.rows, torch.tensor([start, stop])).tolist()
-        return range(first, last)
+        first, last = np.searchsorted(self.rows, (start, stop))
+        return range(int(first), int(last))
+
+
+def _change(mine: Array, where: tuple[Index, Index], how: Callable[[Array], None]) -> None:
+    """Changes the entries at some places: a view where they lie together, else a copy that is put back."""
+    some = mine[where]
+    how(some)
+    if not all(isinstance(index, slice) for index in where):
+        mine[where] = some
 
 
 def _at(rows: Index, columns: Index) -> tuple[Index, Index]:
@@ -153,18 +163,18 @@ def _at(rows: Index, columns: Index) -> tuple[Index, Index]:
     return rows[:, None], columns
 
 
-def prefix_of(whole: Sequence[int], part: Sequence[int]) -> torch.Tensor:
+def prefix_of(whole: Sequence[int], part: Sequence[int]) -> Array:
     """Returns the places of a prefix along every factor of a dimension, in rising order.
 
     Args:
         whole: The dimension's factors, slowest first.
         part: How many of each.
     """
-    places = torch.arange(int(torch.Size(whole).numel())).view(tuple(whole))
+    places = np.arange(prod(whole)).reshape(tuple(whole))
     return places[tuple(slice(0, length) for length in part)].reshape(-1)
 
 
-def places_of(whole: Sequence[int], part: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def places_of(whole: Sequence[int], part: Sequence[int]) -> tuple[Array, Array]:
     """Returns the place of each entry of a dimension in a smaller one that is repeated along every factor.
 
     Args:
@@ -174,23 +184,23 @@ def places_of(whole: Sequence[int], part: Sequence[int]) -> tuple[torch.Tensor, 
     Returns:
         (its place there, how many entries share that place), one of each for every entry of the dimension.
     """
-    places = torch.zeros(tuple(whole), dtype=torch.int64)
+    places = np.zeros(tuple(whole), dtype=np.int64)
     for factor, (length, less) in enumerate(zip(whole, part, strict=True)):
         along = [1] * len(whole)
         along[factor] = length
-        places = places * less + (torch.arange(length) % less).view(along)
+        places = places * less + (np.arange(length) % less).reshape(along)
     flat = places.reshape(-1)
-    return flat, torch.bincount(flat)[flat]
+    return flat, np.bincount(flat)[flat]
 
 
-def rest_of(whole: int, places: torch.Tensor) -> torch.Tensor:
+def rest_of(whole: int, places: Array) -> Array:
     """Returns all other places of a dimension, in rising order."""
-    there = torch.zeros(whole, dtype=torch.bool)
+    there = np.zeros(whole, dtype=np.bool_)
     there[places] = True
-    return torch.nonzero(~there).squeeze(1)
+    return np.flatnonzero(~there)
 
 
-def as_index(places: torch.Tensor) -> Index:
+def as_index(places: Array) -> Index:
     """A slice where places lie together."""
     if not len(places):
         return slice(0, 0)
@@ -198,8 +208,8 @@ def as_index(places: torch.Tensor) -> Index:
     return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
-def runs(places: torch.Tensor) -> list[tuple[int, int]]:
+def runs(places: Array) -> list[tuple[int, int]]:
     """(first, how many) of each group of places that lie together, of rising places."""
-    cuts = torch.nonzero(places.diff() != 1).squeeze(1).add(1).tolist()
+    cuts = (np.flatnonzero(np.diff(places) != 1) + 1).tolist()
     bounds = [0, *cuts, len(places)]
     return [(int(places[first]), last - first) for first, last in pairwise(bounds) if last > first]

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from colbuild.arch import Shape, Structure, Tensor, tensors
 from colbuild.arch.solving import contains
 from colbuild.errors import BuildError
+from colbuild.weights.files.arrays import Array, as_array, type_of
 from colbuild.weights.files.checkpoint import Checkpoint
 from colbuild.weights.mixing.mixture import Mix, even
 from colbuild.weights.mixing.tensor_mixing import blend
 from colbuild.weights.prefix.subset import subset
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def neighbours(larger: Checkpoint, smaller: Checkpoint, shape: Shape, nested: Ch
     """
     base = ranked_as(subset(towards(larger, smaller), shape), larger)
     partner = partners(base, smaller)
-    types = ({name: tensor.dtype for name, tensor in one.tensors.items()} for one in (base, smaller))
+    types = ({name: type_of(tensor) for name, tensor in one.tensors.items()} for one in (base, smaller))
     check_types(base.structure, smaller.structure, partner, even(0.5), *types)
     return Neighbours(base, smaller, partner, None if nested is None else _prefix(nested, base))
 
@@ -125,8 +129,8 @@ def check_types(
     smaller: Structure,
     partners: Sequence[int | None],
     how: Mix,
-    ours: Mapping[str, torch.dtype],
-    theirs: Mapping[str, torch.dtype],
+    ours: Mapping[str, np.dtype[Any]],
+    theirs: Mapping[str, np.dtype[Any]],
 ) -> None:
     """Compares the number types of what a mixture brings together.
 
@@ -144,9 +148,8 @@ def check_types(
     for tensor in tensors(structure):
         partner, mixed = blend(structure, smaller, partners, tensor, how)
         if mixed.needs_partner and ours[tensor.name] != theirs[partner]:
-            first, second = (str(dtype).removeprefix("torch.") for dtype in (ours[tensor.name], theirs[partner]))
             raise BuildError(
-                f"{tensor.name} is {first} in the larger anchor and {second} in the smaller one",
+                f"{tensor.name} is {ours[tensor.name]} in the larger anchor and {theirs[partner]} in the smaller one",
                 hint="save one of them with the other's type, or build both from one AnsNet",
             )
 
@@ -194,12 +197,12 @@ def mix_tensor(pair: Neighbours, tensor: Tensor, how: Mix) -> torch.Tensor:
     name, found = blend(pair.base.structure, pair.smaller.structure, pair.partner, tensor, how)
     if not found.changes:
         return base
-    mixed = base.clone()
+    mixed = base.clone().contiguous()
     small = pair.smaller.tensors[name] if found.needs_partner else None
     found.apply(as_matrix(mixed), None if small is None else as_matrix(small))
     return mixed
 
 
-def as_matrix(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor as [rows, columns]; one dimension alone is rows."""
-    return tensor.view(tensor.shape[0], -1)
+def as_matrix(tensor: torch.Tensor) -> Array:
+    """The memory of a tensor as [rows, columns]; one dimension alone is rows."""
+    return as_array(tensor.contiguous()).reshape(tensor.shape[0], -1)

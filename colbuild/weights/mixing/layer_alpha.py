@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import torch
-
 from colbuild.progress import Progress, Report
 from colbuild.weights.mixing.alpha_search import Axes, Scored, Scores, Search, donor_alpha, loss_of
 from colbuild.weights.mixing.mixture import Mix
@@ -43,6 +41,8 @@ def layer_alpha(slopes: Callable[[Mix], Slopes], alone: Sequence[bool]) -> Searc
     """
 
     def search(scores: Scores, axes: Axes, report: Report) -> list[Scored]:
+        import torch
+
         scored = donor_alpha(scores, axes, report)
         total = len(scored) + STEPS
         # A layer's alpha silences what only the larger anchor has in it; mixtures that keep all of that are of another kind.

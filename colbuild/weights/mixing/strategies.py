@@ -14,7 +14,6 @@ from colbuild.weights.mixing.alpha_search import Search, donor_alpha, expanded_a
 from colbuild.weights.mixing.interpolation import Neighbours
 from colbuild.weights.mixing.layer_alpha import Slopes, layer_alpha
 from colbuild.weights.mixing.mixture import PATCH, Fill, Mix, even
-from colbuild.weights.prefix.controls import random_subset, uniform_subset
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,23 @@ SEARCHES: Final[Mapping[str, Callable[[Asked, Neighbours, Callable[[Mix], Slopes
 """Strategies that score mixtures on calibration tokens and keep the best."""
 
 CONTROLS: Final[Mapping[str, Callable[[Asked, Checkpoint, Shape], Checkpoint]]] = {
-    "random": lambda asked, larger, shape: random_subset(larger, shape, asked.seed),
-    "uniform": lambda asked, larger, shape: uniform_subset(larger, shape),
+    "random": lambda asked, larger, shape: _random(asked, larger, shape),
+    "uniform": lambda asked, larger, shape: _uniform(larger, shape),
 }
 """Strategies that are there to be compared with: parts of the larger anchor, chosen without looking."""
+
+
+def _random(asked: Asked, larger: Checkpoint, shape: Shape) -> Checkpoint:
+    # torch is imported by strategies that need it: one that is streamed does not.
+    from colbuild.weights.prefix.controls import random_subset
+
+    return random_subset(larger, shape, asked.seed)
+
+
+def _uniform(larger: Checkpoint, shape: Shape) -> Checkpoint:
+    from colbuild.weights.prefix.controls import uniform_subset
+
+    return uniform_subset(larger, shape)
 
 
 def is_subset(asked: Asked) -> bool:

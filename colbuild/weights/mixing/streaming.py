@@ -13,12 +13,13 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-import torch
+import numpy as np
 
 from colbuild.arch import Shape, tensors
 from colbuild.arch.files.safetensors_headers import check_lengths
 from colbuild.errors import BuildError
 from colbuild.progress import Progress, Report
+from colbuild.weights.files.arrays import Array, rescale
 from colbuild.weights.files.checkpoint import Checkpoint, copy_companions, load_facts, save_facts
 from colbuild.weights.files.finite import finite, no_numbers
 from colbuild.weights.files.tensor_files import Stored, TensorReader, stored_tensors
@@ -27,9 +28,9 @@ from colbuild.weights.mixing.blend import Blend, Index, as_index, prefix_of, run
 from colbuild.weights.mixing.interpolation import check_types, partners, ranked_as, towards
 from colbuild.weights.mixing.mixture import Mix
 from colbuild.weights.mixing.tensor_mixing import blend
-from colbuild.weights.prefix.subset import Part, parts, scaled, subset_facts
+from colbuild.weights.prefix.subset import Part, parts, subset_facts
 
-CHUNK: Final = 2**20
+CHUNK: Final = 2**18
 """Bytes of the result that are made at once: more leaves the processor's cache, less makes more calls."""
 
 THREADS: Final = 2
@@ -177,14 +178,9 @@ def _write(
 
 
 def _side_by_side(make: Callable[[Task], int], tasks: Sequence[Task]) -> Iterator[int]:
-    """What `make` returns for each, from threads that compute on one core each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(THREADS) as pool:
-            yield from pool.map(make, tasks)
-    finally:
-        torch.set_num_threads(before)
+    """What `make` returns for each, from threads: numpy lets others run while it computes."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from pool.map(make, tasks)
 
 
 # -- one tensor -------------------------------------------------------------------------------------------------------
@@ -199,7 +195,7 @@ def _make(task: Task, mixed: Mixed | None, reader: TensorReader, writer: TensorW
     for start, stop, first in _pieces(rows, max(1, CHUNK // (source.width * source.dtype.itemsize))):
         mine = _columns(reader.rows(source, first, first + stop - start, "base"), columns, width)
         if part.scale != 1.0:
-            mine = scaled(mine, part.scale, part.offset)
+            rescale(mine, part.scale, part.offset)
         if mixed is not None:
             mixed.how.apply(mine, _partner_rows(mixed, start, stop, reader), start)
         if not finite(mine):
@@ -207,7 +203,7 @@ def _make(task: Task, mixed: Mixed | None, reader: TensorReader, writer: TensorW
         writer.write(task.planned.name, start * width * source.dtype.itemsize, as_bytes(mine))
 
 
-def _partner_rows(mixed: Mixed, start: int, stop: int, reader: TensorReader) -> torch.Tensor | None:
+def _partner_rows(mixed: Mixed, start: int, stop: int, reader: TensorReader) -> Array | None:
     if mixed.partner is None:
         return None
     meet = mixed.how.partner_rows(start, stop)
@@ -223,11 +219,12 @@ def _to_blame(task: Task, mixed: Mixed | None, reader: TensorReader) -> BuildErr
         for first in range(0, stored.lengths[0], most):
             if not finite(reader.rows(stored, first, min(first + most, stored.lengths[0]), "base")):
                 return no_numbers(stored.name, stored.path)
-    kind = str(task.source.dtype).removeprefix("torch.")
-    return BuildError(f"{task.planned.name} overflows in {kind}: scaling or mixing makes a weight infinite")
+    return BuildError(
+        f"{task.planned.name} overflows in {task.source.dtype}: scaling or mixing makes a weight infinite"
+    )
 
 
-def _pieces(rows: torch.Tensor, most: int) -> Iterator[tuple[int, int, int]]:
+def _pieces(rows: Array, most: int) -> Iterator[tuple[int, int, int]]:
     """(first row, row after the last, the first one's place in the source) of pieces whose rows lie together there."""
     begun = 0
     for first, count in runs(rows):
@@ -237,12 +234,11 @@ def _pieces(rows: torch.Tensor, most: int) -> Iterator[tuple[int, int, int]]:
         begun += count
 
 
-def _columns(read: torch.Tensor, columns: Index, width: int) -> torch.Tensor:
+def _columns(read: Array, columns: Index, width: int) -> Array:
     """Some columns of what was read, in memory that lies together."""
-    return read if read.shape[1] == width else read[:, columns].contiguous()
+    return read if read.shape[1] == width else np.ascontiguousarray(read[:, columns])
 
 
-def as_bytes(tensor: torch.Tensor) -> memoryview:
-    """The memory of a tensor that lies together."""
-    flat: memoryview = tensor.view(-1).view(torch.uint8).numpy().data
-    return flat
+def as_bytes(numbers: Array) -> memoryview:
+    """The memory of an array that lies together."""
+    return numbers.reshape(-1).view(np.uint8).data

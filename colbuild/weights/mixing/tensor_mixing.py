@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from colbuild.arch import NORMS, Architecture, Role, Structure, Tensor, axis_factors, axis_length
 from colbuild.weights.mixing.blend import Blend, Copied, as_index, places_of, prefix_of, rest_of
@@ -12,7 +12,7 @@ from colbuild.weights.mixing.mixture import Mix
 from colbuild.weights.prefix.subset import at_layer
 
 _OUTPUTS = (Role.FFN_OUT, Role.ATTENTION_OUT)
-_NOTHING = torch.arange(0)
+_NOTHING = np.arange(0)
 
 
 def blend(
@@ -102,14 +102,14 @@ def _copied(structure: Structure, smaller: Structure, tensor: Tensor, alpha: flo
         from_place, copies = places_of(most, theirs)
         mixed.append(prefix_of(ours, most))
         read.append(from_place)
-        shares.append(1.0 / copies if tensor.role in _OUTPUTS and "hidden" not in names else None)
+        shares.append((1.0 / copies).astype(np.float32) if tensor.role in _OUTPUTS and "hidden" not in names else None)
     if len(tensor.axes) == 1:
         return Blend(mixed[0], slice(0, 1), alpha, copied=Copied(read[0], _FIRST))
     copied = Copied(read[0], read[1], shares[0], shares[1])
     return Blend(mixed[0], as_index(mixed[1]), alpha, copied=copied)
 
 
-_FIRST = torch.arange(1)
+_FIRST = np.arange(1)
 
 
 def _nearest(partners: Sequence[int | None], layer: int) -> int:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from colbuild.arch import NORMS, Role, Shape, Structure, axis_factors, config_for, norm_sites, tensors, wide_norms
 from colbuild.arch.solving import contains
 from colbuild.errors import BuildError
-from colbuild.weights.files.checkpoint import Checkpoint, Lineage
+from colbuild.weights.files.checkpoint import Checkpoint, Energies, Lineage
+
+if TYPE_CHECKING:
+    import torch
 
 
 def kept_layers(lineage: Lineage, count: int) -> tuple[int, ...]:
@@ -54,6 +58,8 @@ class Part:
 
 def scaled(tensor: torch.Tensor, scale: float, offset: float = 0.0) -> torch.Tensor:
     """(tensor + offset) * scale - offset, rounded once."""
+    import torch
+
     # Apple's GPUs have no double.
     wide = tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
     return ((wide + offset) * scale - offset).to(tensor.dtype)
@@ -109,7 +115,7 @@ def subset_facts(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
             if tensor.name in wanted
         ]
 
-    heads = None if lineage.heads is None else lineage.heads[places(wide_norms)][:, : shape.kv_heads].contiguous()
+    heads = None if lineage.heads is None else lineage.heads[places(wide_norms)][:, : shape.kv_heads]
     return Checkpoint(
         config=config_for(checkpoint.config, smaller, kept),
         structure=smaller,
@@ -117,7 +123,7 @@ def subset_facts(checkpoint: Checkpoint, shape: Shape) -> Checkpoint:
         lineage=replace(
             lineage,
             layers=tuple(lineage.layers[position] for position in kept),
-            residual=lineage.residual[places(norm_sites)][:, : shape.hidden].contiguous(),
+            residual=lineage.residual[places(norm_sites)][:, : shape.hidden],
             heads=heads,
         ),
     )
@@ -140,10 +146,10 @@ def _scales(structure: Structure, lineage: Lineage, shape: Shape) -> dict[str, f
     return found
 
 
-def _rescale(energy: torch.Tensor, kept: int) -> list[float]:
+def _rescale(energy: Energies, kept: int) -> list[float]:
     """The ratio of the root mean squares of the first channels and of all, for each norm [norms, channels]."""
-    wide = energy.double()
-    ratios: list[float] = (wide[:, :kept].mean(dim=1) / wide.mean(dim=1).clamp_min(1e-30)).sqrt().tolist()
+    wide = np.asarray(energy, dtype=np.float64)
+    ratios: list[float] = np.sqrt(wide[:, :kept].mean(axis=1) / wide.mean(axis=1).clip(1e-30)).tolist()
     return ratios
 
 
