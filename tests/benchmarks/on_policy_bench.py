@@ -21,11 +21,10 @@ STUDENT: Final = 0.75
 
 SEQUENCE: Final = 256
 BATCH: Final = 4
-EVERY: Final = 8
 PROMPT: Final = 64
 _ROWS: Final = 64
-_SPEED_STEPS: Final = 2 * EVERY
-"""Steps that tell a way's speed: those behind the first period, which hold one writing."""
+_PERIODS: Final = 2
+"""Periods of the training that tells a way's speed: the second does, which holds one writing."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,13 @@ class Setting:
         work: Where all is kept.
         seeds: How many.
         tokens: That `forward_kl` off policy learns from; the start has half as many before.
+        every: Steps of a period.
     """
 
     work: Path
     seeds: int
     tokens: int
+    every: int = 8
 
     @property
     def name(self) -> str:
@@ -145,12 +146,12 @@ class Bench:
         params = {"shape": shape, "recipe": recipe, "split": "train"}
         return self._train("distill", inputs, params, f"{kind}, start").folder
 
-    def trained(self, kind: str, changes: Mapping[str, Any], name: str) -> Trained:
-        """A training from the start."""
+    def trained(self, kind: str, changes: Mapping[str, Any], name: str, behind: int = 0) -> Trained:
+        """A training from the start, whose seconds are those behind so many tokens."""
         inputs = {"start": self.start(kind), "teacher": self._inputs.teacher, "corpus": self._blind(kind)}
         inputs |= {"chat": self._inputs.teacher}
         params = {"recipe": self._recipe(changes, kind), "split": "train"}
-        return self._train("recover", inputs, params, name)
+        return self._train("recover", inputs, params, name, behind)
 
     def rate(self, kind: str, changes: Mapping[str, Any], seed: int) -> float:
         """CPU seconds of a token, from a few steps."""
@@ -158,9 +159,10 @@ class Bench:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         key = f"{kind}, {json.dumps(changes, sort_keys=True)}"
         if key not in known:
-            tokens = _SPEED_STEPS * BATCH * SEQUENCE
-            found = self.trained(kind, {**changes, "tokens": tokens, "seed": 200 + seed}, f"{kind}, speed")
-            known[key] = found.seconds / (EVERY * BATCH * SEQUENCE)
+            period = self.setting.every * BATCH * SEQUENCE
+            asked = {**changes, "tokens": _PERIODS * period, "seed": 200 + seed}
+            found = self.trained(kind, asked, f"{kind}, speed", behind=period)
+            known[key] = found.seconds / ((_PERIODS - 1) * period)
             shutil.rmtree(found.folder)
             path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
         return float(known[key])
@@ -171,15 +173,17 @@ class Bench:
         values = {"sequence": SEQUENCE, "batch": BATCH, **changes}
         if "on_policy" in changes:
             prompt = "chat" if kind == "chat" else PROMPT
-            values["on_policy"] = {"every": EVERY, "prompt": prompt, **changes["on_policy"]}
+            values["on_policy"] = {"every": self.setting.every, "prompt": prompt, **changes["on_policy"]}
         return Recipe.model_validate(values, strict=False).model_dump(mode="json")
 
-    def _train(self, op: str, inputs: Mapping[str, Path], params: dict[str, Any], name: str) -> Trained:
-        """Runs a training; its CPU seconds are those behind its first period, so that what begins a process is apart."""
+    def _train(
+        self, op: str, inputs: Mapping[str, Path], params: dict[str, Any], name: str, behind: int = 0
+    ) -> Trained:
+        """Runs a training, or goes on with it."""
         folder = self.setting.work / "models" / f"{self.setting.name}, {name}"
         spent = folder.with_name(f"{folder.name}.seconds")
         partial = folder.with_name(f"{folder.name}.partial")
-        clock = _Clock(spent)
+        clock = _Clock(spent, behind)
         if not folder.exists():
             settings = {"compile": "never", "evaluate_every": 0.0, "epochs": "allow"}
             draft = folder.with_name(f"{folder.name}.draft")
@@ -262,10 +266,11 @@ class Bench:
 
 
 class _Clock:
-    """Sums the CPU seconds of a training's steps behind its first period, over interruptions."""
+    """Sums the CPU seconds of a training's steps behind so many tokens, over interruptions."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, behind: int) -> None:
         self._path = path
+        self._behind = behind
         self._before = float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
         self._since: float | None = None
 
@@ -278,8 +283,7 @@ class _Clock:
     def hear(self, progress: Any) -> None:
         """Hears of a step."""
         if self._since is None:
-            # The first report of a training that goes on, and the first behind the first period of one that begins.
-            if "resumed" not in progress.phase and progress.done < EVERY * BATCH * SEQUENCE:
+            if progress.done < self._behind:
                 return
             self._since = time.process_time()
         self._path.parent.mkdir(parents=True, exist_ok=True)

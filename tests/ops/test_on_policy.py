@@ -19,6 +19,7 @@ from colbuild.ops.shared.student_writing import StudentWriter, conversation, own
 from colbuild.spec.model.recipe import Recipe
 from colbuild.train.corpus.packing import open_corpus
 from colbuild.train.corpus.text_windows import read_windows, training_windows
+from colbuild.train.loop.micro_batch import recompute
 from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.steps import run_step
 from tests.ops.family import ansnet, carry_out, distilled, noted_by, ordered, packed, recipe_of, room, training_of
@@ -100,6 +101,14 @@ def test_with_too_little_memory_fewer_rows_are_written_at_once(monkeypatch):
     halved = found.write([1, 2, 3], nothing)
     assert sizes[-1] == 1
     assert torch.equal(halved[0], expected[0])
+
+
+def test_a_student_that_computes_its_activations_again_writes_the_same():
+    model = model_of(load_checkpoint(ordered()), torch.float32)
+    expected = writer().write([1, 2], nothing)
+    recompute(list(model.model.layers))
+    found = StudentWriter(writer().recipe, writer().corpus, model).write([1, 2], nothing)
+    assert torch.equal(found[0], expected[0])
 
 
 def test_an_ended_text_is_followed_by_the_next_prompt():

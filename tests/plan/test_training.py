@@ -244,7 +244,7 @@ def test_text_of_the_students_own_is_in_the_key_only_where_it_is_asked_for(tmp_p
     assert "on_policy" not in plain.params["recipe"]
     assert own.params["recipe"] == {
         **plain.params["recipe"],
-        "on_policy": {"share": 0.25, "every": 8, "prompt": 64},
+        "on_policy": {"share": 0.25, "every": 16, "prompt": 64},
     }
     assert own.inputs == plain.inputs
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -251,3 +253,46 @@ def test_a_checkpoint_holds_the_texts_and_one_without_has_none(tmp_path):
     assert found.texts.period == 3
     assert torch.equal(found.texts.tokens, saved.texts.tokens)
     assert found.texts.drawn.dtype == torch.bool
+
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+from colbuild.train.loop.devices import side_by_side
+from colbuild.train.loop.loop import train
+from colbuild.train.loop.own_text import OnPolicy
+from colbuild.train.loop.teaching import online
+from tests.train.helpers import batch_of, running, student_of, text, tiny_llama, weights_of
+from tests.train.test_on_policy import STEPS, Greedy, how
+
+def work():
+    torch.set_num_threads(1)
+    settings, model = how(), tiny_llama(1)
+    where, writer = running(settings, rows=1), Greedy(model)
+    own = OnPolicy(settings, STEPS, writer)
+    teacher = online(tiny_llama(2, hidden=48))
+    state = train(student_of(model), teacher, lambda step: batch_of(text(step)), settings, 0.0, where, own)
+    found = {"weights": weights_of(model), "texts": state.texts.tokens, "written": sum(map(len, writer.calls)),
+             "losses": [(one.loss, one.written_kl) for one in state.readings]}
+    torch.save(found, Path(sys.argv[1]) / f"{where.accelerator.process_index}.pt")
+
+side_by_side(work, int(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_each_of_two_processes_writes_half_of_the_texts_and_both_learn_from_all(tmp_path):
+    for name, count in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, "-c", TWO, str(tmp_path / name), str(count)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+    alone, first, second = (torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))
+    assert first["written"] == second["written"] == alone["written"] / 2
+    assert same(first["weights"], second["weights"])
+    assert torch.equal(first["texts"], second["texts"])
+    assert first["losses"] == second["losses"]
+    # The first period is written with the same weights; later ones differ by rounding.
+    for mine, theirs in zip(first["losses"][:3], alone["losses"][:3], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from colbuild.train.watching.measure import HeldOut
-from colbuild.train.watching.outcome import Worsened, worsened
+from colbuild.train.watching.outcome import ON_POLICY, Worsened, worsened
 
 
 def measured(*windows):
@@ -37,3 +37,10 @@ def test_an_end_is_worse_by_more_than_noise(start, end, noise):
         assert isinstance(found, Worsened)
         assert found.noise == pytest.approx(noise)
         assert found.start == start.loss
+
+
+def test_on_its_own_text_a_student_may_lose_more_on_other_text():
+    start = measured(3.9, 4.0, 4.1)
+    assert worsened(start, measured(4.2, 4.3, 4.4), ON_POLICY) is None
+    assert worsened(start, measured(4.2, 4.3, 4.4)) is not None
+    assert worsened(start, measured(4.5, 4.6, 4.7), ON_POLICY) is not None

@@ -41,6 +41,7 @@ from colbuild.train.losses.logits_buffer import Room
 from colbuild.train.watching.ledger import ledger_to_json, worsened_remark
 from colbuild.train.watching.measure import HeldOut, held_out
 from colbuild.train.watching.observer import Measure, Observer
+from colbuild.train.watching.outcome import LEAST, ON_POLICY
 from colbuild.train.watching.tracking import tracking
 from colbuild.weights.files.checkpoint import write_json
 
@@ -101,6 +102,7 @@ def _train_on(accelerator: Accelerator, task: Task, corpus: PackedCorpus, finish
             every=recipe.evaluate_every,
             measure=_measure(task, wanted, taught, dtype, accelerator, room),
             student_forward=lambda index: _mean_flops(student.passes(index, recipe.batch)),
+            least=LEAST if own is None else ON_POLICY,
         )
         # What is trained in the place of weights is computed first.
         student.renew()

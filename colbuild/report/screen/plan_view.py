@@ -103,7 +103,9 @@ def _models(plan: FamilyPlan) -> list[str]:
     how = {unbuilt.anchor.name: f"not built: {unbuilt.reason}" for unbuilt in chain.unbuilt}
     recipes = {anchor.name: recipe for anchor, recipe in zip(chain.anchors, chain.recipes, strict=True)}
     how |= {
-        step.student.name: _distilled(step, chain) + _elastic(step, chain, recipes[step.student.name])
+        step.student.name: _distilled(step, chain)
+        + _elastic(step, chain, recipes[step.student.name])
+        + _on_policy(recipes[step.student.name])
         for step in chain.route
     }
     auto = ", placed automatically" if chain.automatic else ""
@@ -164,6 +166,11 @@ def _elastic(step: Distillation, chain: Chain, recipe: Recipe) -> str:
     if form == "segment":
         return ", elastic: with all shapes between the two"
     return f", elastic: with its sub-shapes down to {lower_end(chain, student).name}"
+
+
+def _on_policy(recipe: Recipe) -> str:
+    """How much of its text an anchor writes itself."""
+    return "" if recipe.on_policy is None else f", on policy: writes {recipe.on_policy.share:.0%} of its text"
 
 
 def _place(placed: Placed) -> str:

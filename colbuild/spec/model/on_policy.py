@@ -44,7 +44,7 @@ class OnPolicy(Model):
             lt=2**31,
             description="Optimizer steps between two writings: the student writes the sequences of so many steps at once.",
         ),
-    ] = 8
+    ] = 16
     prompt: Annotated[
         Literal["chat"] | int,
         PlainValidator(_prompt),

@@ -10,7 +10,7 @@ import torch
 from colbuild.train.loop.training_state import State
 from colbuild.train.watching.ledger import Ledger, training_ledger
 from colbuild.train.watching.measure import HeldOut
-from colbuild.train.watching.outcome import Worsened, worsened
+from colbuild.train.watching.outcome import LEAST, Worsened, worsened
 from colbuild.train.watching.tracking import Tracker
 
 HELD_OUT_TOKENS: Final = 4096
@@ -41,6 +41,7 @@ class Observer:
         every: float,
         measure: Measure | None,
         student_forward: Callable[[int], float],
+        least: float = LEAST,
     ) -> None:
         """Begins to watch.
 
@@ -51,6 +52,7 @@ class Observer:
             every: How often it measures, as a share of the steps; 0: at the end only.
             measure: Measures the student; None where there is no held-out text.
             student_forward: Step -> FLOPs of its forward passes for a token, the mean over its sequences.
+            least: Nats per token by which its end may be worse than its start.
         """
         self.latest: HeldOut | None = None
         self.worsened: Worsened | None = None
@@ -61,6 +63,7 @@ class Observer:
         self._due = max(1, round(steps * every)) if every else steps
         self._measure = measure
         self._student_forward = student_forward
+        self._least = least
         self._seconds = 0.0
         self._timed = 0
 
@@ -99,7 +102,7 @@ class Observer:
             writing: FLOPs of what the student wrote.
         """
         self._take(state, HELD_OUT_TOKENS)
-        self.worsened = worsened(self._began, self.latest)
+        self.worsened = worsened(self._began, self.latest, self._least)
         if self.worsened is not None:
             go_back()
             self._take(state, HELD_OUT_TOKENS)

@@ -22,6 +22,10 @@ ERRORS: Final = 2.0
 ALONE: Final = 0.5
 """What takes the place of both where there is one window only, which tells no error."""
 
+ON_POLICY: Final = 0.5
+"""What takes the place of `LEAST` where a student learns from its own text: it gives up what its teacher finds merely possible,
+so that the loss on other text may rise although its own text gets better."""
+
 
 @dataclass(frozen=True)
 class Worsened:
@@ -38,23 +42,24 @@ class Worsened:
     noise: float
 
 
-def worsened(start: HeldOut | None, end: HeldOut | None) -> Worsened | None:
+def worsened(start: HeldOut | None, end: HeldOut | None, least: float = LEAST) -> Worsened | None:
     """Returns the losses of a training whose end is worse than its start by more than noise; else None.
 
     Args:
         start: Measured before the first step; None where there is no held-out text.
         end: Measured on the same windows after the last one.
+        least: Nats per token that are noise in any case.
     """
     if start is None or end is None or not math.isfinite(start.loss):
         return None
-    noise = _noise([after - before for before, after in zip(start.windows, end.windows, strict=True)])
+    noise = _noise([after - before for before, after in zip(start.windows, end.windows, strict=True)], least)
     # A loss that is NaN is not within the noise either.
     return None if end.loss <= start.loss + noise else Worsened(start.loss, end.loss, noise)
 
 
-def _noise(differences: list[float]) -> float:
+def _noise(differences: list[float], least: float) -> float:
     if len(differences) < 2:
         return ALONE
     if not all(map(math.isfinite, differences)):
-        return LEAST
-    return max(LEAST, ERRORS * stdev(differences) / math.sqrt(len(differences)))
+        return least
+    return max(least, ERRORS * stdev(differences) / math.sqrt(len(differences)))
