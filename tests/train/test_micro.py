@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -96,6 +98,17 @@ def test_what_the_user_fixed_does_not_give_way():
 def test_a_cpu_begins_with_2048_tokens(changes, expected):
     structure = read_structure(SMOLLM2)
     assert first_micro(recipe(**changes), structure, structure, CPU) == expected
+
+
+def test_text_of_the_students_own_leaves_the_micro_batch_of_a_gpu_as_it_is(monkeypatch):
+    # With short sequences and little to learn from at once, writing takes more memory than learning.
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8 << 30))
+    structure, gpu = read_structure(SMOLLM2), torch.device("cuda")
+    plain, own = (
+        first_micro(recipe(batch=64, on_policy=asked), structure, structure, gpu)
+        for asked in (None, {"share": 1.0, "prompt": 4})
+    )
+    assert own == plain
 
 
 def test_recomputed_activations_give_the_same_gradients():

@@ -54,8 +54,9 @@ def first_micro(recipe: Recipe, student: Structure, teacher: Structure, device: 
     if device.type != "cuda":
         return Micro(_bounded(MICRO_TOKENS // recipe.sequence, recipe), recompute, fixed=False, may_recompute=may)
     room = torch.cuda.get_device_properties(device).total_memory * _GPU_SHARE
-    # As if all of a batch went through the whole student: which rows do is drawn anew at every step.
-    plain = recipe.model_copy(update={"elastic": None})
+    # As if all of a batch went through the whole student: which rows do is drawn anew at every step. Texts are written between
+    # steps, fewer at once where they do not fit.
+    plain = recipe.model_copy(update={"elastic": None, "on_policy": None})
     base, one = (training_memory(student, student, teacher, plain, rows * recipe.sequence) for rows in (0, 1))
     return Micro(_bounded(int((room - base) // (one - base)), recipe), recompute, fixed=False, may_recompute=may)
 
