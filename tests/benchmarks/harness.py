@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,28 @@ def machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": _processor(),
+        "instructions": _instructions(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(memory, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
+
+
+_INSTRUCTIONS: Final = (
+    *("amx_bf16", "amx_int8", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx512f", "avx_vnni", "avx2"),
+    *("bf16", "i8mm", "sve"),
+)
+"""What decides how fast matrices are multiplied, as Linux calls it."""
+
+
+def _instructions() -> list[str]:
+    """Those of `_INSTRUCTIONS` that the processor has: processors of one name may differ in them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    told = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    there = set(told.partition(":")[2].split())
+    return [name for name in _INSTRUCTIONS if name in there]
 
 
 def _processor() -> str:
@@ -95,6 +112,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 def _tell(name: str, command: str, result: Result, libraries: Sequence[str], arguments: argparse.Namespace) -> None:
+    here = machine()
+    print(f"{here['processor']} ({', '.join(here['instructions'])}), {here['cores']} cores")
     print(table(result.rows))
     for note in result.notes:
         print(note)
@@ -105,7 +124,7 @@ def _tell(name: str, command: str, result: Result, libraries: Sequence[str], arg
             "name": name,
             "command": command + (" --quick" if arguments.quick else ""),
             "date": time.strftime("%Y-%m-%d"),
-            "machine": machine(),
+            "machine": here,
             "versions": {library: importlib.metadata.version(library) for library in libraries},
             "rows": list(result.rows),
             "bars": [asdict(bar) for bar in result.bars],

@@ -21,15 +21,22 @@ test. A bar is what an issue asked for, listed whether it holds or not.
 
 def page() -> str:
     """The whole page."""
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    return "\n".join([_HEAD, *(_section(document) for document in documents)])
+    documents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    names = [document["name"] for document in documents.values()]
+    # Of one benchmark on two processors each section has the name of its file.
+    heads = [
+        name if names.count(name) == 1 else f"{name} ({stem}.json)" for stem, name in zip(documents, names, strict=True)
+    ]
+    return "\n".join([_HEAD, *(_section(head, one) for head, one in zip(heads, documents.values(), strict=True))])
 
 
-def _section(document: dict[str, Any]) -> str:
+def _section(head: str, document: dict[str, Any]) -> str:
     machine, versions = document["machine"], document["versions"]
     place = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}"
+    if machine.get("instructions"):
+        place = f"{place}; {', '.join(machine['instructions'])}"
     libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
-    lines = [f"## {document['name']}", "", f"`{document['command']}`, {document['date']}; {place}; {libraries}.", ""]
+    lines = [f"## {head}", "", f"`{document['command']}`, {document['date']}; {place}; {libraries}.", ""]
     lines += [table(document["rows"]), "", *(f"{note}\n" for note in document.get("notes", []))]
     lines += [
         f"- {'holds' if bar['holds'] else '**missed**'}: {bar['name']}: {bar['value']:g} (bar {bar['bar']:g})"

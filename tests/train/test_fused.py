@@ -19,7 +19,7 @@ from colbuild.train.losses.attention import blocked_attention, use_blocked_atten
 from colbuild.train.losses.forward import final_hidden
 from colbuild.train.losses.losses import LossWeights, TeacherSamples, TeacherView, chunked_distillation_loss
 from tests.train.dense_loss import distillation_loss
-from tests.train.helpers import same, tiny_llama, weights_of
+from tests.train.helpers import recipe, same, text, tiny_llama, train, weights_of
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
 
@@ -227,3 +227,20 @@ def test_compiled_code_is_kept_and_made_again_where_it_is_damaged(kept, tmp_path
     monkeypatch.setattr(compiler, "_compile", lambda *_: None)
     assert compiled_library(tmp_path) is None
     assert not copy.exists()
+
+
+def trained(kept):
+    models = [tiny_llama(seed, dtype=torch.bfloat16) for seed in (1, 2)]
+    with fused(kept, wanted=kept is not None):
+        for model in models:
+            use_blocked_attention(model)
+            fuse(model)
+        readings = train(*models, text, recipe(steps=6, precision="bf16"))
+    return weights_of(models[0]), readings[-1].loss
+
+
+def test_a_fused_training_gives_the_same_bytes_again_and_follows_the_eager_one(kept):
+    weights, loss = trained(kept)
+    again, _ = trained(kept)
+    assert same(weights, again)
+    assert loss == pytest.approx(trained(None)[1], rel=0.02)

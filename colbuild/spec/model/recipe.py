@@ -230,7 +230,9 @@ class Recipe(Model):
     compile: Annotated[
         Literal["auto", "always", "never"],
         Mark.STEERS,
-        Field(description="Whether torch.compile is used; 'auto' uses it if the training is long enough to benefit."),
+        Field(
+            description="Whether training runs in compiled code; 'auto' does so if the training is long enough to benefit."
+        ),
     ] = "auto"
     epochs: Annotated[
         Literal["once", "allow"],
