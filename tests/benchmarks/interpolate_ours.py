@@ -1,6 +1,6 @@
 """colbuild's interpolation as a whole process: `python -m tests.benchmarks.interpolate_ours JOB`, JOB a line of JSON.
 
-Says how many seconds the work itself took, without starting Python and importing torch.
+Says how many seconds the work itself took, without starting Python and its imports.
 """
 
 from __future__ import annotations

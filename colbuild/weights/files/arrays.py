@@ -6,6 +6,9 @@ loops over such integers are several times faster than those of ml_dtypes over i
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 import ml_dtypes
@@ -21,12 +24,18 @@ BFLOAT16: Final = np.dtype(ml_dtypes.bfloat16)
 _QUIET: Final = np.errstate(over="ignore", invalid="ignore")
 """What overflows is infinite, and found when the result is checked."""
 
-# Of each type's bits without the sign: those of infinity; NaN has more.
+# Of each type: its bits with and without a sign, and the bits of infinity; NaN has more.
 _INFINITE: Final = {
-    np.dtype(np.float32): (np.uint32, 0x7FFFFFFF, 0x7F800000),
-    np.dtype(np.float16): (np.uint16, 0x7FFF, 0x7C00),
-    BFLOAT16: (np.uint16, 0x7FFF, 0x7F80),
+    np.dtype(np.float32): (np.int32, np.uint32, 0x7F800000),
+    np.dtype(np.float16): (np.int16, np.uint16, 0x7C00),
+    BFLOAT16: (np.int16, np.uint16, 0x7F80),
 }
+
+_AT_ONCE: Final = 1 << 16
+"""Numbers whose float32 exist at once: they stay in the processor's cache."""
+
+_own = threading.local()
+"""The buffers of each thread: memory that is freed and taken again is cleared by the kernel each time."""
 
 
 def as_array(tensor: torch.Tensor) -> Array:
@@ -48,30 +57,41 @@ def all_finite(numbers: Array) -> bool:
     """Returns whether every entry is a finite number."""
     if numbers.dtype not in _INFINITE:
         return bool(np.isfinite(numbers).all())
-    kind, mask, infinite = _INFINITE[numbers.dtype]
-    return not numbers.size or bool((numbers.view(kind) & kind(mask)).max() < infinite)
+    signed, unsigned, infinite = _INFINITE[numbers.dtype]
+    if not numbers.size:
+        return True
+    # The largest of all positive numbers, then, by the sign bit above all others, of the negative ones.
+    negative = infinite + (1 << (8 * numbers.itemsize - 1))
+    return bool(numbers.view(signed).max() < infinite) and bool(numbers.view(unsigned).max() < negative)
 
 
 @_QUIET
 def mix_in(mine: Array, other: Array, share: float) -> None:
     """(1 - share) mine + share other, in place; exactly one of them at a share of 0 or 1."""
-    ours, theirs = _wide(mine), _wide(other)
-    apart = theirs - ours
-    made = mine if mine.dtype == np.float32 else apart
-    if share < 0.5:
-        apart *= np.float32(share)
-        np.add(ours, apart, out=made)
-    else:
-        apart *= np.float32(1.0) - np.float32(share)
-        np.subtract(theirs, apart, out=made)
-    _store(mine, made)
+    for some in _pieces(mine):
+        ours, theirs = _wide(mine[some], "ours"), _wide(other[some], "theirs")
+        made = np.subtract(theirs, ours, out=_room("made", ours.shape))
+        if share < 0.5:
+            made *= np.float32(share)
+            made += ours
+        else:
+            made *= np.float32(1.0) - np.float32(share)
+            np.subtract(theirs, made, out=made)
+        _store(mine[some], made)
 
 
 @_QUIET
-def multiply(mine: Array, factor: float | Array) -> None:
-    """A multiple, in place; by a number, or by one for each row or column."""
-    made = mine if mine.dtype == np.float32 else None
-    _store(mine, np.multiply(_wide(mine), np.float32(factor) if isinstance(factor, float) else factor, out=made))
+def multiply(mine: Array, factor: float) -> None:
+    """A multiple, in place."""
+    for some in _pieces(mine):
+        ours = mine[some]
+        _store(ours, np.multiply(_wide(ours, "ours"), np.float32(factor), out=_room("made", ours.shape)))
+
+
+@_QUIET
+def multiply_each(mine: Array, factors: Array) -> None:
+    """The same by a factor for each row or column."""
+    _store(mine, _wide(mine, "ours") * factors)
 
 
 @_QUIET
@@ -81,24 +101,46 @@ def rescale(mine: Array, scale: float, offset: float = 0.0) -> None:
     _store(mine, ((wide + offset) * scale - offset).astype(np.float32))
 
 
-def _wide(numbers: Array) -> Array:
-    """As float32."""
+def _pieces(numbers: Array) -> Iterator[slice]:
+    """Some rows at a time."""
+    rows = max(1, _AT_ONCE // max(1, prod(numbers.shape[1:])))
+    return (slice(start, start + rows) for start in range(0, len(numbers), rows))
+
+
+def _room(name: str, shape: tuple[int, ...]) -> Array:
+    """A float32 buffer of this thread's, which holds until it is asked for again."""
+    size = prod(shape)
+    buffer: Array | None = getattr(_own, name, None)
+    if buffer is None or buffer.size < size:
+        if size > _AT_ONCE:
+            return np.empty(shape, np.float32)
+        buffer = np.empty(_AT_ONCE, np.float32)
+        setattr(_own, name, buffer)
+    return buffer[:size].reshape(shape)
+
+
+def _wide(numbers: Array, name: str) -> Array:
+    """As float32; in a buffer where that is another type."""
+    if numbers.dtype == np.float32:
+        return numbers
+    room = _room(name, numbers.shape)
     if numbers.dtype != BFLOAT16:
-        return numbers.astype(np.float32, copy=False)
-    bits = numbers.view(np.uint16).astype(np.uint32)
+        np.copyto(room, numbers)
+        return room
+    bits = room.view(np.uint32)
+    np.copyto(bits, numbers.view(np.uint16))
     bits <<= np.uint32(16)
-    return bits.view(np.float32)
+    return room
 
 
 def _store(mine: Array, wide: Array) -> None:
     """Rounds float32 to the type of where it goes; `wide` is used up."""
     if mine.dtype != BFLOAT16:
-        if mine is not wide:
-            mine[...] = wide
+        mine[...] = wide
         return
     bits = wide.view(np.uint32)
     # Half of the last place, less one if the last bit is even: what is in the middle becomes even.
-    up = bits >> np.uint32(16)
+    up = np.right_shift(bits, np.uint32(16), out=_room("up", wide.shape).view(np.uint32))
     up &= np.uint32(1)
     up += np.uint32(0x7FFF)
     bits += up

@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from colbuild.weights.files.arrays import Array, mix_in, multiply, rescale
+from colbuild.weights.files.arrays import Array, mix_in, multiply, multiply_each, rescale
 
 Index = slice | Array
 """Entries along one dimension: a slice where they lie together."""
@@ -40,9 +40,9 @@ class Copied:
         chosen = slice(meet.start, meet.stop)
         found: Array = read[self.rows[chosen] - first][:, self.columns]
         if self.row_shares is not None:
-            multiply(found, self.row_shares[chosen, None])
+            multiply_each(found, self.row_shares[chosen, None])
         if self.column_shares is not None:
-            multiply(found, self.column_shares)
+            multiply_each(found, self.column_shares)
         return found
 
 
