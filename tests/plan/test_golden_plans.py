@@ -117,3 +117,9 @@ def test_the_plan_says_which_anchors_train_sub_shapes_and_why_others_do_not(fami
 def test_the_plan_shows_whose_lessons_are_written_down(family, plan):
     replace_in(family / "recipes" / "distill.yaml", "sequence: 256", "sequence: 256\nteacher: cached")
     check_file(GOLDEN / "cached.txt", plan().out)
+
+
+def test_the_plan_says_how_much_of_their_text_anchors_write(family, plan):
+    replace_in(family / "recipes" / "distill.yaml", "sequence: 256", "sequence: 256\non_policy: {share: 0.25}")
+    told = [line for line in plan().out.splitlines() if "distilled from" in line]
+    assert [line.endswith(", on policy: writes 25% of its text") for line in told] == [True] * 3
