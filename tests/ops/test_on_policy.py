@@ -14,11 +14,14 @@ import torch
 from colbuild.errors import BuildError, StoppedError
 from colbuild.hashing import scan_tree
 from colbuild.ops.shared.answer_marks import Marks, answer_marks
-from colbuild.ops.shared.running_models import model_of
+from colbuild.ops.shared.running_models import model_of, running_model
 from colbuild.ops.shared.student_writing import StudentWriter, conversation, own_text, prose
 from colbuild.spec.model.recipe import Recipe
 from colbuild.train.corpus.packing import open_corpus
 from colbuild.train.corpus.text_windows import read_windows, training_windows
+from colbuild.train.fused.compiler import find_compiler
+from colbuild.train.fused.kernels import fused
+from colbuild.train.fused.modules import fuse
 from colbuild.train.loop.micro_batch import recompute
 from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.steps import run_step
@@ -108,6 +111,16 @@ def test_a_student_that_computes_its_activations_again_writes_the_same():
     expected = writer().write([1, 2], nothing)
     recompute(list(model.model.layers))
     found = StudentWriter(writer().recipe, writer().corpus, model).write([1, 2], nothing)
+    assert torch.equal(found[0], expected[0])
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
+def test_a_student_with_fused_passes_writes_the_same(tmp_path):
+    model, plain = running_model(load_checkpoint(ordered()), torch.float32, torch.device("cpu")), writer()
+    expected = plain.write([1, 2], nothing)
+    with fused(tmp_path):
+        assert fuse(model) > 0
+        found = StudentWriter(plain.recipe, plain.corpus, model).write([1, 2], nothing)
     assert torch.equal(found[0], expected[0])
 
 
