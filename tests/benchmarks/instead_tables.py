@@ -197,10 +197,14 @@ def _compute(ours: Scored, found: Sequence[Scored], sizes: int) -> Iterator[Bar]
         for _, each in sorted(curve.items())
     ]
     mean = sum(float(ours.models[f"d{place}"]["bits_per_byte"]) for place in places) / len(places)
-    needed, sure = _at(points, mean)
     name = f"compute of {sizes} sizes over direct distillation at an equal mean of bits per byte"
-    far = "" if sure else " (beyond what was measured, by the line of the nearest two)"
-    yield at_most(f"{name}{far}", ours.flops / needed, 1 / 3)
+    if mean < points[-1][0]:
+        needed, bound = points[-1][1], ": at most this, as all distilled directly are worse"
+    elif mean > points[0][0]:
+        needed, bound = points[0][1], ": at least this, as all distilled directly are better"
+    else:
+        needed, bound = _at(points, mean), ""
+    yield at_most(f"{name}{bound}", ours.flops / needed, 1 / 3)
 
 
 def _distilling(each: Sequence[Scored], sizes: int) -> float:
@@ -215,16 +219,15 @@ def _ledger(scored: Scored) -> float:
     return float(ledger["teacher_flops"] + ledger["student_flops"])
 
 
-def _at(points: Sequence[tuple[float, float]], wanted: float) -> tuple[float, bool]:
-    """(the cost at which a falling curve of (quality, cost) reaches a quality, whether it was measured that far).
+def _at(points: Sequence[tuple[float, float]], wanted: float) -> float:
+    """The cost at which a falling curve of (quality, cost) reaches a quality; beyond its end, by the line of the last two.
 
     Bits per byte fall about linearly with the logarithm of the cost.
     """
     pairs = list(pairwise(points))
-    inside = [pair for pair in pairs if pair[1][0] <= wanted <= pair[0][0]]
-    (high, cheap), (low, dear) = inside[0] if inside else pairs[-1] if wanted < points[-1][0] else pairs[0]
-    share = (high - wanted) / (high - low) if high != low else 1.0
-    return math.exp(math.log(cheap) + share * (math.log(dear) - math.log(cheap))), bool(inside)
+    (high, cheap), (low, dear) = next((pair for pair in pairs if pair[1][0] <= wanted <= pair[0][0]), pairs[-1])
+    share = (high - wanted) / (high - low) if high > low else 1.0
+    return math.exp(math.log(cheap) + share * (math.log(dear) - math.log(cheap)))
 
 
 def scratch_note(found: Sequence[Scored], budget: Budget) -> str:
@@ -237,6 +240,10 @@ def scratch_note(found: Sequence[Scored], budget: Budget) -> str:
     if len(runs) < 2:
         return ""
     wanted = float(_ours(found).models[f"d{budget.sizes // 2}"]["bits_per_byte"])
-    needed, sure = _at([(bits, float(tokens)) for tokens, bits in sorted(runs.items())], wanted)
-    how = "" if sure else f", extrapolated: {max(runs) / 1e6:.2f}M tokens gave {runs[max(runs)]:.3f}"
-    return f"From scratch, {needed / 1e6:.2f}M tokens reach the untrained DesNet's {wanted:.3f} bits per byte{how}."
+    fewest, most = min(runs), max(runs)
+    reach = f"reach the untrained DesNet's {wanted:.3f} bits per byte"
+    if wanted >= runs[fewest]:
+        return f"From scratch, fewer than {fewest / 1e6:.2f}M tokens {reach}: these gave {runs[fewest]:.3f}."
+    needed = _at([(bits, float(tokens)) for tokens, bits in sorted(runs.items())], wanted)
+    far = f", extrapolated: {most / 1e6:.2f}M tokens gave {runs[most]:.3f}" if needed > most else ""
+    return f"From scratch, {needed / 1e6:.2f}M tokens {reach}{far}."

@@ -85,9 +85,13 @@ def test_compute_at_equal_quality_is_read_from_the_curve():
     # Half the way in bits per byte is half the way in the logarithm of the cost: 400.
     assert bar.value == pytest.approx(100 / 400)
     assert bar.holds
-    assert "beyond" not in bar.name
-    [far] = bars([replace(ours, models={"d0": model("d0", 1.3)}), *found[1:]], 1)
-    assert "beyond what was measured" in far.name
+    assert bar.name.endswith("bits per byte")
+    [better] = bars([replace(ours, models={"d0": model("d0", 1.3)}), *found[1:]], 1)
+    assert better.value == pytest.approx(100 / 800)
+    assert "at most this" in better.name
+    [worse] = bars([replace(ours, models={"d0": model("d0", 1.7)}), *found[1:]], 1)
+    assert worse.value == pytest.approx(100 / 200)
+    assert "at least this" in worse.name
 
 
 def test_scratch_is_extrapolated_with_a_warning():
@@ -95,6 +99,8 @@ def test_scratch_is_extrapolated_with_a_warning():
     runs = [scored("scratch-1", 1_000_000, 1, 3.0), scored("scratch-2", 2_000_000, 1, 2.5)]
     told = scratch_note([ours, *runs], Budget(sizes=3))
     assert told.startswith("From scratch, 4.00M tokens reach the untrained DesNet's 2.000 bits per byte, extrapolated")
+    good = replace(ours, models={"d1": model("d1", 3.5)})
+    assert scratch_note([good, *runs], Budget(sizes=3)).startswith("From scratch, fewer than 1.00M tokens")
     assert scratch_note([ours], Budget(sizes=3)) == ""
 
 
