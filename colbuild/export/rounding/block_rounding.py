@@ -104,7 +104,7 @@ def round_blocks(weight: torch.Tensor, bits: int, block: int, inputs: Inputs | N
         return _symmetric(weight, block)
     padded = pad(weight.float(), (0, -columns % block))
     if inputs is None:
-        scales, zeros = _steps(_parts(padded, block), torch.ones(padded.shape[1] // block, block))
+        scales, zeros = _steps(_parts(padded, block).movedim(2, 0).contiguous(), torch.ones(block))
         codes = _codes(_parts(padded, block), scales[:, :, None], zeros[:, :, None])
         return Blocks(bits, block, columns, codes.to(torch.uint8), scales, zeros.to(torch.uint8))
     return _compensated(padded, block, columns, inputs)
@@ -126,15 +126,23 @@ def _symmetric(weight: torch.Tensor, block: int) -> Blocks:
 
 
 def _steps(parts: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales and zeros [rows, blocks] for parts [rows, blocks, block], by error weighted with importance [blocks, block]."""
-    low, high = parts.amin(dim=2).clamp_max(0.0), parts.amax(dim=2).clamp_min(0.0)
+    """Scales and zeros [...] for blocks [block, ...], by the error weighted with the importance of a block's columns.
+
+    What shares a scale lies one below the other here, and all is computed in one buffer: that is several times faster.
+
+    Args:
+        parts: The weights.
+        importance: [block].
+    """
+    low, high = parts.amin(dim=0).clamp_max(0.0), parts.amax(dim=0).clamp_min(0.0)
     best = torch.full_like(low, torch.inf)
-    scales, zeros = torch.ones_like(low), torch.zeros_like(low)
+    scales, zeros, back = torch.ones_like(low), torch.zeros_like(low), torch.empty_like(parts)
     for shrink in SHRINKS:
         scale = ((high - low) * shrink / 15.0).clamp_min(_TINY)
         zero = (-low * shrink / scale).round().clamp(0, 15)
-        back = (_codes(parts, scale[:, :, None], zero[:, :, None]) - zero[:, :, None]) * scale[:, :, None]
-        error = ((back - parts).square() * importance).sum(dim=2)
+        torch.div(parts, scale, out=back).round_().add_(zero).clamp_(0, 15)
+        back.sub_(zero).mul_(scale).sub_(parts).square_()
+        error = torch.mv(back.flatten(1).T, importance).view_as(low)
         better = error < best
         best = torch.where(better, error, best)
         scales, zeros = torch.where(better, scale, scales), torch.where(better, zero, zeros)
@@ -159,21 +167,23 @@ def _compensated(weight: torch.Tensor, block: int, columns: int, inputs: Inputs)
     codes = torch.zeros(width, rows)
     scales, zeros = torch.zeros(width // block, rows), torch.zeros(width // block, rows)
     group = max(block, _GROUP // block * block)
+    diagonal = inverse.diagonal().tolist()
     for start in range(0, width, group):
         end = min(start + group, width)
         missed = torch.zeros(end - start, rows)
         for first in range(start, end, block):
             last = first + block
-            found = _steps(left[first:last].T[:, None].contiguous(), importance[None, first:last])
-            scale, zero = found[0][:, 0], found[1][:, 0]
+            scale, zero = _steps(left[first:last], importance[first:last])
             scales[first // block], zeros[first // block] = scale, zero
-            for column in range(first, last):
-                codes[column] = _codes(left[column], scale, zero)
-                error = (left[column] - (codes[column] - zero) * scale) / inverse[column, column]
-                left[column:last].addr_(inverse[column, column:last], error, alpha=-1.0)
-                missed[column - start] = error
-            made_up = inverse[first:last, last:end].T @ missed[first - start : last - start]
-            left[last:end] -= made_up
-        left[end:] -= inverse[start:end, end:].T @ missed
+            errors, ours = missed[first - start : last - start].unbind(), left[first:last].unbind()
+            for column, (code, mine, error) in enumerate(
+                zip(codes[first:last].unbind(), ours, errors, strict=True), first
+            ):
+                # In place, as what these few numbers take is mostly the calls. An error is what was added to the weights.
+                torch.div(mine, scale, out=code).round_().add_(zero).clamp_(0, 15)
+                torch.sub(code, zero, out=error).mul_(scale).sub_(mine).div_(diagonal[column])
+                left[column:last].addr_(inverse[column, column:last], error)
+            left[last:end] += inverse[first:last, last:end].T @ missed[first - start : last - start]
+        left[end:] += inverse[start:end, end:].T @ missed
     whole = _parts(codes.T.to(torch.uint8).contiguous(), block)
     return Blocks(4, block, columns, whole, scales.T.contiguous(), zeros.T.to(torch.uint8).contiguous())
