@@ -20,6 +20,7 @@ from colbuild.train.losses.forward import final_hidden
 from colbuild.train.losses.losses import LossWeights, TeacherSamples, TeacherView, chunked_distillation_loss
 from tests.train.dense_loss import distillation_loss
 from tests.train.helpers import recipe, same, text, tiny_llama, train, weights_of
+from tests.train.test_elastic import ORDERED, SMALLEST, batch_of, loss_of, nested
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
 
@@ -244,3 +245,17 @@ def test_a_fused_training_gives_the_same_bytes_again_and_follows_the_eager_one(k
     again, _ = trained(kept)
     assert same(weights, again)
     assert loss == pytest.approx(trained(None)[1], rel=0.02)
+
+
+def test_sub_shapes_are_fused_too_and_their_gradients_land_in_the_student(kept):
+    found = []
+    for folder in (kept, None):
+        with fused(folder, wanted=folder is not None):
+            student, elastic = nested(ORDERED, SMALLEST)
+            hidden, head = elastic.forward(SMALLEST)(batch_of())
+            assert bool(elastic.installed(SMALLEST).base_model.norm.__dict__.get("forward")) == (folder is not None)
+            loss_of(hidden, head).backward()
+            found.append({name: weight.grad for name, weight in student.named_parameters() if weight.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-3, atol=1e-5)
