@@ -8,12 +8,14 @@ import tempfile
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from colbuild.errors import StoppedError
 from colbuild.hashing import scan_tree
 from colbuild.progress import silent
+from colbuild.train.fused.compiler import find_compiler
 from tests.helpers.steps import run_step
 from tests.ops.family import carry_out, distilled, larger, ordered, packed, recipe_of, room, smaller
 
@@ -29,14 +31,14 @@ def steps_to_take(op, precision):
     return inputs, {"recipe": recipe, "split": "train"}
 
 
-def attempt(op, step, partial, *, stop_after=None, report=silent):
+def attempt(op, step, partial, *, stop_after=None, report=silent, settings=MappingProxyType({}), compiled=None):
     """Runs a step beside what it left before; returns its output's tree. None: it stopped, as it was asked to."""
     output = Path(tempfile.mkdtemp(prefix=f"{op}-", dir=room()))
     asked = iter(range(10**6))
     inputs, params = step
     stopping = lambda: stop_after is not None and next(asked) >= stop_after  # noqa: E731
     try:
-        run_step(op, inputs, params, output, report, partial, 1e9, stopping)
+        run_step(op, inputs, params, output, report, partial, 1e9, stopping, settings=settings, compiled=compiled)
     except StoppedError:
         assert list(output.iterdir()) == []
         return None
@@ -53,6 +55,15 @@ def test_stopped_after_each_step_equals_uninterrupted(tmp_path, op, precision):
         assert attempt(op, step, tmp_path, stop_after=1) is None
         assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
     assert attempt(op, step, tmp_path) == whole
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
+def test_in_compiled_code_too_and_that_is_where_it_ran(tmp_path):
+    step, how = steps_to_take("distill", "bf16"), {"settings": {"compile": "always"}, "compiled": tmp_path / "code"}
+    whole = attempt("distill", step, tmp_path / "whole", **how)
+    assert list((tmp_path / "code" / "kernels").glob("*.so"))
+    assert attempt("distill", step, tmp_path / "parts", stop_after=2, **how) is None
+    assert attempt("distill", step, tmp_path / "parts", **how) == whole
 
 
 def test_checkpoint_of_another_model_starts_the_training_anew(tmp_path):
