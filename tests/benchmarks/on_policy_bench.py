@@ -185,7 +185,7 @@ class Bench:
         partial = folder.with_name(f"{folder.name}.partial")
         clock = _Clock(spent, behind)
         if not folder.exists():
-            settings = {"compile": "never", "evaluate_every": 0.0, "epochs": "allow"}
+            settings = {"compile": "always", "evaluate_every": 0.0, "epochs": "allow"}
             draft = folder.with_name(f"{folder.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
