@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from colbuild.ops.shared.layer_ranking import rank_layers
 from colbuild.ops.shared.running_models import calibration, model_of
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.order import OrderParams
@@ -21,4 +22,5 @@ def run(step: StepRun, params: OrderParams) -> None:
     model = model_of(checkpoint, forward_type())
     windows = calibration(step.inputs["corpus"], params.split, params.tokens, model)
     importance = measure_importance(model, checkpoint.structure, windows[:, :-1], step.reached)
-    save_checkpoint(order(checkpoint, importance), step.output, folder)
+    ranking = rank_layers(model, checkpoint.structure, windows[:, :-1], step.reached)
+    save_checkpoint(order(checkpoint, importance, ranking), step.output, folder)

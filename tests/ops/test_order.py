@@ -8,7 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from colbuild.arch import read_structure
 from colbuild.errors import BuildError
+from colbuild.ops.shared.layer_ranking import rank_layers
+from colbuild.ops.shared.running_models import calibration, model_of
+from colbuild.progress import silent
+from colbuild.train.loop.devices import forward_type
 from colbuild.weights.files.checkpoint import load_checkpoint
 from tests.helpers.tiny import make_tiny_model
 from tests.ops.family import ansnet, carry_out, ordered, packed, progress_of, twice
@@ -47,10 +52,22 @@ def test_same_inputs_give_the_same_bytes():
     assert first == second
 
 
-def test_progress_counts_tokens():
+def test_progress_counts_tokens_and_then_ranked_layers():
     told = progress_of("order", {"model": ansnet(), "corpus": packed()}, PARAMS)
-    assert [entry.done for entry in told] == [512, 1024]
-    assert {(entry.total, entry.unit) for entry in told} == {(1024, "tokens")}
+    layers = read_structure(json.loads((ansnet() / "config.json").read_text())).shape.layers
+    removals = [(done, layers - 1, "layers") for done in range(1, layers)]
+    assert [(one.done, one.total, one.unit) for one in told] == [
+        (512, 1024, "tokens"),
+        (1024, 1024, "tokens"),
+        *removals,
+    ]
+
+
+def test_layers_are_ranked_by_removing_them_one_after_the_other():
+    model = model_of(load_checkpoint(ansnet()), forward_type())
+    text = calibration(packed(), "train", PARAMS["tokens"], model)
+    expected = rank_layers(model, read_structure(model.config.to_dict()), text[:, :-1], silent)
+    assert load_checkpoint(ordered()).ordered.ranking == expected
 
 
 def test_folder_without_a_model_is_an_error(tmp_path):

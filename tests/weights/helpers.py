@@ -127,3 +127,13 @@ def logits(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor] | None = 
     with torch.no_grad():
         found: torch.Tensor = reference_model(checkpoint, weights)(input_ids=tokens).logits
     return found
+
+
+def silenced_layer(checkpoint: Checkpoint, layer: int) -> Checkpoint:
+    """The checkpoint with a layer that writes nothing into the residual stream."""
+    outputs = {Role.ATTENTION_OUT, Role.FFN_OUT}
+    silent = [one.name for one in tensors(checkpoint.structure) if one.layer == layer and one.role in outputs]
+    weights = {
+        name: torch.zeros_like(weight) if name in silent else weight for name, weight in checkpoint.tensors.items()
+    }
+    return replace(checkpoint, tensors=weights)

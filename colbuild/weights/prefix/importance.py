@@ -4,6 +4,7 @@
   Minitron (arXiv 2407.14679, section 2.1) and Wanda (arXiv 2306.11695).
 - Residual channels: their share of the residual stream's energy, averaged over every norm's input.
 - Layers: Block Influence, one minus the cosine between a block's input and output (ShortGPT, arXiv 2403.03853, section 2.3).
+  `order` ranks them by `colbuild.ops.shared.layer_ranking` instead.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ kv groups). Layers stay where they are and are ranked instead: a shallower model
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,8 +17,13 @@ from colbuild.weights.prefix.importance import Importance
 from colbuild.weights.prefix.selection import select
 
 
-def order(checkpoint: Checkpoint, importance: Importance) -> Checkpoint:
+def order(checkpoint: Checkpoint, importance: Importance, ranking: Sequence[int] | None = None) -> Checkpoint:
     """Permutes a model's axes by importance, without changing its function.
+
+    Args:
+        checkpoint: The model.
+        importance: Of every axis.
+        ranking: Its layers, most important first; by default as `importance` has them.
 
     Returns:
         The permuted model with its lineage: layers 0..n-1, their ranking, and the permuted residual energies.
@@ -32,10 +38,10 @@ def order(checkpoint: Checkpoint, importance: Importance) -> Checkpoint:
             ffn = torch.argsort(importance.ffn[tensor.layer], descending=True, stable=True)
             selection |= {"ffn": ffn, "heads": heads, "kv_heads": kv_heads}
         permuted[tensor.name] = select(checkpoint.tensors[tensor.name], tensor.axes, selection, lengths)
-    ranking = torch.argsort(importance.layers, descending=True, stable=True)
+    by_influence = torch.argsort(importance.layers, descending=True, stable=True).tolist()
     lineage = Lineage(
         layers=tuple(range(structure.shape.layers)),
-        ranking=tuple(int(layer) for layer in ranking),
+        ranking=tuple(by_influence if ranking is None else ranking),
         residual=importance.residual[:, hidden],
         heads=_sorted_groups(importance, structure),
     )
