@@ -21,6 +21,7 @@ _EXACT_ENOUGH = 0.0025
 _MULTIPLES = (64, 32, 16, 8, 4, 2, 1)
 _JOIN = 0.5
 _KERNEL_WIDTH = 8
+_WHOLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def solve_down(start: Structure, upper: Shape, target: int, multiple: int = 1) -
 def solve_between(start: Structure, larger: Shape, smaller: Shape, target: int, multiple: int = 1) -> Shape:
     """A shape of `target` parameters on the straight line between two nested shapes.
 
-    Its FFN width is a multiple of `multiple`.
+    Its FFN width is a multiple of `multiple`. The number of layers on the line is rounded up, and the FFN is narrower instead,
+    if such a shape has the size: an untrained model loses more by a layer than by as many FFN channels (docs/method.md,
+    "Shapes").
 
     Raises:
         NoShapeError: No shape comes within `TOLERANCE` of the target.
@@ -76,7 +79,7 @@ def solve_between(start: Structure, larger: Shape, smaller: Shape, target: int, 
             low.kv_heads + share * (high.kv_heads - low.kv_heads),
         )
 
-    return _solve(start, curve, smaller, larger, target, multiple)
+    return _solve(start, curve, smaller, larger, target, multiple, _fewer_layers)
 
 
 def largest_between(start: Structure, larger: Shape, smaller: Shape, fits: Fits, multiple: int = 1) -> Shape:
@@ -191,19 +194,31 @@ def _widened(shape: Shape, most: int, fits: Fits, multiple: int) -> Shape:
     return replace(shape, ffn=max(shape.ffn, low * step))
 
 
+def _fewer_layers(shape: Shape, point: _Point) -> bool:
+    """Returns whether a shape has fewer layers than a point."""
+    return shape.layers < point.layers - _WHOLE
+
+
 def _solve(
-    start: Structure, curve: Callable[[float], _Point], lower: Shape, upper: Shape, target: int, multiple: int
+    start: Structure,
+    curve: Callable[[float], _Point],
+    lower: Shape,
+    upper: Shape,
+    target: int,
+    multiple: int,
+    last: Callable[[Shape, _Point], bool] | None = None,
 ) -> Shape:
     point = curve(_share(start, curve, target))
     nearest: list[int] = []
     # Widths that kernels like come first, near the curve; where none has the size, any legal one; at last, anywhere.
     for width, lengths in ((_KERNEL_WIDTH, _around), (1, _around), (1, _every)):
-        best: tuple[tuple[bool, float], Shape] | None = None
+        best: tuple[tuple[bool, bool, float], Shape] | None = None
         for shape, off_curve in _candidates(start, point, lower, upper, target, width, multiple, lengths):
             count = parameters(start.at(shape))
             nearest.append(count)
             error = abs(count - target) / target
-            rank = (error > _EXACT_ENOUGH, off_curve)
+            comes_last = last is not None and last(shape, point)
+            rank = (error > _EXACT_ENOUGH, comes_last, off_curve)
             if error <= TOLERANCE and (best is None or rank < best[0]):
                 best = (rank, shape)
         if best is not None:

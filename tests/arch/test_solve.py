@@ -90,3 +90,18 @@ def test_illegal_shape_is_refused_with_its_reason(change, reason):
     from dataclasses import replace
 
     assert any(reason in found for found in refusals(replace(ANSNET.shape, **change), ANSNET))
+
+
+def test_between_two_shapes_the_layers_of_the_line_are_rounded_up():
+    larger = solve_down(ANSNET, ANSNET.shape, 102_600_000)
+    smaller = solve_down(ANSNET, larger, 76_100_000)
+    for target in range(78_000_000, 102_000_000, 1_500_000):
+        found = solve_between(ANSNET, larger, smaller, target)
+        assert near(found, target)
+        assert contains(larger, found)
+        assert contains(found, smaller)
+        # The line is nearly straight in parameters too. Near the smaller end a deeper shape would be narrower than that.
+        on_line = smaller.layers + 5 * (target - 76_100_000) / (102_600_000 - 76_100_000)
+        if target > 86_000_000:
+            assert on_line - 0.1 < found.layers < on_line + 1.1
+    assert solve_between(ANSNET, larger, smaller, 92_662_500).layers == 23

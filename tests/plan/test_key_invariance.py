@@ -122,6 +122,7 @@ def typed() -> Iterator[dict[str, Any]]:
     yield {}
     yield {"elastic": {"form": "anchor"}}
     yield {"teacher": "cached"}
+    yield {"on_policy": {"share": 0.5}}
     for part, info in Recipe.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Typed):
             yield from (

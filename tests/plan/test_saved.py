@@ -190,7 +190,7 @@ def test_another_epoch_and_another_library_are_told(built, monkeypatch):
     before = built.save()
     set_epoch(monkeypatch, "distill", 9)
     told = built.told(before)
-    assert told[0] == "this version of colbuild does 'distill' differently (epoch 2 -> 9)"
+    assert told[0] == "this version of colbuild does 'distill' differently (epoch 3 -> 9)"
     monkeypatch.undo()
     older = before.model_copy(update={"versions": {**before.versions, "torch": "2.5.0"}})
     assert built.told(older) == ["torch 2.5.0 -> 2.6.0, which exported graphs depend on"]

@@ -108,7 +108,7 @@ def _work(params: DistillParams, scene: Scene) -> Work:
 
 DISTILL: Final = Operation(
     op="distill",
-    epoch=2,
+    epoch=3,
     params=DistillParams,
     module="colbuild.ops.distill",
     work=_work,
