@@ -1,0 +1,306 @@
+"""What a chain of two anchors, and the sizes between them, are worth after few tokens, by the recipe that trains them.
+
+`python -m tests.benchmarks.few_tokens [--quick] [--json FILE] [--tokens 64k] [--seeds 3] [--seed N] [--ways "A;B"] [--sizes 9]
+[--work FOLDER]`. Needs the package index (or what pip is configured with). SmolLM2-135M is ordered, an anchor of 102.6M
+parameters is distilled from it and one of 76.1M from that, by the operations that a build runs, and each is scored on held-out
+text. `--sizes 9` also makes the sizes between the two, evenly spaced, by `group_alpha` on 1,024 tokens.
+
+A way is a recipe, and how layers were ranked before: "former" is what was the default before this benchmark. Seconds are CPU
+seconds of the trainings, of all cores; a way with more tokens is there to be compared at equal seconds. What is finished stays
+in FOLDER, and trainings go on from their checkpoints, so a run that was stopped goes on; the seconds of a training that was
+interrupted are those of its last part. `--seed N` does one seed and makes no table: two of them side by side, with a thread
+each, are done sooner. `--quick` is one seed with 2,048 tokens and two ways.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from colbuild.arch import Shape, Structure
+from colbuild.run.process.environment import prepare_process
+from colbuild.units import parse_count
+from tests.benchmarks.distill_inputs import Inputs, inputs_in
+from tests.benchmarks.harness import Bar, Result, at_least, run_kept_benchmark
+from tests.helpers.steps import run_step
+
+COMMAND: Final = "python -m tests.benchmarks.few_tokens"
+ENDS: Final = (102_600_000, 76_100_000)
+CALIBRATION: Final = 1_024
+SCORED: Final = 16_384
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a chain is trained.
+
+    Attributes:
+        recipe: Its recipe, beside tokens and seed.
+        ranking: "removal", as `order` ranks layers, or "influence", by Block Influence, as it did before.
+        longer: Tokens, as a multiple of those of the others.
+    """
+
+    recipe: Mapping[str, Any]
+    ranking: str = "removal"
+    longer: float = 1.0
+
+
+def _recipe(batch: int, beta: float, kd: float, **more: Any) -> dict[str, Any]:
+    return {
+        "sequence": 256,
+        "batch": batch,
+        "optimizer": {"betas": [0.9, beta], **more},
+        "loss": {"kd_weight": kd, "ce_weight": round(1.0 - kd, 3)},
+    }
+
+
+FORMER: Final = "former"
+WAYS: Final[Mapping[str, Way]] = {
+    FORMER: Way(_recipe(4, 0.95, 0.9), "influence"),
+    "layers by removal": Way(_recipe(4, 0.95, 0.9)),
+    "batch 1": Way(_recipe(1, 0.95, 0.9)),
+    "batch 1, beta2 0.99": Way(_recipe(1, 0.99, 0.9)),
+    "batch 1, beta2 0.99, text 0.3": Way(_recipe(1, 0.99, 0.7)),
+    "batch 1, beta2 0.99, text 0.5": Way(_recipe(1, 0.99, 0.5)),
+    "batch 2, beta2 0.98, text 0.4": Way(_recipe(2, 0.98, 0.6)),
+    "batch 1, beta2 0.99, text 0.4, twice the tokens": Way(_recipe(1, 0.99, 0.6), longer=2.0),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is compared, and how thoroughly.
+
+    Attributes:
+        work: Where everything is kept.
+        tokens: Of each anchor.
+        seeds: How many.
+        ways: Names among `WAYS`.
+        sizes: How many sizes are scored, both anchors among them.
+    """
+
+    work: Path
+    tokens: int
+    seeds: int
+    ways: tuple[str, ...] = field(default=tuple(WAYS))
+    sizes: int = 2
+
+
+class Bench:
+    """The chains, made by a build's operations, and their scores."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self._inputs = inputs_in(setting.work / "inputs")
+
+    def score(self, name: str, seed: int) -> dict[str, Any]:
+        """Losses in nats per token from the smallest size to the largest, and the CPU seconds of both trainings; kept."""
+        setting = self.setting
+        kept = setting.work / "scores" / f"{name}, {setting.tokens} tokens, {setting.sizes} sizes, seed {seed}.json"
+        if not kept.exists():
+            print(f"{kept.stem} …", file=sys.stderr, flush=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(self._measured(name, seed)) + "\n", encoding="utf-8")
+        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+
+    def _measured(self, name: str, seed: int) -> dict[str, Any]:
+        way, shapes = WAYS[name], self._shapes()
+        above, seconds, anchors = self._teacher(way.ranking), 0.0, []
+        for shape in (shapes[-1], shapes[0]):
+            above = self._trained(name, above, shape, seed)
+            seconds += json.loads((above / "seconds.json").read_text(encoding="utf-8"))
+            anchors.append(above)
+        larger, smaller = anchors
+        between = [self._between(larger, smaller, shape) for shape in shapes[1:-1]]
+        return {"loss": [self._loss(smaller), *between, self._loss(larger)], "seconds": seconds}
+
+    def _shapes(self) -> tuple[Shape, ...]:
+        """From the smaller anchor to the larger one."""
+        from colbuild.arch.solving import solve_between, solve_down
+
+        start, steps = self._ansnet(), self.setting.sizes - 1
+        high = solve_down(start, start.shape, ENDS[0])
+        low = solve_down(start, high, ENDS[1])
+        sizes = [ENDS[1] + (ENDS[0] - ENDS[1]) * place // steps for place in range(1, steps)]
+        return (low, *(solve_between(start, high, low, size) for size in sizes), high)
+
+    def _ansnet(self) -> Structure:
+        from colbuild.arch import read_structure
+
+        return read_structure(json.loads((self._inputs.teacher / "config.json").read_text(encoding="utf-8")))
+
+    def _teacher(self, ranking: str) -> Path:
+        """The ordered AnsNet."""
+        if ranking == "removal":
+            return self._inputs.teacher
+        made = self.setting.work / "inputs" / "teacher-by-influence"
+        if not made.exists():
+            draft = _fresh(made.with_suffix(".draft"))
+            _order_by_influence(self._inputs, draft)
+            draft.rename(made)
+        return made
+
+    def _trained(self, name: str, above: Path, shape: Shape, seed: int) -> Path:
+        """The folder of a distilled anchor; what was interrupted goes on."""
+        from colbuild.spec.model.recipe import Recipe
+
+        tokens = round(self.setting.tokens * WAYS[name].longer)
+        made = self.setting.work / "anchors" / f"{name}-{tokens}-{seed}" / f"{shape.layers}-{shape.ffn}"
+        partial = made.with_name(f"{made.name}.partial")
+        if made.exists():
+            return made
+        recipe = Recipe.model_validate({**WAYS[name].recipe, "tokens": tokens, "seed": seed}, strict=False)
+        params = {"shape": asdict(shape), "split": "train", "recipe": recipe.model_dump(mode="json")}
+        draft, before = _fresh(made.with_name(f"{made.name}.draft")), os.times()
+        inputs = {"teacher": above, "corpus": self._inputs.corpus}
+        run_step("distill", inputs, params, draft, partial=partial, settings={"evaluate_every": 0.0})
+        after = os.times()
+        seconds = sum(after[:4]) - sum(before[:4])
+        (draft / "seconds.json").write_text(json.dumps(round(seconds, 1)), encoding="utf-8")
+        draft.rename(made)
+        shutil.rmtree(partial, ignore_errors=True)
+        return made
+
+    def _between(self, larger: Path, smaller: Path, shape: Shape) -> float:
+        inputs = {"larger": larger, "smaller": smaller, "corpus": self._inputs.corpus}
+        params = {"shape": asdict(shape), "method": "group_alpha", "tokens": CALIBRATION, "split": "train"}
+        with tempfile.TemporaryDirectory(dir=self.setting.work) as temporary:
+            run_step("interpolate", inputs, params, Path(temporary))
+            return self._loss(Path(temporary))
+
+    def _loss(self, folder: Path) -> float:
+        from colbuild.ops.shared.running_models import calibration, model_of
+        from colbuild.train.loop.devices import forward_type
+        from colbuild.train.watching.measure import mean_loss
+        from colbuild.weights.files.checkpoint import load_checkpoint
+
+        model = model_of(load_checkpoint(folder), forward_type())
+        return mean_loss(model, calibration(self._inputs.corpus, "heldout", SCORED, model))
+
+
+def _order_by_influence(inputs: Inputs, to: Path) -> None:
+    from dataclasses import replace
+
+    from colbuild.ops.shared.running_models import calibration, model_of
+    from colbuild.progress import silent
+    from colbuild.train.loop.devices import forward_type
+    from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
+    from colbuild.weights.prefix.importance import measure_importance
+
+    whole = load_checkpoint(inputs.teacher)
+    model = model_of(whole, forward_type())
+    windows = calibration(inputs.corpus, "train", 8000, model)[:, :-1]
+    influence = measure_importance(model, whole.structure, windows, silent).layers
+    ranking = tuple(influence.argsort(descending=True, stable=True).tolist())
+    save_checkpoint(replace(whole, lineage=replace(whole.ordered, ranking=ranking)), to, inputs.teacher)
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+# -- the table ----------------------------------------------------------------------------------------------------------
+
+
+def measure(setting: Setting) -> Result:
+    """Trains and scores what is not yet kept."""
+    bench = Bench(setting)
+    found = {name: [bench.score(name, seed) for seed in range(setting.seeds)] for name in setting.ways}
+    rows = tuple(_row(setting, name, scores) for name, scores in found.items())
+    return Result(rows, _bars(found) if FORMER in found else ())
+
+
+def _row(setting: Setting, name: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    more = {f"mean of {setting.sizes}": round(_mean(scores, all_sizes), 3)} if setting.sizes > 2 else {}
+    return {
+        "way": name,
+        "tokens": f"{round(setting.tokens * WAYS[name].longer):,}",
+        "102.6M": round(_mean(scores, largest), 3),
+        "of each seed": ", ".join(f"{largest(score['loss']):.3f}" for score in scores),
+        "76.1M": round(_mean(scores, smallest), 3),
+        "of each seed ": ", ".join(f"{smallest(score['loss']):.3f}" for score in scores),
+        **more,
+        "CPU s": round(statistics.fmean(score["seconds"] for score in scores)),
+    }
+
+
+def _bars(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[Bar, ...]:
+    """What the best way gains over the former default."""
+    former = found[FORMER]
+
+    def gain(of: Any) -> float:
+        return _mean(former, of) - min(_mean(scores, of) for scores in found.values())
+
+    bars = [
+        at_least("the best way below the former default at 102.6M, nats", gain(largest), 0.10),
+        at_least("the best way below the former default at 76.1M, nats", gain(smallest), 0.15),
+    ]
+    if len(former[0]["loss"]) > 2:
+        bars.append(
+            at_least("the best way below the former default, the mean of all sizes, nats", gain(all_sizes), 0.10)
+        )
+    return tuple(bars)
+
+
+def largest(losses: Sequence[float]) -> float:
+    """The loss of the larger anchor."""
+    return losses[-1]
+
+
+def smallest(losses: Sequence[float]) -> float:
+    """The loss of the smaller anchor."""
+    return losses[0]
+
+
+def all_sizes(losses: Sequence[float]) -> float:
+    """The mean loss."""
+    return statistics.fmean(losses)
+
+
+def _mean(scores: Sequence[Mapping[str, Any]], of: Any) -> float:
+    return statistics.fmean(of(score["loss"]) for score in scores)
+
+
+# -- the command --------------------------------------------------------------------------------------------------------
+
+
+def _options() -> argparse.Namespace:
+    """Options of this benchmark alone; the others are left in `sys.argv`."""
+    parser = argparse.ArgumentParser(prog=COMMAND, add_help=False)
+    parser.add_argument("--tokens", type=parse_count, default=64_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--ways", type=lambda text: tuple(text.split(";")), default=tuple(WAYS))
+    parser.add_argument("--sizes", type=int, default=2)
+    found, sys.argv[1:] = parser.parse_known_args()
+    return found
+
+
+def _run(options: argparse.Namespace, quick: bool, work: Path) -> Result:
+    prepare_process()
+    setting = Setting(work, options.tokens, options.seeds, options.ways, options.sizes)
+    if quick:
+        setting = Setting(work, 2_048, 1, (FORMER, "batch 1"))
+    if options.seed is not None:
+        for name in setting.ways:
+            Bench(setting).score(name, options.seed)
+        return Result((), ())
+    return measure(setting)
+
+
+if __name__ == "__main__":
+    chosen = _options()
+    run_kept_benchmark("few_tokens", COMMAND, functools.partial(_run, chosen), ("torch", "transformers"))
