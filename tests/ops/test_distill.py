@@ -87,7 +87,8 @@ def test_training_json_says_what_was_trained():
     assert (facts["steps"], facts["tokens"]) == (4, 512)
     assert facts["epochs"] > 0.0
     assert [entry["step"] for entry in facts["curve"]] == [0, 1, 2, 3]
-    assert set(facts["curve"][0]) == {"step", "loss", "kl", "ce", "lr", "norm", "hidden"}
+    of_own_text = {"written", "written_kl", "written_length"}
+    assert set(facts["curve"][0]) == {"step", "loss", "kl", "ce", "lr", "norm", "hidden", *of_own_text}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -118,10 +118,10 @@ def test_rounded_weights_are_kept_as_they_were_rounded(monkeypatch):
     inputs = {"model": ansnet(), "corpus": packed()}
     few = {"tokens": 4 * 256}
     began = []
-    monkeypatch.setattr(observer, "worsened", lambda start, end: began.append(start))
+    monkeypatch.setattr(observer, "worsened", lambda start, end, least: began.append(start))
     unmoved, before, *_ = ruined("quantise", inputs, params_of(lr=1e-30, **few))
     # No harm that a random model takes is sure to be measured; whatever comes of it is called harm here.
-    monkeypatch.setattr(observer, "worsened", lambda start, end: Worsened(start.loss, end.loss, 0.0))
+    monkeypatch.setattr(observer, "worsened", lambda start, end, least: Worsened(start.loss, end.loss, 0.0))
     output, facts, *_ = ruined("quantise", inputs, params_of(lr=1.0, **few))
     assert (facts["kept"], "kept" in before) == ("start", False)
     # What is measured first is the rounded model, not the one that it was rounded from.

@@ -16,6 +16,7 @@ from typing import Final
 from colbuild.arch import Structure
 from colbuild.plan.shapes.package_size import package_bytes
 from colbuild.spec.model.device import Device, Profile
+from colbuild.spec.model.precision import PRECISIONS
 
 NEAR: Final = 1.1
 """How much larger than a package a form of the AnsNet may be to count as an alternative: few devices have a limit that is
@@ -45,10 +46,10 @@ class Form:
         return (profile.precision, profile.table_bits) == (self.profile.precision, self.profile.table_bits)
 
 
+_UNIFORM: Final = tuple(row for row in PRECISIONS.values() if row.quantised and not row.measured)
 FORMS: Final = (
-    Form("int8", Device(precision="int8")),
-    Form("int4", Device(precision="int4")),
-    Form("4 bits in all", Device(precision="int4", embedding_bits=4)),
+    *(Form(row.name, Device(precision=row.name)) for row in _UNIFORM),
+    *(Form("4 bits in all", Device(precision=row.name, embedding_bits=4)) for row in _UNIFORM if row.bits == 4),
 )
 """From large to small."""
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from colbuild.spec.model.device import Device, Limits, Recovery, Static
 from colbuild.spec.model.family import ChainRules, Family, Generate, Measured, Order, SizedByDevice, Start, Text
 from colbuild.spec.model.mixing import Interpolate
+from colbuild.spec.model.on_policy import OnPolicy
 from colbuild.spec.model.recipe import Loss, Optimizer, Recipe, Schedule
 from colbuild.spec.text.places import Path, Places
 from colbuild.spec.text.problems import Problem
@@ -70,6 +71,8 @@ USUAL: Final[Mapping[tuple[type[BaseModel], str], Range]] = {
     (Optimizer, "clip"): Range(1e-3, 1e3),
     (Optimizer, "betas"): Range(0.1),
     (Schedule, "warmup"): Range(most=0.5),
+    (OnPolicy, "every"): Range(most=4_096),
+    (OnPolicy, "prompt"): Range(2, 8_192),
     (Text, "limit"): Range(10_000, 1e15, "bytes"),
     (Text, "heldout"): Range(most=0.5),
     (Generate, "tokens"): _TRAINED,
