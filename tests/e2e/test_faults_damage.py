@@ -32,7 +32,10 @@ def kinds(store: Path) -> dict[tuple[str, ...], Path]:
             kind = parts[:2]
         else:
             kind = parts[:1]
-        found.setdefault(kind, path)
+        # A project whose identity was damaged is another one, with a root of its own; nobody writes the former one again.
+        newer = kind == ("roots",) and kind in found and path.stat().st_mtime_ns > found[kind].stat().st_mtime_ns
+        if newer or kind not in found:
+            found[kind] = path
     return found
 
 
