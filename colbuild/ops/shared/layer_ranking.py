@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from colbuild.arch import Structure, norm_sites
 from colbuild.arch.scalars import scalars_of
-from colbuild.plan.workload.at_once import CHUNK_TOKENS, RANKED_TOKENS, SCORINGS
+from colbuild.plan.workload.at_once import CHUNK_TOKENS, RANKED_TOKENS, RANKED_WINDOW, SCORINGS
 from colbuild.progress import Progress, Report
 from colbuild.train.losses.forward import final_hidden, head_weight
 from colbuild.train.losses.hidden_cosine import blocks_of
@@ -116,10 +116,11 @@ def rank_layers(model: PreTrainedModel, structure: Structure, windows: torch.Ten
     Args:
         model: The model; bf16 is exact enough for a ranking.
         structure: Its structure.
-        windows: Calibration tokens [windows, length]; the first `RANKED_TOKENS` of them are read.
+        windows: Calibration tokens [windows, length]; of `RANKED_TOKENS` the first `RANKED_WINDOW` of each are read.
         report: Told after each removal.
     """
-    seen = windows[: max(1, RANKED_TOKENS // windows.shape[1])]
+    seen = windows[:, :RANKED_WINDOW]
+    seen = seen[: max(1, RANKED_TOKENS // seen.shape[1])]
     able = _Model(model, structure, seen)
     kept, removed, base = list(range(structure.shape.layers)), list[int](), able.distance(able.whole)
     waiting = [(0.0, layer) for layer in kept]
