@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, StaticC
 
 from colbuild.arch import ARCHITECTURES
 from colbuild.ops.shared.running_models import running_model
+from colbuild.ops.shared.text_writing import cache_argument
 from colbuild.train.losses import attention
 from colbuild.train.losses.attention import BLOCKED, blocked_attention
 from tests.weights.helpers import config_of, random_checkpoint
@@ -74,7 +74,7 @@ def padded(name, side):
 @torch.no_grad()
 def fed(model, tokens, mask, pieces, cache, *, said):
     """Logits [texts, WIDTH, vocabulary], fed in pieces; `said`: whether the mask is passed."""
-    kept = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    kept = cache_argument(model)
     positions, found, at = (mask.cumsum(1) - 1).clamp(min=0), [], 0
     for piece in pieces:
         here = slice(at, at + piece)

@@ -52,7 +52,7 @@ class _Model:
         self._divisor = scalars_of(structure, model.config.to_dict()).logits
         self.begin, whole = self._first_pass(model, windows)
         self._expected = self._expectation(whole)
-        self.whole = self.through(range(len(self._blocks)), self.begin)
+        self.base = self._cross_entropy(whole)
 
     def through(self, layers: Sequence[int], states: torch.Tensor) -> torch.Tensor:
         """The states after some blocks, one after the other."""
@@ -68,12 +68,15 @@ class _Model:
         return found
 
     def distance(self, states: torch.Tensor) -> float:
-        """KL(whole model || model that ends in these states) plus a constant, the mean over tokens in nats.
+        """KL(whole model || model that ends in these states) plus `base`, the mean over tokens in nats."""
+        return self._cross_entropy(self._norm(states).flatten(0, 1) / self._divisor)
+
+    def _cross_entropy(self, hidden: torch.Tensor) -> float:
+        """The mean cross-entropy of the whole model's distribution with that of final hidden states [tokens, hidden].
 
         With p of the whole model, z = W h and f the logarithm of the sum of exp(z), the cross-entropy is f - p . z, and p . z
         is h . (p W): one product with the head, and one pass over its logits.
         """
-        hidden = self._norm(states).flatten(0, 1) / self._divisor
         total = -float((hidden.float() * self._expected).sum())
         for some in torch.split(hidden, CHUNK_TOKENS):
             total += sum(
@@ -122,10 +125,13 @@ def rank_layers(model: PreTrainedModel, structure: Structure, windows: torch.Ten
     seen = windows[:, :RANKED_WINDOW]
     seen = seen[: max(1, RANKED_TOKENS // seen.shape[1])]
     able = _Model(model, structure, seen)
-    kept, removed, base = list(range(structure.shape.layers)), list[int](), able.distance(able.whole)
-    waiting = [(0.0, layer) for layer in kept]
+    kept, removed, base = list(range(structure.shape.layers)), list[int](), able.base
+    waiting, before = [(0.0, layer) for layer in kept], [able.begin]
     while len(kept) > 1:
-        before, scored = _states_before(able, kept), list[tuple[float, int]]()
+        # The states up to the layer that was removed last are as they were.
+        for layer in kept[len(before) - 1 : -1]:
+            before.append(able.after(layer, before[-1]))
+        scored = list[tuple[float, int]]()
         heapq.heapify(waiting)
         # The first time each layer is scored; afterwards those that may be the best.
         while waiting and (not removed or (len(scored) < SCORINGS and not _found(scored, base + waiting[0][0]))):
@@ -134,6 +140,7 @@ def rank_layers(model: PreTrainedModel, structure: Structure, windows: torch.Ten
             scored.append((able.distance(able.through(rest, before[len(kept) - len(rest) - 1])), layer))
         distance, best = min(scored)
         beside = _neighbours(kept, best)
+        del before[kept.index(best) + 1 :]
         removed.append(best)
         kept.remove(best)
         # What a layer costs beyond those that are removed, as it was when it was last scored.
@@ -153,11 +160,3 @@ def _neighbours(kept: Sequence[int], layer: int) -> set[int]:
     """The kept layers right before and after one of them; without it, the next of these often costs less."""
     place = kept.index(layer)
     return {*kept[max(0, place - 1) : place], *kept[place + 1 : place + 2]}
-
-
-def _states_before(able: _Model, kept: Sequence[int]) -> list[torch.Tensor]:
-    """The states before each of the kept layers."""
-    states = [able.begin]
-    for layer in kept[:-1]:
-        states.append(able.after(layer, states[-1]))
-    return states

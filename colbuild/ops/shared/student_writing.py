@@ -12,7 +12,6 @@ the student side by side, with a cache of keys and values, as in `colbuild.ops.s
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from transformers import PreTrainedModel
 
 from colbuild.errors import BuildError, ran_out_of_memory
 from colbuild.ops.shared.answer_marks import Marks, answer_marks
-from colbuild.ops.shared.text_writing import drawn_tokens, roomy_cache
+from colbuild.ops.shared.text_writing import cache_argument, drawn_tokens, roomy_cache
 from colbuild.plan.workload.at_once import WRITTEN_AT_ONCE
 from colbuild.plan.workload.training import steps_of
 from colbuild.process_memory import give_back_pages
@@ -194,8 +193,7 @@ def write_rows(
     for row in live:
         tokens[row, :read] = torch.tensor([given[row].popleft() for _ in range(read)])
     cache = roomy_cache(model, length, whole=documents is not None)
-    # Since transformers 5.24 it has the shorter name.
-    kept = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    kept = cache_argument(model)
     fed = slice(0, read)
     for place in range(read, length):
         if (place - read) % _TIDY == 0:
@@ -203,7 +201,7 @@ def write_rows(
             give_back_pages()
         seen = {} if documents is None else _seen(documents(tokens[live, :place]), fed.start)
         inputs = {name: value.to(device) for name, value in {"input_ids": tokens[live, fed], **seen}.items()}
-        logits = model(**inputs, use_cache=True, logits_to_keep=1, **{kept: cache}).logits[:, -1].float().cpu()
+        logits = model(**inputs, use_cache=True, logits_to_keep=1, **{kept: cache}).logits[:, -1].cpu()
         chosen = drawn_tokens(logits, 1.0, chances[live, place], "the student computes NaN or infinity")
         over = set()
         for row, (token, _) in zip(live, chosen, strict=True):

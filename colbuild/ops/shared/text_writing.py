@@ -77,8 +77,7 @@ def draw_texts(
     texts = [Text(list(start[:read]), []) for start in starts]
     rows = list(range(len(starts)))
     cache = roomy_cache(model, length + 1)
-    # Since transformers 5.24 it has the shorter name.
-    kept = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    kept = cache_argument(model)
     fed = torch.tensor([text.ids for text in texts], device=device)
     over: set[int] = set()
     for place in range(read, length + 1):
@@ -180,6 +179,11 @@ class _Roomy(DynamicLayer):  # type: ignore[misc]
     def _room(self, states: torch.Tensor) -> torch.Tensor:
         rows, heads, _, width = states.shape
         return states.new_zeros(rows, heads, self.length, width)
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """Returns the name under which a model's forward pass takes a cache: since transformers 5.24 it is the shorter one."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def roomy_cache(model: PreTrainedModel, length: int, *, whole: bool = False) -> DynamicCache:

@@ -145,48 +145,51 @@ void gated_backward(const Number *g, const Number *gate, const Number *up, Numbe
 // -- Rotary positions: [rows, tokens, heads, width] -> [rows, heads, tokens, width], and back -------------------------------------
 // With c and s in halves: y1 = x1 c1 - x2 s1, y2 = x2 c2 + x1 s2.
 
-template <typename Number>
-void rotate(const Number *x, const Number *cosines, const Number *sines, Number *y, long rows, long tokens, long heads,
-            long width, long given, int threads) {
-    long half = width / 2;
+template <typename Number, typename Turn>
+void each_head(const Number *cosines, const Number *sines, long rows, long tokens, long heads, long width, long given, int threads,
+               Turn turn) {
 #pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
     for (long row = 0; row < rows; ++row)
         for (long token = 0; token < tokens; ++token) {
             const Number *c = cosines + ((given == 1 ? 0 : row) * tokens + token) * width;
             const Number *s = sines + ((given == 1 ? 0 : row) * tokens + token) * width;
-            for (long head = 0; head < heads; ++head) {
-                const Number *from = x + ((row * tokens + token) * heads + head) * width;
-                Number *to = y + ((row * heads + head) * tokens + token) * width;
-#pragma omp simd
-                for (long i = 0; i < half; ++i) {
-                    float one = wide(from[i]), two = wide(from[i + half]);
-                    put(to[i], one * wide(c[i]) - two * wide(s[i]));
-                    put(to[i + half], two * wide(c[i + half]) + one * wide(s[i + half]));
-                }
-            }
+            for (long head = 0; head < heads; ++head)
+                turn(((row * tokens + token) * heads + head) * width, ((row * heads + head) * tokens + token) * width, c, s);
         }
+}
+
+template <typename Number>
+void rotate(const Number *x, const Number *cosines, const Number *sines, Number *y, long rows, long tokens, long heads,
+            long width, long given, int threads) {
+    long half = width / 2;
+    each_head(cosines, sines, rows, tokens, heads, width, given, threads,
+              [=](long by_token, long by_head, const Number *c, const Number *s) {
+                  const Number *from = x + by_token;
+                  Number *to = y + by_head;
+#pragma omp simd
+                  for (long i = 0; i < half; ++i) {
+                      float one = wide(from[i]), two = wide(from[i + half]);
+                      put(to[i], one * wide(c[i]) - two * wide(s[i]));
+                      put(to[i + half], two * wide(c[i + half]) + one * wide(s[i + half]));
+                  }
+              });
 }
 
 template <typename Number>
 void rotate_back(const Number *g, const Number *cosines, const Number *sines, Number *to_x, long rows, long tokens, long heads,
                  long width, long given, int threads) {
     long half = width / 2;
-#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
-    for (long row = 0; row < rows; ++row)
-        for (long token = 0; token < tokens; ++token) {
-            const Number *c = cosines + ((given == 1 ? 0 : row) * tokens + token) * width;
-            const Number *s = sines + ((given == 1 ? 0 : row) * tokens + token) * width;
-            for (long head = 0; head < heads; ++head) {
-                const Number *from = g + ((row * heads + head) * tokens + token) * width;
-                Number *to = to_x + ((row * tokens + token) * heads + head) * width;
+    each_head(cosines, sines, rows, tokens, heads, width, given, threads,
+              [=](long by_token, long by_head, const Number *c, const Number *s) {
+                  const Number *from = g + by_head;
+                  Number *to = to_x + by_token;
 #pragma omp simd
-                for (long i = 0; i < half; ++i) {
-                    float one = wide(from[i]), two = wide(from[i + half]);
-                    put(to[i], one * wide(c[i]) + two * wide(s[i + half]));
-                    put(to[i + half], two * wide(c[i + half]) - one * wide(s[i]));
-                }
-            }
-        }
+                  for (long i = 0; i < half; ++i) {
+                      float one = wide(from[i]), two = wide(from[i + half]);
+                      put(to[i], one * wide(c[i]) + two * wide(s[i + half]));
+                      put(to[i + half], two * wide(c[i + half]) - one * wide(s[i]));
+                  }
+              });
 }
 
 // -- Causal attention: scores [groups, queries, keys] of queries first, first + 1, ... in place -----------------------------------

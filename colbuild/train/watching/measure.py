@@ -169,11 +169,12 @@ def _view(model: PreTrainedModel, tokens: torch.Tensor, count: int, wanted: torc
 
 def _score_chunk(ours: _View, targets: torch.Tensor, theirs: _View | None, room: Room) -> Score:
     logits, count = ours.logits(room), targets.shape[0]
-    likeliest = None if theirs is None else logits.argmax(dim=-1)
     likely = room.log_softmax("log student", room.cast("student", logits, torch.float32))
     nats = functional.nll_loss(likely, targets, reduction="none").double().sum()
-    if theirs is None or likeliest is None:
+    if theirs is None:
         return Score(count, float(nats), count)
+    # Before the reference's logits take the place of these.
+    likeliest = logits.argmax(dim=-1)
     reference = theirs.logits(room).to(likely.device)
     agreed = int((likeliest == reference.argmax(dim=-1)).sum())
     # The forward KL as `DIVERGENCES` defines it, in place: each tensor is a chunk's logits.

@@ -8,10 +8,10 @@ nested student that it was cut from beside it, in `nested/`: the same files, but
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -30,6 +30,8 @@ from colbuild.weights.files.tensor_files import WEIGHTS, weight_files
 
 if TYPE_CHECKING:
     import torch
+
+Numbers = TypeVar("Numbers", "torch.Tensor", Array)
 
 LINEAGE = "lineage.json"
 RESIDUAL = "residual.safetensors"
@@ -134,17 +136,12 @@ def load_nested(folder: Path) -> Checkpoint | None:
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    try:
-        found: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BuildError(f"{path} cannot be read: {error}") from None
-    check_numbers(found, path)
-    return found
+    return _read(path, load_file)
 
 
-def _read_arrays(path: Path) -> dict[str, Array]:
+def _read(path: Path, load: Callable[[Path], dict[str, Numbers]]) -> dict[str, Numbers]:
     try:
-        found: dict[str, Array] = stored_arrays.load_file(path)
+        found = load(path)
     except (OSError, SafetensorError) as error:
         raise BuildError(f"{path} cannot be read: {error}") from None
     check_numbers(found, path)
@@ -152,7 +149,7 @@ def _read_arrays(path: Path) -> dict[str, Array]:
 
 
 def _read_lineage(folder: Path, structure: Structure) -> Lineage:
-    facts, tensors_found = read_object(folder / LINEAGE), _read_arrays(folder / RESIDUAL)
+    facts, tensors_found = read_object(folder / LINEAGE), _read(folder / RESIDUAL, stored_arrays.load_file)
     try:
         layers, ranking = (tuple(facts[key]) for key in ("layers", "ranking"))
         lineage = Lineage(layers, ranking, tensors_found["residual"], tensors_found.get("heads"))
