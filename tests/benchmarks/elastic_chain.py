@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch import Shape, Structure
+from tests.benchmarks.chain_parts import chain_shapes, heldout_loss, kept, structure_of
 from tests.benchmarks.distill_inputs import inputs_in
 from tests.helpers.steps import run_step
 
@@ -91,13 +92,7 @@ class Bench:
     @functools.cached_property
     def shapes(self) -> tuple[Shape, ...]:
         """The shapes that are compared, from the smallest on: what `params:` gives, of sizes that are evenly spaced."""
-        from colbuild.arch.solving import solve_between, solve_down
-
-        start, steps = self._ansnet(), self.setting.sizes - 1
-        high = solve_down(start, start.shape, ENDS[0])
-        low = solve_down(start, high, ENDS[1])
-        sizes = [ENDS[1] + (ENDS[0] - ENDS[1]) * place // steps for place in range(1, steps)]
-        return (low, *(solve_between(start, high, low, size) for size in sizes), high)
+        return chain_shapes(self._ansnet(), *ENDS, self.setting.sizes - 2)
 
     @functools.cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -142,9 +137,7 @@ class Bench:
         return self.setting.work / f"anchors-{self.setting.tokens}-{seed}"
 
     def _ansnet(self) -> Structure:
-        from colbuild.arch import read_structure
-
-        return read_structure(json.loads((self._inputs.teacher / "config.json").read_text(encoding="utf-8")))
+        return structure_of(self._inputs.teacher)
 
     def _flops(self, end: int, form: str) -> int:
         """FLOPs of a distillation for each token; random sub-shapes lie between the ends and count as their mean."""
@@ -164,11 +157,6 @@ class Bench:
         """The folder of a distilled anchor; what was interrupted goes on."""
         from colbuild.spec.model.recipe import Recipe
 
-        folder = self._anchors(training.seed)
-        made, draft, partial = (folder / f"{training.name}{suffix}" for suffix in ("", ".draft", ".partial"))
-        if made.exists():
-            return made
-        teacher = self._inputs.teacher if training.teacher is None else self._trained(training.teacher)
         elastic = None if training.form == "none" else {"form": training.form}
         values = {"sequence": SEQUENCE, "batch": BATCH, "tokens": training.tokens, "seed": training.seed}
         recipe = Recipe.model_validate({**values, "elastic": elastic}, strict=False)
@@ -177,14 +165,14 @@ class Bench:
         params["recipe"] = recipe.model_dump(mode="json")
         if training.form == "anchor":
             params["interval"] = asdict(low)
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        settings = {"compile": "never", "evaluate_every": 0.0}
-        inputs = {"teacher": teacher, "corpus": self._inputs.corpus}
-        run_step("distill", inputs, params, draft, partial=partial, settings=settings)
-        draft.rename(made)
-        shutil.rmtree(partial, ignore_errors=True)
-        return made
+
+        def train(to: Path, partial: Path) -> None:
+            teacher = self._inputs.teacher if training.teacher is None else self._trained(training.teacher)
+            settings = {"compile": "never", "evaluate_every": 0.0}
+            inputs = {"teacher": teacher, "corpus": self._inputs.corpus}
+            run_step("distill", inputs, params, to, partial=partial, settings=settings)
+
+        return kept(self._anchors(training.seed), training.name, train)
 
     def _interpolate(self, larger: Path, smaller: Path, shape: Shape, made: Path) -> None:
 
@@ -193,10 +181,4 @@ class Bench:
         run_step("interpolate", inputs, params, made)
 
     def _loss(self, folder: Path) -> float:
-        from colbuild.ops.shared.running_models import calibration, model_of
-        from colbuild.train.loop.devices import forward_type
-        from colbuild.train.watching.measure import mean_loss
-        from colbuild.weights.files.checkpoint import load_checkpoint
-
-        model = model_of(load_checkpoint(folder), forward_type())
-        return mean_loss(model, calibration(self._inputs.corpus, "heldout", self.setting.scored, model))
+        return heldout_loss(folder, self._inputs.corpus, self.setting.scored)

@@ -18,7 +18,6 @@ import argparse
 import functools
 import json
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -27,9 +26,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.arch import Shape, Structure
+from colbuild.arch import Shape
 from colbuild.run.process.environment import prepare_process
 from colbuild.units import parse_count
+from tests.benchmarks.chain_parts import chain_shapes, heldout_loss, kept, structure_of
 from tests.benchmarks.distill_inputs import Inputs, inputs_in
 from tests.benchmarks.harness import Bar, Result, at_least, run_kept_benchmark
 from tests.helpers.steps import run_step
@@ -115,7 +115,8 @@ class Bench:
         return found
 
     def _measured(self, name: str, seed: int) -> dict[str, Any]:
-        way, shapes = WAYS[name], self._shapes()
+        way, between = WAYS[name], self.setting.sizes - 2
+        shapes = chain_shapes(structure_of(self._inputs.teacher), *ENDS, between)
         above, seconds, anchors = self._teacher(way.ranking), 0.0, []
         for shape in (shapes[-1], shapes[0]):
             above = self._trained(name, above, shape, seed)
@@ -125,52 +126,31 @@ class Bench:
         between = [self._between(larger, smaller, shape) for shape in shapes[1:-1]]
         return {"loss": [self._loss(smaller), *between, self._loss(larger)], "seconds": seconds}
 
-    def _shapes(self) -> tuple[Shape, ...]:
-        """From the smaller anchor to the larger one."""
-        from colbuild.arch.solving import solve_between, solve_down
-
-        start, steps = self._ansnet(), self.setting.sizes - 1
-        high = solve_down(start, start.shape, ENDS[0])
-        low = solve_down(start, high, ENDS[1])
-        sizes = [ENDS[1] + (ENDS[0] - ENDS[1]) * place // steps for place in range(1, steps)]
-        return (low, *(solve_between(start, high, low, size) for size in sizes), high)
-
-    def _ansnet(self) -> Structure:
-        from colbuild.arch import read_structure
-
-        return read_structure(json.loads((self._inputs.teacher / "config.json").read_text(encoding="utf-8")))
-
     def _teacher(self, ranking: str) -> Path:
         """The ordered AnsNet."""
         if ranking == "removal":
             return self._inputs.teacher
-        made = self.setting.work / "inputs" / "teacher-by-influence"
-        if not made.exists():
-            draft = _fresh(made.with_suffix(".draft"))
-            _order_by_influence(self._inputs, draft)
-            draft.rename(made)
-        return made
+        return kept(
+            self.setting.work / "inputs", "teacher-by-influence", lambda to, _: _order_by_influence(self._inputs, to)
+        )
 
     def _trained(self, name: str, above: Path, shape: Shape, seed: int) -> Path:
         """The folder of a distilled anchor; what was interrupted goes on."""
         from colbuild.spec.model.recipe import Recipe
 
         tokens = round(self.setting.tokens * WAYS[name].longer)
-        made = self.setting.work / "anchors" / f"{name}-{tokens}-{seed}" / f"{shape.layers}-{shape.ffn}"
-        partial = made.with_name(f"{made.name}.partial")
-        if made.exists():
-            return made
         recipe = Recipe.model_validate({**WAYS[name].recipe, "tokens": tokens, "seed": seed}, strict=False)
         params = {"shape": asdict(shape), "split": "train", "recipe": recipe.model_dump(mode="json")}
-        draft, before = _fresh(made.with_name(f"{made.name}.draft")), os.times()
         inputs = {"teacher": above, "corpus": self._inputs.corpus}
-        run_step("distill", inputs, params, draft, partial=partial, settings={"evaluate_every": 0.0})
-        after = os.times()
-        seconds = sum(after[:4]) - sum(before[:4])
-        (draft / "seconds.json").write_text(json.dumps(round(seconds, 1)), encoding="utf-8")
-        draft.rename(made)
-        shutil.rmtree(partial, ignore_errors=True)
-        return made
+
+        def train(to: Path, partial: Path) -> None:
+            before = os.times()
+            run_step("distill", inputs, params, to, partial=partial, settings={"evaluate_every": 0.0})
+            seconds = sum(os.times()[:4]) - sum(before[:4])
+            (to / "seconds.json").write_text(json.dumps(round(seconds, 1)), encoding="utf-8")
+
+        folder = self.setting.work / "anchors" / f"{name}-{tokens}-{seed}"
+        return kept(folder, f"{shape.layers}-{shape.ffn}", train)
 
     def _between(self, larger: Path, smaller: Path, shape: Shape) -> float:
         inputs = {"larger": larger, "smaller": smaller, "corpus": self._inputs.corpus}
@@ -180,13 +160,7 @@ class Bench:
             return self._loss(Path(temporary))
 
     def _loss(self, folder: Path) -> float:
-        from colbuild.ops.shared.running_models import calibration, model_of
-        from colbuild.train.loop.devices import forward_type
-        from colbuild.train.watching.measure import mean_loss
-        from colbuild.weights.files.checkpoint import load_checkpoint
-
-        model = model_of(load_checkpoint(folder), forward_type())
-        return mean_loss(model, calibration(self._inputs.corpus, "heldout", SCORED, model))
+        return heldout_loss(folder, self._inputs.corpus, SCORED)
 
 
 def _order_by_influence(inputs: Inputs, to: Path) -> None:
@@ -204,12 +178,6 @@ def _order_by_influence(inputs: Inputs, to: Path) -> None:
     influence = measure_importance(model, whole.structure, windows, silent).layers
     ranking = tuple(influence.argsort(descending=True, stable=True).tolist())
     save_checkpoint(replace(whole, lineage=replace(whole.ordered, ranking=ranking)), to, inputs.teacher)
-
-
-def _fresh(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 # -- the table ----------------------------------------------------------------------------------------------------------

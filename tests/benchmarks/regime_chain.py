@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from colbuild.arch import Shape, parameters
-from tests.benchmarks.regime_lab import Lab, kept
+from tests.benchmarks.chain_parts import heldout_loss, kept
+from tests.benchmarks.regime_lab import Lab
 from tests.helpers.steps import run_step
 
 if TYPE_CHECKING:
@@ -137,14 +138,7 @@ class Chain:
             return self._loss(Path(made))
 
     def _loss(self, folder: Path) -> float:
-        from colbuild.ops.shared.running_models import asked_of, calibration, model_of
-        from colbuild.train.loop.devices import forward_type
-        from colbuild.train.watching.measure import mean_loss
-        from colbuild.weights.files.checkpoint import load_checkpoint
-
-        model = model_of(load_checkpoint(folder), forward_type())
-        windows = calibration(self.lab.corpus, "heldout", self.effort.scored, model)
-        return mean_loss(model, windows, targets=asked_of(self.lab.corpus, "heldout", windows))
+        return heldout_loss(folder, self.lab.corpus, self.effort.scored)
 
     def _distances(self) -> dict[str, tuple[float, float]]:
         from colbuild.weights.files.checkpoint import load_checkpoint

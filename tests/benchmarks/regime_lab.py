@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from colbuild.arch import ARCHITECTURES, Shape, Structure, bridged, parameters, read_structure, structure_to_json
-from colbuild.arch.solving import solve_between, solve_down
+from colbuild.arch import ARCHITECTURES, Shape, Structure, bridged, parameters, structure_to_json
+from tests.benchmarks.chain_parts import chain_shapes, kept, structure_of
 from tests.benchmarks.distill_inputs import CORPUS, inputs_in
 from tests.helpers.steps import run_step
 
@@ -65,10 +65,7 @@ class Lab:
         start = self.structure
         body = parameters(start) - start.shape.vocab * start.shape.hidden
         large, small = (parameters(start) - round(body * (1.0 - share)) for share in _BODY)
-        high = solve_down(start, start.shape, large)
-        low = solve_down(start, high, small)
-        sizes = [small + (large - small) * place // (between + 1) for place in range(1, between + 1)]
-        return (low, *(solve_between(start, high, low, size) for size in sizes), high)
+        return chain_shapes(start, large, small, between)
 
 
 def lab(name: str, work: Path, written: int) -> Lab:
@@ -80,23 +77,6 @@ def lab(name: str, work: Path, written: int) -> Lab:
         written: Tokens of text that stories15M writes.
     """
     return _LABS[name](work, written)
-
-
-def kept(folder: Path, name: str, make: Callable[[Path, Path], None]) -> Path:
-    """A folder that is made once: `make` fills the first of its two folders, and goes on from what lies in the second."""
-    made, draft, partial = (folder / f"{name}{suffix}" for suffix in ("", ".draft", ".partial"))
-    if not made.exists():
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        make(draft, partial)
-        draft.rename(made)
-        shutil.rmtree(partial, ignore_errors=True)
-    return made
-
-
-def structure_of(model: Path) -> Structure:
-    """The structure of a model folder."""
-    return read_structure(json.loads((model / "config.json").read_text(encoding="utf-8")))
 
 
 def _stories(work: Path, written: int) -> Lab:
