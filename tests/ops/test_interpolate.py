@@ -133,13 +133,20 @@ def test_patch_of_other_widths_is_an_error():
         carry_out("interpolate", *between("patch"))
 
 
-def test_layer_alpha_keeps_the_lowest_and_is_never_above_one_alpha():
-    found = carry_out("interpolate", *between("layer_alpha"))
+def test_layer_alpha_keeps_the_lowest_and_is_never_above_one_alpha(tmp_path):
+    # A smaller anchor that is a little spoilt, so that neither end is the lowest.
+    save_checkpoint(retrained(load_checkpoint(smaller()), seed=12, amount=0.1), tmp_path, smaller())
+
+    def by(method):
+        inputs, params = between(method)
+        return carry_out("interpolate", inputs | {"smaller": tmp_path}, params)
+
+    found = by("layer_alpha")
     facts = interpolation_of(found)
     descent = [candidate for candidate in facts["candidates"] if "layers" in candidate]
     assert len(descent) == STEPS
     assert min(candidate["loss"] for candidate in descent) < descent[0]["loss"]
-    assert facts["best"]["loss"] <= interpolation_of(carry_out("interpolate", *between("global_alpha")))["best"]["loss"]
+    assert facts["best"]["loss"] <= interpolation_of(by("global_alpha"))["best"]["loss"]
     assert loss_of(found) == pytest.approx(facts["best"]["loss"], abs=1e-3)
 
 
@@ -313,10 +320,10 @@ def test_a_nested_student_leaves_every_other_candidate_as_it_is(segment, tmp_pat
 
 
 def test_a_nested_prefix_that_is_best_is_what_is_written(tmp_path):
-    # The larger anchor is spoilt and the student is not, so its prefix is by far the best.
+    # Both anchors are spoilt and the student is not, so its prefix is by far the best.
     student, spoilt = load_checkpoint(larger()), retrained(load_checkpoint(larger()), seed=12, amount=1.0)
     segment, above = tmp_path / "segment", tmp_path / "above"
-    for folder, model in ((segment, subset(student, Shape(**between(layers=2, ffn=48)[1]["shape"]))), (above, spoilt)):
+    for folder, model in ((segment, subset(spoilt, Shape(**between(layers=2, ffn=48)[1]["shape"]))), (above, spoilt)):
         folder.mkdir()
         save_checkpoint(model, folder, larger())
     save_nested(student, segment)
