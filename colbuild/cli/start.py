@@ -32,11 +32,21 @@ def main(*, interruptible: bool = True) -> None:
         # All is done: an interrupt from here on ends the process without a word.
         if interruptible:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        code = finish_streams(code)
     except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted\n")
-        code = EXIT_FAILED
+        code = _interrupted()
+    except Exception:
+        # Compiled libraries raise errors of their own for an interrupt that reaches them: pydantic raises a SchemaError.
+        if not interruptible or signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+            raise
+        code = _interrupted()
+    else:
+        code = finish_streams(code)
     sys.exit(code)
+
+
+def _interrupted() -> int:
+    sys.stderr.write("error: interrupted\n")
+    return EXIT_FAILED
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

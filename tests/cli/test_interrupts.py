@@ -42,7 +42,33 @@ def test_control_c_at_any_moment_prints_no_traceback(project):
         os.killpg(command.pid, signal.SIGINT)
         out, err = command.communicate(timeout=60)
         assert "Traceback" not in out + err, err
-        assert command.returncode == 0 or err.startswith("error: interrupted\n"), (command.returncode, err)
+        # A command that has done everything ends without a word, since there is nothing left to interrupt.
+        ended_after_all = (command.returncode, err) in ((0, ""), (-signal.SIGINT, ""))
+        assert ended_after_all or err.startswith("error: interrupted\n"), (command.returncode, out, err)
+
+
+_SWALLOWED = """
+import os, signal, sys
+import colbuild.cli.app
+from colbuild.cli import main
+
+def run_command(arguments):
+    try:
+        if arguments == ["interrupted"]:
+            os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass
+    raise ValueError("of a library")
+
+colbuild.cli.app.run_command = run_command
+main()
+"""
+
+
+@pytest.mark.parametrize(("argument", "said"), [("interrupted", "error: interrupted\n"), ("going", "Traceback")])
+def test_an_interrupt_that_a_library_makes_an_error_of_its_own_is_an_interrupt(argument, said):
+    ended = subprocess.run([sys.executable, "-c", _SWALLOWED, argument], capture_output=True, text=True, cwd=ROOT)
+    assert (ended.returncode, ended.stderr.startswith(said)) == (1, True), ended.stderr
 
 
 @pytest.mark.slow
