@@ -77,7 +77,7 @@ def test_the_default_family_loads():
     loaded = load_family(ROOT / "specs/family.yaml")
     assert loaded.family.name == "smol-edge"
     assert loaded.root == ROOT
-    assert [desnet.name for desnet in loaded.family.desnets] == ["phone", "kiosk", "watch"]
+    assert [desnet.name for desnet in loaded.family.desnets] == ["tablet", "phone", "kiosk", "watch"]
     assert all(desnet.exports for desnet in loaded.family.desnets)
 
 
