@@ -3,7 +3,7 @@
     python -m tests.benchmarks.distill [--quick] [--json FILE] [--work FOLDER]
 
 All start from the same student of 92M parameters, nested in its teacher SmolLM2-135M, and train on the same text in steps of
-4 x 512 tokens in bf16; TRL's on the forward KL alone, the others on 0.9 of it and 0.1 of cross-entropy. Each loop is a process
+4 x 512 tokens in bf16; TRL's on the forward KL alone, the others on 0.6 of it and 0.4 of cross-entropy. Each loop is a process
 of its own and they take turns; a step counts from the third on, so that compiling is not in it. It stands in a column: seconds
 until the first step is done beyond a step's own, imports and loading included, of the first process and, with what that one
 compiled, of later ones. Peak memory is the process's; with 8 x 1,024 tokens a step it is measured in a run of two steps.

@@ -72,8 +72,9 @@ class Batches:
 
 
 def recipe(batches: Batches, seed: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe for these batches: the default one but for what `values` say."""
+    """A recipe for these batches: the default one, all of whose weights are trained, as the other loops do; and `values`."""
     return {
+        "embeddings": "train",
         "tokens": batches.steps * batches.tokens,
         "batch": batches.batch,
         "sequence": batches.sequence,

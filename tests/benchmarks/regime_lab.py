@@ -32,7 +32,7 @@ HELDOUT: Final = 0.08
 _SMALL: Final = 4_096
 _PIECE: Final = 256_000
 _BODY: Final = (0.70, 0.45)
-_SETTINGS: Final = {"compile": "never", "evaluate_every": 0.0, "epochs": "allow"}
+_SETTINGS: Final = {"evaluate_every": 0.0, "epochs": "allow"}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def test_dense_loop_and_chunked_loss_are_one_loss():
     wanted = torch.autograd.grad(dense, (states, head))
     view = TeacherView(their_states.flatten(0, 1), their_head)
     chunked, _, _ = chunked_distillation_loss(
-        states.flatten(0, 1), head, view, targets.flatten(), LossWeights(kd=0.9, ce=0.1)
+        states.flatten(0, 1), head, view, targets.flatten(), LossWeights(kd=0.6, ce=0.4)
     )
     found = torch.autograd.grad(chunked, (states, head))
 
@@ -35,7 +35,7 @@ def test_dense_loop_and_chunked_loss_are_one_loss():
 def test_dense_loop_weighs_as_the_default_recipe_does():
     from colbuild.spec.model.recipe import Loss
 
-    assert (Loss().type, Loss().kd_weight, Loss().ce_weight, Loss().temperature) == ("forward_kl", 0.9, 0.1, 1.0)
+    assert (Loss().type, Loss().kd_weight, Loss().ce_weight, Loss().temperature) == ("forward_kl", 0.6, 0.4, 1.0)
 
 
 def test_recipes_of_the_benchmark_ask_for_its_steps():

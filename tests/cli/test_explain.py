@@ -191,11 +191,11 @@ def test_why_of_a_cached_step(built):
 
 def test_why_tells_every_difference_not_only_two(built, project):
     recipe = project / "recipes/distill.yaml"
-    for old, new in (("kd_weight: 0.9", "kd_weight: 0.8"), ("clip: 1.0", "clip: 0.5"), ("warmup: 0.1", "warmup: 0.2")):
+    for old, new in (("kd_weight: 0.6", "kd_weight: 0.8"), ("clip: 1.0", "clip: 0.5"), ("warmup: 0.1", "warmup: 0.2")):
         replace_in(recipe, old, new)
     explained = json.loads(built("why", "large", SPEC, "--json").out)
     assert [difference.partition("  ")[0] for difference in explained["differences"]] == [
-        "loss.kd_weight 0.9 -> 0.8",
+        "loss.kd_weight 0.6 -> 0.8",
         "optimizer.clip 1.0 -> 0.5",
         "schedule.warmup 0.1 -> 0.2",
     ]
@@ -223,10 +223,10 @@ def test_why_as_json(changed):
 def test_a_shape_by_hand_says_which_lengths_are_written_and_which_are_the_ansnets(colbuild):
     explained = json.loads(colbuild("why", "interpolate shaped", SPEC, "--json").out)
     origins = {parameter["name"]: parameter["origin"] for parameter in explained["parameters"]}
-    assert origins["shape.ffn"] == "specs/tiny.yaml:29"
+    assert origins["shape.ffn"] == "specs/tiny.yaml:30"
     assert origins["shape.hidden"] == "the AnsNet's"
     assert origins["method"] == "default"
-    assert origins["tokens"] == "specs/tiny.yaml:33"
+    assert origins["tokens"] == "specs/tiny.yaml:34"
 
 
 def test_why_of_a_source_names_where_it_comes_from(colbuild):

@@ -30,12 +30,12 @@ UNAVAILABLE = {
     "the bridge's tokenizer": (
         "  anchors:",
         "  bridge: {tokenizer: ./absent}\n  anchors:",
-        "23:23: ./absent does not exist",
+        "24:23: ./absent does not exist",
     ),
     "a checkpoint to start from": (
         "{name: small, params: 200k}",
         "{name: small, shape: {layers: 2}, init: {checkpoint: ./absent}}",
-        "25:60: ./absent does not exist",
+        "26:60: ./absent does not exist",
     ),
 }
 
@@ -113,7 +113,7 @@ def test_a_turn_that_the_family_does_not_take_is_told_before_the_first_step(proj
     replace_in(project / SPEC, "{name: large, params: 350k}", large)
     ran = colbuild("plan", SPEC)
     assert ran.code == EXIT_SPEC_ERROR
-    assert f"{SPEC}:24:94: 'align' is procrustes" in ran.err
+    assert f"{SPEC}:25:94: 'align' is procrustes" in ran.err
     assert "the head is tied to the embedding" in ran.err
     assert "write align: permute" in ran.err
 
@@ -123,4 +123,4 @@ def test_a_source_that_is_named_twice_is_told_where_the_mistake_is(project, colb
     replace_in(project / SPEC, "{name: large, params: 350k}", large)
     ran = colbuild("plan", SPEC)
     assert ran.code == EXIT_SPEC_ERROR
-    assert f"error: {SPEC}:24:70: the checkpoint has another shape" in ran.err
+    assert f"error: {SPEC}:25:70: the checkpoint has another shape" in ran.err

@@ -57,25 +57,25 @@ def test_missing_spec_file(colbuild):
         pytest.param(
             edited("params: 350k", "params: 350kb"),
             EXIT_SPEC_ERROR,
-            ("specs/tiny.yaml:24:29", "350kb", "350k"),
+            ("specs/tiny.yaml:25:29", "350kb", "350k"),
             id="wrong unit",
         ),
         pytest.param(
             edited("params: 270k", "params: 150k"),
             EXIT_SPEC_ERROR,
-            ("specs/tiny.yaml:28:28", "outside the chain", "add an anchor of at most 150k"),
+            ("specs/tiny.yaml:29:28", "outside the chain", "add an anchor of at most 150k"),
             id="DesNet below the chain",
         ),
         pytest.param(
             edited("params: 270k", "params: 2M"),
             EXIT_SPEC_ERROR,
-            ("specs/tiny.yaml:28:28", "larger than the AnsNet"),
+            ("specs/tiny.yaml:29:28", "larger than the AnsNet"),
             id="DesNet above the AnsNet",
         ),
         pytest.param(
             edited("{layers: 4, ffn: 128}", "{layers: 4, ffn: 4096}"),
             EXIT_SPEC_ERROR,
-            ("specs/tiny.yaml:29", "ffn 4096 is more than the AnsNet's 192"),
+            ("specs/tiny.yaml:30", "ffn 4096 is more than the AnsNet's 192"),
             id="shape that cannot be",
         ),
         pytest.param(

@@ -66,6 +66,21 @@ def test_anchor_starts_as_its_teachers_subset_and_is_trained_away_from_it():
     assert (anchor.tensors[name] - start.tensors[name]).abs().max() < 4 * 3e-4 * 1.5
 
 
+@pytest.mark.parametrize("elastic", [None, {"form": "anchor"}, {"form": "segment"}], ids=["plain", "anchor", "segment"])
+@pytest.mark.parametrize("embeddings", ["auto", "keep", "train"])
+def test_an_embedding_is_kept_to_the_last_bit_or_trained(elastic, embeddings):
+    """Also where it computes in fewer digits than it is stored in."""
+    teacher = load_checkpoint(ordered())
+    how = recipe_of(elastic=elastic, embeddings=embeddings, precision="bf16")
+    inputs, params = distilled(ordered(), how, layers=3, ffn=72)
+    interval = {"interval": Shape(**params["shape"]).__dict__ | {"layers": 2}} if elastic else {}
+    anchor = load_checkpoint(carry_out("distill", inputs, {**params, **interval})).tensors
+    same = [name for name, weights in anchor.items() if "embed" in name and torch.equal(weights, teacher.tensors[name])]
+    assert bool(same) is (embeddings != "train")
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(anchor[name], teacher.tensors[name][:72])
+
+
 def nearer(curve):
     """Whether the divergence from the teacher fell: the sum of the last steps against that of the first."""
     divergence = [entry["kl"] for entry in curve]

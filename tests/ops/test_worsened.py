@@ -33,7 +33,12 @@ from tests.ops.family import (
 )
 from tests.ops.test_quantise import params_of
 
-HARM = {"optimizer": {"lr": 1.0}, "schedule": {"warmup": 0.0}}
+HARM = {
+    "optimizer": {"lr": 1.0},
+    "schedule": {"warmup": 0.0},
+    "embeddings": "train",
+    "loss": {"kd_weight": 0.9, "ce_weight": 0.1},
+}
 """A learning rate that ruins a model without a loss that explodes."""
 
 

@@ -31,10 +31,12 @@ loss:
   temperature: 1.0
   kd_weight: 0.9
 optimizer: {lr: 5e-4}
+batch: 8
 """
 RECOVER = """\
 tokens: 2M
 optimizer: {lr: 1e-4}
+batch: 8
 """
 
 

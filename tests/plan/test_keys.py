@@ -130,9 +130,9 @@ def test_key_format_is_frozen(monkeypatch):
 
 
 TRAININGS = {
-    "distill a100": "428d50755037460c2377ce455deaad57cc3f882f43ac552501fe85bf49d66b57",
-    "distill a76": "ad1d6faa91e8ef9719a8d3c40fd9a73d2373f5aa5ae145a064977340e7094af2",
-    "recover kiosk": "ba7e2df4868d5a7b8f0ee5c5cfc729661c964e4891dce52b7e0437cff9ee3f0f",
+    "distill a100": "c0d2603c98e897e3dc0b3256f8347c1f92b1b230e0fe9df290d3a8074eb4d5b2",
+    "distill a76": "2c067e2be871d2316bd2141ed5acad56b3aaa67c0d531226e8a047296e7f9aff",
+    "recover kiosk": "cf9fde610b924ee14887500b98c09377a9e2938c09b7ac0fdfab68842f5a0ba7",
 }
 
 

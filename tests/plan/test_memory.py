@@ -13,7 +13,7 @@ from tests.helpers.configs import SMOLLM2
 from tests.helpers.steps import work_of
 from tests.plan.families import ANSNET
 
-VALUES = {"sequence": 256, "batch": 8, "tokens": 64_000}
+VALUES = {"sequence": 256, "batch": 8, "tokens": 64_000, "embeddings": "train"}
 ELASTIC = {"form": "anchor", "share": 0.4}
 
 
@@ -89,3 +89,9 @@ def test_training_scales_needs_less_than_training_weights():
 
 def test_passes_of_an_elastic_step_come_one_after_the_other():
     assert trained(tokens=0) < trained(elastic=ELASTIC) < trained()
+
+
+def test_an_embedding_that_is_kept_has_no_master_no_gradient_and_no_moments():
+    embedding = ANSNET.shape.vocab * ANSNET.shape.hidden
+    head = 1.2 * (4 + 2 * 2) * embedding
+    assert trained() - trained(embeddings="keep") == pytest.approx(16 * embedding + head, rel=0.01)

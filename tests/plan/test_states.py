@@ -127,7 +127,7 @@ def test_many_changes_are_counted(fam):
         (
             {"distill": DISTILL + "schedule: {warmup: 0.2}\n"},
             "distill a100",
-            "schedule.warmup 0.1 -> 0.2  recipes/distill.yaml:6",
+            "schedule.warmup 0.1 -> 0.2  recipes/distill.yaml:7",
         ),
     ],
 )

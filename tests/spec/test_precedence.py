@@ -18,7 +18,7 @@ def test_built_in_values_hold_where_nothing_is_written(tmp_path):
     loaded = load(tmp_path)
     recipe = loaded.family.anchors[0].recipe
     assert recipe.schedule == Schedule()
-    assert recipe.batch == Recipe().batch
+    assert recipe.batch == Recipe(tokens=recipe.tokens, sequence=recipe.sequence).batch
     assert loaded.family.desnets[0].interpolate == Interpolate()
     assert loaded.family.desnets[0].recover is None
 

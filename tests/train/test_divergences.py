@@ -88,7 +88,7 @@ def test_in_fp32_too_as_far_as_its_digits_reach(name, skew, temperature, count, 
     weights = LossWeights(0.9, 0.1, temperature, name, skew)
     found, expected = (how(hidden, head, teacher, targets, weights) for how in (chunked, dense))
     for ours, theirs in zip(found, expected, strict=True):
-        assert (ours.double() - theirs).norm() <= 1e-5 * theirs.norm() + 1e-6
+        assert (ours.double() - theirs).norm() <= 3e-5 * theirs.norm() + 1e-6
 
 
 @settings(max_examples=60, deadline=None)

@@ -27,7 +27,7 @@ def trained(how=None, *, student=1, seed=0, dtype=torch.float32, **config):
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_training_lowers_the_loss(precision, dtype):
-    _, readings = trained(recipe(steps=40, precision=precision), dtype=dtype)
+    _, readings = trained(recipe(steps=40, precision=precision, loss={"kd_weight": 0.9, "ce_weight": 0.1}), dtype=dtype)
     assert len(readings) == 40
     assert readings[-1].loss < 0.7 * readings[0].loss
     assert readings[-1].kl < 0.7 * readings[0].kl
@@ -156,7 +156,8 @@ def test_training_is_what_torch_would_do_step_by_step():
         with torch.no_grad():
             theirs = torch.log_softmax(teacher(input_ids=tokens[:, :-1]).logits.flatten(0, 1), dim=-1)
         kl = torch.nn.functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
-        loss = 0.9 * kl + 0.1 * torch.nn.functional.nll_loss(ours, tokens[:, 1:].flatten())
+        entropy = torch.nn.functional.nll_loss(ours, tokens[:, 1:].flatten())
+        loss = how.loss.kd_weight * kl + how.loss.ce_weight * entropy
         assert reading.loss == pytest.approx(loss.item(), rel=1e-4)
         optimizer.zero_grad()
         loss.backward()

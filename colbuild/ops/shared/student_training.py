@@ -17,6 +17,7 @@ from colbuild.ops.shared.compiled_training import compiles, fuses
 from colbuild.ops.shared.running_models import running_model
 from colbuild.ops.shared.student_writing import own_text
 from colbuild.ops.shared.training_task import Task, check_models, check_tokens
+from colbuild.plan.workload.kept_embeddings import keeps_embeddings
 from colbuild.plan.workload.training import steps_of, trained_tokens, written_flops
 from colbuild.spec.model.decides import deciding
 from colbuild.spec.model.recipe import Recipe
@@ -130,7 +131,12 @@ def _train_on(accelerator: Accelerator, task: Task, corpus: PackedCorpus, finish
         finish(task.start.tensors)
     else:
         stored = {name: tensor.dtype for name, tensor in task.start.tensors.items()}
-        finish({name: weight.detach().cpu().to(stored[name]) for name, weight in model.named_parameters()})
+        finish(
+            {
+                name: weight.detach().cpu().to(stored[name]) if weight.requires_grad else task.start.tensors[name]
+                for name, weight in model.named_parameters()
+            }
+        )
     write_json(step.output / "training.json", _summary(recipe, corpus.tokens, state, observer))
     rounding = {"micro_batch": running.micro.rows, "compiled": compiled or parts > 0}
     step.note({**ledger_to_json(ledger), **rounding, "training": _measured(state, observer)})
@@ -168,6 +174,10 @@ def _student(task: Task, model: PreTrainedModel) -> tuple[Student, Callable[[], 
     """The student, and what gives the model that the training is for: of a segment its lower end."""
     start, recipe = task.start, task.recipe
     blocks = blocks_of(model, start.structure)
+    smallest = start.structure if task.smallest is None else start.structure.at(task.smallest)
+    if keeps_embeddings(recipe, start.structure, smallest, task.teacher.structure):
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.requires_grad_(False)
     if task.smallest is None or recipe.elastic is None:
         passes = whole(model, forward_flops(start.structure, recipe.sequence))
         trained = WEIGHTS

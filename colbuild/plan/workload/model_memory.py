@@ -14,12 +14,13 @@ compares it with measurements. What is counted mirrors the operations in `colbui
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, prod
 from typing import Final
 
 from colbuild.arch import Structure, parameters
 from colbuild.plan.workload.at_once import CHUNK_TOKENS, WINDOW, WRITTEN_AT_ONCE
 from colbuild.plan.workload.kept_activations import kept_bytes
+from colbuild.plan.workload.kept_embeddings import embeddings, keeps_embeddings
 from colbuild.spec.model.precision import COMPUTING
 from colbuild.spec.model.recipe import Loss, Recipe
 
@@ -90,12 +91,21 @@ def training_memory(student: Structure, smallest: Structure, teacher: Structure,
     """
     computed = COMPUTED[recipe.precision]
     online = recipe.teacher == "online"
-    weights = parameters(student) * (student.stored + computed + _MASTERS)
+    kept = _kept(student, smallest, teacher, recipe)
+    weights = parameters(student) * (student.stored + computed) + (parameters(student) - kept) * _MASTERS
     weights += parameters(teacher) * (teacher.stored + (computed if online else 0))
     passing = _passing(student, smallest, recipe, tokens)
-    training = passing + _loss(student, teacher, recipe) + _head_gradient(student, recipe)
+    head = 0 if kept else _head_gradient(student, recipe)
+    training = passing + _loss(student, teacher, recipe) + head
     writing, kernels = _writing(student, recipe)
     return PROCESSES + weights + kernels + round(HEAP * max(training, writing))
+
+
+def _kept(student: Structure, smallest: Structure, teacher: Structure, recipe: Recipe) -> int:
+    """The number of parameters that are not trained."""
+    if not keeps_embeddings(recipe, student, smallest, teacher):
+        return 0
+    return sum(prod(tensor.lengths) for tensor in embeddings(student))
 
 
 def _writing(student: Structure, recipe: Recipe) -> tuple[int, int]:

@@ -84,6 +84,7 @@ class Recovery(Model):
             sequence=self.sequence,
             batch=self.batch,
             seed=self.seed,
+            embeddings="train",
             loss=Loss(kd_weight=1.0, ce_weight=0.0),
             optimizer=Optimizer(lr=self.lr),
             epochs="allow",

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from colbuild.spec.model.batch_size import AUTO, sequences
 from colbuild.spec.model.decides import Mark
 from colbuild.spec.model.fields import Beta, Count, Duration, Fraction, Model, RowOf
 from colbuild.spec.model.on_policy import OnPolicy, clashes_on_policy
@@ -36,8 +37,8 @@ class Loss(Typed):
     temperature: Annotated[float, Field(gt=0.0, description="Softens both distributions before they are compared.")] = (
         1.0
     )
-    kd_weight: Annotated[float, Field(ge=0.0, description="Weight of the teacher's distribution.")] = 0.9
-    ce_weight: Annotated[float, Field(ge=0.0, description="Weight of the text itself (cross-entropy).")] = 0.1
+    kd_weight: Annotated[float, Field(ge=0.0, description="Weight of the teacher's distribution.")] = 0.6
+    ce_weight: Annotated[float, Field(ge=0.0, description="Weight of the text itself (cross-entropy).")] = 0.4
     skew: Annotated[
         Beta | None,
         Field(
@@ -162,7 +163,16 @@ class Recipe(Model):
     tokens: Annotated[Count, Field(description="The number of training tokens.")] = 20_000_000
     seed: Annotated[int, Field(ge=0, lt=2**32, description="The seed of the order of the text.")] = 0
     sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 512
-    batch: Annotated[int, Field(gt=0, lt=2**31, description="Sequences in an optimizer step.")] = 8
+    batch: Annotated[
+        int,
+        PlainValidator(sequences),
+        WithJsonSchema({"anyOf": [{"const": AUTO}, {"type": "integer", "minimum": 1}]}),
+        Field(
+            validate_default=True,
+            description="Sequences in an optimizer step. 'auto' follows from 'tokens': the longer a training, the larger "
+            "its steps.",
+        ),
+    ] = AUTO  # type: ignore[assignment]
     precision: Annotated[
         str, RowOf(COMPUTING), Field(description="The number format of forward and backward passes.")
     ] = "bf16"
@@ -189,6 +199,13 @@ class Recipe(Model):
     on_policy: Annotated[
         OnPolicy | None, Field(description="Train on text that the student writes too; with an online teacher only.")
     ] = None
+    embeddings: Annotated[
+        Literal["auto", "keep", "train"],
+        Field(
+            description="Whether the embedding and the head are trained: 'keep' leaves them as the student begins with "
+            "them. 'auto' keeps them in a training of at most a million tokens if the student has its teacher's whole."
+        ),
+    ] = "auto"
     loss: Annotated[Loss, Field(description="The loss of the student.")] = Loss()
     optimizer: Annotated[Optimizer, Field(description="AdamW's settings.")] = Optimizer()
     schedule: Annotated[Schedule, Field(description="The learning rate over the run.")] = Schedule()
@@ -268,7 +285,7 @@ class Recipe(Model):
         if isinstance(self.micro_batch, int) and self.micro_batch > self.batch:
             yield clash(
                 ("micro_batch",),
-                f"'micro_batch' is {self.micro_batch}, more than the {self.batch} sequences of a 'batch'",
+                f"'micro_batch' is {self.micro_batch}, more than the 'batch' of {self.batch}",
                 f"at most micro_batch: {self.batch}, or auto",
             )
 

@@ -38,7 +38,7 @@ class MadeInForward(torch.autograd.Function):
         # A whole batch at once weighs 1: a pass over the head's gradient less.
         if scale == 1.0:
             return grad_hidden, grad_head, None, None, None, None
-        return grad_hidden * scale, grad_head * scale, None, None, None, None
+        return grad_hidden * scale, None if grad_head is None else grad_head * scale, None, None, None, None
 
 
 def in_chunks(
@@ -77,12 +77,15 @@ def in_chunks(
         logits = room.product("student", seen, head.T)
         sums.append(turn(logits, count))
         grad_hidden[part] = logits @ head
+        if not context.needs_input_grad[1]:
+            continue
         if len(asked) <= many:
             grad_head = logits.T @ seen
         else:
             grad_head = torch.zeros_like(head, dtype=accurate) if grad_head is None else grad_head
             add(grad_head, room.product("head", logits.T, seen))
-    grad_head = torch.zeros_like(head) if grad_head is None else grad_head.to(head.dtype)
+    if context.needs_input_grad[1]:
+        grad_head = torch.zeros_like(head) if grad_head is None else grad_head.to(head.dtype)
     context.save_for_backward(grad_hidden, grad_head)
     # At the end, as a GPU is waited for here; on the CPU, as MPS has no float64.
     summed = torch.stack(sums).cpu().double().sum(dim=0) if sums else torch.zeros(2, dtype=torch.float64)

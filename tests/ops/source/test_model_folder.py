@@ -353,7 +353,7 @@ def test_a_checkpoint_to_start_from_is_compared_by_the_plan(project: Path, colbu
     replace_in(project / SPEC, "{name: small, params: 200k}", asked)
     ran = colbuild("plan", SPEC)
     assert ran.code == 3
-    assert f"error: {SPEC}:25:" in ran.err and "layers 6, not 2" in ran.err
+    assert f"error: {SPEC}:26:" in ran.err and "layers 6, not 2" in ran.err
     edit(
         project / "start",
         lambda weights: {**weights, "lm_head.weight": weights["model.embed_tokens.weight"].flip(0).contiguous()},
