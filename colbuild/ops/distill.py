@@ -11,6 +11,7 @@ from colbuild.ops.shared.student_training import train_checkpoint
 from colbuild.ops.shared.training_task import Task
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.distill import DistillParams
+from colbuild.plan.workload.kept_embeddings import with_own_start
 from colbuild.plan.workload.training import steered
 from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint, save_nested
 from colbuild.weights.prefix.subset import subset
@@ -41,8 +42,11 @@ def run(step: StepRun, params: DistillParams) -> None:
     if recipe.elastic is not None and recipe.elastic.form == "segment":
         train_checkpoint(Task(teacher, teacher, recipe, step, params.split, smallest=shape), keep_segment)
         return
-    with torch.no_grad():
-        start = load_checkpoint(step.inputs["start"]) if "start" in step.inputs else subset(teacher, shape)
+    if "start" in step.inputs:
+        start, recipe = load_checkpoint(step.inputs["start"]), with_own_start(recipe)
+    else:
+        with torch.no_grad():
+            start = subset(teacher, shape)
     smallest = None if recipe.elastic is None else params.interval
 
     def keep(weights: Mapping[str, torch.Tensor]) -> None:

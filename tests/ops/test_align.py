@@ -14,7 +14,7 @@ from colbuild.train.watching.measure import mean_loss
 from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
 from colbuild.weights.prefix.subset import subset
 from tests.helpers.scramble import permuted
-from tests.ops.family import carry_out, distilled, ordered, packed, shape_of, twice
+from tests.ops.family import carry_out, distilled, ordered, packed, recipe_of, shape_of, twice
 
 SHAPE = {"layers": 3, "ffn": 72}
 
@@ -50,7 +50,7 @@ def test_same_inputs_give_the_same_bytes(public):
 
 def test_an_anchor_starts_from_what_was_aligned(public):
     start = carry_out("align", *aligning(public))
-    inputs, params = distilled(ordered(), layers=3, ffn=72)
+    inputs, params = distilled(ordered(), recipe_of(embeddings="train"), layers=3, ffn=72)
     from_start, nested = (carry_out("distill", each, params) for each in ({**inputs, "start": start}, inputs))
     # What was found again is the nested subset itself, so that both trainings are the same.
     same = [load_checkpoint(folder).tensors for folder in (from_start, nested)]
@@ -60,6 +60,15 @@ def test_an_anchor_starts_from_what_was_aligned(public):
     save_checkpoint(replace(other, tensors=moved), start, ordered())
     changed = load_checkpoint(carry_out("distill", {**inputs, "start": start}, params)).tensors
     assert not torch.equal(changed["model.norm.weight"], same[1]["model.norm.weight"])
+
+
+@pytest.mark.parametrize(("embeddings", "kept"), [("auto", False), ("keep", True)])
+def test_the_embedding_of_a_checkpoint_is_not_its_teachers_and_is_trained(public, embeddings, kept):
+    start = carry_out("align", *aligning(public))
+    inputs, params = distilled(ordered(), recipe_of(embeddings=embeddings), layers=3, ffn=72)
+    anchor = load_checkpoint(carry_out("distill", {**inputs, "start": start}, params)).tensors
+    name = "model.embed_tokens.weight"
+    assert torch.equal(anchor[name], load_checkpoint(start).tensors[name]) is kept
 
 
 def test_another_shape_than_asked_for_is_told_as_it_is_written(public):

@@ -12,6 +12,7 @@ from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import CHAT, TOKENIZER, WEIGHTS, Operation, Scene, TrainingParams, Work
 from colbuild.plan.shapes.chain import Chain
 from colbuild.plan.shapes.members import Member, Placed
+from colbuild.plan.workload.kept_embeddings import with_own_start
 from colbuild.plan.workload.training import (
     recipe_params,
     recipe_settings,
@@ -98,6 +99,8 @@ def lower_end(chain: Chain, anchor: str) -> Member:
 
 def _work(params: DistillParams, scene: Scene) -> Work:
     made, teacher, recipe = scene.result, scene.model("teacher"), steered(params.recipe, scene.settings)
+    if "start" in scene.inputs:
+        recipe = with_own_start(recipe)
     flops, memory, slower = training_work(recipe, made, teacher, params.interval)
     disk = made.stored * parameters(made)
     if params.keeps_nested:

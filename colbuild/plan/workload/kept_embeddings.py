@@ -33,6 +33,11 @@ def keeps_embeddings(recipe: Recipe, student: Structure, smallest: Structure, te
     return recipe.tokens <= FEW and alike and whole
 
 
+def with_own_start(recipe: Recipe) -> Recipe:
+    """The recipe of a student that starts from a checkpoint of its own: its embedding is not its teacher's."""
+    return recipe.model_copy(update={"embeddings": "train"}) if recipe.embeddings == "auto" else recipe
+
+
 def embeddings(structure: Structure) -> tuple[Tensor, ...]:
     """The tensors of a model that are kept then."""
     return tuple(tensor for tensor in tensors(structure) if tensor.role in _EMBEDDINGS)
