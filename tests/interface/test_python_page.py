@@ -13,12 +13,13 @@ from tests.helpers.tiny import make_tiny_model, make_tiny_tokenizer, tiny_docume
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 TINY = {
-    "a100": "large",
-    "a76": "small",
-    "phone/phone-int8": "middle/tiny-int8",
+    "a116": "large",
+    "a88": "small",
+    "tablet/phone-int4": "middle/tiny-int8",
+    "phone/phone-int4": "middle/tiny-int8",
     "phone-int8.yaml": "tiny-int8.yaml",
     '"phone"': '"middle"',
-    '"90M"': '"330k"',
+    '"95M"': '"330k"',
     '"16k"': '"256"',
 }
 """The default family's names and sizes -> those of the tiny one."""
