@@ -275,4 +275,5 @@ def _run(options: argparse.Namespace, quick: bool, work: Path) -> Result:
 
 if __name__ == "__main__":
     chosen = _options()
-    run_kept_benchmark("few_tokens", COMMAND, functools.partial(_run, chosen), ("torch", "transformers"))
+    some = "" if chosen.ways == tuple(WAYS) else f" --ways '{';'.join(chosen.ways)}'"
+    run_kept_benchmark("few_tokens", COMMAND + some, functools.partial(_run, chosen), ("torch", "transformers"))
