@@ -19,6 +19,7 @@ TINY = {
     "phone/phone-int4": "middle/tiny-int8",
     "phone-int8.yaml": "tiny-int8.yaml",
     '"phone"': '"middle"',
+    '"90M"': '"330k"',
     '"95M"': '"330k"',
     '"16k"': '"256"',
 }
