@@ -32,7 +32,7 @@ def test_a_longer_sequence_is_told_at_its_line_for_distillations_and_recoveries(
         "'sequence' is 600 tokens: the AnsNet has 512 positions, and so has every model made from it"
     )
     assert first.hint == "at most sequence: 512"
-    assert str(third.place) == "recipes/recover.yaml:3"
+    assert str(third.place) == "recipes/recover.yaml:4"
 
 
 def test_a_default_that_is_too_long_is_told_where_the_recipe_is_named(tmp_path):
