@@ -200,7 +200,6 @@ def scratch(lab: Laboratory, budget: Budget, shape: Mapping[str, int], start: st
     recipe = {
         "batch": 64,
         "elastic": None,
-        "embeddings": "train",
         "loss": {"kd_weight": 0.0, "ce_weight": 1.0, "hidden_weight": 0.0},
         "optimizer": {"lr": rate, "weight_decay": 0.1},
         "schedule": {"type": "cosine", "warmup": 0.05, "final": 0.1},

@@ -87,8 +87,11 @@ def test_in_fp32_too_as_far_as_its_digits_reach(name, skew, temperature, count, 
     hidden, head, teacher, targets = case(seed, count, 31, 2.0, torch.float32)
     weights = LossWeights(0.9, 0.1, temperature, name, skew)
     found, expected = (how(hidden, head, teacher, targets, weights) for how in (chunked, dense))
+    # The plain reverse KL has the logarithms themselves in its gradient, which nearly cancel.
+    plain_reverse = name == "reverse_kl" or (name == "skew_rkl" and skew == 0.0)
+    digits = 3e-5 if plain_reverse else 1e-5
     for ours, theirs in zip(found, expected, strict=True):
-        assert (ours.double() - theirs).norm() <= 3e-5 * theirs.norm() + 1e-6
+        assert (ours.double() - theirs).norm() <= digits * theirs.norm() + 1e-6
 
 
 @settings(max_examples=60, deadline=None)

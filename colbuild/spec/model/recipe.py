@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from colbuild.spec.model.batch_size import AUTO, sequences
+from colbuild.spec.model.batch_size import AUTO, batch_of, micro_batch_of
 from colbuild.spec.model.decides import Mark
 from colbuild.spec.model.fields import Beta, Count, Duration, Fraction, Model, RowOf
 from colbuild.spec.model.on_policy import OnPolicy, clashes_on_policy
@@ -142,16 +142,8 @@ class TeacherCache(Model):
     ] = "sampled"
 
 
-def _micro_batch(value: object) -> object:
-    """A number of sequences, or "auto"; as one check, since of two that both fail neither would say what is meant."""
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31):
-        return value
-    raise PydanticCustomError(
-        "micro_batch",
-        "'micro_batch' must be auto or a number of sequences, not {value}",
-        {"value": repr(value)[:60], "hint": "write micro_batch: auto, and what memory allows is found"},
-    )
-
+_SEQUENCES: Final = WithJsonSchema({"anyOf": [{"const": AUTO}, {"type": "integer", "minimum": 1}]})
+"""The schema of a number of sequences, or `auto`."""
 
 _LATER: Final = frozenset({"on_policy"})
 """Fields that are in no JSON value while they are not set."""
@@ -165,8 +157,8 @@ class Recipe(Model):
     sequence: Annotated[int, Field(gt=1, lt=2**31, description="Tokens in a sequence.")] = 512
     batch: Annotated[
         int,
-        PlainValidator(sequences),
-        WithJsonSchema({"anyOf": [{"const": AUTO}, {"type": "integer", "minimum": 1}]}),
+        PlainValidator(batch_of),
+        _SEQUENCES,
         Field(
             validate_default=True,
             description="Sequences in an optimizer step. 'auto' follows from 'tokens': the longer a training, the larger "
@@ -229,8 +221,8 @@ class Recipe(Model):
     micro_batch: Annotated[
         Literal["auto"] | int,
         Mark.STEERS,
-        PlainValidator(_micro_batch),
-        WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+        PlainValidator(micro_batch_of),
+        _SEQUENCES,
         Field(
             description="Sequences in a micro-batch; a larger batch is accumulated. 'auto' uses the size that "
             "memory allows. Changes only the rounding."

@@ -145,51 +145,32 @@ void gated_backward(const Number *g, const Number *gate, const Number *up, Numbe
 // -- Rotary positions: [rows, tokens, heads, width] -> [rows, heads, tokens, width], and back -------------------------------------
 // With c and s in halves: y1 = x1 c1 - x2 s1, y2 = x2 c2 + x1 s2.
 
-template <typename Number, typename Turn>
-void each_head(const Number *cosines, const Number *sines, long rows, long tokens, long heads, long width, long given, int threads,
-               Turn turn) {
+// Back is the same by the other angle, whose sine is the other half's with the other sign.
+
+template <bool back, typename Number>
+void rotate(const Number *from, const Number *cosines, const Number *sines, Number *to, long rows, long tokens, long heads,
+            long width, long given, int threads) {
+    long half = width / 2;
+    float sign = back ? 1.0f : -1.0f;
 #pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
     for (long row = 0; row < rows; ++row)
         for (long token = 0; token < tokens; ++token) {
             const Number *c = cosines + ((given == 1 ? 0 : row) * tokens + token) * width;
             const Number *s = sines + ((given == 1 ? 0 : row) * tokens + token) * width;
-            for (long head = 0; head < heads; ++head)
-                turn(((row * tokens + token) * heads + head) * width, ((row * heads + head) * tokens + token) * width, c, s);
+            const Number *near = back ? s + half : s, *far = back ? s : s + half;
+            for (long head = 0; head < heads; ++head) {
+                long by_token = ((row * tokens + token) * heads + head) * width;
+                long by_head = ((row * heads + head) * tokens + token) * width;
+                const Number *x = from + (back ? by_head : by_token);
+                Number *y = to + (back ? by_token : by_head);
+#pragma omp simd
+                for (long i = 0; i < half; ++i) {
+                    float one = wide(x[i]), two = wide(x[i + half]);
+                    put(y[i], one * wide(c[i]) + sign * two * wide(near[i]));
+                    put(y[i + half], two * wide(c[i + half]) - sign * one * wide(far[i]));
+                }
+            }
         }
-}
-
-template <typename Number>
-void rotate(const Number *x, const Number *cosines, const Number *sines, Number *y, long rows, long tokens, long heads,
-            long width, long given, int threads) {
-    long half = width / 2;
-    each_head(cosines, sines, rows, tokens, heads, width, given, threads,
-              [=](long by_token, long by_head, const Number *c, const Number *s) {
-                  const Number *from = x + by_token;
-                  Number *to = y + by_head;
-#pragma omp simd
-                  for (long i = 0; i < half; ++i) {
-                      float one = wide(from[i]), two = wide(from[i + half]);
-                      put(to[i], one * wide(c[i]) - two * wide(s[i]));
-                      put(to[i + half], two * wide(c[i + half]) + one * wide(s[i + half]));
-                  }
-              });
-}
-
-template <typename Number>
-void rotate_back(const Number *g, const Number *cosines, const Number *sines, Number *to_x, long rows, long tokens, long heads,
-                 long width, long given, int threads) {
-    long half = width / 2;
-    each_head(cosines, sines, rows, tokens, heads, width, given, threads,
-              [=](long by_token, long by_head, const Number *c, const Number *s) {
-                  const Number *from = g + by_head;
-                  Number *to = to_x + by_token;
-#pragma omp simd
-                  for (long i = 0; i < half; ++i) {
-                      float one = wide(from[i]), two = wide(from[i + half]);
-                      put(to[i], one * wide(c[i]) + two * wide(s[i + half]));
-                      put(to[i + half], two * wide(c[i + half]) - one * wide(s[i]));
-                  }
-              });
 }
 
 // -- Causal attention: scores [groups, queries, keys] of queries first, first + 1, ... in place -----------------------------------
@@ -372,10 +353,10 @@ void cosine_rows(const Number *x, const Number *other, Number *gradient, double 
         gated_backward(AT(T, g), AT(T, gate), AT(T, up), AT(T, to_gate), AT(T, to_up), count, threads); \
     } \
     extern "C" void rotate_##suffix(void *x, void *c, void *s, void *y, long rows, long tokens, long heads, long width, long given, int threads) { \
-        rotate(AT(T, x), AT(T, c), AT(T, s), AT(T, y), rows, tokens, heads, width, given, threads); \
+        rotate<false>(AT(T, x), AT(T, c), AT(T, s), AT(T, y), rows, tokens, heads, width, given, threads); \
     } \
     extern "C" void rotate_back_##suffix(void *g, void *c, void *s, void *to_x, long rows, long tokens, long heads, long width, long given, int threads) { \
-        rotate_back(AT(T, g), AT(T, c), AT(T, s), AT(T, to_x), rows, tokens, heads, width, given, threads); \
+        rotate<true>(AT(T, g), AT(T, c), AT(T, s), AT(T, to_x), rows, tokens, heads, width, given, threads); \
     } \
     extern "C" void causal_softmax_##suffix(void *scores, long groups, long queries, long keys, long first, float scale, int threads) { \
         causal_softmax(AT(T, scores), groups, queries, keys, first, scale, threads); \
