@@ -12,8 +12,13 @@ from tests.benchmarks.distill_clock import Clock, job
 def main(asked: dict[str, Any]) -> None:
     """Runs the operation that is asked for."""
     from colbuild.run.process.environment import prepare_process
+    from colbuild.run.process.spinning import let_threads_spin, watch
 
+    let_threads_spin()
     prepare_process()
+    import torch
+
+    watch(torch.get_num_threads())
     from colbuild.progress import Progress
     from tests.helpers.steps import run_step
 

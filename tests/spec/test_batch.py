@@ -15,7 +15,7 @@ COUNTS = st.integers(1_000, 10**12)
 
 @pytest.mark.parametrize(
     ("tokens", "sequence", "batch"),
-    [(64_000, 256, 2), (1_000_000, 256, 8), (20_000_000, 512, 16), (10**9, 1_024, 64), (1_000, 2_048, 1)],
+    [(64_000, 256, 4), (1_000_000, 256, 16), (20_000_000, 512, 32), (10**9, 1_024, 128), (1_000, 2_048, 1)],
 )
 def test_the_batch_of_a_budget(tokens, sequence, batch):
     assert Recipe(tokens=tokens, sequence=sequence).batch == batch
@@ -38,8 +38,8 @@ def test_the_tokens_that_hold_in_the_end_decide(tmp_path):
 
 def test_a_resolved_recipe_holds_a_number():
     resolved = Recipe(tokens=64_000, sequence=256).model_dump(mode="json")
-    assert resolved["batch"] == 2
-    assert Recipe.model_validate({**resolved, "tokens": 10**9}, strict=False).batch == 2
+    assert resolved["batch"] == 4
+    assert Recipe.model_validate({**resolved, "tokens": 10**9}, strict=False).batch == 4
 
 
 @pytest.mark.parametrize("written", ["0", "automatic", "true", "1.5"])

@@ -38,7 +38,7 @@ _STEERING: Final = (
 _PLACES: Final = ("_PATH", "_DIR", "_HOME")
 """Ends of the names of those that say where something lies, some of which libraries set by themselves."""
 
-_SET_FOR_EACH_STEP: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY")
+_SET_FOR_EACH_STEP: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _LONGEST: Final = 200
 """Letters of a value that are noted."""
 

@@ -33,6 +33,7 @@ from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.process import python_command, unheard_by_children
 from colbuild.run.process.environment import prepare_process
 from colbuild.run.process.job import Job
+from colbuild.run.process.spinning import let_threads_spin
 
 _SERVE = "colbuild.run.process.nursery:serve"
 Work = Callable[[Job, Connection, int], None]
@@ -178,6 +179,7 @@ def serve(descriptor: int | str) -> None:
     # What ends every process of a group asks the steps to stop; they could not if the nursery ended before them. Each step's
     # process lets the signal through as soon as it knows what to do.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    let_threads_spin()
     prepare_process()
     # Not imported above: the build has no use for it.
     from colbuild.run.process.worker import work

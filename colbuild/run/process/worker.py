@@ -20,6 +20,7 @@ from colbuild.run.process.environment import prepare_process
 from colbuild.run.process.failures import UnexpectedError, is_transient
 from colbuild.run.process.job import Failed, InputLost, Job, Outcome, Stopped
 from colbuild.run.process.perform import LostInputError, perform
+from colbuild.run.process.spinning import watch
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -119,3 +120,4 @@ def _limit(job: Job) -> None:
 
         # It read the environment when the nursery imported it.
         torch.set_num_threads(job.threads)
+        watch(job.threads)

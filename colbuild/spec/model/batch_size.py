@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 AUTO: Final = "auto"
 
-_MEASURED_TOKENS, _MEASURED_STEP = 64_000, 512
+_MEASURED_TOKENS, _MEASURED_STEP = 64_000, 1_024
 """Tokens of a training, and tokens in each of its steps; docs/method.md has the measurement."""
 
 

@@ -75,7 +75,7 @@ def _compile(folder: Path, compiler: str) -> Path | None:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         draft = Path(temporary) / "draft.so"
         for flags in _TRIED:
-            command = [compiler, *_ALWAYS, *flags, str(SOURCE), "-o", str(draft)]
+            command = [compiler, *_ALWAYS, *flags, str(SOURCE), *_runtime(), "-o", str(draft)]
             with suppress(subprocess.TimeoutExpired):
                 done = subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE)  # noqa: S603
                 if done.returncode == 0:
@@ -85,8 +85,26 @@ def _compile(folder: Path, compiler: str) -> Path | None:
 
 def _key(compiler: str) -> str:
     """What a compiled file depends on, in short."""
-    made_of = (SOURCE.read_text(encoding="utf-8"), repr((_ALWAYS, _TRIED)), compiler, platform.machine(), _processor())
+    made_of = (
+        SOURCE.read_text(encoding="utf-8"),
+        repr((_ALWAYS, _TRIED, _runtime())),
+        compiler,
+        platform.machine(),
+        _processor(),
+    )
     return hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
+
+
+def _runtime() -> tuple[str, ...]:
+    """What to link: the libgomp that torch has loaded, which may have another name than the system's.
+
+    Two runtimes would have a team of threads each, of which one waits in the way of the other, and `run/process/spinning.py`
+    knows torch's alone.
+    """
+    mapped = Path("/proc/self/maps")
+    lines = mapped.read_text(encoding="utf-8", errors="replace").splitlines() if mapped.exists() else []
+    found = {line[line.index("/") :] for line in lines if "/libgomp" in line}
+    return ("-Wl,--as-needed", *sorted(found)) if found else ()
 
 
 def _digest(path: Path) -> str:
