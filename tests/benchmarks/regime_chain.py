@@ -35,12 +35,14 @@ class Effort:
         scored: Held-out tokens that a model is scored on.
         calibration: Tokens that mixtures are scored on.
         all_methods: Sizes, counted from the smallest, at which every strategy is tried and not the default alone.
+        choose: The split of the corpus that mixtures are scored on: the anchors were trained on "train".
     """
 
     between: int = 7
     scored: int = 8_192
     calibration: int = 2_048
     all_methods: tuple[int, ...] = (2, 4, 6)
+    choose: str = "train"
 
 
 class Chain:
@@ -51,11 +53,12 @@ class Chain:
         self.shapes = lab.shapes(effort.between)
         self.sizes = tuple(parameters(lab.structure.at(shape)) for shape in self.shapes)
         self.name = f"{form}-{tokens}-{seed}"
+        chosen = "" if effort.choose == "train" else f"-{effort.choose}"
         self._scores = (
             lab.folder
             / "scores"
             / lab.corpus.name
-            / f"{self.name}-{effort.between}-{effort.scored}-{effort.calibration}.json"
+            / f"{self.name}-{effort.between}-{effort.scored}-{effort.calibration}{chosen}.json"
         )
         self._known: dict[str, Any] = {}
         if self._scores.exists():
@@ -130,7 +133,7 @@ class Chain:
         inputs = {"larger": self.larger, "smaller": self.smaller, "corpus": self.lab.corpus}
         params: dict[str, Any] = {"shape": asdict(self.shapes[size]), "method": method}
         if method != SUBSET:
-            params |= {"tokens": self.effort.calibration, "split": "train"}
+            params |= {"tokens": self.effort.calibration, "split": self.effort.choose}
         with tempfile.TemporaryDirectory(dir=self.lab.folder) as made:
             run_step("interpolate", inputs, params, Path(made))
             found = json.loads((Path(made) / "interpolation.json").read_text(encoding="utf-8"))
