@@ -5,8 +5,8 @@
 runs, each on as many tokens; seven sizes between them are made without training, and scored on held-out text. For each chain:
 every size's loss; how far it lies above the straight line between the anchors (by parameters), below the larger anchor's
 subset, and above the middle of its two neighbours (a dent); what other strategies give; and how far the weights of the two
-anchors are apart. `--choose heldout` has mixtures chosen on text that no anchor was trained on: 2,048 tokens, which are among the 8,192
-that models are scored on.
+anchors are apart. `--choose heldout` has mixtures chosen on text that no anchor was trained on: 2,048 tokens, which are among
+the 8,192 that models are scored on.
 
 `--model stories` and `stories-4k` need COLBUILD_BENCH_STORIES, a folder with stories15M in the form of Hugging Face, and write
 `--text` tokens of text with it first; `smollm2` needs the package index. Recipes have the default values of a recipe, but for
