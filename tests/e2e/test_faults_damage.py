@@ -94,8 +94,9 @@ def test_each_kind_of_file_in_a_store_is_found_damaged_and_healed(builder, good,
     assert {kind[1] for kind in found if kind[0] == "objects"} >= {"source", "corpus", "order", "distill", "recover"}
     ways, ran, told = Counter(), 0, 0
     for way, damaged in rounds(found):
+        paths = kinds(store)
         for kind in damaged:
-            damage(kinds(store)[kind], way)
+            damage(paths[kind], way)
         words = [word for kind in damaged if (word := named(kind)) is not None]
         if way == "silent flip" and words:
             verified = colbuild("cache", "verify")

@@ -63,7 +63,7 @@ class Crowd:
     def __init__(self, threads: int, cores: int) -> None:
         self._elements = threads * _GRAIN
         # With this process's own team: 1 + (threads - 1)(count + 1) > cores.
-        self._count = (cores - 1) // (threads - 1)
+        self._count = max(1, (cores - 1) // (threads - 1))
         self._leave = threading.Event()
         self._members: list[threading.Thread] = []
 
@@ -71,7 +71,7 @@ class Crowd:
         """From now on threads sleep while they wait."""
         if not self._members:
             self._leave.clear()
-            self._members = [threading.Thread(target=self._stay, daemon=True) for _ in range(max(1, self._count))]
+            self._members = [threading.Thread(target=self._stay, daemon=True) for _ in range(self._count)]
             for member in self._members:
                 member.start()
 

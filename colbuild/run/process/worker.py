@@ -20,7 +20,7 @@ from colbuild.run.process.environment import prepare_process
 from colbuild.run.process.failures import UnexpectedError, is_transient
 from colbuild.run.process.job import Failed, InputLost, Job, Outcome, Stopped
 from colbuild.run.process.perform import LostInputError, perform
-from colbuild.run.process.spinning import watch
+from colbuild.run.process.spinning import let_threads_spin, watch
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -111,6 +111,8 @@ def _note(line: str) -> None:
 
 def _limit(job: Job) -> None:
     """Keeps libraries to the cores and GPUs of this step."""
+    # The build's environment, which this process has now, is not the nursery's: the same settings are made again.
+    let_threads_spin()
     prepare_process()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(job.threads)

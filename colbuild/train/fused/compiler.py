@@ -103,8 +103,9 @@ def _runtime() -> tuple[str, ...]:
     """
     mapped = Path("/proc/self/maps")
     lines = mapped.read_text(encoding="utf-8", errors="replace").splitlines() if mapped.exists() else []
-    found = {line[line.index("/") :] for line in lines if "/libgomp" in line}
-    return ("-Wl,--as-needed", *sorted(found)) if found else ()
+    paths = {line[line.index("/") :] for line in lines if "/" in line}
+    found = sorted(path for path in paths if Path(path).name.startswith("libgomp"))
+    return ("-Wl,--as-needed", *found) if found else ()
 
 
 def _digest(path: Path) -> str:
