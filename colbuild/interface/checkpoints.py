@@ -19,7 +19,7 @@ from colbuild.errors import BuildError
 from colbuild.interface.arguments import Shown, StrPath, as_path, checked, listening, looked_at, python_hints
 from colbuild.interface.scratch import SPLIT, Scratch, Texts, copy_to, tokens_in
 from colbuild.plan.shapes.by_hand import completed, requested
-from colbuild.plan.steps.interpolate import REFIT_TEXT
+from colbuild.plan.steps.interpolate import FITTED_TEXT
 from colbuild.report.html_table import html_facts
 from colbuild.spec.model.family import Generate, Sized
 from colbuild.spec.model.mixing import Interpolate
@@ -141,7 +141,7 @@ def interpolate(
 
             check_same_words(smaller, larger)
         if how.reads_text or not nested:
-            parts = REFIT_TEXT if how.refit == "auto" else 1
+            parts = 1 + FITTED_TEXT if how.refit == "auto" else 1
             inputs["corpus"] = corpus = scratch.corpus(text, larger, parts * wanted.tokens, wanted.seed)
             looked = {"split": SPLIT, "tokens": tokens_in(corpus, parts * wanted.tokens) // parts}
         if not nested:

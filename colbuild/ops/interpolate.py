@@ -115,11 +115,11 @@ def _search(
     # Imports torch, which a mixture that is given does not need.
     from colbuild.ops.shared.mixture_scores import Scoring
     from colbuild.ops.shared.running_models import asked_of as targets_of
-    from colbuild.ops.shared.running_models import calibration, model_of
+    from colbuild.ops.shared.running_models import choice_text, model_of
     from colbuild.train.loop.devices import forward_type
 
     model = model_of(pair.base, forward_type())
-    windows = calibration(step.inputs["corpus"], *params.text, model)
+    windows = choice_text(step.inputs["corpus"], *params.text, model)
     targets = targets_of(step.inputs["corpus"], params.text[0], windows)
     scoring = Scoring(pair, model, windows, step.check, targets)
     search = SEARCHES[asked.method](asked, pair, scoring.slopes)

@@ -98,30 +98,30 @@ def compare(models: Models, name: str, pair: Pair) -> tuple[Found, Found]:
 
 def _now(ends: Neighbours, corpus: Path, tokens: int, heldout: int) -> Found:
     from colbuild.ops.shared.mixture_scores import Scoring
-    from colbuild.ops.shared.running_models import asked_of, calibration, model_of
+    from colbuild.ops.shared.running_models import asked_of, choice_text, model_of
     from colbuild.progress import silent
     from colbuild.train.loop.devices import forward_type
     from colbuild.weights.mixing.alpha_search import group_alpha
 
     model = model_of(ends.base, forward_type())
-    windows = calibration(corpus, "train", tokens, model)
-    scoring = Scoring(ends, model, windows, asked=asked_of(corpus, "train", windows))
+    windows = choice_text(corpus, "heldout", tokens, model)
+    scoring = Scoring(ends, model, windows, asked=asked_of(corpus, "heldout", windows))
     began = time.process_time()
     scored = group_alpha(scoring.scores, _axes(ends), silent)
-    return _found(ends, corpus, heldout, scored, time.process_time() - began)
+    return _found(ends, corpus, (tokens, heldout), scored, time.process_time() - began)
 
 
 def _before(ends: Neighbours, corpus: Path, tokens: int, heldout: int) -> Found:
     import torch
 
-    from colbuild.ops.shared.running_models import asked_of, calibration, model_of
+    from colbuild.ops.shared.running_models import asked_of, choice_text, model_of
     from colbuild.train.loop.devices import forward_type
     from colbuild.train.watching.measure import mean_loss
     from colbuild.weights.mixing.interpolation import mix
 
     model = model_of(ends.base, forward_type())
-    windows = calibration(corpus, "train", tokens, model)
-    targets = asked_of(corpus, "train", windows)
+    windows = choice_text(corpus, "heldout", tokens, model)
+    targets = asked_of(corpus, "heldout", windows)
     weights = dict(model.named_parameters())
 
     def score(how: Mix) -> float:
@@ -132,7 +132,7 @@ def _before(ends: Neighbours, corpus: Path, tokens: int, heldout: int) -> Found:
 
     began = time.process_time()
     scored = descent(score, _axes(ends))
-    return _found(ends, corpus, heldout, scored, time.process_time() - began)
+    return _found(ends, corpus, (tokens, heldout), scored, time.process_time() - began)
 
 
 def descent(score: Callable[[Mix], float], axes: Axes) -> list[Scored]:
@@ -163,8 +163,8 @@ def _axes(ends: Neighbours) -> Axes:
     return Axes(fill=ends.has_fill, depth=ends.has_depth)
 
 
-def _found(ends: Neighbours, corpus: Path, heldout: int, scored: list[Scored], seconds: float) -> Found:
-    from colbuild.ops.shared.running_models import calibration, model_of
+def _found(ends: Neighbours, corpus: Path, text: tuple[int, int], scored: list[Scored], seconds: float) -> Found:
+    from colbuild.ops.shared.running_models import model_of, text_before_choice
     from colbuild.train.loop.devices import forward_type
     from colbuild.train.watching.measure import mean_loss
     from colbuild.weights.mixing.alpha_search import best_of
@@ -172,7 +172,7 @@ def _found(ends: Neighbours, corpus: Path, heldout: int, scored: list[Scored], s
 
     best = best_of(scored)
     model = model_of(replace(ends.base, tensors=mix(ends, best.mix)), forward_type())
-    loss = mean_loss(model, calibration(corpus, "heldout", heldout, model))
+    loss = mean_loss(model, text_before_choice(corpus, "heldout", *text, model))
     part = sum(entry.part for entry in scored)
     return Found(best.mix, seconds, len(scored) - part, part, best.loss, loss)
 

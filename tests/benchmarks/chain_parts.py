@@ -6,9 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from colbuild.arch import Shape, Structure, read_structure
 from colbuild.arch.solving import solve_between, solve_down
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 
 def kept(folder: Path, name: str, make: Callable[[Path, Path], None]) -> Path:
@@ -37,12 +42,25 @@ def chain_shapes(start: Structure, large: int, small: int, between: int) -> tupl
 
 
 def heldout_loss(model: Path, corpus: Path, tokens: int) -> float:
-    """The loss of a model folder on a corpus's held-out text, in nats per token."""
-    from colbuild.ops.shared.running_models import asked_of, calibration, model_of
+    """The loss of a model folder on held-out text, in nats per token; for models that were not chosen by such text."""
+    from colbuild.ops.shared.running_models import calibration
+
+    return _loss(model, corpus, lambda running: calibration(corpus, "heldout", tokens, running))
+
+
+def unread_loss(model: Path, corpus: Path, tokens: int, chosen: int) -> float:
+    """The same, on held-out text that comes before the `chosen` tokens by which mixtures are chosen."""
+    from colbuild.ops.shared.running_models import text_before_choice
+
+    return _loss(model, corpus, lambda running: text_before_choice(corpus, "heldout", chosen, tokens, running))
+
+
+def _loss(model: Path, corpus: Path, windows_of: Callable[[PreTrainedModel], torch.Tensor]) -> float:
+    from colbuild.ops.shared.running_models import asked_of, model_of
     from colbuild.train.loop.devices import forward_type
     from colbuild.train.watching.measure import mean_loss
     from colbuild.weights.files.checkpoint import load_checkpoint
 
     running = model_of(load_checkpoint(model), forward_type())
-    windows = calibration(corpus, "heldout", tokens, running)
+    windows = windows_of(running)
     return mean_loss(running, windows, targets=asked_of(corpus, "heldout", windows))

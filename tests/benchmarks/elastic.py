@@ -3,11 +3,11 @@
 `python -m tests.benchmarks.elastic [--quick] [--json FILE] [--seeds 3] [--tokens 80k] [--equal WHAT] [--form FORM] [--seed N]
 [--work FOLDER]`. Needs the package index (or what pip is configured with). Two anchors of SmolLM2-135M are distilled, of
 102.6M and 76.1M parameters, by the operations that a build runs; nine sizes from one to the other, both included, are made of
-them by `group_alpha` on 1,024 tokens of the training text, and scored on held-out text. With equal FLOPs the elastic step gets
+them by `group_alpha` on 1,024 tokens of held-out text, and scored on other such text. With equal FLOPs the elastic step gets
 as many tokens as its chain may cost in all; `--equal tokens` or `--equal FLOPs` compares one way only, `--form` one form.
 
 What is finished stays in FOLDER (`scores/`, and the anchors of the seed at hand), so that a run that was stopped goes on. The
-scores so far are in docs/results/elastic: copied to `FOLDER/scores`, they are not measured again.
+scores in docs/results/elastic are older: there mixtures were chosen on training text, and the recipe was another.
 `--seed N` does one seed and makes no table: two of them side by side, with a thread each, are done sooner than one after the
 other, and a run without it then puts all together. `--quick` is one seed with a fortieth of the tokens, at three sizes and
 equal tokens only.
@@ -65,7 +65,9 @@ def _compared(setting: Setting) -> list[tuple[str, str]]:
 
 
 def _key(setting: Setting, form: str, budget: str, seed: int) -> str:
-    return f"{setting.tokens} tokens, {setting.sizes} sizes, {form}, equal {budget}, seed {seed}"
+    return (
+        f"{setting.tokens} tokens, {setting.sizes} sizes, {form}, equal {budget}, chosen on held-out text, seed {seed}"
+    )
 
 
 def _row(bench: Bench, form: str, budget: str, scores: dict[str, Any]) -> dict[str, Any]:

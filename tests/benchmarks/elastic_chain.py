@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from colbuild.arch import Shape, Structure
-from tests.benchmarks.chain_parts import chain_shapes, heldout_loss, kept, structure_of
+from tests.benchmarks.chain_parts import chain_shapes, kept, structure_of, unread_loss
 from tests.benchmarks.distill_inputs import inputs_in
 from tests.helpers.steps import run_step
 
@@ -177,8 +177,8 @@ class Bench:
     def _interpolate(self, larger: Path, smaller: Path, shape: Shape, made: Path) -> None:
 
         inputs = {"larger": larger, "smaller": smaller, "corpus": self._inputs.corpus}
-        params = {"shape": asdict(shape), "method": self.setting.method, "tokens": CALIBRATION, "split": "train"}
+        params = {"shape": asdict(shape), "method": self.setting.method, "tokens": CALIBRATION, "split": "heldout"}
         run_step("interpolate", inputs, params, made)
 
     def _loss(self, folder: Path) -> float:
-        return heldout_loss(folder, self._inputs.corpus, self.setting.scored)
+        return unread_loss(folder, self._inputs.corpus, self.setting.scored, CALIBRATION)

@@ -1,9 +1,9 @@
-"""What a chain of two anchors, and the sizes between them, are worth after few tokens, by the recipe that trains them.
+"""What a chain of two anchors is worth after few tokens, by the recipe that trains it.
 
-`python -m tests.benchmarks.few_tokens [--quick] [--json FILE] [--tokens 64k] [--seeds 3] [--seed N] [--ways "A;B"] [--sizes 9]
+`python -m tests.benchmarks.few_tokens [--quick] [--json FILE] [--tokens 64k] [--seeds 3] [--seed N] [--ways "A;B"]
 [--work FOLDER]`. Needs the package index (or what pip is configured with). SmolLM2-135M is ordered, an anchor of 102.6M
 parameters is distilled from it and one of 76.1M from that, by the operations that a build runs, and each is scored on held-out
-text. `--sizes 9` also makes the sizes between the two, evenly spaced, by `group_alpha` on 1,024 tokens.
+text. `elastic` scores the sizes between two such anchors.
 
 A way is a recipe, and how layers were ranked before: "former" is what was the default before this benchmark; four changes are
 there each alone, and together, and without the smaller batch, which takes more time for a token on several cores. Seconds are
@@ -24,7 +24,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,7 +39,6 @@ from tests.helpers.steps import run_step
 
 COMMAND: Final = "python -m tests.benchmarks.few_tokens"
 ENDS: Final = (102_600_000, 76_100_000)
-CALIBRATION: Final = 1_024
 SCORED: Final = 16_384
 
 
@@ -95,14 +93,12 @@ class Setting:
         tokens: Of each anchor.
         seeds: How many.
         ways: Names among `WAYS`.
-        sizes: How many sizes are scored, both anchors among them.
     """
 
     work: Path
     tokens: int
     seeds: int
     ways: tuple[str, ...] = field(default=tuple(WAYS))
-    sizes: int = 2
 
 
 class Bench:
@@ -115,7 +111,7 @@ class Bench:
     def score(self, name: str, seed: int) -> dict[str, Any]:
         """Losses in nats per token from the smallest size to the largest, and the CPU seconds of both trainings; kept."""
         setting = self.setting
-        kept = setting.work / "scores" / f"{name}, {setting.tokens} tokens, {setting.sizes} sizes, seed {seed}.json"
+        kept = setting.work / "scores" / f"{name}, {setting.tokens} tokens, 2 sizes, seed {seed}.json"
         if not kept.exists():
             print(f"{kept.stem} …", file=sys.stderr, flush=True)
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -124,16 +120,13 @@ class Bench:
         return found
 
     def _measured(self, name: str, seed: int) -> dict[str, Any]:
-        way, between = WAYS[name], self.setting.sizes - 2
-        shapes = chain_shapes(structure_of(self._inputs.teacher), *ENDS, between)
-        above, seconds, anchors = self._teacher(way.ranking), 0.0, []
-        for shape in (shapes[-1], shapes[0]):
+        low, high = chain_shapes(structure_of(self._inputs.teacher), *ENDS, between=0)
+        above, seconds, losses = self._teacher(WAYS[name].ranking), 0.0, []
+        for shape in (high, low):
             above = self._trained(name, above, shape, seed)
             seconds += json.loads((above / "seconds.json").read_text(encoding="utf-8"))
-            anchors.append(above)
-        larger, smaller = anchors
-        between = [self._between(larger, smaller, shape) for shape in shapes[1:-1]]
-        return {"loss": [self._loss(smaller), *between, self._loss(larger)], "seconds": seconds}
+            losses.append(heldout_loss(above, self._inputs.corpus, SCORED))
+        return {"loss": losses[::-1], "seconds": seconds}
 
     def _teacher(self, ranking: str) -> Path:
         """The ordered AnsNet."""
@@ -160,16 +153,6 @@ class Bench:
 
         folder = self.setting.work / "anchors" / f"{name}-{tokens}-{seed}"
         return kept(folder, f"{shape.layers}-{shape.ffn}", train)
-
-    def _between(self, larger: Path, smaller: Path, shape: Shape) -> float:
-        inputs = {"larger": larger, "smaller": smaller, "corpus": self._inputs.corpus}
-        params = {"shape": asdict(shape), "method": "group_alpha", "tokens": CALIBRATION, "split": "train"}
-        with tempfile.TemporaryDirectory(dir=self.setting.work) as temporary:
-            run_step("interpolate", inputs, params, Path(temporary))
-            return self._loss(Path(temporary))
-
-    def _loss(self, folder: Path) -> float:
-        return heldout_loss(folder, self._inputs.corpus, SCORED)
 
 
 def _order_by_influence(inputs: Inputs, to: Path) -> None:
@@ -201,7 +184,6 @@ def measure(setting: Setting) -> Result:
 
 
 def _row(setting: Setting, name: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    more = {f"mean of {setting.sizes}": round(_mean(scores, all_sizes), 3)} if setting.sizes > 2 else {}
     return {
         "way": name,
         "tokens": f"{round(setting.tokens * WAYS[name].longer):,}",
@@ -209,7 +191,6 @@ def _row(setting: Setting, name: str, scores: Sequence[Mapping[str, Any]]) -> di
         "of each seed": ", ".join(f"{largest(score['loss']):.3f}" for score in scores),
         "76.1M": round(_mean(scores, smallest), 3),
         "of each seed ": ", ".join(f"{smallest(score['loss']):.3f}" for score in scores),
-        **more,
         "CPU s": round(statistics.fmean(score["seconds"] for score in scores)),
     }
 
@@ -221,15 +202,10 @@ def _bars(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[Bar, ...]:
     def gain(of: Any) -> float:
         return _mean(former, of) - min(_mean(scores, of) for scores in found.values())
 
-    bars = [
+    return (
         at_least("the best way below the former default at 102.6M, nats", gain(largest), 0.10),
         at_least("the best way below the former default at 76.1M, nats", gain(smallest), 0.15),
-    ]
-    if len(former[0]["loss"]) > 2:
-        bars.append(
-            at_least("the best way below the former default, the mean of all sizes, nats", gain(all_sizes), 0.10)
-        )
-    return tuple(bars)
+    )
 
 
 def largest(losses: Sequence[float]) -> float:
@@ -240,11 +216,6 @@ def largest(losses: Sequence[float]) -> float:
 def smallest(losses: Sequence[float]) -> float:
     """The loss of the smaller anchor."""
     return losses[0]
-
-
-def all_sizes(losses: Sequence[float]) -> float:
-    """The mean loss."""
-    return statistics.fmean(losses)
 
 
 def _mean(scores: Sequence[Mapping[str, Any]], of: Any) -> float:
@@ -261,14 +232,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--ways", type=lambda text: tuple(text.split(";")), default=tuple(WAYS))
-    parser.add_argument("--sizes", type=int, default=2)
     found, sys.argv[1:] = parser.parse_known_args()
     return found
 
 
 def _run(options: argparse.Namespace, quick: bool, work: Path) -> Result:
     prepare_process()
-    setting = Setting(work, options.tokens, options.seeds, options.ways, options.sizes)
+    setting = Setting(work, options.tokens, options.seeds, options.ways)
     if quick:
         setting = Setting(work, 2_048, 1, (FORMER, NOW))
     if options.seed is not None:

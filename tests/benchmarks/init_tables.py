@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from colbuild.arch import Shape
+from tests.benchmarks.chain_parts import unread_loss
 from tests.benchmarks.init_models import Models, Pair
 from tests.helpers.steps import run_step
 
@@ -119,7 +120,7 @@ class Tables:
         from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
         from colbuild.weights.prefix.subset import subset
 
-        params = InterpolateParams(shape, "subset", tokens=self._models.calibration(name), split="train")
+        params = InterpolateParams(shape, "subset", tokens=self._models.calibration(name), split="heldout")
         inputs = {"larger": ansnet, "corpus": self._models.corpus(name)}
 
         def make(to: Path) -> None:
@@ -144,7 +145,7 @@ class Tables:
         from colbuild.spec.model.mixing import Interpolate
 
         asked = Interpolate.model_validate({"tokens": self._models.calibration(name), **how}, strict=False)
-        params = {"shape": asdict(pair.between), **asked.params(), "split": "train"}
+        params = {"shape": asdict(pair.between), **asked.params(), "split": "heldout"}
         inputs = {"larger": pair.larger, "smaller": pair.smaller, "corpus": self._models.corpus(name)}
 
         def make(to: Path) -> None:
@@ -161,19 +162,13 @@ class Tables:
 
     def score(self, name: str, key: str, make: Callable[[Path], None]) -> float:
         """The held-out loss of what `make` puts into a folder."""
-        from colbuild.ops.shared.running_models import calibration, model_of
-        from colbuild.train.loop.devices import forward_type
-        from colbuild.train.watching.measure import mean_loss
-        from colbuild.weights.files.checkpoint import load_checkpoint
-
-        effort = self._models.effort
-        kept = self._scores / f"{name} {key} {self._models.calibration(name)} {effort.heldout}.json"
+        chosen, scored = self._models.calibration(name), self._models.effort.heldout
+        kept = self._scores / f"{name} {key} {chosen} {scored}, before the choice.json"
         if not kept.exists():
             with tempfile.TemporaryDirectory(dir=self._scores) as folder:
                 make(Path(folder))
-                model = model_of(load_checkpoint(Path(folder)), forward_type())
-            windows = calibration(self._models.corpus(name), "heldout", effort.heldout, model)
-            kept.write_text(json.dumps(mean_loss(model, windows)) + "\n", encoding="utf-8")
+                loss = unread_loss(Path(folder), self._models.corpus(name), scored, chosen)
+            kept.write_text(json.dumps(loss) + "\n", encoding="utf-8")
         return float(json.loads(kept.read_text(encoding="utf-8")))
 
 

@@ -1,12 +1,12 @@
 """Whether DesNets between two anchors hold once these are trained for long: by model, tokens and form of elastic steps.
 
 `python -m tests.benchmarks.regime [--model stories] [--tokens 0.1M,1M,10M] [--form none,anchor,segment] [--seed 0] [--text 1M]
-[--choose train] [--train] [--quick] [--json FILE] [--work FOLDER]`. Two anchors are distilled by the operations that a build
+[--choose heldout] [--train] [--quick] [--json FILE] [--work FOLDER]`. Two anchors are distilled by the operations that a build
 runs, each on as many tokens; seven sizes between them are made without training, and scored on held-out text. For each chain:
 every size's loss; how far it lies above the straight line between the anchors (by parameters), below the larger anchor's
 subset, and above the middle of its two neighbours (a dent); what other strategies give; and how far the weights of the two
-anchors are apart. `--choose heldout` has mixtures chosen on text that no anchor was trained on: 2,048 tokens, which are among
-the 8,192 that models are scored on.
+anchors are apart. Mixtures are chosen on 2,048 tokens of held-out text, as in a build, and scored on 8,192 others;
+`--choose train` has them chosen on text that the anchors were trained on.
 
 `--model stories` and `stories-4k` need COLBUILD_BENCH_STORIES, a folder with stories15M in the form of Hugging Face, and write
 `--text` tokens of text with it first; `smollm2` needs the package index. Recipes have the default values of a recipe, but for
@@ -102,7 +102,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--form", default=",".join(FORMS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", type=parse_count, default=1_000_000)
-    parser.add_argument("--choose", choices=("train", "heldout"), default="train")
+    parser.add_argument("--choose", choices=("train", "heldout"), default="heldout")
     parser.add_argument("--train", action="store_true")
     found, sys.argv[1:] = parser.parse_known_args()
     if odd := set(found.form.split(",")) - set(FORMS):
@@ -140,7 +140,7 @@ if __name__ == "__main__":
     chosen = _options()
     told = f"--model {chosen.model} --form {chosen.form} --seed {chosen.seed}"
     told += f" --tokens {chosen.tokens}" if chosen.tokens else ""
-    told += f" --choose {chosen.choose}" if chosen.choose != "train" else ""
+    told += f" --choose {chosen.choose}" if chosen.choose != "heldout" else ""
     run_kept_benchmark(
         f"regime, {chosen.model}", f"{COMMAND} {told}", functools.partial(_run, chosen), ("torch", "transformers")
     )

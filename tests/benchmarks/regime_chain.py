@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from colbuild.arch import Shape, parameters
-from tests.benchmarks.chain_parts import heldout_loss, kept
+from tests.benchmarks.chain_parts import kept, unread_loss
 from tests.benchmarks.regime_lab import Lab
 from tests.helpers.steps import run_step
 
@@ -35,14 +35,15 @@ class Effort:
         scored: Held-out tokens that a model is scored on.
         calibration: Tokens that mixtures are scored on.
         all_methods: Sizes, counted from the smallest, at which every strategy is tried and not the default alone.
-        choose: The split of the corpus that mixtures are scored on: the anchors were trained on "train".
+        choose: The split of the corpus that mixtures are scored on: "heldout", as in a build, or "train", what the anchors
+            were trained on.
     """
 
     between: int = 7
     scored: int = 8_192
     calibration: int = 2_048
     all_methods: tuple[int, ...] = (2, 4, 6)
-    choose: str = "train"
+    choose: str = "heldout"
 
 
 class Chain:
@@ -53,7 +54,7 @@ class Chain:
         self.shapes = lab.shapes(effort.between)
         self.sizes = tuple(parameters(lab.structure.at(shape)) for shape in self.shapes)
         self.name = f"{form}-{tokens}-{seed}"
-        chosen = "" if effort.choose == "train" else f"-{effort.choose}"
+        chosen = f"-{effort.choose}, before"
         self._scores = (
             lab.folder
             / "scores"
@@ -141,7 +142,7 @@ class Chain:
             return self._loss(Path(made))
 
     def _loss(self, folder: Path) -> float:
-        return heldout_loss(folder, self.lab.corpus, self.effort.scored)
+        return unread_loss(folder, self.lab.corpus, self.effort.scored, self.effort.calibration)
 
     def _distances(self) -> dict[str, tuple[float, float]]:
         from colbuild.weights.files.checkpoint import load_checkpoint

@@ -10,8 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from colbuild.arch import Shape
 from colbuild.errors import BuildError
+from colbuild.ops.shared import running_models
 from colbuild.ops.shared.mixture_scores import Scoring
-from colbuild.ops.shared.running_models import calibration, model_of
+from colbuild.ops.shared.running_models import calibration, choice_text, model_of
+from colbuild.plan.workload.at_once import WINDOW
+from colbuild.train.corpus.packing import open_corpus
+from colbuild.train.corpus.text_windows import choice_windows
 from colbuild.train.loop.devices import forward_type
 from colbuild.train.watching.measure import mean_loss
 from colbuild.weights.files.checkpoint import load_checkpoint, load_nested, save_checkpoint, save_nested
@@ -40,7 +44,7 @@ def mix_of(told):
 
 def loss_of(folder, tokens=512):
     model = model_of(load_checkpoint(folder), forward_type())
-    return mean_loss(model, calibration(packed(), "train", tokens, model))
+    return mean_loss(model, choice_text(packed(), "heldout", tokens, model))
 
 
 def test_desnet_has_its_shape_and_transformers_loads_it_strictly(desnet):
@@ -269,15 +273,42 @@ def test_a_refit_that_does_not_help_is_left_out(monkeypatch):
 def test_where_there_is_nothing_to_refit_the_reason_is_told():
     found = carry_out("interpolate", *between("subset", how={"refit": "auto"}, ffn=72))
     assert "as wide as the larger anchor's" in interpolation_of(found)["refit"]["reason"]
-    found = carry_out("interpolate", *between("subset", tokens=32, how={"refit": "auto"}))
+    inputs, params = between("subset", tokens=10**6, how={"refit": "auto"})
+    found = carry_out("interpolate", inputs, params | {"split": "train"})
     assert "one window" in interpolation_of(found)["refit"]["reason"]
 
 
-def test_too_little_text_is_named_and_nothing_is_written(tmp_path):
-    inputs, params = between(tokens=10**6)
+def test_where_nothing_is_held_out_a_refit_is_decided_on_other_text_than_it_was_fitted_on():
+    inputs, params = between("subset", how={"refit": "auto"})
+    found = carry_out("interpolate", inputs, params | {"split": "train"})
+    facts = interpolation_of(found)["refit"]
+    assert facts["kept"] == (facts["loss"] < facts["without"])
+    assert facts["tokens"] == 3 * 512
+
+
+# -- the text that decides ------------------------------------------------------------------------------------------------
+
+
+def test_mixtures_are_chosen_on_held_out_text_and_not_on_what_the_anchors_know(monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        running_models, "choice_windows", lambda *asked: read.append(asked[0]) or choice_windows(*asked)
+    )
+    carry_out("interpolate", *between())
+    assert [corpus.split for corpus in read] == ["heldout"]
+
+
+def test_with_less_text_than_was_asked_for_all_of_it_decides():
+    found = interpolation_of(carry_out("interpolate", *between(tokens=10**6)))
+    there = open_corpus(packed(), "heldout").tokens
+    assert found["tokens"] == (there - 1) // WINDOW * WINDOW > 0
+
+
+def test_too_little_text_to_fit_on_is_named_and_nothing_is_written(tmp_path):
+    inputs, params = between(tokens=10**6, how={"refit": "auto"})
     output = tmp_path / "output"
     output.mkdir()
-    with pytest.raises(BuildError, match="too few to calibrate on 1,000,000") as found:
+    with pytest.raises(BuildError, match="too few to calibrate on 3,000,000") as found:
         run_step("interpolate", inputs, params, output)
     assert "tokens" in str(found.value.hint)
     assert list(output.iterdir()) == []

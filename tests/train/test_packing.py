@@ -12,7 +12,14 @@ from tokenizers import Tokenizer
 from colbuild.errors import BuildError
 from colbuild.train.batch import IGNORED
 from colbuild.train.corpus.packing import PackedCorpus, open_corpus
-from colbuild.train.corpus.text_windows import calibration_windows, evaluation_documents, read_windows, training_windows
+from colbuild.train.corpus.text_windows import (
+    calibration_windows,
+    choice_windows,
+    evaluation_documents,
+    read_windows,
+    training_windows,
+    windows_before_choice,
+)
 from tests.helpers.tiny import tiny_documents
 from tests.ops.corpus.helpers import build, packed_texts, tokenizer_folder
 
@@ -155,6 +162,29 @@ def test_calibration_takes_at_least_one_window_and_no_more_than_there_are(folder
     assert calibration_windows(corpus, 10**9, 64).shape == ((corpus.tokens - 1) // 64, 65)
     with pytest.raises(BuildError, match="too few"):
         calibration_windows(corpus, 1, corpus.tokens)
+
+
+@pytest.mark.parametrize("tokens", [64, 300, 1_500, 10**9])
+def test_a_choice_is_made_on_the_end_and_nothing_else_is_read_of_it(folder, tokens):
+    corpus = open_corpus(folder, "heldout")
+    windows = [row.tolist() for row in calibration_windows(corpus, 10**9, 16)]  # all of them, in order
+    chosen = [windows.index(row.tolist()) for row in choice_windows(corpus, tokens, 16)]
+    before = [windows.index(row.tolist()) for row in windows_before_choice(corpus, tokens, 16, 10**9)]
+    assert len(chosen) == min(tokens // 16, len(windows))
+    assert chosen == sorted(set(chosen))
+    assert before == list(range(min(len(windows) // 2, len(windows) - len(chosen))))
+    assert not set(chosen) & set(before)
+
+
+def test_an_evaluation_of_half_the_text_reads_nothing_of_a_choice(folder):
+    corpus = open_corpus(folder, "heldout")
+    read = torch.cat([window.targets for window in evaluation_documents(corpus, corpus.tokens // 4, 64)])
+    ids = stream(corpus)
+    text = ids[ids != corpus.separator]
+    assert torch.equal(read, text[: len(read)])
+    first = choice_windows(corpus, 64, 16)[0]
+    places = [start for start in range(len(ids) - 16) if torch.equal(ids[start : start + 17], first)]
+    assert places == [start for start in places if start > len(read)] != []
 
 
 # -- evaluation -------------------------------------------------------------------------------------------------------

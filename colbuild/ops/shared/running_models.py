@@ -15,7 +15,12 @@ from colbuild.errors import BuildError
 from colbuild.plan.workload.at_once import WINDOW
 from colbuild.train.corpus.packing import PackedCorpus, open_corpus
 from colbuild.train.corpus.text_beginning import asked
-from colbuild.train.corpus.text_windows import calibration_windows, window_count
+from colbuild.train.corpus.text_windows import (
+    calibration_windows,
+    choice_windows,
+    window_count,
+    windows_before_choice,
+)
 from colbuild.train.losses.attention import use_blocked_attention
 from colbuild.train.losses.forward import owner_of
 from colbuild.weights.files.checkpoint import Checkpoint
@@ -80,6 +85,26 @@ def calibration(corpus: Path, split: str, tokens: int, model: Configured) -> tor
             "'calibration' in a profile",
         )
     return calibration_windows(packed, tokens, length)
+
+
+def choice_text(corpus: Path, split: str, tokens: int, model: Configured) -> torch.Tensor:
+    """Windows [windows, length + 1] by which mixtures are chosen, see `choice_windows`: as many as there are.
+
+    Raises:
+        BuildError: The corpus was made with another tokenizer.
+    """
+    packed, length = _open(corpus, split, model)
+    return choice_windows(packed, tokens, length)
+
+
+def text_before_choice(corpus: Path, split: str, tokens: int, wanted: int, model: Configured) -> torch.Tensor:
+    """Windows [windows, length + 1] for at most about `wanted` predictions, none of which `choice_text` has.
+
+    Raises:
+        BuildError: The corpus was made with another tokenizer.
+    """
+    packed, length = _open(corpus, split, model)
+    return windows_before_choice(packed, tokens, length, wanted)
 
 
 def heldout_windows(corpus: Path, split: str, tokens: int, model: Configured) -> torch.Tensor:

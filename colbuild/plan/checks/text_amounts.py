@@ -238,7 +238,7 @@ def _judge(need: _Need, text: Known, loaded: LoadedFamily, errors: list[Problem]
         errors.append(Problem(place, f"{asked}: {has}", hint))
     elif expected is not None and not need.fits(expected):
         has = f"the {need.split} split of {text.name} probably has about {format_count(expected)}"
-        what = "the build fails" if need.required else "fewer are evaluated"
+        what = "the build fails" if need.required else "fewer are read"
         warnings.append(Problem(place, f"{asked}: {has}, and {what} if it has no more", hint))
 
 
@@ -256,7 +256,7 @@ def _needs(step: Step, graph: BuildGraph) -> Iterator[_Need]:
         yield _Need(
             step.id,
             step.inputs[need.role],
-            step.params["split"],
+            need.split or step.params["split"],
             need.tokens,
             need.window,
             (*origins[first], *rest),

@@ -201,7 +201,7 @@ def _desnet(draft: Draft, family: Family, chain: Chain, index: int, models: Mapp
         ends = {"larger": made}
         if placed.mixed:
             ends["smaller"] = models[placed.smaller.name]
-        made = interpolate.draw(draft, placed.member, desnet.interpolate, path, ends, text, split)
+        made = interpolate.draw(draft, placed.member, desnet.interpolate, path, ends, text, family.data.train)
     if desnet.recover is None:
         return made
     # A DesNet that equals an anchor would be its own teacher and learn nothing: it learns from that anchor's teacher.

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 from colbuild.arch import Shape, Structure, forward_flops, parameters
-from colbuild.plan.drawing.draft import SPLIT, Draft, FamilyPath
+from colbuild.plan.drawing.draft import Draft, FamilyPath
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.operation import WEIGHTS, Operation, Params, Scene, TextNeed, Work
 from colbuild.plan.shapes.members import Member
 from colbuild.plan.workload.at_once import WINDOW
 from colbuild.plan.workload.model_memory import FORWARD, PROCESSES, STREAMED, scored_bytes
+from colbuild.spec.model.family import Data
 from colbuild.spec.model.mixing import Interpolate
 
 
@@ -62,8 +63,8 @@ NESTED_SCORINGS: Final[Mapping[str, Scorings]] = {
 FILLED_CANDIDATES: Final = 5
 """How many global_alpha scores where another fill than the larger anchor's takes the place of what the smaller one lacks."""
 
-REFIT_TEXT: Final = 4
-"""How many times the calibration tokens a refit reads: three parts to fit on, one to decide whether it is kept."""
+FITTED_TEXT: Final = 3
+"""How many times the calibration tokens a refit reads to fit on."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class InterpolateParams(Params):
         seed: Of a random subset.
         refit: Whether the FFN's output projections are fitted again.
         tokens: Calibration tokens, where text decides.
-        split: The split of the corpus that they come from.
+        split: The split of the corpus that they come from: what no anchor was trained on, where there is such text.
     """
 
     shape: Shape
@@ -109,7 +110,9 @@ class InterpolateParams(Params):
     def texts(self, roles: Collection[str]) -> Iterable[TextNeed]:
         """See `Params`."""
         if "corpus" in roles and self.tokens is not None:
-            yield TextNeed(self.tokens * (REFIT_TEXT if self.refit == "auto" else 1), WINDOW, ("tokens",))
+            yield TextNeed(self.tokens, WINDOW, ("tokens",), required=False)
+            if self.refit == "auto" and self.split != "train":
+                yield TextNeed(FITTED_TEXT * self.tokens, WINDOW, ("tokens",), split="train")
 
 
 def draw(
@@ -119,7 +122,7 @@ def draw(
     path: FamilyPath,
     ends: Mapping[str, str],
     corpus: str,
-    split: str,
+    data: Data,
 ) -> str:
     """Draws a DesNet between two anchors.
 
@@ -130,15 +133,16 @@ def draw(
         path: Where the spec asks for it.
         ends: `larger`, and `smaller` where the strategy reads it -> the step that makes it.
         corpus: The step that makes the calibration text.
-        split: The split of it.
+        data: What that text is. Mixtures are chosen on documents that are held out, where there are any: an anchor that was
+            trained for long knows its training text so well that it seems better than any mixture.
     """
     params, inputs = {"shape": asdict(member.structure.shape), **how.params()}, dict(ends)
     if how.reads_text:
-        params["split"], inputs["corpus"] = split, corpus
+        params["split"], inputs["corpus"] = "heldout" if data.heldout else "train", corpus
     places: dict[str, FamilyPath] = {key: (*path, "interpolate", key) for key in how.params()}
     return draft.add(
         Step("interpolate", member.name, params, inputs=inputs),
-        {"": path, "shape": path, **places, "split": SPLIT},
+        {"": path, "shape": path, **places, "split": ("data", "train", "heldout")},
     )
 
 
@@ -166,13 +170,13 @@ def _flops(params: InterpolateParams, tokens: int, made: Structure, larger: Stru
     forward, windows = forward_flops(made, WINDOW), max(1, tokens // WINDOW)
     flops = params.scorings(nested=nested).windows(windows) * tokens // windows * forward
     if params.refit == "auto":
-        flops += REFIT_TEXT * tokens * (forward + forward_flops(larger, WINDOW))
+        flops += (1 + FITTED_TEXT) * tokens * (forward + forward_flops(larger, WINDOW))
     return flops
 
 
 INTERPOLATE: Final = Operation(
     op="interpolate",
-    epoch=3,
+    epoch=4,
     params=InterpolateParams,
     module="colbuild.ops.interpolate",
     work=_work,

@@ -61,7 +61,9 @@ class Interpolate(Typed):
             "parts of the larger anchor, at random or evenly spaced."
         ),
     ] = "group_alpha"
-    tokens: Annotated[Count, Field(description="Calibration tokens for scoring mixtures.")] = 4096
+    tokens: Annotated[
+        Count, Field(description="Calibration tokens for scoring mixtures, of documents that are held out of training.")
+    ] = 4096
     fill: Annotated[
         Literal["donor", "zero", "copy"] | None,
         Field(

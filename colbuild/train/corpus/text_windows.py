@@ -115,6 +115,39 @@ def calibration_windows(corpus: PackedCorpus, tokens: int, sequence: int) -> tor
     return _windows(corpus, [place * available // count for place in range(count)], sequence)
 
 
+def choice_windows(corpus: PackedCorpus, tokens: int, sequence: int) -> torch.Tensor:
+    """Windows [windows, sequence + 1] for at most about `tokens` predictions, to choose among models: always the same.
+
+    They are spread evenly over the second half of the corpus, or over its end where that half is too short: an evaluation
+    reads documents from the start, so that it tells of other text than a choice was made on.
+
+    Raises:
+        BuildError: The corpus has fewer tokens than one window.
+    """
+    available = window_count(corpus, sequence)
+    count = min(max(1, tokens // sequence), available)
+    first = _first_of_choice(available, count)
+    return _windows(corpus, [first + place * (available - first) // count for place in range(count)], sequence)
+
+
+def windows_before_choice(corpus: PackedCorpus, tokens: int, sequence: int, wanted: int) -> torch.Tensor:
+    """Windows [windows, sequence + 1] for at most about `wanted` predictions, from before the text of `choice_windows`.
+
+    There are none where the choice takes the whole corpus.
+
+    Raises:
+        BuildError: The corpus has fewer tokens than one window.
+    """
+    available = window_count(corpus, sequence)
+    before = _first_of_choice(available, min(max(1, tokens // sequence), available))
+    count = min(max(1, wanted // sequence), before)
+    return _windows(corpus, [place * before // count for place in range(count)], sequence)
+
+
+def _first_of_choice(available: int, count: int) -> int:
+    return min(available // 2, available - count)
+
+
 def evaluation_documents(corpus: PackedCorpus, tokens: int, context: int) -> tuple[EvaluationWindow, ...]:
     """The documents from the start of the corpus, as windows to score, until at least `tokens` tokens are in them.
 
@@ -184,7 +217,8 @@ def _parts(corpus: PackedCorpus) -> Iterator[_Part]:
 def _windows(corpus: PackedCorpus, places: Sequence[int], sequence: int) -> torch.Tensor:
     import torch
 
-    return torch.from_numpy(np.stack([window(corpus, place, sequence) for place in places]))
+    rows = [window(corpus, place, sequence) for place in places]
+    return torch.from_numpy(np.stack(rows) if rows else np.empty((0, sequence + 1), dtype=np.int64))
 
 
 def _permuted(place: int, count: int, key: str) -> int:
