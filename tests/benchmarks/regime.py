@@ -5,7 +5,7 @@
 runs, each on as many tokens; seven sizes between them are made without training, and scored on held-out text. For each chain:
 every size's loss; how far it lies above the straight line between the anchors (by parameters), below the larger anchor's
 subset, and above the middle of its two neighbours (a dent); what other strategies give; and how far the weights of the two
-anchors are apart. Mixtures are chosen on 2,048 tokens of held-out text, as in a build, and scored on 8,192 others;
+anchors are apart. Mixtures are chosen on 4,096 tokens of held-out text, as in a build, and scored on 8,192 others;
 `--choose train` has them chosen on text that the anchors were trained on.
 
 `--model stories` and `stories-4k` need COLBUILD_BENCH_STORIES, a folder with stories15M in the form of Hugging Face, and write

@@ -41,7 +41,7 @@ class Effort:
 
     between: int = 7
     scored: int = 8_192
-    calibration: int = 2_048
+    calibration: int = 4_096
     all_methods: tuple[int, ...] = (2, 4, 6)
     choose: str = "heldout"
 
