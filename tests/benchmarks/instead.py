@@ -186,7 +186,7 @@ def _laboratory(options: argparse.Namespace, work: Path, project: Path) -> Labor
     found = regime_lab.lab("stories", options.regime or work, options.text)
     inputs = project / "inputs"
     if not inputs.exists():
-        shutil.copytree(found.folder / "raw", inputs / "ansnet")
+        shutil.copytree(regime_lab.story_teller_files(found.folder), inputs / "ansnet")
         shutil.copytree(found.folder / f"text-{options.text}", inputs / "text")
     return families.stories("./inputs/ansnet", {"source": "./inputs/text", "heldout": regime_lab.HELDOUT})
 

@@ -1,11 +1,11 @@
 """Whether DesNets between two anchors hold once these are trained for long: by model, tokens and form of elastic steps.
 
 `python -m tests.benchmarks.regime [--model stories] [--tokens 0.1M,1M,10M] [--form none,anchor,segment] [--seed 0] [--text 1M]
-[--choose heldout] [--train] [--quick] [--json FILE] [--work FOLDER]`. Two anchors are distilled by the operations that a build
+[--choose heldout] [--calibration 4096] [--train] [--quick] [--json FILE] [--work FOLDER]`. Two anchors are distilled by the operations that a build
 runs, each on as many tokens; seven sizes between them are made without training, and scored on held-out text. For each chain:
 every size's loss; how far it lies above the straight line between the anchors (by parameters), below the larger anchor's
 subset, and above the middle of its two neighbours (a dent); what other strategies give; and how far the weights of the two
-anchors are apart. Mixtures are chosen on 4,096 tokens of held-out text, as in a build, and scored on 8,192 others;
+anchors are apart. Mixtures are chosen on `--calibration` tokens of held-out text, as in a build, and scored on 8,192 others;
 `--choose train` has them chosen on text that the anchors were trained on.
 
 `--model stories` and `stories-4k` need COLBUILD_BENCH_STORIES, a folder with stories15M in the form of Hugging Face, and write
@@ -103,6 +103,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", type=parse_count, default=1_000_000)
     parser.add_argument("--choose", choices=("train", "heldout"), default="heldout")
+    parser.add_argument("--calibration", type=parse_count, default=Effort.calibration)
     parser.add_argument("--train", action="store_true")
     found, sys.argv[1:] = parser.parse_known_args()
     if odd := set(found.form.split(",")) - set(FORMS):
@@ -113,7 +114,7 @@ def _options() -> argparse.Namespace:
 def _run(options: argparse.Namespace, quick: bool, work: Path) -> Result:
     prepare_process()
     effort = Effort(between=3, scored=2_048, calibration=1_024, all_methods=(2,)) if quick else Effort()
-    effort = replace(effort, choose=options.choose)
+    effort = replace(effort, choose=options.choose, **({} if quick else {"calibration": options.calibration}))
     budgets = [parse_count(text) for text in (options.tokens or BUDGETS[options.model]).split(",")]
     if quick and not options.tokens:
         budgets = [tokens // 1_000 for tokens in budgets[:2]]
@@ -140,6 +141,7 @@ if __name__ == "__main__":
     chosen = _options()
     told = f"--model {chosen.model} --form {chosen.form} --seed {chosen.seed}"
     told += f" --tokens {chosen.tokens}" if chosen.tokens else ""
+    told += f" --calibration {chosen.calibration}" if chosen.calibration != Effort.calibration else ""
     told += f" --choose {chosen.choose}" if chosen.choose != "heldout" else ""
     run_kept_benchmark(
         f"regime, {chosen.model}", f"{COMMAND} {told}", functools.partial(_run, chosen), ("torch", "transformers")

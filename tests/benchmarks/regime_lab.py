@@ -142,25 +142,28 @@ _LABS: Final[dict[str, Callable[[Path, int], Lab]]] = {
 LABS: Final = tuple(_LABS)
 
 
-def _story_teller(folder: Path) -> Path:
-    """stories15M as the step `source` leaves it. Its stories end with the token that the next one begins with."""
+def story_teller_files(folder: Path) -> Path:
+    """stories15M in the form of Hugging Face, whose stories end with the token that the next one begins with."""
 
     def make(to: Path, _: Path) -> None:
         given = os.environ.get(STORIES)
         if given is None:
             raise SystemExit(f"set {STORIES} to a folder with stories15M in the form of Hugging Face")
-        raw = folder / "raw"
-        shutil.copytree(given, raw, dirs_exist_ok=True)
+        shutil.copytree(given, to, dirs_exist_ok=True)
         for name, key, end in (
             ("tokenizer_config.json", "eos_token", "<s>"),
             ("config.json", "eos_token_id", 1),
             ("generation_config.json", "eos_token_id", 1),
         ):
-            values: dict[str, Any] = json.loads((raw / name).read_text(encoding="utf-8"))
-            (raw / name).write_text(json.dumps({**values, key: end}), encoding="utf-8")
-        run_step("source", {"raw": raw}, {}, to)
+            values: dict[str, Any] = json.loads((to / name).read_text(encoding="utf-8"))
+            (to / name).write_text(json.dumps({**values, key: end}), encoding="utf-8")
 
-    return kept(folder, "ansnet", make)
+    return kept(folder, "raw", make)
+
+
+def _story_teller(folder: Path) -> Path:
+    """stories15M as the step `source` leaves it."""
+    return kept(folder, "ansnet", lambda to, _: run_step("source", {"raw": story_teller_files(folder)}, {}, to))
 
 
 def _stories_told(folder: Path, written: int) -> Path:
