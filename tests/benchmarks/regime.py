@@ -1,12 +1,12 @@
 """Whether DesNets between two anchors hold once these are trained for long: by model, tokens and form of elastic steps.
 
 `python -m tests.benchmarks.regime [--model stories] [--tokens 0.1M,1M,10M] [--form none,anchor,segment] [--seed 0] [--text 1M]
-[--choose heldout] [--calibration 4096] [--train] [--quick] [--json FILE] [--work FOLDER]`. Two anchors are distilled by the operations that a build
-runs, each on as many tokens; seven sizes between them are made without training, and scored on held-out text. For each chain:
-every size's loss; how far it lies above the straight line between the anchors (by parameters), below the larger anchor's
-subset, and above the middle of its two neighbours (a dent); what other strategies give; and how far the weights of the two
-anchors are apart. Mixtures are chosen on `--calibration` tokens of held-out text, as in a build, and scored on 8,192 others;
-`--choose train` has them chosen on text that the anchors were trained on.
+[--choose heldout] [--calibration 4096] [--train] [--quick] [--json FILE] [--work FOLDER]`. Two anchors are distilled by the
+operations that a build runs, each on as many tokens; seven sizes between them are made without training, and scored on
+held-out text. For each chain: every size's loss; how far it lies above the straight line between the anchors (by parameters),
+below the larger anchor's subset, and above the middle of its two neighbours (a dent); what other strategies give; and how far
+the weights of the two anchors are apart. Mixtures are chosen on `--calibration` tokens of held-out text, as in a build, and
+scored on 8,192 others; `--choose train` has them chosen on text that the anchors were trained on.
 
 `--model stories` and `stories-4k` need COLBUILD_BENCH_STORIES, a folder with stories15M in the form of Hugging Face, and write
 `--text` tokens of text with it first; `smollm2` needs the package index. Recipes have the default values of a recipe, but for
