@@ -60,7 +60,6 @@ class TextNeed:
         role: The input that gives the text.
         repeats: Whether the recipe could let the text be read again.
         required: Whether the step fails with less.
-        split: The split of that text; by default the step's own.
     """
 
     tokens: int
@@ -69,7 +68,6 @@ class TextNeed:
     role: str = "corpus"
     repeats: bool = False
     required: bool = True
-    split: str | None = None
 
 
 @dataclass(frozen=True)

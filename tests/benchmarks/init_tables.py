@@ -120,7 +120,9 @@ class Tables:
         from colbuild.weights.files.checkpoint import load_checkpoint, save_checkpoint
         from colbuild.weights.prefix.subset import subset
 
-        params = InterpolateParams(shape, "subset", tokens=self._models.calibration(name), split="heldout")
+        params = InterpolateParams(
+            shape, "subset", tokens=self._models.calibration(name), split="heldout", fitted_split="train"
+        )
         inputs = {"larger": ansnet, "corpus": self._models.corpus(name)}
 
         def make(to: Path) -> None:
@@ -145,7 +147,7 @@ class Tables:
         from colbuild.spec.model.mixing import Interpolate
 
         asked = Interpolate.model_validate({"tokens": self._models.calibration(name), **how}, strict=False)
-        params = {"shape": asdict(pair.between), **asked.params(), "split": "heldout"}
+        params = {"shape": asdict(pair.between), **asked.params(), "split": "heldout", "fitted_split": "train"}
         inputs = {"larger": pair.larger, "smaller": pair.smaller, "corpus": self._models.corpus(name)}
 
         def make(to: Path) -> None:
@@ -163,7 +165,7 @@ class Tables:
     def score(self, name: str, key: str, make: Callable[[Path], None]) -> float:
         """The held-out loss of what `make` puts into a folder."""
         chosen, scored = self._models.calibration(name), self._models.effort.heldout
-        kept = self._scores / f"{name} {key} {chosen} {scored}, before the choice.json"
+        kept = self._scores / f"{name} {key} {chosen} {scored}, before the last quarter.json"
         if not kept.exists():
             with tempfile.TemporaryDirectory(dir=self._scores) as folder:
                 make(Path(folder))

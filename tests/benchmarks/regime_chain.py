@@ -54,7 +54,7 @@ class Chain:
         self.shapes = lab.shapes(effort.between)
         self.sizes = tuple(parameters(lab.structure.at(shape)) for shape in self.shapes)
         self.name = f"{form}-{tokens}-{seed}"
-        chosen = f"-{effort.choose}, before"
+        chosen = f"-{effort.choose}, last quarter"
         self._scores = (
             lab.folder
             / "scores"

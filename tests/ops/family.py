@@ -152,4 +152,5 @@ def between(
     asked = Interpolate.model_validate({"method": method, "tokens": tokens, **(how or {})}, strict=False)
     params: dict[str, Any] = {"shape": shape_of(larger(), **({"layers": 3, "ffn": 64} | lengths)), **asked.params()}
     inputs = {"larger": larger()} | ({"smaller": smaller()} if asked.reads_smaller else {})
-    return (inputs | {"corpus": packed()}, {**params, "split": "heldout"}) if asked.reads_text else (inputs, params)
+    splits = {"split": "heldout", **({"fitted_split": "train"} if asked.refit == "auto" else {})}
+    return (inputs | {"corpus": packed()}, params | splits) if asked.reads_text else (inputs, params)

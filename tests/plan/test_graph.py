@@ -199,6 +199,7 @@ def test_what_is_fitted_reads_the_familys_text(tmp_path):
     [
         ("  train: {source: ./corpus.txt}\n", "heldout"),
         ("  train: {source: ./corpus.txt, split: all}\n", "heldout"),
+        ("  train: {source: ./corpus.txt, split: heldout}\n", "train"),
         ("  train: {source: ./corpus.txt, heldout: 0}\n  eval: {split: all}\n", "train"),
     ],
 )

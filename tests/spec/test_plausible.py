@@ -27,6 +27,11 @@ def told(root, **parts):
         ({"distill": DISTILL.replace("1.0", "1e-9")}, "recipes/distill.yaml:3", "the usual range is at least 0.05"),
         ({"distill": DISTILL.replace("256", "3")}, "recipes/distill.yaml:1", "'sequence' is 3"),
         ({"distill": DISTILL.replace("batch: 8", "batch: 10000000")}, "recipes/distill.yaml:6", "'batch' is 1e+07"),
+        (
+            {"distill": DISTILL.replace("batch: 8", "batch: 40000")},
+            "recipes/distill.yaml:6",
+            "a step of 40,000 x 256 tokens has 10.2M, more than the",
+        ),
         ({"distill": DISTILL + "schedule: {warmup: 0.9}\n"}, "recipes/distill.yaml:7", "'warmup' is 0.9"),
         (
             {"distill": DISTILL.replace("lr: 5e-4", "weight_decay: 50, clip: 1e-9, eps: 1")},

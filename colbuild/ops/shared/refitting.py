@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel
-
-from colbuild.ops.shared.running_models import asked_of, calibration, choice_text, model_of, text_before_choice
+from colbuild.ops.shared.running_models import asked_of, choice_text, heldout_windows, model_of, text_before_choice
 from colbuild.ops.step_run import StepRun
 from colbuild.plan.steps.interpolate import FITTED_TEXT, InterpolateParams
+from colbuild.train.corpus.packing import open_corpus
 from colbuild.train.loop.devices import forward_type
 from colbuild.train.watching.measure import mean_loss
 from colbuild.weights.files.checkpoint import Checkpoint, load_checkpoint
@@ -21,8 +18,8 @@ from colbuild.weights.mixing.refit import refit
 def refitted(step: StepRun, params: InterpolateParams, made: Checkpoint) -> tuple[Checkpoint, dict[str, Any]]:
     """A DesNet, refitted to the larger anchor where that lowers its loss.
 
-    It is fitted on training text, `FITTED_TEXT` times the `tokens` that score a mixture; the text that mixtures are chosen on
-    decides whether it is kept.
+    It is fitted on `FITTED_TEXT` times the `tokens` that score a mixture, or as many as there are, of other text than mixtures
+    are chosen on; that on which they are decides whether it is kept.
 
     Returns:
         (the DesNet, what `interpolation.json` says of it: both losses and whether the refit was `kept`, or a `reason` why
@@ -39,11 +36,18 @@ def refitted(step: StepRun, params: InterpolateParams, made: Checkpoint) -> tupl
         return made, _untouched("the FFN is as wide as the larger anchor's")
     model = model_of(made, forward_type())
     split, tokens = params.text
-    corpus = step.inputs["corpus"]
+    corpus, other = step.inputs["corpus"], params.fitted_split or split
+    if other == split:
+        # A quarter decides at most, so that there is other text to fit on.
+        tokens = min(tokens, open_corpus(corpus, split).tokens // (1 + FITTED_TEXT))
     decides = choice_text(corpus, split, tokens, model)
-    windows = _fitted_text(corpus, split, tokens, model)
+    wanted = FITTED_TEXT * tokens
+    if other == split:
+        windows = text_before_choice(corpus, split, tokens, wanted, model)
+    else:
+        windows = heldout_windows(corpus, other, wanted, model)
     if not len(windows):
-        return made, _untouched("the text makes one window, which cannot be fitted and decided on")
+        return made, _untouched("the text is one window, which cannot be fitted and decided on")
     targets = asked_of(corpus, split, decides)
     without = mean_loss(model, decides, step.check, targets)
     layers = [larger.ordered.layers.index(layer) for layer in made.ordered.layers]
@@ -56,14 +60,6 @@ def refitted(step: StepRun, params: InterpolateParams, made: Checkpoint) -> tupl
         return made, facts
     changed = {name: tensor.to(made.tensors[name].dtype) for name, tensor in fitted.items()}
     return replace(made, tensors={**made.tensors, **changed}), facts
-
-
-def _fitted_text(corpus: Path, split: str, tokens: int, model: PreTrainedModel) -> torch.Tensor:
-    """Training text, and none of the text that decides."""
-    wanted = FITTED_TEXT * tokens
-    if split == "train":
-        return text_before_choice(corpus, split, tokens, wanted, model)
-    return calibration(corpus, "train", wanted, model)
 
 
 def _untouched(reason: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from accelerate import init_empty_weights
@@ -25,6 +25,9 @@ from colbuild.train.losses.attention import use_blocked_attention
 from colbuild.train.losses.forward import owner_of
 from colbuild.weights.files.checkpoint import Checkpoint
 from colbuild.weights.files.transformers_config import transformers_config
+
+_LEAST_WINDOWS: Final = 8
+_SHORTEST: Final = 64
 
 
 def build_model(
@@ -93,7 +96,7 @@ def choice_text(corpus: Path, split: str, tokens: int, model: Configured) -> tor
     Raises:
         BuildError: The corpus was made with another tokenizer.
     """
-    packed, length = _open(corpus, split, model)
+    packed, length = _open_to_choose(corpus, split, model)
     return choice_windows(packed, tokens, length)
 
 
@@ -103,7 +106,7 @@ def text_before_choice(corpus: Path, split: str, tokens: int, wanted: int, model
     Raises:
         BuildError: The corpus was made with another tokenizer.
     """
-    packed, length = _open(corpus, split, model)
+    packed, length = _open_to_choose(corpus, split, model)
     return windows_before_choice(packed, tokens, length, wanted)
 
 
@@ -131,6 +134,12 @@ def _open(corpus: Path, split: str, model: Configured) -> tuple[PackedCorpus, in
     packed = open_corpus(corpus, split)
     check_vocabulary(packed.vocabulary, model)
     return packed, min(WINDOW, model.config.max_position_embeddings, max(1, packed.tokens - 1))
+
+
+def _open_to_choose(corpus: Path, split: str, model: Configured) -> tuple[PackedCorpus, int]:
+    """The same; of little text the windows are shorter, so that its end is not lost to a window that does not fit."""
+    packed, length = _open(corpus, split, model)
+    return packed, min(length, max(_SHORTEST, (packed.tokens - 1) // _LEAST_WINDOWS))
 
 
 def check_vocabulary(vocabulary: int, model: Configured) -> None:

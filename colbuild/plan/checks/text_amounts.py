@@ -19,6 +19,7 @@ from colbuild.plan.changes.states import State, StepPlan
 from colbuild.plan.drawing.build_graph import BuildGraph
 from colbuild.plan.drawing.step import Step
 from colbuild.plan.steps.corpus import SPLITS
+from colbuild.plan.steps.interpolate import chosen_on_read_text
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import LoadedFamily, Problem
 from colbuild.spec.text.places import Path
@@ -164,13 +165,31 @@ def text_problems(
             elif need.required or need.path in loaded.places.known:
                 # The default of a step that makes do with less is as many as there are, up to a bound.
                 _judge(need, text, loaded, errors, warnings)
+    warnings += _chosen_on_read_text(steps, graph, loaded)
     return list(dict.fromkeys(errors)), list(dict.fromkeys(warnings))
+
+
+def _chosen_on_read_text(steps: Sequence[StepPlan], graph: BuildGraph, loaded: LoadedFamily) -> Iterator[Problem]:
+    """A warning where anchors are trained on the text by which their mixtures are chosen."""
+    data = loaded.family.data.train
+    pending = [plan.step for plan in steps if plan.state is not State.CACHED]
+    if not chosen_on_read_text(data) or not any(
+        step.op == "interpolate" and "corpus" in step.inputs for step in pending
+    ):
+        return
+    key = "split" if data.heldout else "heldout"
+    place = loaded.places.nearest(("data", "train", key))
+    told = "mixtures are chosen on text that anchors are trained on: of one that knows it by heart too much is taken"
+    hint = "write split: train" if data.heldout else "hold out a share of the documents: heldout: 0.02"
+    yield Problem(place, told, hint)
 
 
 def _nothing_held(text: Known, graph: BuildGraph, loaded: LoadedFamily) -> Problem:
     """A family that measures on documents that are kept out of training, and keeps none out."""
     place = loaded.places.nearest(graph.origins[text.step]["heldout"])
-    hint = "hold out a share of the documents, such as heldout: 0.02, or give 'eval' a 'source' of its own, or 'split: all'"
+    data, own = loaded.family.data, "or give 'eval' a 'source' of its own, "
+    apart = data.eval.content != data.train.content or data.eval.generate != data.train.generate
+    hint = f"hold out a share of the documents, such as heldout: 0.02, {'' if apart else own}or write 'split: all' in 'eval'"
     return Problem(place, "'heldout' is 0, so there are no documents for evaluation", hint)
 
 
@@ -232,7 +251,7 @@ def _judge(need: _Need, text: Known, loaded: LoadedFamily, errors: list[Problem]
             if need.required:
                 errors.append(Problem(place, f"{asked}, and {has}", hint))
             else:
-                warnings.append(Problem(place, f"{asked}, and {has}, so all of its text is used", hint))
+                warnings.append(Problem(place, f"{asked}, and {has}, so fewer are read", hint))
     elif need.required and text.most is not None and not need.fits(text.most + 1):
         has = f"{text.name} has at most {text.most:,} bytes of text, and a token stands for at least one"
         errors.append(Problem(place, f"{asked}: {has}", hint))
@@ -256,7 +275,7 @@ def _needs(step: Step, graph: BuildGraph) -> Iterator[_Need]:
         yield _Need(
             step.id,
             step.inputs[need.role],
-            need.split or step.params["split"],
+            step.params["split"],
             need.tokens,
             need.window,
             (*origins[first], *rest),

@@ -80,6 +80,7 @@ class InterpolateParams(Params):
         refit: Whether the FFN's output projections are fitted again.
         tokens: Calibration tokens, where text decides.
         split: The split of the corpus that they come from: what no anchor was trained on, where there is such text.
+        fitted_split: The split that a refit is fitted on.
     """
 
     shape: Shape
@@ -90,6 +91,7 @@ class InterpolateParams(Params):
     refit: str = "never"
     tokens: int | None = None
     split: str | None = None
+    fitted_split: str | None = None
 
     @property
     def text(self) -> tuple[str, int]:
@@ -111,8 +113,21 @@ class InterpolateParams(Params):
         """See `Params`."""
         if "corpus" in roles and self.tokens is not None:
             yield TextNeed(self.tokens, WINDOW, ("tokens",), required=False)
-            if self.refit == "auto" and self.split != "train":
-                yield TextNeed(FITTED_TEXT * self.tokens, WINDOW, ("tokens",), split="train")
+
+
+HELD: Final[FamilyPath] = ("data", "train", "heldout")
+
+
+def unread_split(data: Data) -> str:
+    """The split of a corpus that no anchor is trained on, where there is one: the held-out one, or what is beside it."""
+    if not data.heldout or data.split == "heldout":
+        return "train"
+    return "heldout"
+
+
+def chosen_on_read_text(data: Data) -> bool:
+    """Whether anchors are trained on all of a corpus, so that mixtures are chosen on what they know."""
+    return not data.heldout or data.split == "all"
 
 
 def draw(
@@ -138,11 +153,13 @@ def draw(
     """
     params, inputs = {"shape": asdict(member.structure.shape), **how.params()}, dict(ends)
     if how.reads_text:
-        params["split"], inputs["corpus"] = "heldout" if data.heldout else "train", corpus
+        params["split"], inputs["corpus"] = unread_split(data), corpus
+        if how.refit == "auto":
+            params["fitted_split"] = "train" if params["split"] == "heldout" or not data.heldout else "heldout"
     places: dict[str, FamilyPath] = {key: (*path, "interpolate", key) for key in how.params()}
     return draft.add(
         Step("interpolate", member.name, params, inputs=inputs),
-        {"": path, "shape": path, **places, "split": ("data", "train", "heldout")},
+        {"": path, "shape": path, **places, "split": HELD, "fitted_split": HELD},
     )
 
 

@@ -33,7 +33,7 @@ _LEFT: Final = ("model", "made from", "package")
 def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
     """Prints what a build left: the table, then what was done."""
     total = len(plan.graph.steps)
-    print_rows(built.rows, built.instead, console)
+    print_rows(built.rows, built.instead, console, measured_on(plan))
     if not built.ran:
         console.print(f"Nothing to do: all {total} steps of {plan.loaded.family.name} are in the store.")
         return
@@ -52,7 +52,7 @@ def print_built(plan: FamilyPlan, built: Built, console: Console) -> None:
 
 def print_status(plan: FamilyPlan, rows: Sequence[Row], instead: Alternatives, console: Console) -> None:
     """Prints how the family stands."""
-    print_rows(rows, instead, console)
+    print_rows(rows, instead, console, measured_on(plan))
     print_trainings(rows, console)
     pending = len(plan.pending)
     name, spec = plan.loaded.family.name, plan.loaded.path
@@ -96,7 +96,17 @@ def model_cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def print_rows(rows: Sequence[Row], instead: Alternatives, console: Console) -> None:
+def measured_on(plan: FamilyPlan) -> str:
+    """The text that models are measured on, in words."""
+    train, held = plan.loaded.family.data.train, plan.loaded.family.data.eval
+    if held.content != train.content or held.generate != train.generate:
+        return "the evaluation's text"
+    if held.split == "heldout" and train.split == "train":
+        return "held-out text"
+    return "text that anchors are trained on" if held.split == train.split else "text that anchors may be trained on"
+
+
+def print_rows(rows: Sequence[Row], instead: Alternatives, console: Console, text: str) -> None:
     """Prints the table, with the AnsNet in fewer bits below its models."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in MODEL_COLUMNS:
@@ -111,7 +121,7 @@ def print_rows(rows: Sequence[Row], instead: Alternatives, console: Console) -> 
     if any(row.bits_per_byte is not None for row in rows):
         head = reference(rows)
         console.print(
-            "shape: layers x ffn; bits/byte: on held-out text, lower is better; "
+            f"shape: layers x ffn; bits/byte: on {text}, lower is better; "
             f"agrees: most likely next token equals {head}'s; KL: nats per token to {head}",
             soft_wrap=True,
         )

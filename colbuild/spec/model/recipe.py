@@ -274,12 +274,6 @@ class Recipe(Model):
             yield from _clashes_with_cached(self.loss)
         if self.on_policy is not None:
             yield from (clash(*found) for found in clashes_on_policy(self, self.on_policy))
-        if isinstance(self.micro_batch, int) and self.micro_batch > self.batch:
-            yield clash(
-                ("micro_batch",),
-                f"'micro_batch' is {self.micro_batch}, more than the 'batch' of {self.batch}",
-                f"at most micro_batch: {self.batch}, or auto",
-            )
 
 
 def _clashes_with_cached(loss: Loss) -> Iterator[InitErrorDetails]:

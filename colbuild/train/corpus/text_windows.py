@@ -116,17 +116,16 @@ def calibration_windows(corpus: PackedCorpus, tokens: int, sequence: int) -> tor
 
 
 def choice_windows(corpus: PackedCorpus, tokens: int, sequence: int) -> torch.Tensor:
-    """Windows [windows, sequence + 1] for at most about `tokens` predictions, to choose among models: always the same.
+    """Windows [windows, sequence + 1] for `tokens` predictions or a few more, to choose among models: always the same.
 
-    They are spread evenly over the second half of the corpus, or over its end where that half is too short: an evaluation
-    reads documents from the start, so that it tells of other text than a choice was made on.
+    They are spread evenly over the last quarter of the corpus, or over as much of its end as they take: an evaluation reads
+    documents from the start, so that it tells of other text than a choice was made on, where there is enough.
 
     Raises:
         BuildError: The corpus has fewer tokens than one window.
     """
     available = window_count(corpus, sequence)
-    count = min(max(1, tokens // sequence), available)
-    first = _first_of_choice(available, count)
+    first, count = _choice(available, tokens, sequence)
     return _windows(corpus, [first + place * (available - first) // count for place in range(count)], sequence)
 
 
@@ -139,13 +138,15 @@ def windows_before_choice(corpus: PackedCorpus, tokens: int, sequence: int, want
         BuildError: The corpus has fewer tokens than one window.
     """
     available = window_count(corpus, sequence)
-    before = _first_of_choice(available, min(max(1, tokens // sequence), available))
+    before, _ = _choice(available, tokens, sequence)
     count = min(max(1, wanted // sequence), before)
     return _windows(corpus, [place * before // count for place in range(count)], sequence)
 
 
-def _first_of_choice(available: int, count: int) -> int:
-    return min(available // 2, available - count)
+def _choice(available: int, tokens: int, sequence: int) -> tuple[int, int]:
+    """(the first window that a choice may take, how many it takes)."""
+    count = min(-(-tokens // sequence), available)
+    return min(available * 3 // 4, available - count), count
 
 
 def evaluation_documents(corpus: PackedCorpus, tokens: int, context: int) -> tuple[EvaluationWindow, ...]:
