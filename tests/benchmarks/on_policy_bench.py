@@ -164,6 +164,8 @@ class Bench:
             found = self.trained(kind, asked, f"{kind}, speed", behind=period)
             known[key] = found.seconds / ((_PERIODS - 1) * period)
             shutil.rmtree(found.folder)
+            # The next way's few steps have the same name, and seconds of their own.
+            _spent(found.folder).unlink(missing_ok=True)
             path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
         return float(known[key])
 
@@ -181,9 +183,8 @@ class Bench:
     ) -> Trained:
         """Runs a training, or goes on with it."""
         folder = self.setting.work / "models" / f"{self.setting.name}, {name}"
-        spent = folder.with_name(f"{folder.name}.seconds")
         partial = folder.with_name(f"{folder.name}.partial")
-        clock = _Clock(spent, behind)
+        clock = _Clock(_spent(folder), behind)
         if not folder.exists():
             settings = {"compile": "always", "evaluate_every": 0.0, "epochs": "allow"}
             draft = folder.with_name(f"{folder.name}.draft")
@@ -263,6 +264,11 @@ class Bench:
             make(draft)
             draft.rename(folder)
         return folder
+
+
+def _spent(folder: Path) -> Path:
+    """The file with the seconds of a training, beside its folder."""
+    return folder.with_name(f"{folder.name}.seconds")
 
 
 class _Clock:
