@@ -29,7 +29,7 @@ from tests.benchmarks.harness import Result, run_kept_benchmark
 
 COMMAND: Final = "python -m tests.benchmarks.since"
 FORMER: Final = "aef9541"
-PARAMETERS: Final = 102_600_000
+LOOP: Final = Path(__file__).with_name("since_loop.py")
 TOKENS: Final = 10_240
 STEPS: Final[tuple[tuple[str, int], ...]] = (("then", 4), ("now", 4), ("now", 2))
 
@@ -67,61 +67,11 @@ def _checkout(commit: str, to: Path) -> None:
 
 def _timed(code: Path, asked: Mapping[str, Any]) -> float:
     """Tokens/s of a loop, by a process that has `code` as its colbuild."""
-    run = [sys.executable, "-P", str(Path(__file__)), json.dumps(asked)]
+    run = [sys.executable, "-P", str(LOOP), json.dumps(asked)]
     done = subprocess.run(
         run, cwd=code, env={**os.environ, "PYTHONPATH": str(code)}, check=True, stdout=subprocess.PIPE
     )
     return float(done.stdout.splitlines()[-1])
-
-
-# -- the process that is timed, with what an older commit has too ---------------------------------------------------------
-
-
-def _distil(asked: Mapping[str, Any]) -> float:
-    import time
-    from dataclasses import asdict
-    from tempfile import TemporaryDirectory
-
-    _prepare()
-    from colbuild.arch import read_structure
-    from colbuild.arch.solving import solve_down
-    from colbuild.spec.model.recipe import Recipe
-    from tests.helpers.steps import run_step
-
-    inputs = {role: Path(asked[role]) for role in ("teacher", "corpus")}
-    whole = read_structure(json.loads((inputs["teacher"] / "config.json").read_text(encoding="utf-8")))
-    values = {"sequence": 256, "batch": asked["batch"], "tokens": asked["tokens"], "seed": 0, "elastic": None}
-    params = {
-        "shape": asdict(solve_down(whole, whole.shape, PARAMETERS)),
-        "split": "train",
-        "recipe": Recipe.model_validate(values, strict=False).model_dump(mode="json"),
-    }
-    ends: list[tuple[int, float]] = []
-
-    def report(progress: Any) -> None:
-        if progress.unit == "tokens" and (not ends or progress.done > ends[-1][0]):
-            ends.append((progress.done, time.perf_counter()))
-
-    with TemporaryDirectory() as made:
-        run_step("distill", inputs, params, Path(made), report, settings={"evaluate_every": 0.0})
-    (first, began), (last, ended) = ends[2], ends[-1]
-    return (last - first) / (ended - began)
-
-
-def _prepare() -> None:
-    """What a build does to a step's process; threads are watched since a later commit."""
-    from colbuild.run.process.environment import prepare_process
-
-    try:
-        from colbuild.run.process.spinning import let_threads_spin, watch
-    except ImportError:
-        prepare_process()
-        return
-    let_threads_spin()
-    prepare_process()
-    import torch
-
-    watch(torch.get_num_threads())
 
 
 # -- the command ----------------------------------------------------------------------------------------------------------
@@ -136,7 +86,4 @@ def _commit() -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
-        print(_distil(json.loads(sys.argv[1])))
-    else:
-        run_kept_benchmark("since", COMMAND, functools.partial(measure, _commit()), ("torch", "transformers"))
+    run_kept_benchmark("since", COMMAND, functools.partial(measure, _commit()), ("torch", "transformers"))
