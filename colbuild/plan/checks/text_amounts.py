@@ -22,6 +22,7 @@ from colbuild.plan.steps.corpus import SPLITS
 from colbuild.plan.steps.interpolate import chosen_on_read_text
 from colbuild.plan.steps.operations import OPERATIONS
 from colbuild.spec import LoadedFamily, Problem
+from colbuild.spec.model.family import is_another_text
 from colbuild.spec.text.places import Path
 from colbuild.units import format_bytes, format_count
 
@@ -188,8 +189,8 @@ def _nothing_held(text: Known, graph: BuildGraph, loaded: LoadedFamily) -> Probl
     """A family that measures on documents that are kept out of training, and keeps none out."""
     place = loaded.places.nearest(graph.origins[text.step]["heldout"])
     data, own = loaded.family.data, "or give 'eval' a 'source' of its own, "
-    apart = data.eval.content != data.train.content or data.eval.generate != data.train.generate
-    hint = f"hold out a share of the documents, such as heldout: 0.02, {'' if apart else own}or write 'split: all' in 'eval'"
+    has_own = is_another_text(data.eval, data.train)
+    hint = f"hold out a share of the documents, such as heldout: 0.02, {'' if has_own else own}or write 'split: all' in 'eval'"
     return Problem(place, "'heldout' is 0, so there are no documents for evaluation", hint)
 
 

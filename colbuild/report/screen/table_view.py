@@ -16,6 +16,7 @@ from colbuild.report.screen.alternatives_view import form_cells, remarks
 from colbuild.report.screen.ledger_view import print_trainings, reference
 from colbuild.report.screen.naming import naming
 from colbuild.run.building.family_rows import Row
+from colbuild.spec.model.family import is_another_text
 from colbuild.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def model_cells(row: Row) -> tuple[str, ...]:
 def measured_on(plan: FamilyPlan) -> str:
     """The text that models are measured on, in words."""
     train, held = plan.loaded.family.data.train, plan.loaded.family.data.eval
-    if held.content != train.content or held.generate != train.generate:
+    if is_another_text(held, train):
         return "the evaluation's text"
     if held.split == "heldout" and train.split == "train":
         return "held-out text"

@@ -175,6 +175,11 @@ class EvalData(Measured, Data):
     """Text to measure on, with its source."""
 
 
+def is_another_text(one: Data, other: Data) -> bool:
+    """Whether two texts have different origins, whatever part of each is read."""
+    return (one.content, one.generate) != (other.content, other.generate)
+
+
 Begin = Annotated[
     str | None,
     Field(

@@ -120,24 +120,21 @@ def unlikely(family: Family, places: Places) -> list[Problem]:
                 f"at least {usual.text(usual.least)}" if number < usual.least else f"at most {usual.text(usual.most)}"
             )
             found.append(Problem(place, f"'{key}' is {told}, which is unusual: the usual range is {bound}"))
-    found += _large_steps(family, (), places)
+    found += _large_steps(family, places)
     return list(dict.fromkeys(found))
 
 
-def _large_steps(model: BaseModel, path: Path, places: Places) -> Iterator[Problem]:
+def _large_steps(family: Family, places: Places) -> Iterator[Problem]:
     """Trainings of which a single step reads more tokens than they shall have."""
-    for key in type(model).model_fields:
-        value = getattr(model, key)
-        for at, item in enumerate(value) if isinstance(value, tuple) else ((None, value),):
-            if not isinstance(item, BaseModel):
-                continue
-            inner = (*path, key) if at is None else (*path, key, at)
-            if isinstance(item, Recipe) and item.batch * item.sequence > item.tokens:
-                step = f"a step of {item.batch:,} x {item.sequence:,} tokens has {format_count(item.batch * item.sequence)}"
-                hint = "a training has one step at least; write a smaller batch"
-                told = f"{step}, more than the {format_count(item.tokens)} of 'tokens'"
-                yield Problem(places.nearest((*inner, "batch")), told, hint)
-            yield from _large_steps(item, inner, places)
+    for path, recipe, key, _ in _written(family, ()):
+        if key not in ("tokens", "batch", "sequence") or not isinstance(recipe, Recipe):
+            continue
+        step = recipe.batch * recipe.sequence
+        if step > recipe.tokens:
+            sizes = f"a step of {recipe.batch:,} x {recipe.sequence:,} tokens has {format_count(step)}"
+            told = f"{sizes}, more than the {format_count(recipe.tokens)} of 'tokens'"
+            hint = "a training has one step at least; write a smaller batch"
+            yield Problem(places.nearest((*path, "batch")), told, hint)
 
 
 def _written(model: BaseModel, path: Path) -> Iterator[tuple[Path, BaseModel, str, Any]]:
